@@ -1,0 +1,62 @@
+"""The 14 findings, in the paper's order (B.1), and the NIH label columns that name them."""
+
+import numpy as np
+
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+NO_FINDING = "No Finding"
+_INDEX = {name: index for index, name in enumerate(FINDINGS)}
+# BBox_List_2017.csv spells this one otherwise than Data_Entry_2017.csv does.
+_BOX_SPELLING = {"Infiltrate": "Infiltration"}
+
+
+def parse_labels(text: str) -> np.ndarray:
+    """Turns the table's `Finding Labels` into a vector.
+
+    Args:
+      text: findings joined by `|` (`Effusion|Mass`), or `No Finding`.
+
+    Returns:
+      (14,) uint8 of 0 and 1, in the order of `FINDINGS`; all 0 for `No Finding`.
+
+    Raises:
+      ValueError: for a name that is not one of the 14, or `No Finding` beside another name.
+    """
+    labels = np.zeros(len(FINDINGS), np.uint8)
+    names = [name.strip() for name in text.split("|")]
+    if names == [NO_FINDING]:
+        return labels
+    for name in names:
+        labels[finding_index(name)] = 1
+    return labels
+
+
+def finding_index(name: str) -> int:
+    """Returns the place of a finding in `FINDINGS`, for either spelling of the official tables.
+
+    Raises:
+      ValueError: for any other name.
+    """
+    name = _BOX_SPELLING.get(name, name)
+    if name not in _INDEX:
+        raise ValueError(f"unknown finding {name!r}; expected one of {', '.join(FINDINGS)}")
+    return _INDEX[name]
+
+
+def display_name(name: str) -> str:
+    """Returns a finding as people write it: `Pleural thickening`."""
+    return name.replace("_", " ").capitalize()

@@ -1,0 +1,40 @@
+"""Work done ahead by threads, handed out in order."""
+
+import collections
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def usable_cores() -> int:
+    """Returns the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None) -> Iterator[Result]:
+    """Yields `function(item)` for every item, in order, computed ahead by threads.
+
+    Decoding and resizing with Pillow release the interpreter lock, so threads use all cores. At most four results a
+    worker wait at any time: memory stays constant however long `items` is.
+
+    Args:
+      function: called in a worker thread; what it raises is raised here, at that item's place.
+      items: read only as far ahead as work is handed out.
+      workers: number of threads; the usable cores where it is None.
+    """
+    workers = workers or usable_cores()
+    waiting = collections.deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,30 @@
+"""How far long work has come: done / total, rate, time left."""
+
+import sys
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+
+def bar(iterable: Iterable | None = None, *, what: str, unit: str, total: int | None = None, initial: int = 0) -> tqdm:
+    """Returns a progress bar on standard error; in a log file it prints a line every ten seconds instead.
+
+    Args:
+      iterable: what to go through; None for a bar moved by `update`.
+      what: the work, as a reader would name it.
+      unit: one step of it (`image`, `step`).
+      total: number of steps where `iterable` has no length.
+      initial: steps done by an earlier run.
+    """
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm(
+        iterable,
+        desc=what,
+        unit=f" {unit}s",
+        total=total,
+        initial=initial,
+        mininterval=interval,
+        maxinterval=interval,
+        dynamic_ncols=True,
+        file=sys.stderr,
+    )
