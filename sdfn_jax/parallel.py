@@ -15,7 +15,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None) -> Iterator[Result]:
+def map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+) -> Iterator[Result]:
     """Yields `function(item)` for every item, in order, computed ahead by threads.
 
     Decoding and resizing with Pillow release the interpreter lock, so threads use all cores. At most four results a
