@@ -1,0 +1,184 @@
+"""Checkpoints with Orbax: the latest train state, and the best variables.
+
+`<workdir>/latest/` holds the two newest train states (the older one is the fallback when the newer is damaged);
+`<workdir>/best/` the variables with the best validation score. Orbax keeps no checksum, and a flipped bit restores
+silently: both carry a SHA-256 of the tree, and what does not match is refused.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from sdfn_jax.errors import UserError
+
+_ARRAYS, _METADATA = "arrays", "metadata"
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint whose content is not what was saved."""
+
+
+def tree_digest(tree: Any) -> str:
+    """Returns the SHA-256 (hex) of a tree of arrays: names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(flatten(tree).items()):
+        array = np.asarray(leaf)
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Returns {path: leaf}, with paths such as `params/entire/conv0/kernel`."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def save_latest(workdir: str | Path, step: int, state: Any, metadata: dict) -> None:
+    """Saves a train state under its step number; of the older ones the newest stays."""
+    _save(Path(workdir) / "latest", step, flatten(state), metadata, keep=2)
+
+
+def save_best(workdir: str | Path, step: int, variables: dict, metadata: dict) -> None:
+    """Saves variables (`{"params": ..., "batch_stats": ...}`) as the best, in place of an earlier best."""
+    _save(Path(workdir) / "best", step, flatten(variables), metadata, keep=1)
+
+
+def read_latest(workdir: str | Path, like: Any) -> tuple[Any, dict] | None:
+    """Reads the newest undamaged train state.
+
+    Args:
+      workdir: the run's folder.
+      like: a state of the same structure; shapes and dtypes must agree.
+
+    Returns:
+      (state as NumPy arrays, metadata), or None where nothing was saved.
+
+    Raises:
+      UserError: where every saved state is damaged or none fits `like`.
+    """
+    folder = Path(workdir) / "latest"
+    steps = _steps(folder)
+    names = flatten(like)
+    for step in reversed(steps):
+        try:
+            arrays, metadata = _read(folder, step)
+        except DamagedCheckpointError as error:
+            logging.warning("%s Going back to the checkpoint before it.", error)
+            continue
+        _check_fit(f"{folder}/{step}", arrays, names)
+        structure = jax.tree_util.tree_structure(like)
+        return jax.tree_util.tree_unflatten(structure, [arrays[name] for name in names]), metadata
+    if steps:
+        raise DamagedCheckpointError(f"{folder}: every checkpoint in it is damaged; delete {workdir} and train again.")
+    return None
+
+
+def latest_metadata(workdir: str | Path) -> dict | None:
+    """Returns the metadata of the newest train state without reading its arrays; None where nothing was saved."""
+    folder = Path(workdir) / "latest"
+    steps = _steps(folder)
+    return _read_metadata(folder, steps[-1]) if steps else None
+
+
+def best_metadata(workdir: str | Path) -> dict | None:
+    """Returns the metadata of the best checkpoint without reading its arrays; None where there is none."""
+    folder = Path(workdir) / "best"
+    steps = _steps(folder)
+    return _read_metadata(folder, steps[-1]) if steps else None
+
+
+def read_best(workdir: str | Path) -> tuple[dict, dict]:
+    """Reads the best variables of a trained stage.
+
+    Returns:
+      ({"params": ..., "batch_stats": ...} as nested dicts of NumPy arrays, metadata). The metadata names the
+      checkpoint's `digest`, the stage's `config`, and what the stage adds (an LRG its `normalisation`).
+
+    Raises:
+      UserError: where there is no trained checkpoint, or it is damaged.
+    """
+    folder = Path(workdir) / "best"
+    steps = _steps(folder)
+    if not steps:
+        raise UserError(
+            f"{workdir} holds no trained checkpoint (no {folder}). Train the stage first: "
+            "python -m sdfn_jax.main --config=configs/<stage>.py"
+        )
+    arrays, metadata = _read(folder, steps[-1])
+    variables = {"params": {}, "batch_stats": {}}
+    for name, array in arrays.items():
+        *parents, leaf = name.split("/")
+        place = variables
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = array
+    return variables, metadata
+
+
+def _save(folder: Path, step: int, arrays: dict[str, Any], metadata: dict, keep: int) -> None:
+    arrays = jax.device_get(arrays)
+    metadata = {**metadata, "step": step, "digest": tree_digest(arrays)}
+    json.dumps(metadata, allow_nan=False)  # says now, not at the next start, that something cannot be stored
+    with _manager(folder, keep) as manager:
+        if step in manager.all_steps():
+            manager.delete(step)  # the same step reached again after a kill; Orbax would keep the old one silently
+        manager.save(
+            step, args=ocp.args.Composite(**{_ARRAYS: ocp.args.PyTreeSave(arrays), _METADATA: ocp.args.JsonSave(metadata)})
+        )
+        manager.wait_until_finished()
+
+
+def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+    )
+    return ocp.CheckpointManager(folder.absolute(), options=options)
+
+
+def _steps(folder: Path) -> list[int]:
+    """Returns the complete steps of a folder; a stray empty folder or a half-written one is none."""
+    if not folder.is_dir():
+        return []
+    found = (path for path in folder.iterdir() if path.name.isdigit())
+    return sorted(int(path.name) for path in found if (path / _METADATA).is_dir() and (path / _ARRAYS).is_dir())
+
+
+def _read_metadata(folder: Path, step: int) -> dict:
+    return ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore((folder / str(step) / _METADATA).absolute())
+
+
+def _read(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
+    path = (folder / str(step)).absolute()
+    try:
+        metadata = _read_metadata(folder, step)
+        with ocp.PyTreeCheckpointer() as reader:
+            names = reader.metadata(path / _ARRAYS).item_metadata.tree
+            wanted = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names)
+            arrays = reader.restore(path / _ARRAYS, restore_args=wanted)
+        found = tree_digest(arrays)
+    except Exception as error:  # whatever Orbax, tensorstore or json say of broken files, it is one thing to the user
+        raise DamagedCheckpointError(f"{path} cannot be read: the checkpoint is damaged ({error}).") from error
+    if found != metadata["digest"]:
+        raise DamagedCheckpointError(f"{path} is damaged: its content has SHA-256 {found}, saved was {metadata['digest']}.")
+    return arrays, metadata
+
+
+def _check_fit(where: str, arrays: dict[str, np.ndarray], like: dict[str, Any]) -> None:
+    wrong = [
+        f"{name}: {_describe(arrays.get(name))} instead of {_describe(like.get(name))}"
+        for name in sorted({*arrays, *like})
+        if _describe(arrays.get(name)) != _describe(like.get(name))
+    ]
+    if wrong:
+        raise UserError(f"{where} was saved by another network or recipe: " + "; ".join(wrong[:5]))
+
+
+def _describe(leaf: Any) -> str:
+    return "nothing" if leaf is None else f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"

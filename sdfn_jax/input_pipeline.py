@@ -1,0 +1,144 @@
+"""Prepared TFDS folder -> Grain -> batches of NumPy arrays -> sharded device batches.
+
+The step number is the whole data state: the order of an epoch is a function of (seed, epoch), so going on in the middle
+of one is a slice, and a resumed run sees exactly the batches an uninterrupted one does.
+"""
+
+import collections
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import grain
+import jax
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import flags
+
+from sdfn_jax.errors import UserError
+
+# Few elements ahead: after `batch`, one element is a whole batch (Grain's own default would hold 500 of them).
+_READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+
+
+class Examples(Sequence):
+    """The examples of one or several splits of a prepared data set, by number.
+
+    `examples[i]` is a dict: views and masks as (S, S) uint8, texts as str, everything else as TFDS gives it.
+    """
+
+    def __init__(self, directory: str | Path, splits: Sequence[str], indices: np.ndarray | None = None):
+        """Opens them; nothing is read yet.
+
+        Args:
+          directory: a prepared data set (`.../size224_labels2017/1.0.0`).
+          splits: names of its splits, put one after the other.
+          indices: the examples to keep and their order; all of them where None.
+
+        Raises:
+          UserError: for a split it does not have.
+        """
+        builder = tfds.builder_from_directory(directory)
+        for split in splits:
+            if split not in builder.info.splits:
+                raise UserError(
+                    f"{directory} has no split {split!r}; it has {', '.join(builder.info.splits)}. "
+                    "A split without images is not written: see the counts that the preparation printed."
+                )
+        self._shapes = {
+            name: feature.shape
+            for name, feature in builder.info.features.items()
+            if isinstance(feature, tfds.features.Tensor) and len(feature.shape) == 2
+        }
+        self._texts = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)]
+        decoders = {name: tfds.decode.SkipDecoding() for name in self._shapes}
+        self._sources = [builder.as_data_source(split, decoders=decoders) for split in splits]
+        self._starts = np.cumsum([0] + [len(source) for source in self._sources])
+        self._indices = np.arange(self._starts[-1]) if indices is None else np.asarray(indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict:
+        place = int(self._indices[index])
+        part = int(np.searchsorted(self._starts, place, side="right")) - 1
+        example = dict(self._sources[part][place - int(self._starts[part])])
+        for name, shape in self._shapes.items():
+            example[name] = np.frombuffer(example[name], np.uint8).reshape(shape)
+        for name in self._texts:
+            example[name] = example[name].decode()
+        return example
+
+    def take(self, indices: np.ndarray) -> "Examples":
+        """Returns the examples at these places, in this order."""
+        chosen = object.__new__(Examples)
+        chosen.__dict__.update(self.__dict__)
+        chosen._indices = self._indices[indices]
+        return chosen
+
+
+def steps_per_epoch(examples: Examples, batch_size: int) -> int:
+    """Returns the number of whole batches; the remainder of an epoch waits for the next one's order.
+
+    Raises:
+      UserError: where there is not even one batch.
+    """
+    steps = len(examples) // batch_size
+    if steps == 0:
+        raise UserError(
+            f"the training split has {len(examples)} images, fewer than one batch of {batch_size}; "
+            "lower --config.batch_size or bring more images"
+        )
+    return steps
+
+
+def training_batches(
+    examples: Examples, select: Callable[[dict], dict], batch_size: int, seed: int, epoch: int, first_step: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields an epoch's batches, from `first_step` of that epoch on.
+
+    Args:
+      examples: the training split.
+      select: takes an example and returns the arrays a batch is to hold, each stacked along a new first axis.
+      batch_size: B; the last partial batch is dropped.
+      seed: of the run.
+      epoch: counts from 0; each has its own order.
+      first_step: batches of this epoch an earlier run has had.
+    """
+    steps = steps_per_epoch(examples, batch_size)
+    order = np.random.default_rng((seed, epoch)).permutation(len(examples))
+    order = order[first_step * batch_size : steps * batch_size]
+    return _batches(examples.take(order), select, batch_size)
+
+
+def evaluation_batches(
+    examples: Examples, select: Callable[[dict], dict], batch_size: int
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """Yields every example once, in order: (batch of B, how many of it are real).
+
+    The last batch is filled up with copies of its last example, so that one compiled shape serves all.
+    """
+    for batch in _batches(examples, select, batch_size):
+        count = len(next(iter(batch.values())))
+        if count < batch_size:
+            batch = {
+                name: np.concatenate([array, np.repeat(array[-1:], batch_size - count, axis=0)])
+                for name, array in batch.items()
+            }
+        yield batch, count
+
+
+def to_device(batches: Iterator[dict[str, np.ndarray]], sharding: jax.sharding.Sharding) -> Iterator[dict]:
+    """Yields the batches on the devices, one always under way while another is used."""
+    ahead = collections.deque()
+    for batch in batches:
+        ahead.append(jax.device_put(batch, sharding))
+        if len(ahead) == 2:
+            yield ahead.popleft()
+    yield from ahead
+
+
+def _batches(examples: Examples, select: Callable[[dict], dict], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which only absl's own app.run parses (google/grain#1361)
+    dataset = grain.MapDataset.source(examples).map(select)
+    return iter(dataset.batch(batch_size, drop_remainder=False).to_iter_dataset(_READ_AHEAD))

@@ -1,0 +1,55 @@
+"""What a run says of itself: `metrics.jsonl`, one line an epoch, and TensorBoard events where they are asked for."""
+
+import json
+import os
+from pathlib import Path
+
+from sdfn_jax.errors import UserError
+
+
+class MetricsLog:
+    """Appends to `<workdir>/metrics.jsonl`; lines of epochs that a resumed run goes through again are dropped first."""
+
+    def __init__(self, workdir: str | Path, epochs_done: int, tensorboard: bool):
+        """Opens the log of a run that has finished `epochs_done` epochs.
+
+        Raises:
+          UserError: where TensorBoard events are asked for and tensorboardX is not installed.
+        """
+        self._path = Path(workdir) / "metrics.jsonl"
+        kept = [line for line in self.read(workdir) if line["epoch"] <= epochs_done]
+        temporary = self._path.with_suffix(".jsonl.tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(temporary, self._path)
+        self._events = _events_writer(workdir, epochs_done) if tensorboard else None
+
+    def write(self, line: dict) -> None:
+        """Adds an epoch's line; `epoch` and `step` are among its keys."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._events is not None:
+            for name, value in line.items():
+                self._events.add_scalar(name, value, line["step"])
+            self._events.flush()
+
+    @staticmethod
+    def read(workdir: str | Path) -> list[dict]:
+        """Returns the lines of a run, oldest first; a line torn by a kill is left out, and is written anew on resuming."""
+        path = Path(workdir) / "metrics.jsonl"
+        lines = []
+        for text in path.read_text().splitlines() if path.exists() else []:
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+
+def _events_writer(workdir: str | Path, epochs_done: int):
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            "--config.tensorboard=True needs tensorboardX, which is not installed: pip install -e '.[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(Path(workdir) / "tensorboard"), filename_suffix=f".{epochs_done}")

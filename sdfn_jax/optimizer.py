@@ -1,0 +1,54 @@
+"""Adam, inverse-time decay, plateau rule and freezing (paper B.2, B.3, B.5)."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import optax
+from ml_collections import ConfigDict
+from optax import contrib
+
+
+def learning_rate_schedule(learning_rate: float, decay: float) -> Callable[[int], float]:
+    """Returns lr / (1 + decay * updates): "a decay of 1.0e-5 over each update" (B.3).
+
+    Args:
+      learning_rate: before the first update.
+      decay: per update; 0 keeps the rate.
+    """
+    return lambda updates: learning_rate / (1.0 + decay * updates)
+
+
+def make_optimizer(config: ConfigDict, frozen: Sequence[str] = ()) -> optax.GradientTransformation:
+    """Returns Adam with the decaying rate; the branches named in `frozen` get zero updates and no Adam moments.
+
+    The plateau rule's factor is not in here: it changes once an epoch, so the train step multiplies it in.
+
+    Args:
+      config: the stage's config; `learning_rate`, `learning_rate_decay`, `adam` are read.
+      frozen: first-level names of the parameter tree.
+    """
+    schedule = learning_rate_schedule(config.learning_rate, config.learning_rate_decay)
+    adam = optax.chain(
+        optax.scale_by_adam(b1=config.adam.b1, b2=config.adam.b2, eps=config.adam.epsilon),
+        optax.scale_by_learning_rate(schedule),
+    )
+    # Not optax.masked: it would pass the raw gradient of every frozen leaf through as that leaf's update.
+    return optax.partition({"trained": adam, "frozen": optax.set_to_zero()}, lambda tree: _labels(tree, frozen))
+
+
+def make_plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    """Returns the rule "times `factor` when the validation loss has not fallen for `patience` epochs" (B.3).
+
+    Called once an epoch with `value=` the validation loss; its state's `scale` multiplies the learning rate. As in
+    Keras's ReduceLROnPlateau, a fall of less than `minimum_fall` is none.
+    """
+    return contrib.reduce_on_plateau(
+        factor=config.plateau.factor, patience=config.plateau.patience, rtol=0.0, atol=config.plateau.minimum_fall
+    )
+
+
+def _labels(tree: dict, frozen: Sequence[str]) -> dict:
+    return {
+        name: jax.tree.map(lambda _, label=("frozen" if name in frozen else "trained"): label, branch)
+        for name, branch in tree.items()
+    }

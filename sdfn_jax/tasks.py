@@ -1,0 +1,146 @@
+"""The stages as data: what the one trainer needs to know of the LRG, the extractors and the fusion network."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from sdfn_jax import augmentation, lrg, metrics
+from sdfn_jax.findings import FINDINGS
+from sdfn_jax.models.sdfn import SDFN
+from sdfn_jax.models.unet import UNet
+
+Batch = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One stage as the trainer sees it. B is the batch size.
+
+    Attributes:
+      model: the Flax module.
+      inputs: model input for one film, as shapes (for initial variables).
+      select: example of the data set -> arrays of one batch row (on the host).
+      prepare: (batch, key or None) -> (model input, targets); augments where there is a key (in the jitted step).
+      apply: (variables, model input, train) -> (outputs, new batch statistics).
+      loss: (outputs, targets) -> (B,), the loss of each film.
+      results: (outputs, targets) -> {name: (B, ...)}, what `score` needs of each film.
+      score: {name: (N, ...)} over a whole split -> {metric: number}.
+      best: the metric the best epoch is chosen by; "loss" is the mean loss of the validation split.
+      higher_is_better: its direction.
+      frozen: first-level names of parameters that do not train.
+    """
+
+    model: nn.Module
+    inputs: Any
+    select: Callable[[dict], dict]
+    prepare: Callable[[Batch, jax.Array | None], tuple[Any, jax.Array]]
+    apply: Callable[[dict, Any, bool], tuple[Any, dict]]
+    loss: Callable[[Any, jax.Array], jax.Array]
+    results: Callable[[Any, jax.Array], dict[str, jax.Array]]
+    score: Callable[[dict[str, np.ndarray]], dict[str, float]]
+    best: str
+    higher_is_better: bool
+    frozen: tuple[str, ...] = ()
+
+
+def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task:
+    """Returns the LRG's task: the U-Net of [21], pixel-wise cross-entropy, smallest validation loss (B.2).
+
+    Args:
+      config: of `configs/lrg.py`.
+      normalisation: `mean` and `std` of the training films after the contrast normalisation.
+    """
+    model = UNet(filters=tuple(config.model.filters))
+    size = config.data.size
+    # Plain numbers: the functions below are traced, and must not hold on to the config.
+    ranges = dict(config.augmentation)
+    mean, std, contrast = normalisation["mean"], normalisation["std"], config.contrast
+
+    def select(example: dict) -> dict:
+        return {"image": lrg.contrast(example["image"], contrast), "mask": example["mask"]}
+
+    def prepare(batch: Batch, key: jax.Array | None):
+        image = (batch["image"] - mean) / std
+        mask = batch["mask"].astype(jnp.float32) / 255.0
+        if key is not None:
+            image, mask = augmentation.random_affine(key, image, mask, **ranges)
+        return image[..., None], mask
+
+    def apply(variables: dict, image: jax.Array, train: bool):
+        del train  # the network of [21] has neither normalisation nor dropout
+        return model.apply(variables, image), {}
+
+    def results(logits: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+        found, truth = logits > 0, mask > 0.5
+        overlap = jnp.sum(found & truth, axis=(1, 2))
+        return {"dice": 2 * overlap / jnp.maximum(jnp.sum(found, axis=(1, 2)) + jnp.sum(truth, axis=(1, 2)), 1)}
+
+    return Task(
+        model=model,
+        inputs=jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32),
+        select=select,
+        prepare=prepare,
+        apply=apply,
+        loss=lambda logits, mask: jnp.mean(optax.sigmoid_binary_cross_entropy(logits, mask), axis=(1, 2)),
+        results=results,
+        score=lambda values: {"dice": float(np.mean(values["dice"]))},
+        best="loss",
+        higher_is_better=False,
+    )
+
+
+def classification(config: ConfigDict) -> Task:
+    """Returns the task of an extractor (one view) or of the fusion network (two views, branches frozen) (B.3, B.4).
+
+    Binary cross-entropy averaged over the 14 findings (eq. 2); best is the highest mean validation AUC.
+
+    Args:
+      config: of `configs/classifier.py` or `configs/fusion.py`.
+    """
+    views = tuple(config.views)
+    frozen = views if config.frozen else ()
+    model = SDFN(branches=views, densenet=config.model.to_dict(), frozen=bool(frozen), classes=len(FINDINGS))
+    size = config.data.size
+    mean, std = np.float32(config.preprocessing.mean), np.float32(config.preprocessing.std)
+    flip = config.flip
+
+    def select(example: dict) -> dict:
+        return {name: example[name] for name in (*views, "labels")}
+
+    def prepare(batch: Batch, key: jax.Array | None):
+        images = {view: batch[view] for view in views}
+        if key is not None and flip:
+            images = augmentation.flip_together(key, images)
+        # Greyscale repeated to three channels, standardised as the ImageNet weights expect.
+        images = {view: (image[..., None].astype(jnp.float32) / 255.0 - mean) / std for view, image in images.items()}
+        return images, batch["labels"].astype(jnp.float32)
+
+    def apply(variables: dict, images: dict[str, jax.Array], train: bool):
+        (logits, _), changed = model.apply(variables, images, train=train, mutable=["batch_stats"])
+        return logits, changed.get("batch_stats", {})
+
+    def score(values: dict[str, np.ndarray]) -> dict[str, float]:
+        aucs = metrics.class_aucs(values["labels"], values["logits"])
+        mean_auc, defined = metrics.mean_auc(aucs)
+        return {"mean_auc": mean_auc, "classes_with_auc": defined}
+
+    return Task(
+        model=model,
+        inputs={view: jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32) for view in views},
+        select=select,
+        prepare=prepare,
+        apply=apply,
+        loss=lambda logits, labels: jnp.mean(optax.sigmoid_binary_cross_entropy(logits, labels), axis=1),
+        results=lambda logits, labels: {"logits": logits, "labels": labels.astype(jnp.uint8)},
+        score=score,
+        best="mean_auc",
+        higher_is_better=True,
+        frozen=frozen,
+    )

@@ -1,0 +1,340 @@
+"""The one trainer of the four stages: train step, epoch loop, resume."""
+
+import dataclasses
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from sdfn_jax import checkpoint, progress
+from sdfn_jax.errors import UserError
+from sdfn_jax.input_pipeline import Examples, evaluation_batches, steps_per_epoch, to_device, training_batches
+from sdfn_jax.logs import MetricsLog
+from sdfn_jax.optimizer import learning_rate_schedule, make_optimizer, make_plateau
+from sdfn_jax.tasks import Task
+
+
+class InterruptedRunError(Exception):
+    """Ctrl-C or SIGTERM came, and the state was saved."""
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that training changes and a checkpoint keeps.
+
+    Attributes:
+      step: updates so far, int32.
+      params: parameters.
+      batch_stats: BatchNorm's running statistics.
+      opt_state: Adam's moments, of the trained leaves only.
+      plateau: state of the plateau rule; its `scale` multiplies the learning rate.
+      loss_sum: sum of this epoch's batch losses so far, float32.
+      bad_step: the first step whose loss was not finite; -1 while there is none.
+    """
+
+    step: jax.Array
+    params: dict
+    batch_stats: dict
+    opt_state: optax.OptState
+    plateau: optax.OptState
+    loss_sum: jax.Array
+    bad_step: jax.Array
+
+
+@dataclasses.dataclass
+class _Bookkeeping:
+    """What the epoch loop knows beside the arrays; stored as the checkpoint's metadata."""
+
+    epochs_done: int = 0
+    best_score: float | None = None
+    best_epoch: int = 0
+    finished: bool = False
+
+
+def device_mesh() -> jax.sharding.Mesh:
+    """Returns all devices in a row; a batch is shared out over them, everything else is on each."""
+    return jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
+
+
+def make_train_step(task: Task, config: ConfigDict, mesh: jax.sharding.Mesh) -> Callable[[TrainState, dict], TrainState]:
+    """Returns the jitted step (state, batch) -> state; the old state's memory is given up.
+
+    The batch is global: its loss and its BatchNorm statistics are those of all its films, on however many devices.
+    """
+    optimizer = make_optimizer(config, task.frozen)
+    key = jax.random.key(config.seed)
+    everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+
+    def train_step(state: TrainState, batch: dict) -> TrainState:
+        inputs, targets = task.prepare(batch, jax.random.fold_in(key, state.step))
+
+        def mean_loss(params: dict):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            outputs, batch_stats = task.apply(variables, inputs, True)
+            return jnp.mean(task.loss(outputs, targets)), batch_stats
+
+        (loss, batch_stats), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
+        first_bad = (state.bad_step < 0) & ~jnp.isfinite(loss)
+        return TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            plateau=state.plateau,
+            loss_sum=state.loss_sum + loss,
+            bad_step=jnp.where(first_bad, state.step, state.bad_step),
+        )
+
+    return jax.jit(train_step, donate_argnums=0, in_shardings=(everywhere, shared), out_shardings=everywhere)
+
+
+def make_evaluation_step(task: Task, mesh: jax.sharding.Mesh) -> Callable[[dict, dict], dict[str, jax.Array]]:
+    """Returns the jitted step (variables, batch) -> {"loss": (B,), and the task's results}."""
+    everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+
+    def evaluation_step(variables: dict, batch: dict) -> dict[str, jax.Array]:
+        inputs, targets = task.prepare(batch, None)
+        outputs, _ = task.apply(variables, inputs, False)
+        return {"loss": task.loss(outputs, targets), **task.results(outputs, targets)}
+
+    return jax.jit(evaluation_step, in_shardings=(everywhere, shared), out_shardings=everywhere)
+
+
+def run_over_split(
+    step: Callable, variables: dict, examples: Examples, task: Task, batch_size: int, mesh: jax.sharding.Mesh, what: str
+) -> dict[str, np.ndarray]:
+    """Runs an evaluation step over every example of a split, the last partial batch included.
+
+    Returns:
+      {name: (N, ...)} for "loss" and the task's results, in the order of the examples.
+    """
+    variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+    shared = NamedSharding(mesh, PartitionSpec("batch"))
+    parts = []
+    with progress.bar(what=what, unit="image", total=len(examples)) as bar:
+        for batch, count in evaluation_batches(examples, task.select, batch_size):
+            results = jax.device_get(step(variables, jax.device_put(batch, shared)))
+            parts.append({name: array[:count] for name, array in results.items()})
+            bar.update(count)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def initial_state(task: Task, config: ConfigDict, variables: dict) -> TrainState:
+    """Returns the state before the first step, from the given variables."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=make_optimizer(config, task.frozen).init(variables["params"]),
+        plateau=make_plateau(config).init(variables["params"]),
+        loss_sum=jnp.zeros((), jnp.float32),
+        bad_step=jnp.full((), -1, jnp.int32),
+    )
+
+
+def check_batch_size(config: ConfigDict) -> None:
+    """Raises UserError where a batch does not divide by the number of devices."""
+    devices = jax.device_count()
+    for name in ("batch_size", "evaluation_batch_size"):
+        if config[name] % devices:
+            raise UserError(f"--config.{name}={config[name]} does not divide by the {devices} devices; give a multiple")
+
+
+def train(
+    task: Task,
+    config: ConfigDict,
+    *,
+    training: Examples,
+    validation: Examples,
+    initial_variables: Callable[[], dict],
+    metadata: dict,
+) -> None:
+    """Trains a stage into `config.workdir`, from its latest checkpoint where there is one.
+
+    Stopped at any step and started again, it gives the same checkpoint bit for bit as without the stop.
+
+    Args:
+      task: what to train.
+      config: the stage's config.
+      training: training split.
+      validation: validation split; it chooses the best epoch and lowers the learning rate.
+      initial_variables: called where there is no checkpoint to go on from.
+      metadata: stored with the best checkpoint.
+
+    Raises:
+      UserError: where the loss is not finite, or the checkpoint there was made by another recipe.
+      InterruptedRunError: after Ctrl-C or SIGTERM, with the state saved.
+    """
+    check_batch_size(config)
+    workdir = Path(config.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    steps = steps_per_epoch(training, config.batch_size)
+    mesh = device_mesh()
+    state, book = _start(task, config, initial_variables, mesh)
+    run = _Run(task, config, workdir, steps, mesh, metadata, book)
+    if book.finished:
+        return
+    log = MetricsLog(workdir, book.epochs_done, config.tensorboard)
+    total = steps * config.num_epochs
+    with (
+        _StopSignal() as stop,
+        progress.bar(what=f"train {config.stage}", unit="step", total=total, initial=int(state.step)) as bar,
+    ):
+        for epoch in range(book.epochs_done, config.num_epochs):
+            state = run.train_epoch(state, epoch, training, stop, bar)
+            state = run.finish_epoch(state, epoch, validation, log, bar)
+
+
+class _Run:
+    """The parts of one `train` call that its epochs share."""
+
+    def __init__(self, task, config, workdir, steps, mesh, metadata, book):
+        self.task, self.config, self.workdir, self.steps, self.mesh = task, config, workdir, steps, mesh
+        self.metadata, self.book = metadata, book
+        self.train_step = make_train_step(task, config, mesh)
+        self.evaluation_step = make_evaluation_step(task, mesh)
+        self.plateau = make_plateau(config)
+        self.rate = learning_rate_schedule(config.learning_rate, config.learning_rate_decay)
+
+    def train_epoch(self, state: TrainState, epoch: int, training: Examples, stop: "_StopSignal", bar) -> TrainState:
+        first = int(state.step) - epoch * self.steps
+        batches = training_batches(
+            training, self.task.select, self.config.batch_size, self.config.seed, epoch, first_step=first
+        )
+        last_saved = time.monotonic()
+        sharding = NamedSharding(self.mesh, PartitionSpec("batch"))
+        for number, batch in enumerate(to_device(batches, sharding), start=first + 1):
+            state = self.train_step(state, batch)
+            bar.update()
+            overdue = time.monotonic() - last_saved > 60 * self.config.checkpoint_minutes
+            if (stop.came or overdue) and number < self.steps:
+                self.save(state)
+                last_saved = time.monotonic()
+            if stop.came:
+                if number == self.steps:
+                    break  # the epoch is over: let it be finished and saved first
+                raise InterruptedRunError(self.stopped_at(state))
+        self.check_finite(state)
+        return state
+
+    def finish_epoch(self, state: TrainState, epoch: int, validation: Examples, log: MetricsLog, bar) -> TrainState:
+        """Validates, lowers the rate on a plateau, keeps the best, saves, logs."""
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        values = run_over_split(
+            self.evaluation_step,
+            variables,
+            validation,
+            self.task,
+            self.config.evaluation_batch_size,
+            self.mesh,
+            f"validate {self.config.stage}",
+        )
+        scores = {"loss": float(np.mean(values.pop("loss"))), **self.task.score(values)}
+        score = scores[self.task.best]
+        if not (math.isfinite(score) and math.isfinite(scores["loss"])):
+            raise UserError(
+                f"epoch {epoch + 1}: the validation {self.task.best} is {score} and the loss {scores['loss']}; "
+                f"last good checkpoint: {self.last_good()}"
+            )
+        scale = float(state.plateau.scale)
+        _, plateau = self.plateau.update(state.params, state.plateau, value=jnp.float32(scores["loss"]))
+        train_loss = float(state.loss_sum) / self.steps
+        state = state.replace(plateau=plateau, loss_sum=jnp.zeros_like(state.loss_sum))
+        book, sign = self.book, 1 if self.task.higher_is_better else -1
+        book.epochs_done = epoch + 1
+        is_best = book.best_score is None or sign * score > sign * book.best_score
+        if is_best:
+            book.best_score, book.best_epoch = score, epoch + 1
+            found = {"epoch": epoch + 1, "validation": scores, "best_metric": self.task.best}
+            checkpoint.save_best(self.workdir, int(state.step), variables, {**self.metadata, **found})
+        book.finished = epoch + 1 == self.config.num_epochs
+        self.save(state)
+        line = {
+            "epoch": epoch + 1,
+            "step": int(state.step),
+            "learning_rate": float(self.rate(int(state.step) - 1)) * scale,
+            "train_loss": train_loss,
+            **{f"validation_{name}": value for name, value in scores.items()},
+            "best_epoch": book.best_epoch,
+        }
+        log.write(line)
+        bar.write(_describe_epoch(line, self.config.num_epochs, self.task.best, is_best))
+        return state
+
+    def save(self, state: TrainState) -> None:
+        self.check_finite(state)
+        recipe = {"config": self.metadata["config"]}
+        checkpoint.save_latest(self.workdir, int(state.step), state, {**dataclasses.asdict(self.book), **recipe})
+
+    def check_finite(self, state: TrainState) -> None:
+        bad_step = int(state.bad_step)
+        if bad_step >= 0:
+            raise UserError(
+                f"the training loss of step {bad_step + 1} is not finite; last good checkpoint: {self.last_good()}. "
+                "A smaller --config.learning_rate often helps."
+            )
+
+    def last_good(self) -> str:
+        found = checkpoint.latest_metadata(self.workdir)
+        return "none yet" if found is None else f"{self.workdir / 'latest' / str(found['step'])}"
+
+    def stopped_at(self, state: TrainState) -> str:
+        return (
+            f"stopped at step {int(state.step)} of {self.steps * self.config.num_epochs}, saved in {self.workdir}; "
+            "the same command goes on from there"
+        )
+
+
+def _start(task: Task, config: ConfigDict, initial_variables: Callable[[], dict], mesh) -> tuple[TrainState, _Bookkeeping]:
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    found = checkpoint.latest_metadata(config.workdir)
+    state = initial_state(task, config, initial_variables())
+    book = _Bookkeeping()
+    if found is not None:
+        state, found = checkpoint.read_latest(config.workdir, state)
+        book = _Bookkeeping(**{field.name: found[field.name] for field in dataclasses.fields(_Bookkeeping)})
+        if not book.finished:
+            logging.info("%s: going on from step %d", config.workdir, int(state.step))
+    return jax.device_put(state, everywhere), book
+
+
+def _describe_epoch(line: dict, num_epochs: int, best: str, is_best: bool) -> str:
+    names = [name for name in line if name.startswith("validation_")]
+    shown = ", ".join(f"{name.removeprefix('validation_').replace('_', ' ')} {line[name]:.4g}" for name in names)
+    mark = f"  (best {best.replace('_', ' ')} so far)" if is_best else ""
+    return (
+        f"  epoch {line['epoch']}/{num_epochs}: training loss {line['train_loss']:.4f}; validation {shown}; "
+        f"learning rate {line['learning_rate']:.2e}{mark}"
+    )
+
+
+class _StopSignal:
+    """Turns Ctrl-C and SIGTERM into a wish, granted after the step under way; a second Ctrl-C ends at once."""
+
+    def __init__(self):
+        self.came = False
+
+    def __enter__(self):
+        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number, _):
+        if self.came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.came = True
