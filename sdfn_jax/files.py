@@ -1,0 +1,30 @@
+"""Files that appear only when they are complete, and their digests."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def appears_when_complete(path: str | Path) -> Iterator[Path]:
+    """Gives a name to write under; the file takes the name `path` when the block ends, or vanishes if the block raises.
+
+    Until then an older file of that name stays as it is. The suffix is kept, because some writers choose the format by
+    it. Missing parent folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.writing{path.suffix}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def file_digest(path: str | Path) -> str:
+    """Returns the SHA-256 of a file's content, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

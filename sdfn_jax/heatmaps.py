@@ -1,0 +1,121 @@
+"""A page of heatmaps laid over their radiographs, in the spirit of Figure 9. No JAX."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sdfn_jax import cam
+from sdfn_jax.files import appears_when_complete
+from sdfn_jax.findings import display_name
+
+Box = tuple[float, float, float, float]
+# Both stand out on grey and on every colour of the heatmap; the dashes tell them apart in grey print.
+_LUNG_BOX = {"edgecolor": "#00E5FF", "linestyle": "--"}
+_REFERENCE_BOX = {"edgecolor": "#39FF14", "linestyle": "-"}
+_COLUMNS = ("Radiograph", "Entire CXR", "Lung region", "SDFN (sum)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One finding on one radiograph, with its two maps.
+
+    Attributes:
+      image: file name of the radiograph.
+      radiograph: (H, W) uint8.
+      finding: one of `FINDINGS`.
+      probability: what the fusion network says, 0 to 1.
+      label: 0 or 1.
+      lung_box: (left, top, right, bottom) in the radiograph's pixels.
+      reference_boxes: of this finding, (left, top, right, bottom) each; perhaps none.
+      entire: (h, w) float, the finding's activation map of the entire image.
+      lung: (h, w) float, the one of the lung region.
+    """
+
+    image: str
+    radiograph: np.ndarray
+    finding: str
+    probability: float
+    label: int
+    lung_box: tuple[int, int, int, int]
+    reference_boxes: Sequence[Box]
+    entire: np.ndarray
+    lung: np.ndarray
+
+
+def heatmap_page(path: str | Path, cases: Sequence[Case], *, drawings: bool) -> None:
+    """Draws a row for each case: the radiograph with its boxes, the entire map, the lung map, their sum (eq. 6).
+
+    Each map is rescaled on its own, its smallest value to 0 and its largest to 255 however small the probability: colours
+    compare places within a picture, not pictures. The lung map shows only inside the lung box, where it exists.
+
+    Args:
+      path: of the picture; its suffix chooses the format (`.png`).
+      cases: at least one.
+      drawings: whether the images are the phantom's drawings; the page then says so.
+
+    Raises:
+      ValueError: for no case, or a lung box outside its radiograph.
+    """
+    from matplotlib.cm import ScalarMappable  # here, because importing it takes longer than drawing no page
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    if not cases:
+        raise ValueError("no case to draw")
+    figure = Figure(figsize=(12.5, 3.3 * len(cases) + 1.2), layout="compressed")
+    panels = figure.subplots(len(cases), len(_COLUMNS), squeeze=False)
+    for panel, name in zip(panels[0], _COLUMNS, strict=True):
+        panel.set_title(name, fontsize=12)
+    for row, case in zip(panels, cases, strict=True):
+        _draw_case(row, case)
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 255), "inferno"), ax=panels, shrink=0.6, aspect=40, ticks=(0, 60, 180, 255)
+    )
+    bar.set_label("heatmap, each map rescaled to 0-255")
+    figure.legend(
+        handles=[
+            Patch(fill=False, linewidth=1.5, label="lung box", **_LUNG_BOX),
+            Patch(fill=False, linewidth=1.5, label="reference box of the finding", **_REFERENCE_BOX),
+        ],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+    )
+    if drawings:
+        figure.suptitle("DRAWINGS (phantom), not radiographs", color="#A00000")
+    with appears_when_complete(path) as unfinished:
+        figure.savefig(unfinished, dpi=100)
+
+
+def _draw_case(row: Sequence["matplotlib.axes.Axes"], case: Case) -> None:  # noqa: F821
+    from matplotlib.patches import Rectangle
+
+    height, width = case.radiograph.shape
+    left, top, right, bottom = case.lung_box
+    whole = (0, 0, width, height)
+    overlays = (
+        None,
+        (whole, cam.resize_map(case.entire, (height, width))),
+        (case.lung_box, cam.resize_map(case.lung, (bottom - top, right - left))),
+        (whole, cam.fuse_maps(case.entire, case.lung, case.lung_box, (height, width))),
+    )
+    for panel, overlay in zip(row, overlays, strict=True):
+        panel.imshow(case.radiograph, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+        if overlay is not None:
+            (x0, y0, x1, y1), heatmap = overlay
+            heatmap = cam.rescale(heatmap)
+            # Hot places cover the film, cold ones leave it bare.
+            alpha = 0.65 * heatmap / 255
+            panel.imshow(heatmap, cmap="inferno", vmin=0, vmax=255, alpha=alpha, extent=(x0, x1, y1, y0))
+        for (x0, y0, x1, y1), style in (
+            (case.lung_box, _LUNG_BOX),
+            *((box, _REFERENCE_BOX) for box in case.reference_boxes),
+        ):
+            panel.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, linewidth=1.5, **style))
+        panel.set(xticks=(), yticks=(), xlim=(0, width), ylim=(height, 0))
+    row[0].set_ylabel(
+        f"{display_name(case.finding)}\np = {case.probability:.3f}, label {case.label}\n{case.image}", fontsize=10
+    )

@@ -1,0 +1,165 @@
+"""Scores: arrays in, numbers out. NumPy only, so that a result can be read without JAX."""
+
+import operator
+
+import numpy as np
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Computes the area under the ROC curve (section C; Hanley & McNeil 1982, Radiology 143:29-36).
+
+    It is the Mann-Whitney statistic: the share of all (positive, negative) pairs in which the positive has the higher
+    score, a tie counting one half. Pairs are counted in whole numbers, so the result is exact to one division.
+
+    Args:
+      labels: (N,) 0 and 1, of any dtype.
+      scores: (N,) higher for a likelier positive; probabilities or logits. Scores are compared as they are: float32
+        probabilities near 1 tie where their logits differ.
+
+    Returns:
+      The area, 0 to 1; NaN where it is undefined, because there is no positive or no negative.
+
+    Raises:
+      ValueError: for other shapes, a label that is not 0 or 1, or a score that is NaN.
+    """
+    positive, scores = _checked(labels, scores)
+    positives, negatives = scores[positive], np.sort(scores[~positive])
+    if not positives.size or not negatives.size:
+        return float("nan")
+    lower = np.searchsorted(negatives, positives, side="left").sum(dtype=np.int64)
+    lower_or_tied = np.searchsorted(negatives, positives, side="right").sum(dtype=np.int64)
+    return float((lower + lower_or_tied) / (2 * positives.size * negatives.size))
+
+
+def class_aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Computes the AUC of every class.
+
+    Args:
+      labels: (N, C) 0 and 1.
+      scores: (N, C).
+
+    Returns:
+      (C,) float64; NaN for a class without positives or without negatives.
+
+    Raises:
+      ValueError: as `auc`, and for arrays that are not two-dimensional.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if labels.ndim != 2 or labels.shape != scores.shape:
+        raise ValueError(f"labels {labels.shape} and scores {scores.shape} must both be (images, classes)")
+    return np.array([auc(*columns) for columns in zip(labels.T, scores.T, strict=True)], np.float64)
+
+
+def mean_auc(aucs: np.ndarray) -> tuple[float, int]:
+    """Averages the AUCs that are defined.
+
+    Args:
+      aucs: (C,) with NaN where a class's AUC is undefined.
+
+    Returns:
+      The mean (NaN if none is defined) and the number of classes it averages: never print one without the other.
+    """
+    aucs = np.asarray(aucs, np.float64)
+    defined = aucs[~np.isnan(aucs)]
+    return (float(defined.mean()) if defined.size else float("nan")), int(defined.size)
+
+
+def roc_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Computes the points of an ROC curve (Figure 8), one per distinct score: the area below them is `auc`.
+
+    Args:
+      labels: (N,) 0 and 1.
+      scores: (N,).
+
+    Returns:
+      False positive rates and true positive rates, (K,) float64 each, from (0, 0) to (1, 1).
+
+    Raises:
+      ValueError: as `auc`, and where a class is absent: such a curve does not exist.
+    """
+    positive, scores = _checked(labels, scores)
+    if positive.all() or not positive.any():
+        raise ValueError(f"no ROC curve: {positive.sum()} positives and {(~positive).sum()} negatives")
+    order = np.argsort(scores)[::-1]
+    positive, scores = positive[order], scores[order]
+    # Images of equal score pass the threshold together: one point, and a slanting line where classes tie.
+    last_of_its_score = np.append(scores[1:] != scores[:-1], True)
+    true_positives = np.cumsum(positive)[last_of_its_score]
+    false_positives = np.cumsum(~positive)[last_of_its_score]
+    return (
+        np.concatenate([[0.0], false_positives / false_positives[-1]]),
+        np.concatenate([[0.0], true_positives / true_positives[-1]]),
+    )
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Computes the Dice similarity coefficient of two masks, 2 |A n B| / (|A| + |B|) (section C; Dice 1945).
+
+    Args:
+      a: bool, any shape.
+      b: bool, the same shape.
+
+    Returns:
+      0 to 1; 1 for two empty masks, which agree, and 0 if just one is empty.
+
+    Raises:
+      ValueError: for masks that are not bool (where to cut a soft mask is the caller's choice) or differ in shape.
+    """
+    both, a_size, b_size = _overlap(a, b)
+    return 2 * both / (a_size + b_size) if a_size + b_size else 1.0
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Computes the intersection over union of two masks, |A n B| / |A u B| (section C; Jaccard 1901).
+
+    Arguments, errors and empty masks as in `dice`.
+    """
+    both, a_size, b_size = _overlap(a, b)
+    union = a_size + b_size - both
+    return both / union if union else 1.0
+
+
+def lung_recall(mask: np.ndarray, box: tuple[int, int, int, int]) -> float:
+    """Computes the share of the reference lung that a box keeps: what the crop of B.2.2 hands to the SDFN.
+
+    Args:
+      mask: (H, W) bool, the reference lungs.
+      box: (left, top, right, bottom) in the mask's pixels, half-open.
+
+    Returns:
+      0 to 1; NaN for an empty mask, in which there is no lung to keep.
+
+    Raises:
+      ValueError: for a mask that is not a two-dimensional bool array, or a box that is empty or not inside it.
+      TypeError: for a box that is not in whole pixels.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype != np.bool_:
+        raise ValueError(f"a mask must be (H, W) bool, not {mask.shape} {mask.dtype}")
+    left, top, right, bottom = (operator.index(edge) for edge in box)
+    height, width = mask.shape
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise ValueError(f"box {(left, top, right, bottom)} is empty or not inside a mask of {width} x {height} pixels")
+    area = int(mask.sum())
+    return int(mask[top:bottom, left:right].sum()) / area if area else float("nan")
+
+
+def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels as bool, and the scores, once both are known to be sound."""
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise ValueError(f"labels {labels.shape} and scores {scores.shape} must both be (images,)")
+    wrong = ~((labels == 0) | (labels == 1))
+    if wrong.any():
+        raise ValueError(f"label {labels[wrong][0]!r} at index {np.flatnonzero(wrong)[0]} is neither 0 nor 1")
+    if np.isnan(scores).any():
+        raise ValueError(f"score at index {np.flatnonzero(np.isnan(scores))[0]} is NaN")
+    return labels.astype(bool), scores
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> tuple[int, int, int]:
+    """Returns the number of pixels in both masks, in the first, and in the second."""
+    a, b = np.asarray(a), np.asarray(b)
+    if a.dtype != np.bool_ or b.dtype != np.bool_ or a.shape != b.shape:
+        raise ValueError(f"masks must be bool and of one shape, not {a.shape} {a.dtype} and {b.shape} {b.dtype}")
+    return int((a & b).sum()), int(a.sum()), int(b.sum())

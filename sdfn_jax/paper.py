@@ -1,0 +1,14 @@
+"""What the paper reports, to stand beside our own results.
+
+Liu, Wang, Nan, Jin, Pu: SDFN: Segmentation-based Deep Fusion Network for Thoracic Disease Classification in Chest X-ray
+Images (2018).
+"""
+
+# Table I: AUC on the 25,596 images of the official test list, by stage, in the order of `findings.FINDINGS`.
+TABLE_ONE = {
+    "entire": (0.762, 0.878, 0.822, 0.693, 0.791, 0.744, 0.707, 0.855, 0.737, 0.837, 0.912, 0.826, 0.760, 0.902),
+    "lung": (0.773, 0.868, 0.827, 0.670, 0.807, 0.759, 0.708, 0.851, 0.738, 0.831, 0.909, 0.825, 0.783, 0.912),
+    "fusion": (0.781, 0.885, 0.832, 0.700, 0.815, 0.765, 0.719, 0.866, 0.743, 0.842, 0.921, 0.835, 0.791, 0.911),
+}
+# The heads of its columns.
+COLUMN_NAMES = {"entire": "Entire CXR", "lung": "Lung region", "fusion": "SDFN"}

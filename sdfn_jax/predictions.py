@@ -1,0 +1,291 @@
+"""What an evaluation leaves behind: `predictions.csv` and `evaluation.json`.
+
+Writing them takes a checkpoint; every table, curve and test reads only these two files, without JAX.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sdfn_jax import metrics
+from sdfn_jax.files import appears_when_complete, file_digest
+from sdfn_jax.findings import FINDINGS, display_name
+
+PREDICTIONS_FILE = "predictions.csv"
+EVALUATION_FILE = "evaluation.json"
+COLUMNS = (
+    "image",
+    "patient",
+    *(f"probability_{name}" for name in FINDINGS),
+    *(f"label_{name}" for name in FINDINGS),
+)
+# With 30 positives among many negatives the standard error of an AUC of 0.8 is 0.05 (Hanley & McNeil 1982): its 95 %
+# interval is 0.2 wide, wider than all the differences in the paper's Table I.
+FEW = 30
+_PACKAGES = ("sdfn_jax", "jax", "jaxlib", "flax", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """The probabilities and labels of N images.
+
+    Attributes:
+      images: N file names, each once.
+      patients: (N,) int64, the patient of each image.
+      probabilities: (N, 14) float64, 0 to 1, in the order of `FINDINGS`.
+      labels: (N, 14) uint8 of 0 and 1.
+    """
+
+    images: tuple[str, ...]
+    patients: np.ndarray
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where predictions come from; kept beside every number made of them.
+
+    Attributes:
+      stage: `entire`, `lung` or `fusion`.
+      checkpoint: digest of the checkpoint that predicted.
+      data_version: full name of the prepared data set, as TFDS writes it (`chestxray14/size224_labels2017/1.0.0`).
+      label_version: `2017` or `v2020`.
+      split: name of the split (`test`).
+      drawings: whether the images are the phantom's drawings instead of radiographs.
+      seed: of the training run.
+    """
+
+    stage: str
+    checkpoint: str
+    data_version: str
+    label_version: str
+    split: str
+    drawings: bool
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Predictions and where they come from."""
+
+    origin: Origin
+    predictions: Predictions
+
+
+def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
+    """Writes `predictions.csv`, then the `evaluation.json` that describes it, each complete or not at all.
+
+    Probabilities are written with the digits that give back the same float64 (and the float32 it came from).
+
+    Raises:
+      ValueError: naming the image, for predictions that `read_evaluation` would refuse.
+    """
+    folder = Path(folder)
+    predictions = evaluation.predictions
+    expected = (len(predictions.images), len(FINDINGS))
+    if predictions.probabilities.shape != expected or predictions.labels.shape != expected:
+        raise ValueError(
+            f"{len(predictions.images)} images need probabilities and labels of shape {expected}, not "
+            f"{predictions.probabilities.shape} and {predictions.labels.shape}"
+        )
+    if wrong := _first_problem(predictions):
+        index, problem = wrong
+        raise ValueError(f"image {predictions.images[index]}: {problem}")
+    with (
+        appears_when_complete(folder / PREDICTIONS_FILE) as path,
+        path.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for image, patient, probabilities, labels in zip(
+            predictions.images, predictions.patients, predictions.probabilities, predictions.labels, strict=True
+        ):
+            writer.writerow([image, int(patient), *map(float, probabilities), *map(int, labels)])
+    record = summary(evaluation) | {"predictions_sha256": file_digest(folder / PREDICTIONS_FILE)}
+    with appears_when_complete(folder / EVALUATION_FILE) as path:
+        path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_evaluation(folder: str | Path) -> Evaluation:
+    """Reads what `write_evaluation` wrote.
+
+    Raises:
+      ValueError: for a file that `read_predictions` refuses, an `evaluation.json` that is not one, or two files that
+        do not belong together.
+      OSError: for a missing file.
+    """
+    folder = Path(folder)
+    path = folder / EVALUATION_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file ({error}); evaluate again") from error
+    names = [field.name for field in dataclasses.fields(Origin)]
+    missing = [name for name in (*names, "predictions_sha256") if name not in record]
+    if missing:
+        raise ValueError(f"{path}: without {', '.join(missing)}, not the record of an evaluation; evaluate again")
+    origin = Origin(**{name: record[name] for name in names})
+    predictions = read_predictions(folder / PREDICTIONS_FILE)
+    if file_digest(folder / PREDICTIONS_FILE) != record["predictions_sha256"]:
+        raise ValueError(
+            f"{folder / PREDICTIONS_FILE}: not the file that {EVALUATION_FILE} beside it describes (its SHA-256 is "
+            "another); evaluate again"
+        )
+    return Evaluation(origin, predictions)
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Reads a `predictions.csv`.
+
+    Raises:
+      ValueError: naming the file, and the row (the header is row 1), for a missing, additional or misplaced column, no
+        rows at all, an image that is named twice, a probability that is not a number from 0 to 1, or a label other than
+        0 or 1.
+      OSError: for a file that cannot be opened.
+    """
+    path = Path(path)
+    try:
+        # utf-8-sig: a table that went through a spreadsheet comes back with a byte order mark.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a CSV file ({error})") from error
+    if problem := _header_problem(header):
+        raise ValueError(f"{path}: {problem}")
+    if not rows:
+        raise ValueError(f"{path}: no images, only the header")
+    records = []
+    for number, row in enumerate(rows, start=2):
+        try:
+            records.append(_parse_row(row))
+        except ValueError as error:
+            raise ValueError(f"{path}, row {number}: {error}") from error
+    images, patients, probabilities, labels = zip(*records, strict=True)
+    predictions = Predictions(images, np.array(patients), np.array(probabilities), np.array(labels))
+    if wrong := _first_problem(predictions):
+        index, problem = wrong
+        raise ValueError(f"{path}, row {index + 2}: {problem}")
+    return dataclasses.replace(predictions, labels=predictions.labels.astype(np.uint8))
+
+
+def summary(evaluation: Evaluation) -> dict:
+    """Returns what `evaluation.json` says: origin, counts, AUCs (None where undefined), software and caveats."""
+    predictions = evaluation.predictions
+    aucs = metrics.class_aucs(predictions.labels, predictions.probabilities)
+    mean, defined = metrics.mean_auc(aucs)
+    return dataclasses.asdict(evaluation.origin) | {
+        "images": len(predictions.images),
+        "patients": len(np.unique(predictions.patients)),
+        "image_list_sha256": image_list_digest(predictions.images),
+        "positives": dict(zip(FINDINGS, predictions.labels.sum(axis=0, dtype=int).tolist(), strict=True)),
+        "auc": {name: _or_none(value) for name, value in zip(FINDINGS, aucs.tolist(), strict=True)},
+        "mean_auc": _or_none(mean),
+        "mean_auc_findings": defined,
+        "software": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "caveats": caveats(evaluation),
+    }
+
+
+def caveats(evaluation: Evaluation) -> list[str]:
+    """Returns what a reader must know before believing the AUCs of an evaluation; one sentence each, perhaps none."""
+    labels = evaluation.predictions.labels
+    sentences = []
+    if evaluation.origin.drawings:
+        sentences.append(
+            "These images are DRAWINGS (the built-in phantom), not radiographs: the numbers prove that the pipeline "
+            "runs and say nothing about AUC on patients."
+        )
+    positives = labels.sum(axis=0, dtype=int)
+    rarer = np.minimum(positives, len(labels) - positives)
+    undefined = [display_name(name) for name, count in zip(FINDINGS, rarer, strict=True) if count == 0]
+    if undefined:
+        sentences.append(
+            f"AUC is undefined (no positive or no negative image) and left out of the mean: {', '.join(undefined)}."
+        )
+    few = [display_name(name) for name, count in zip(FINDINGS, rarer, strict=True) if count < FEW]
+    if few:
+        which = "all 14 findings" if len(few) == len(FINDINGS) else ", ".join(few)
+        sentences.append(
+            f"SMALL SAMPLE: among {len(labels)} images there are fewer than {FEW} positives (or negatives) of {which}; "
+            "these AUCs are uncertain by about 0.1 or more: they prove that the pipeline runs and say nothing about "
+            "AUC on patients."
+        )
+    return sentences
+
+
+def image_list_digest(images: Sequence[str]) -> str:
+    """Returns the SHA-256 (hexadecimal) of the sorted names joined by newlines: two runs saw the same images or not."""
+    return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()
+
+
+def _header_problem(header: Sequence[str]) -> str | None:
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        return f"no column {', '.join(missing)}; predictions have image, patient, 14 probabilities, 14 labels"
+    for number, (found, expected) in enumerate(zip(header, COLUMNS, strict=False), start=1):
+        if found != expected:
+            return f"column {number} is {found!r} where {expected!r} belongs; the order of the columns is fixed"
+    if len(header) > len(COLUMNS):
+        return f"unexpected column {header[len(COLUMNS)]!r} after the last one"
+    return None
+
+
+def _parse_row(row: Sequence[str]) -> tuple[str, int, list[float], list[int]]:
+    if len(row) != len(COLUMNS):
+        raise ValueError(f"{len(row)} values where the header has {len(COLUMNS)}")
+    image, *numbers = row
+    if not image:
+        raise ValueError("no image name")
+    patient, *values = (_number(text, column, image) for text, column in zip(numbers, COLUMNS[1:], strict=True))
+    return image, patient, values[: len(FINDINGS)], values[len(FINDINGS) :]
+
+
+def _number(text: str, column: str, image: str) -> float | int:
+    kind = float if column.startswith("probability_") else int
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{column} of {image} is {text!r}, not a {'whole ' * (kind is int)}number") from None
+
+
+def _first_problem(predictions: Predictions) -> tuple[int, str] | None:
+    """Returns the first image with a value that no evaluation can hold, by index, and what is wrong with it."""
+    # `not (inside)` catches NaN as well.
+    outside = ~((predictions.probabilities >= 0) & (predictions.probabilities <= 1))
+    if outside.any():
+        index, finding = np.argwhere(outside)[0]
+        value = predictions.probabilities[index, finding]
+        return index, (
+            f"probability_{FINDINGS[finding]} of {predictions.images[index]} is {value}, not a number from 0 to 1"
+        )
+    wrong = (predictions.labels != 0) & (predictions.labels != 1)
+    if wrong.any():
+        index, finding = np.argwhere(wrong)[0]
+        value = predictions.labels[index, finding]
+        return index, f"label_{FINDINGS[finding]} of {predictions.images[index]} is {value}, neither 0 nor 1"
+    seen = set()
+    for index, image in enumerate(predictions.images):
+        if image in seen:
+            return index, f"image {image} is named a second time"
+        seen.add(image)
+    return None
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # not installed: run from a checkout, or a machine that only reads results
