@@ -60,7 +60,7 @@ class PostProcessing:
                 raise ValueError(f"post-processing: {name} is {value}, not a whole number of pixels")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class LungRegion:
     """What the post-processing made of one mask.
 
@@ -130,7 +130,8 @@ def clean(mask: np.ndarray, parameters: PostProcessing) -> np.ndarray:
     """
     limit = parameters.minimum_area * mask.size
     labels, areas = _label(mask)
-    mask = (areas >= limit)[labels]
+    large = (areas > 0) & (areas >= limit)
+    mask = large[labels]
     # One pixel of background all round joins everything that is open to the border to label 1.
     labels, areas = _label(np.pad(~mask, 1, constant_values=True))
     holes = (areas > 0) & (areas < limit)

@@ -1,0 +1,375 @@
+"""The lung region generator at work (B.2): films -> lung masks -> lung boxes -> the box table.
+
+python -m sdfn_jax.lrg FOLDER_OF_RADIOGRAPHS --checkpoint=runs/lrg --output=lung_boxes.csv
+
+Stopped at any moment, the same command goes on where it was. Everything that turns a film into the network's input
+stands here, once, for training, cross-validation and the box table alike.
+"""
+
+import argparse
+import collections
+import csv
+import dataclasses
+import functools
+import io
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from sdfn_jax import checkpoint, images, lung_boxes, progress
+from sdfn_jax.errors import UserError, exit_on_user_error
+from sdfn_jax.files import appears_when_complete
+from sdfn_jax.lung_boxes import BoxRow, LungRegion, PostProcessing
+from sdfn_jax.models.unet import UNet
+from sdfn_jax.parallel import map_in_order
+
+CONTRASTS = ("equalize", "equalize_clipped")
+# A grey value may count in `equalize_clipped` for at most this many times the median count of those that occur.
+_CLIP = 4.0
+# A pixel is lung where its probability is above this ([21]).
+THRESHOLD = 0.5
+
+
+def contrast(image: np.ndarray, method: str) -> np.ndarray:
+    """Normalises a film's contrast by histogram equalisation: the share of pixels that are as dark or darker.
+
+    Args:
+      image: (H, W) uint8.
+      method: `equalize`, as [21] (scikit-image's `equalize_hist`); or `equalize_clipped`, in which no grey value counts
+        for more than 4 times the median one: a black or white margin of whatever grey then takes up no contrast, and the
+        chest looks as it would without the margin.
+
+    Returns:
+      (H, W) float32 in [0, 1].
+
+    Raises:
+      ValueError: for an unknown method.
+    """
+    if method not in CONTRASTS:
+        raise ValueError(f"unknown contrast normalisation {method!r}; expected one of {', '.join(CONTRASTS)}")
+    counts = np.bincount(image.ravel(), minlength=256)
+    if method == "equalize_clipped":
+        counts = np.minimum(counts, _CLIP * np.median(counts[counts > 0]))
+    shares = np.cumsum(counts)
+    return (shares / shares[-1]).astype(np.float32)[image]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segmenter:
+    """A trained lung region generator.
+
+    Attributes:
+      model: the U-Net: (B, S, S, 1) float -> logits (B, S, S).
+      variables: its variables.
+      mean: of the training films' pixels after the contrast normalisation.
+      std: their standard deviation.
+      contrast: the method of `contrast`.
+      size: S, the side of the network's square input, in pixels.
+      digest: of the checkpoint.
+      postprocessing: the numbers of B.2.2 that its config names.
+      batch_size: films at a time, the one shape that is compiled.
+    """
+
+    model: nn.Module
+    variables: dict
+    mean: float
+    std: float
+    contrast: str
+    size: int
+    digest: str
+    postprocessing: PostProcessing
+    batch_size: int = 8
+
+    @classmethod
+    def load(cls, workdir: str | Path, batch_size: int = 8) -> "Segmenter":
+        """Loads the best checkpoint of a trained LRG.
+
+        Raises:
+          UserError: where `workdir` holds no trained checkpoint, or one of another stage.
+        """
+        variables, metadata = checkpoint.read_best(workdir)
+        config = metadata["config"]
+        if config["stage"] != "lrg":
+            raise UserError(
+                f"{workdir} holds a checkpoint of the stage {config['stage']!r}; lung boxes need a lung region generator: "
+                "give the working directory of the stage lrg"
+            )
+        return cls(
+            model=UNet(filters=tuple(config["model"]["filters"])),
+            variables=variables,
+            mean=metadata["normalisation"]["mean"],
+            std=metadata["normalisation"]["std"],
+            contrast=config["contrast"],
+            size=config["data"]["size"],
+            digest=metadata["digest"],
+            postprocessing=PostProcessing(**config["postprocessing"]),
+            batch_size=batch_size,
+        )
+
+    def probabilities(self, films: np.ndarray) -> np.ndarray:
+        """Returns each pixel's probability of being lung.
+
+        Args:
+          films: (N, S, S) uint8, any number of them.
+
+        Returns:
+          (N, S, S) float32 in [0, 1].
+        """
+        inputs = np.stack([contrast(film, self.contrast) for film in films])
+        starts = range(0, len(inputs), self.batch_size)
+        found = [self.start(inputs[start : start + self.batch_size]) for start in starts]
+        return np.concatenate([np.asarray(batch) for batch in found])[: len(films)]
+
+    def start(self, inputs: np.ndarray) -> jax.Array:
+        """Starts the network on one batch and returns at once; `np.asarray` of the result waits for it.
+
+        Args:
+          inputs: (at most batch_size, S, S) float32, films after `contrast`.
+
+        Returns:
+          (batch_size, S, S) float32 probabilities; what `inputs` lacks is filled up and means nothing.
+        """
+        missing = self.batch_size - len(inputs)
+        return self._network(self._on_device, np.pad(inputs, ((0, missing), (0, 0), (0, 0))))
+
+    @functools.cached_property
+    def _on_device(self) -> dict:
+        return jax.device_put(self.variables)
+
+    @functools.cached_property
+    def _network(self):
+        def network(variables: dict, inputs: jax.Array) -> jax.Array:
+            standardised = (inputs - self.mean) / self.std
+            return jax.nn.sigmoid(self.model.apply(variables, standardised[..., None]))
+
+        return jax.jit(network)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Film:
+    """One radiograph on its way through the lung region generator.
+
+    Attributes:
+      path: its file.
+      view: (S, S) uint8, as the network sees it before the contrast normalisation.
+      size: (height, width) of the file, in pixels.
+      region: its lung region.
+      problem: what is wrong with a file that cannot be read; view, size and region are then None. None otherwise.
+    """
+
+    path: Path
+    view: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+    region: LungRegion | None = None
+    problem: str | None = None
+
+
+def find_radiographs(folder: str | Path) -> list[Path]:
+    """Returns every radiograph below a folder, sorted by file name; hidden files are passed over.
+
+    Raises:
+      UserError: where there is no such folder, no radiograph in it, or two of the same name, which the box table, and
+        the data sets that read it, could not tell apart.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder that holds the radiographs")
+    found = {}
+    # followlinks: the twelve archives of ChestX-ray14 are often gathered in one folder of links.
+    for parent, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            if name.startswith(".") or not name.lower().endswith(images.SUFFIXES):
+                continue
+            path = Path(parent, name)
+            if name in found:
+                first, second = sorted((found[name], path))
+                raise UserError(
+                    f"two radiographs named {name}: {first} and {second}; the box table tells them apart by name alone. "
+                    "Give a folder that holds each once (and no masks)."
+                )
+            found[name] = path
+    if not found:
+        raise UserError(
+            f"no radiograph in {folder.resolve()} or below it; looked for files ending in {', '.join(images.SUFFIXES)}"
+        )
+    return [found[name] for name in sorted(found)]
+
+
+def segment_films(segmenter: Segmenter, paths: Iterable[Path], postprocessing: PostProcessing) -> Iterator[Film]:
+    """Finds the lung region of every film, in order: reading, the network and post-processing run side by side.
+
+    Threads read ahead of the network, and threads box what comes out of it; at most some ten batches are in memory. A
+    film is always in the same batch, at the same place, for the same `paths`; an unreadable one leaves its place empty.
+
+    Yields:
+      a `Film` for each path; one that cannot be read has a `problem` and no region.
+    """
+
+    def read(path: Path) -> tuple[Film, np.ndarray]:
+        try:
+            image = images.read_radiograph(path)
+        except (ValueError, OSError) as error:
+            return Film(path, problem=str(error)), np.zeros((segmenter.size,) * 2, np.float32)
+        view = images.resize(image, (segmenter.size,) * 2)
+        return Film(path, view, image.shape), contrast(view, segmenter.contrast)
+
+    def masks() -> Iterator[tuple[Film, np.ndarray]]:
+        under_way = collections.deque()
+        for batch in _batches(map_in_order(read, paths), segmenter.batch_size):
+            films, inputs = zip(*batch, strict=True)
+            under_way.append((films, segmenter.start(np.stack(inputs))))
+            if len(under_way) == 2:  # the network works on the second while the first is looked at
+                yield from finish(*under_way.popleft())
+        for films, found in under_way:
+            yield from finish(films, found)
+
+    def finish(films: Sequence[Film], found: jax.Array) -> Iterator[tuple[Film, np.ndarray]]:
+        return zip(films, np.asarray(found) > THRESHOLD, strict=False)
+
+    def box(film_and_mask: tuple[Film, np.ndarray]) -> Film:
+        film, mask = film_and_mask
+        if film.problem is not None:
+            return film
+        return dataclasses.replace(film, region=lung_boxes.lung_box(mask, film.size, postprocessing))
+
+    return map_in_order(box, masks())
+
+
+def make_box_table(
+    segmenter: Segmenter,
+    radiographs: Sequence[Path],
+    output: str | Path,
+    postprocessing: PostProcessing,
+    skip_bad_files: bool = False,
+) -> list[BoxRow]:
+    """Writes the lung box of every radiograph to a table (B.2.2), going on where an earlier call was stopped.
+
+    Rows are collected in `<output>.partial`, which survives being killed at any moment; the table itself appears at the
+    end, and is the same however often the work was interrupted.
+
+    Args:
+      segmenter: the lung region generator.
+      radiographs: files with different names; the table is in their order.
+      output: the table. What could not be read is listed beside it, in `<output's stem>_skipped.txt`.
+      postprocessing: the numbers of B.2.2.
+      skip_bad_files: leave out, and list, files that cannot be read, instead of stopping at the first.
+
+    Returns:
+      the rows.
+
+    Raises:
+      UserError: for a file that cannot be read, no file that can, or a partial table begun with another checkpoint or
+        other post-processing.
+    """
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(output.name + ".partial")
+    made_by = {"checkpoint": segmenter.digest, "postprocessing": dataclasses.asdict(postprocessing)}
+    done = _take_up(partial, made_by)
+    # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
+    missing = [batch for batch in _batches(radiographs, segmenter.batch_size) if any(p.name not in done for p in batch)]
+    paths = list(itertools.chain.from_iterable(missing))
+    problems = []
+    with (
+        partial.open("a", newline="", encoding="utf-8") as file,
+        progress.bar(
+            what="lung boxes", unit="image", total=len(radiographs), initial=len(radiographs) - len(paths)
+        ) as bar,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        for film in segment_films(segmenter, paths, postprocessing):
+            if film.problem is None:
+                done[film.path.name] = _row(film, segmenter.digest)
+                writer.writerow(lung_boxes.row_values(done[film.path.name]))
+                file.flush()
+            elif skip_bad_files:
+                problems.append(film.problem)
+            else:
+                raise UserError(
+                    f"{film.problem}. Mend or remove the file, or leave such files out with --skip_bad_files; "
+                    "the same command then goes on from here."
+                )
+            bar.update()
+    if len(problems) == len(radiographs):
+        raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
+    rows = [done[path.name] for path in radiographs if path.name in done]
+    _list_problems(output.with_name(f"{output.stem}_skipped.txt"), problems)
+    lung_boxes.write_box_table(output, rows)
+    partial.unlink()
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command: a folder of radiographs -> the box table, and how often each rule fired."""
+    parser = argparse.ArgumentParser(prog="python -m sdfn_jax.lrg", description=main.__doc__)
+    parser.add_argument("radiographs", metavar="IMAGES", help="a folder of radiographs, searched with all below it")
+    parser.add_argument("--checkpoint", required=True, help="working directory of a trained LRG, such as runs/lrg")
+    parser.add_argument("--output", required=True, help="the box table to write, such as lung_boxes.csv")
+    parser.add_argument("--batch_size", type=int, default=8, help="films the network takes at a time (default: 8)")
+    parser.add_argument("--skip_bad_files", action="store_true", help="leave out, and list, files that cannot be read")
+    flags = parser.parse_args(arguments)
+    if flags.batch_size < 1:
+        parser.error(f"--batch_size is {flags.batch_size}; it must be at least 1")
+    radiographs = find_radiographs(flags.radiographs)
+    segmenter = Segmenter.load(flags.checkpoint, flags.batch_size)
+    print(f"{len(radiographs):,} radiographs in {flags.radiographs}, checkpoint {segmenter.digest[:12]}", flush=True)
+    try:
+        rows = make_box_table(segmenter, radiographs, flags.output, segmenter.postprocessing, flags.skip_bad_files)
+    except KeyboardInterrupt:
+        raise SystemExit("\nstopped; the same command goes on from here") from None
+    print(f"{flags.output}: {len(rows):,} lung boxes\n\n{lung_boxes.rule_counts(rows)}")
+
+
+def _batches(items: Iterable, size: int) -> Iterator[tuple]:
+    iterator = iter(items)
+    while batch := tuple(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _row(film: Film, digest: str) -> BoxRow:
+    height, width = film.size
+    # Four decimals, as the table keeps: a row is the same whether it comes from here or from a partial table.
+    area = round(film.region.lung_area, 4)
+    return BoxRow(film.path.name, width, height, *film.region.box, film.region.rule, area, digest)
+
+
+def _take_up(partial: Path, made_by: dict) -> dict[str, BoxRow]:
+    """Returns the rows of a partial table and cuts off a last line torn by a kill; begins one where there is none."""
+    content = partial.read_bytes() if partial.exists() else b""
+    content = content[: content.rfind(b"\n") + 1]
+    if not content:
+        partial.write_text(json.dumps(made_by) + "\n", encoding="utf-8")
+        return {}
+    first, _, table = content.decode().partition("\n")
+    if first != json.dumps(made_by):
+        raise UserError(
+            f"{partial} was begun with another checkpoint or other post-processing; it says {first}, now it is "
+            f"{json.dumps(made_by)}. Go on with those, or delete the file to begin anew."
+        )
+    try:
+        records = csv.DictReader(io.StringIO(table, newline=""), fieldnames=lung_boxes.COLUMNS)
+        rows = [lung_boxes.parse_row(record) for record in records]
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{partial} is damaged ({error}); delete it to begin anew.") from error
+    os.truncate(partial, len(content))
+    return {row.image: row for row in rows}
+
+
+def _list_problems(path: Path, problems: Sequence[str]) -> None:
+    if not problems:
+        path.unlink(missing_ok=True)  # of an earlier run
+        return
+    with appears_when_complete(path) as unfinished:
+        unfinished.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
+    print(f"{len(problems):,} files could not be read and are left out; see {path}")
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
