@@ -1,0 +1,195 @@
+"""What the builders share: decoding ahead of the writer, bad files raised or listed, the lists beside the records."""
+
+import abc
+import csv
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from sdfn_jax import parallel, progress
+from sdfn_jax.errors import UserError
+
+MISSING_LIST = "missing_files.csv"
+SKIPPED_LIST = "skipped_files.csv"
+# TFDS keeps the examples of a shard in memory until it is written.
+_SHARD_BYTES = 128 * 2**20
+
+
+class Faults:
+    """What is wrong with single images: an error at the first, or a list of all when bad files are skipped.
+
+    Attributes:
+      reasons: {image: what is wrong with it}.
+    """
+
+    def __init__(self, skip: bool):
+        self.skip = skip
+        self.reasons: dict[str, str] = {}
+
+    def report(self, image: str, reason: str) -> None:
+        """Notes a fault.
+
+        Raises:
+          UserError: with the reason, unless bad files are skipped.
+        """
+        if not self.skip:
+            raise UserError(f"{reason}\nMend it, or leave bad files out and list them: --skip_bad_files")
+        self.reasons.setdefault(image, reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a builder found in the user's folder.
+
+    Attributes:
+      splits: {split: what to decode, in order}; each item has a `name`. No split is empty.
+      missing: (image, what of it is not there), a row for each file.
+      digest: SHA-256 of everything that decides the result, in hexadecimal.
+      metadata: what else the prepared set says of itself.
+    """
+
+    splits: dict[str, list[Any]]
+    missing: list[tuple[str, str]]
+    digest: str
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def items(self) -> list[Any]:
+        """All items, split after split."""
+        return [item for items in self.splits.values() for item in items]
+
+
+class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_registration=True):
+    """Writes radiographs as array_record, decoded and resized by threads.
+
+    Built shard by shard, in the order of the items, because TFDS's other builder sorts a split through temporary files
+    once it is over 1 GB, and needs TensorFlow for that.
+
+    A subclass says what there is (`_read_inputs`), and what an example is made of (`_make_example`).
+    """
+
+    def __init__(
+        self, *, require_complete: bool = False, skip_bad_files: bool = False, file_format: Any = None, **kwargs: Any
+    ):
+        """Makes a builder.
+
+        Args:
+          require_complete: whether a missing official file is an error.
+          skip_bad_files: whether bad files are listed and left out, instead of an error.
+          file_format: as TFDS's; array_record where it is None, the one format that needs no TensorFlow.
+          **kwargs: TFDS's `data_dir`, `config` and `version`.
+        """
+        self._require_complete = require_complete
+        self._faults = Faults(skip_bad_files)
+        self._inputs = None
+        super().__init__(file_format=file_format or "array_record", **kwargs)
+
+    @abc.abstractmethod
+    def _read_inputs(self, manual_dir: Path) -> Inputs:
+        """Finds files and reads tables; decodes nothing.
+
+        Raises:
+          UserError: for what the user must mend.
+        """
+
+    @abc.abstractmethod
+    def _make_example(self, item: Any) -> dict[str, Any]:
+        """Decodes one item, in a thread.
+
+        Raises:
+          ValueError, OSError: for a bad file, naming it.
+        """
+
+    @property
+    @abc.abstractmethod
+    def example_bytes(self) -> int:
+        """Size of an example's resized views."""
+
+    def inputs(self, manual_dir: Path) -> Inputs:
+        """Returns what is in the folder; reads it at the first call.
+
+        Raises:
+          UserError: for what the user must mend, naming file and row.
+        """
+        if self._inputs is None:
+            inputs = self._read_inputs(manual_dir)
+            if self._require_complete and inputs.missing:
+                first = "; ".join(f"{image} ({what})" for image, what in inputs.missing[:3])
+                raise UserError(
+                    f"--require_complete: {manual_dir} lacks {len(inputs.missing):,} official files, first: {first}"
+                )
+            self._inputs = inputs
+        return self._inputs
+
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager):
+        inputs = self.inputs(Path(dl_manager.manual_dir))
+        self._bar = progress.bar(what=self.info.full_name, unit="image", total=len(inputs.items))
+        self._written = {split: [] for split in inputs.splits}
+        shard = max(1, _SHARD_BYTES // self.example_bytes)
+        return {
+            split: [
+                functools.partial(self._examples, split, items[start : start + shard])
+                for start in range(0, len(items), shard)
+            ]
+            for split, items in inputs.splits.items()
+        }
+
+    def _examples(self, split: str, items: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for item, (example, error) in zip(items, parallel.map_in_order(self._try_example, items), strict=True):
+            self._bar.update()
+            if error is not None:
+                self._faults.report(item.name, str(error))
+                continue
+            self._written[split].append(item)
+            yield item.name, example
+
+    def _try_example(self, item: Any) -> tuple[dict[str, Any] | None, Exception | None]:
+        try:
+            return self._make_example(item), None
+        except (ValueError, OSError) as error:
+            return None, error
+
+    def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super()._download_and_prepare(*args, **kwargs)
+        finally:
+            if hasattr(self, "_bar"):
+                self._bar.close()
+        if not any(self._written.values()):
+            image, reason = next(iter(self._faults.reasons.items()))
+            raise UserError(f"all {len(self._inputs.items):,} images are bad; {image}: {reason}")
+        # TFDS can't open a split without examples.
+        self.info.set_splits(
+            tfds.core.splits.SplitDict([split for split in self.info.splits.values() if split.num_examples])
+        )
+        skipped = sorted(self._faults.reasons.items())
+        _write_list(Path(self.data_dir) / MISSING_LIST, ("image", "missing"), self._inputs.missing)
+        _write_list(Path(self.data_dir) / SKIPPED_LIST, ("image", "reason"), skipped)
+        self.info.metadata.update(
+            self._inputs.metadata,
+            inputs_digest=self._inputs.digest,
+            splits={split: self._count(items) for split, items in self._written.items() if items},
+            missing=len({image for image, _ in self._inputs.missing}),
+            skipped=len(skipped),
+        )
+
+    def _count(self, items: Sequence[Any]) -> dict[str, int]:
+        """Returns what the metadata counts in a split."""
+        return {"images": len(items)}
+
+    def _digest(self, parts: Iterable[object]) -> str:
+        """Returns the digest of the inputs for this configuration and version."""
+        digest = hashlib.sha256(self.info.full_name.encode())
+        for part in parts:
+            digest.update(f"\n{part}".encode())
+        return digest.hexdigest()
+
+
+def _write_list(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])

@@ -1,0 +1,263 @@
+"""NIH ChestX-ray14, each image entire and as its lung region."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from sdfn_jax import files, images, lung_boxes
+from sdfn_jax.errors import UserError
+from sdfn_jax.findings import FINDINGS
+from tfds_builders import base
+from tfds_builders.chestxray14 import nih_tables
+
+DEFAULT_SIZE = 224
+# The paper takes an unnamed share of train_val for validation.
+VALIDATION_SHARE = 0.1
+VALIDATION_SEED = 0
+BOX_TABLE = "lung_boxes.csv"
+# Hand-drawn boxes are floats; one that leaves its image by rounding is clipped.
+_TOLERANCE = 1.0
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class ChestXray14Config(tfds.core.BuilderConfig):
+    """A configuration: height and width of the two views in pixels, and the version of the label table."""
+
+    size: int
+    label_version: str
+
+
+def config(size: int, label_version: str) -> ChestXray14Config:
+    """Returns the configuration for views of `size` x `size` pixels and a version of the labels, `2017` or `v2020`."""
+    return ChestXray14Config(
+        name=f"size{size}_labels{label_version}",
+        description=f"Views of {size} x {size} pixels, labels of {nih_tables.LABEL_TABLES[label_version]}.",
+        size=size,
+        label_version=label_version,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Radiograph:
+    """An image that is there, and what the tables say of it."""
+
+    name: str
+    path: Path
+    entry: nih_tables.Entry
+    lung: lung_boxes.BoxRow
+    reference_boxes: tuple[nih_tables.ReferenceBox, ...]
+
+
+class Builder(base.RadiographBuilder):
+    """DatasetBuilder for `chestxray14`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    BUILDER_CONFIGS = [config(size, labels) for labels in nih_tables.LABEL_TABLES for size in (DEFAULT_SIZE, 448, 512)]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+manual_dir holds the PNG files (all or some; beside the tables, in images/, or in images_001/images/ and so on), and
+Data_Entry_2017.csv or Data_Entry_2017_v2020.csv, BBox_List_2017.csv, train_val_list.txt and test_list.txt of the NIH,
+and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."""
+
+    def __init__(
+        self,
+        *,
+        boxes: str | os.PathLike[str] | None = None,
+        validation_share: float = VALIDATION_SHARE,
+        validation_seed: int = VALIDATION_SEED,
+        **kwargs: Any,
+    ):
+        """Makes a builder.
+
+        Args:
+          boxes: the table of lung boxes; `lung_boxes.csv` in manual_dir where it is None.
+          validation_share: expected share of the patients of train_val in validation, 0 to 1.
+          validation_seed: which patients these are.
+          **kwargs: as `RadiographBuilder`'s.
+        """
+        self._boxes = boxes
+        self._validation_share = validation_share
+        self._validation_seed = validation_seed
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size = self.builder_config.size
+        view = {"shape": (size, size), "dtype": np.uint8, "encoding": "bytes"}
+        features = tfds.features
+        return self.dataset_info_from_configs(
+            homepage="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+            metadata=tfds.core.MetadataDict(),
+            features=features.FeaturesDict(
+                {
+                    "name": features.Text(doc="file name"),
+                    "entire": features.Tensor(doc="the whole radiograph, bones bright", **view),
+                    "lung": features.Tensor(doc="its lung region, cut at full resolution", **view),
+                    "labels": features.Tensor(shape=(len(FINDINGS),), dtype=np.uint8, doc=", ".join(FINDINGS)),
+                    "patient": features.Scalar(np.int32, doc="number of the patient"),
+                    "age": features.Scalar(np.float32, doc="years"),
+                    "sex": features.Text(doc="M or F"),
+                    "view_position": features.Text(doc="PA or AP"),
+                    "follow_up": features.Scalar(np.int32, doc="number of the patient's radiograph, from 0"),
+                    "image_size": features.Tensor(shape=(2,), dtype=np.int32, doc="height, width of the file"),
+                    "original_size": features.Tensor(
+                        shape=(2,), dtype=np.int32, doc="height, width before NIH reduced it"
+                    ),
+                    "lung_box": features.Tensor(
+                        shape=(4,), dtype=np.int32, doc="left, top, right, bottom; pixels of the file, half-open"
+                    ),
+                    "lung_rule": features.Text(doc="the post-processing rules (B.2.2) that made the box"),
+                    "reference_boxes": features.Sequence(
+                        {
+                            "finding": features.Scalar(np.int32, doc="place in labels"),
+                            "box": features.Tensor(
+                                shape=(4,), dtype=np.float32, doc="left, top, right, bottom; pixels of the file"
+                            ),
+                        }
+                    ),
+                }
+            ),
+        )
+
+    @property
+    def example_bytes(self) -> int:
+        """Size of an example's resized views."""
+        return 2 * self.builder_config.size**2
+
+    def _read_inputs(self, manual_dir: Path) -> base.Inputs:
+        label_version = self.builder_config.label_version
+        entry_table = manual_dir / nih_tables.LABEL_TABLES[label_version]
+        entries = nih_tables.read_entries(entry_table, label_version, self._faults)
+        reference_boxes = nih_tables.read_boxes(manual_dir / nih_tables.BOX_LIST, entries, self._faults)
+        train_val, test = nih_tables.read_lists(manual_dir, entries)
+        for name in entries.keys() - train_val - test:
+            self._faults.report(name, f"{entry_table}: {name} is in neither official list")
+
+        folders = _image_folders(manual_dir)
+        found = self._find_images(folders)
+        present = [name for name in entries if name in found and name not in self._faults.reasons]
+        if not present:
+            raise UserError(
+                f"no image file named in {entry_table} was found; looked for {next(iter(entries), 'PNG files')} and "
+                f"{max(0, len(entries) - 1):,} others in {', '.join(map(str, folders))}"
+            )
+        box_table = Path(self._boxes) if self._boxes else manual_dir / BOX_TABLE
+        lungs = _read_lung_boxes(box_table, present)
+
+        splits = {"train": [], "validation": [], "test": []}
+        for name in present:
+            item = Radiograph(name, found[name], entries[name], lungs[name], tuple(reference_boxes.get(name, ())))
+            splits["test" if name in test else self._train_or_validation(entries[name].patient)].append(item)
+        tables = (nih_tables.BOX_LIST, nih_tables.TRAIN_VAL_LIST, nih_tables.TEST_LIST)
+        box_table_digest = files.file_digest(box_table)
+        return base.Inputs(
+            splits={split: items for split, items in splits.items() if items},
+            missing=[(name, "radiograph") for name in entries if name not in found],
+            digest=self._digest(
+                [
+                    *(files.file_digest(table) for table in (entry_table, *(manual_dir / name for name in tables))),
+                    box_table_digest,
+                    self._validation_share,
+                    self._validation_seed,
+                    *(f"{name} {found[name].stat().st_size}" for name in present),
+                ]
+            ),
+            metadata={
+                "label_version": label_version,
+                "validation_share": self._validation_share,
+                "validation_seed": self._validation_seed,
+                "box_table_digest": box_table_digest,
+                "unknown": len(found.keys() - entries.keys()),
+            },
+        )
+
+    def _make_example(self, item: Radiograph) -> dict[str, Any]:
+        radiograph = images.read_radiograph(item.path)
+        height, width = radiograph.shape
+        if (item.lung.width, item.lung.height) != (width, height):
+            raise ValueError(
+                f"{item.path}: {width} x {height} pixels, but its lung box was made from an image of "
+                f"{item.lung.width} x {item.lung.height}"
+            )
+        left, top, right, bottom = item.lung.box
+        size = (self.builder_config.size, self.builder_config.size)
+        return {
+            "name": item.name,
+            "entire": images.resize(radiograph, size),
+            "lung": images.resize(radiograph[top:bottom, left:right], size),
+            "labels": item.entry.labels,
+            "patient": item.entry.patient,
+            "age": item.entry.age,
+            "sex": item.entry.sex,
+            "view_position": item.entry.view_position,
+            "follow_up": item.entry.follow_up,
+            "image_size": np.array([height, width], np.int32),
+            "original_size": np.array(item.entry.original_size, np.int32),
+            "lung_box": np.array(item.lung.box, np.int32),
+            "lung_rule": item.lung.rule,
+            "reference_boxes": [
+                {"finding": reference.finding, "box": _inside(reference, width, height)}
+                for reference in item.reference_boxes
+            ],
+        }
+
+    def _count(self, items: Sequence[Radiograph]) -> dict[str, int]:
+        return {"images": len(items), "patients": len({item.entry.patient for item in items})}
+
+    def _train_or_validation(self, patient: int) -> str:
+        """Decides by the patient's number alone, so that it is the same for any subset of the files."""
+        draw = hashlib.sha256(f"{self._validation_seed}:{patient}".encode()).digest()
+        below = int.from_bytes(draw[:8], "big") < self._validation_share * 2**64
+        return "validation" if below else "train"
+
+    def _find_images(self, folders: Sequence[Path]) -> dict[str, Path]:
+        """Returns {file name: path} of the PNG files in the folders; a name in two folders must be the same file."""
+        found = {}
+        for folder in folders:
+            for path in sorted(folder.glob("*.png")):
+                first = found.setdefault(path.name, path)
+                if first != path and first.stat().st_size != path.stat().st_size:
+                    self._faults.report(path.name, f"{path} is not the same file as {first}; keep one")
+        return found
+
+
+def _image_folders(manual_dir: Path) -> list[Path]:
+    """Returns the places where the archives, or a user, put images; those that are there."""
+    patterns = ("images", "images_*/images", "images_*", "images/images_*")
+    folders = [manual_dir, *(path for pattern in patterns for path in sorted(manual_dir.glob(pattern)))]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _read_lung_boxes(path: Path, present: Sequence[str]) -> dict[str, lung_boxes.BoxRow]:
+    """Returns {file name: its row} for at least the images that are there."""
+    write_it = "write them with python -m sdfn_jax.lrg"
+    if not path.is_file():
+        raise UserError(f"no table of lung boxes at {path}; {write_it}, or name the table with --boxes")
+    try:
+        rows = lung_boxes.read_box_table(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    absent = [name for name in present if name not in rows]
+    if absent:
+        raise UserError(
+            f"{path}: no lung box for {len(absent):,} of {len(present):,} images, first: {', '.join(absent[:3])}; "
+            f"{write_it}"
+        )
+    return rows
+
+
+def _inside(reference: nih_tables.ReferenceBox, width: int, height: int) -> np.ndarray:
+    """Returns a reference box clipped to its image, (4,) float32."""
+    box = np.array(reference.box, np.float32)
+    clipped = box.clip(0, [width, height, width, height])
+    if np.abs(box - clipped).max() > _TOLERANCE:
+        raise ValueError(
+            f"{reference.source}: the box (left, top, right, bottom) = {tuple(box.round(1).tolist())} is not inside "
+            f"its {width} x {height} image"
+        )
+    return clipped.astype(np.float32)

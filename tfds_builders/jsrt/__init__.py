@@ -1,0 +1,1 @@
+"""JSRT radiographs with the lung masks of SCR."""

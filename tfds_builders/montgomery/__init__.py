@@ -1,0 +1,1 @@
+"""Montgomery County radiographs with lung masks."""

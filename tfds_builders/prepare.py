@@ -1,0 +1,226 @@
+"""Prepares a data set from the user's own download: python -m tfds_builders.prepare chestxray14 --manual_dir=..."""
+
+import argparse
+import contextlib
+import fcntl
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from sdfn_jax.errors import UserError, exit_on_user_error
+from tfds_builders import base, lung_masks
+from tfds_builders.chestxray14 import chestxray14_dataset_builder as chestxray14
+from tfds_builders.chestxray14 import nih_tables
+from tfds_builders.jsrt import jsrt_dataset_builder as jsrt
+from tfds_builders.montgomery import montgomery_dataset_builder as montgomery
+
+_BUILDERS = {"jsrt": jsrt.Builder, "montgomery": montgomery.Builder, "chestxray14": chestxray14.Builder}
+_DEFAULT_LABELS = "2017"
+# Where a set's older version waits, in the scratch folder, until the new one is in place.
+_REPLACED = "replaced"
+
+
+def prepared_dir(
+    name: str, data_dir: str | Path, size: int | None = None, label_version: str = _DEFAULT_LABELS
+) -> Path:
+    """Returns the folder where a prepared set stands or would stand; `tfds.builder_from_directory` opens it.
+
+    Args:
+      name: `jsrt`, `montgomery` or `chestxray14`.
+      data_dir: the folder of all prepared sets.
+      size: height and width of the views, in pixels; the set's own where it is None.
+      label_version: `2017` or `v2020`; only `chestxray14` has labels.
+    """
+    return Path(data_dir, name, _config(name, size, label_version).name, str(_BUILDERS[name].VERSION))
+
+
+def prepare(
+    name: str,
+    *,
+    manual_dir: str | Path,
+    data_dir: str | Path,
+    size: int | None = None,
+    label_version: str = _DEFAULT_LABELS,
+    boxes: str | Path | None = None,
+    validation_share: float = chestxray14.VALIDATION_SHARE,
+    validation_seed: int = chestxray14.VALIDATION_SEED,
+    require_complete: bool = False,
+    skip_bad_files: bool = False,
+) -> Path:
+    """Prepares a data set, unless it is there from the same inputs already; prints a summary.
+
+    The set is built in a scratch folder of `data_dir` and takes its place when it is complete: whatever stops the
+    work, an older version stays usable. What a killed run left is removed by the next one.
+
+    Args:
+      name: `jsrt`, `montgomery` or `chestxray14`.
+      manual_dir: the user's download.
+      data_dir: the folder of all prepared sets.
+      size: height and width of the views, in pixels; the set's own where it is None.
+      label_version: `2017` or `v2020`; this and the next three only for `chestxray14`.
+      boxes: the table of lung boxes; `lung_boxes.csv` in `manual_dir` where it is None.
+      validation_share: expected share of the patients of train_val that go to validation, 0 to 1.
+      validation_seed: which patients these are.
+      require_complete: whether a missing official file is an error.
+      skip_bad_files: whether bad files are listed and left out, instead of an error.
+
+    Returns:
+      The folder of the prepared set, as `prepared_dir`.
+
+    Raises:
+      UserError: for what the user must mend, naming file and row.
+    """
+    manual_dir, data_dir = Path(manual_dir).absolute(), Path(data_dir).absolute()
+    if not manual_dir.is_dir():
+        raise UserError(f"--manual_dir={manual_dir} is not a folder\n{_BUILDERS[name].MANUAL_DOWNLOAD_INSTRUCTIONS}")
+    final = prepared_dir(name, data_dir, size, label_version)
+    options: dict[str, Any] = {"require_complete": require_complete, "skip_bad_files": skip_bad_files}
+    if name == "chestxray14":
+        options |= {"boxes": boxes, "validation_share": validation_share, "validation_seed": validation_seed}
+    with _scratch_folder(name, data_dir) as scratch:
+        builder = _BUILDERS[name](data_dir=scratch, config=_config(name, size, label_version), **options)
+        inputs = builder.inputs(manual_dir)
+        if _is_current(final, inputs, skip_bad_files):
+            print(f"{name}: already prepared from these files, in {final}")
+            return final
+        _check_space(data_dir, len(inputs.items) * builder.example_bytes)
+        # What TFDS prints is about the scratch folder.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(
+                download_dir=scratch / "downloads", download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+            )
+        if final.exists():
+            _move(final, scratch / _REPLACED / final.relative_to(data_dir))
+        _move(scratch / final.relative_to(data_dir), final)
+    print(_summary(name, final, manual_dir))
+    return final
+
+
+def _config(name: str, size: int | None, label_version: str) -> tfds.core.BuilderConfig:
+    if name == "chestxray14":
+        wanted = chestxray14.config(size or chestxray14.DEFAULT_SIZE, label_version)
+    else:
+        wanted = lung_masks.config(size or lung_masks.DEFAULT_SIZE)
+    # TFDS refuses a second object of the name of one of the builder's own configurations.
+    return _BUILDERS[name].builder_configs.get(wanted.name, wanted)
+
+
+@contextlib.contextmanager
+def _scratch_folder(name: str, data_dir: Path) -> Iterator[Path]:
+    """Gives an empty folder, for one process at a time; it is gone afterwards.
+
+    A replaced set that a killed run had no time to put its successor in place of comes back first.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    scratch = data_dir / f".preparing_{name}"
+    with (data_dir / f".preparing_{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
+        except BlockingIOError:
+            raise UserError(f"{name} is being prepared in {data_dir} by another process; wait for it") from None
+        for replaced in (scratch / _REPLACED).glob("*/*/*"):
+            place = data_dir / replaced.relative_to(scratch / _REPLACED)
+            if not place.exists():
+                _move(replaced, place)
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(source, target)
+
+
+def _is_current(final: Path, inputs: base.Inputs, skip_bad_files: bool) -> bool:
+    """Returns whether the set in place was made from the same inputs, and would be made the same way."""
+    try:
+        metadata = json.loads((final / "metadata.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return metadata["inputs_digest"] == inputs.digest and (skip_bad_files or not metadata["skipped"])
+
+
+def _check_space(data_dir: Path, needed: int) -> None:
+    free = shutil.disk_usage(data_dir).free
+    if free < needed:
+        raise UserError(
+            f"{data_dir}: {needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB free; name another --data_dir"
+        )
+
+
+def _summary(name: str, final: Path, manual_dir: Path) -> str:
+    metadata = json.loads((final / "metadata.json").read_text())
+    lines = [f"{name}: prepared in {final}"]
+    for split, counts in metadata["splits"].items():
+        patients = f" of {counts['patients']:,} patients" if "patients" in counts else ""
+        lines.append(f"  {split:<11}{counts['images']:>8,} images{patients}")
+    lines.append(f"  {'missing':<11}{metadata['missing']:>8,} images not in {manual_dir}: {base.MISSING_LIST}")
+    lines.append(f"  {'skipped':<11}{metadata['skipped']:>8,} bad images: {base.SKIPPED_LIST}")
+    if metadata.get("unknown"):
+        lines.append(f"  {'unknown':<11}{metadata['unknown']:>8,} PNG files that the label table does not name")
+    return "\n".join(lines)
+
+
+def _parse_arguments(arguments: list[str] | None) -> dict[str, Any]:
+    shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    shared.add_argument("--manual_dir", required=True, help="the folder of your download")
+    shared.add_argument("--data_dir", default="data", help="the folder of all prepared sets (default: data)")
+    shared.add_argument("--size", type=_positive, help="height and width of the views, in pixels")
+    shared.add_argument("--require_complete", action="store_true", help="a missing official file is an error")
+    shared.add_argument("--skip_bad_files", action="store_true", help="list bad files and leave them out")
+    parser = argparse.ArgumentParser(prog="python -m tfds_builders.prepare", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="name", required=True)
+    for name in _BUILDERS:
+        command = commands.add_parser(name, parents=[shared], allow_abbrev=False)
+        if name == "chestxray14":
+            command.add_argument("--boxes", help="the table of lung boxes (default: lung_boxes.csv in manual_dir)")
+            command.add_argument("--label_version", choices=nih_tables.LABEL_TABLES, default=_DEFAULT_LABELS)
+            command.add_argument("--validation_share", type=_share, default=chestxray14.VALIDATION_SHARE)
+            command.add_argument("--validation_seed", type=int, default=chestxray14.VALIDATION_SEED)
+    return vars(parser.parse_args(arguments))
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (share := float(text)) < 1:
+            return share
+    raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 up to, not including, 1")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command; a user's mistake is one message and status 2."""
+    # Ended from outside, it still cleans up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    def command() -> None:
+        try:
+            prepare(**_parse_arguments(arguments))
+        except OSError as error:
+            raise UserError(str(error)) from error
+        except KeyboardInterrupt:
+            print("\nstopped; prepared sets are as they were", file=sys.stderr)
+            sys.exit(130)
+
+    exit_on_user_error(command)
+
+
+if __name__ == "__main__":
+    main()
