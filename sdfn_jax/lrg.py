@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -43,8 +42,8 @@ def contrast(image: np.ndarray, method: str) -> np.ndarray:
     Args:
       image: (H, W) uint8.
       method: `equalize`, as [21] (scikit-image's `equalize_hist`); or `equalize_clipped`, in which no grey value counts
-        for more than 4 times the median one: a black or white margin of whatever grey then takes up no contrast, and the
-        chest looks as it would without the margin.
+        for more than 4 times the median one: a margin of whatever grey then takes up next to no contrast, and the chest
+        looks as it would without the margin.
 
     Returns:
       (H, W) float32 in [0, 1].
@@ -98,8 +97,8 @@ class Segmenter:
         config = metadata["config"]
         if config["stage"] != "lrg":
             raise UserError(
-                f"{workdir} holds a checkpoint of the stage {config['stage']!r}; lung boxes need a lung region generator: "
-                "give the working directory of the stage lrg"
+                f"{workdir} holds a checkpoint of the stage {config['stage']!r}; lung boxes need a lung region "
+                "generator: give the working directory of the stage lrg"
             )
         return cls(
             model=UNet(filters=tuple(config["model"]["filters"])),
@@ -191,8 +190,8 @@ def find_radiographs(folder: str | Path) -> list[Path]:
             if name in found:
                 first, second = sorted((found[name], path))
                 raise UserError(
-                    f"two radiographs named {name}: {first} and {second}; the box table tells them apart by name alone. "
-                    "Give a folder that holds each once (and no masks)."
+                    f"two radiographs named {name}: {first} and {second}; the box table tells them apart by name "
+                    "alone. Give a folder that holds each once (and no masks)."
                 )
             found[name] = path
     if not found:
@@ -347,7 +346,7 @@ def _take_up(partial: Path, made_by: dict) -> dict[str, BoxRow]:
     if not content:
         partial.write_text(json.dumps(made_by) + "\n", encoding="utf-8")
         return {}
-    first, _, table = content.decode().partition("\n")
+    first, _, table = content.decode(errors="replace").partition("\n")
     if first != json.dumps(made_by):
         raise UserError(
             f"{partial} was begun with another checkpoint or other post-processing; it says {first}, now it is "
