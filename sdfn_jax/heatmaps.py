@@ -47,8 +47,8 @@ class Case:
 def heatmap_page(path: str | Path, cases: Sequence[Case], *, drawings: bool) -> None:
     """Draws a row for each case: the radiograph with its boxes, the entire map, the lung map, their sum (eq. 6).
 
-    Each map is rescaled on its own, its smallest value to 0 and its largest to 255 however small the probability: colours
-    compare places within a picture, not pictures. The lung map shows only inside the lung box, where it exists.
+    Each map is rescaled on its own, its smallest value to 0 and its largest to 255 however small the probability:
+    colours compare places within a picture, not pictures. The lung map shows only inside the lung box.
 
     Args:
       path: of the picture; its suffix chooses the format (`.png`).
@@ -65,7 +65,7 @@ def heatmap_page(path: str | Path, cases: Sequence[Case], *, drawings: bool) -> 
 
     if not cases:
         raise ValueError("no case to draw")
-    figure = Figure(figsize=(12.5, 3.3 * len(cases) + 1.2), layout="compressed")
+    figure = Figure(figsize=(12.5, 2.8 * len(cases) + 1), layout="compressed")
     panels = figure.subplots(len(cases), len(_COLUMNS), squeeze=False)
     for panel, name in zip(panels[0], _COLUMNS, strict=True):
         panel.set_title(name, fontsize=12)
@@ -87,7 +87,7 @@ def heatmap_page(path: str | Path, cases: Sequence[Case], *, drawings: bool) -> 
     if drawings:
         figure.suptitle("DRAWINGS (phantom), not radiographs", color="#A00000")
     with appears_when_complete(path) as unfinished:
-        figure.savefig(unfinished, dpi=100)
+        figure.savefig(unfinished, dpi=100, bbox_inches="tight")
 
 
 def _draw_case(row: Sequence["matplotlib.axes.Axes"], case: Case) -> None:  # noqa: F821

@@ -91,12 +91,10 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
     """
     folder = Path(folder)
     predictions = evaluation.predictions
-    expected = (len(predictions.images), len(FINDINGS))
-    if predictions.probabilities.shape != expected or predictions.labels.shape != expected:
-        raise ValueError(
-            f"{len(predictions.images)} images need probabilities and labels of shape {expected}, not "
-            f"{predictions.probabilities.shape} and {predictions.labels.shape}"
-        )
+    count = len(predictions.images)
+    shapes = [values.shape for values in (predictions.patients, predictions.probabilities, predictions.labels)]
+    if shapes != [(count,), (count, len(FINDINGS)), (count, len(FINDINGS))]:
+        raise ValueError(f"patients, probabilities and labels of shapes {shapes} do not fit {count} images")
     if wrong := _first_problem(predictions):
         index, problem = wrong
         raise ValueError(f"image {predictions.images[index]}: {problem}")

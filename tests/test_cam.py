@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.transform import resize as skimage_resize
+
+from sdfn_jax import cam, heatmaps
+
+BRANCHES = ("entire", "lung")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def network(rng, channels=(24, 16)):
+    """Features of two branches and a head, as the fusion network returns them."""
+    features = {
+        name: np.maximum(rng.normal(size=(3, 7, 5, count)), 0).astype(np.float32)
+        for name, count in zip(BRANCHES, channels, strict=True)
+    }
+    return features, rng.normal(size=(sum(channels), 14)).astype(np.float32), rng.normal(size=14).astype(np.float32)
+
+
+def test_the_means_of_the_maps_and_the_bias_are_the_logit(rng):
+    features, kernel, bias = network(rng)
+    pooled = np.concatenate([features[name].mean(axis=(1, 2)) for name in BRANCHES], axis=-1)
+    logits = pooled @ kernel + bias
+    maps = cam.activation_maps(features, kernel, BRANCHES)
+    means = sum(maps[name].mean(axis=(1, 2)) for name in BRANCHES)
+    np.testing.assert_allclose(means + bias, logits, atol=1e-5)
+
+
+def test_a_map_is_the_weighted_sum_of_its_own_features(rng):
+    features, kernel, _ = network(rng)
+    maps = cam.activation_maps(features, kernel, BRANCHES)
+    image, row, column, finding = 1, 4, 2, 9
+    entire = sum(kernel[j, finding] * features["entire"][image, row, column, j] for j in range(24))
+    lung = sum(kernel[24 + j, finding] * features["lung"][image, row, column, j] for j in range(16))
+    assert maps["entire"].shape == (3, 7, 5, 14)
+    assert maps["entire"][image, row, column, finding] == pytest.approx(entire, abs=1e-5)
+    assert maps["lung"][image, row, column, finding] == pytest.approx(lung, abs=1e-5)
+
+
+def test_the_order_of_branches_is_the_kernels_not_the_dictionarys(rng):
+    features, kernel, _ = network(rng, channels=(16, 16))
+    turned = dict(reversed(features.items()))
+    for name in BRANCHES:
+        np.testing.assert_array_equal(
+            cam.activation_maps(turned, kernel, BRANCHES)[name], cam.activation_maps(features, kernel, BRANCHES)[name]
+        )
+
+
+def test_one_network_alone_has_one_map(rng):
+    features, kernel, _ = network(rng)
+    maps = cam.activation_maps({"lung": features["lung"]}, kernel[24:], ("lung",))
+    np.testing.assert_allclose(maps["lung"], cam.activation_maps(features, kernel, BRANCHES)["lung"], atol=1e-6)
+
+
+def test_a_head_of_another_network_is_refused(rng):
+    features, kernel, _ = network(rng)
+    with pytest.raises(ValueError, match="40 rows does not fit branches \\('entire',\\) of \\[24\\]"):
+        cam.activation_maps(features, kernel, ("entire",))
+
+
+def test_enlarging_is_bilinear_between_cell_centres(rng):
+    heatmap = rng.normal(size=(7, 7)).astype(np.float32)
+    ours = cam.resize_map(heatmap, (70, 91))
+    peer = skimage_resize(heatmap, (70, 91), order=1, mode="edge", anti_aliasing=False)
+    np.testing.assert_allclose(ours, peer, atol=1e-5)
+    assert ours.dtype == np.float32
+    # Taken from a (h, w, K) array, a map is not contiguous.
+    np.testing.assert_array_equal(cam.resize_map(np.stack([heatmap] * 3, axis=-1)[..., 1], (70, 91)), ours)
+
+
+def test_the_lung_map_lands_on_the_lung_box():
+    # The hot cell of a 7 x 7 map, row 1 and column 5, covers rows 1/7..2/7 and columns 5/7..6/7 of the box.
+    lung = np.zeros((7, 7), np.float32)
+    lung[1, 5] = 1
+    box = (100, 40, 240, 180)  # 140 x 140: cells of 20 pixels
+    fused = cam.fuse_maps(np.zeros((7, 7), np.float32), lung, box, (200, 300))
+    assert fused.shape == (200, 300)
+    rows, columns = np.nonzero(fused == fused.max())
+    assert (rows.mean(), columns.mean()) == (40 + 30 - 0.5, 100 + 110 - 0.5)
+    outside = np.ones((200, 300), bool)
+    outside[40:180, 100:240] = False
+    assert not fused[outside].any()
+
+
+def test_the_fusion_adds_the_two_maps(rng):
+    entire, lung = rng.normal(size=(2, 7, 7)).astype(np.float32)
+    box = (10, 20, 60, 90)
+    fused = cam.fuse_maps(entire, lung, box, (100, 80))
+    np.testing.assert_allclose(
+        fused - cam.resize_map(entire, (100, 80)), cam.place_map(lung, box, (100, 80)), atol=1e-5
+    )
+    np.testing.assert_array_equal(cam.place_map(lung, box, (100, 80))[20:90, 10:60], cam.resize_map(lung, (70, 50)))
+
+
+def test_a_box_of_another_radiograph_is_refused():
+    for box in [(0, 0, 81, 100), (0, 0, 80, 101), (-1, 0, 9, 9), (5, 5, 5, 9)]:
+        with pytest.raises(ValueError, match="not inside a radiograph of 80 x 100"):
+            cam.place_map(np.ones((7, 7)), box, (100, 80))
+
+
+def test_rescaling_spans_0_to_255_and_keeps_the_order(rng):
+    heatmap = rng.normal(size=(9, 9)).astype(np.float32) * 1e-3
+    scaled = cam.rescale(heatmap)
+    assert (scaled.min(), scaled.max()) == (0, pytest.approx(255))
+    np.testing.assert_array_equal(np.argsort(scaled, axis=None), np.argsort(heatmap, axis=None))
+    np.testing.assert_array_equal(cam.rescale(np.full((4, 4), -3.0)), np.zeros((4, 4)))
+
+
+def case(rng, **changes):
+    values = {
+        "image": "00000001_000.png",
+        "radiograph": rng.integers(0, 256, (120, 100), dtype=np.uint8),
+        "finding": "Pleural_Thickening",
+        "probability": 0.734,
+        "label": 1,
+        "lung_box": (10, 20, 90, 110),
+        "reference_boxes": [(30.5, 40.5, 60, 70)],
+        "entire": rng.normal(size=(7, 7)),
+        "lung": rng.normal(size=(7, 7)),
+    }
+    return heatmaps.Case(**(values | changes))
+
+
+def test_a_page_of_heatmaps_names_finding_probability_and_label(tmp_path, rng):
+    heatmaps.heatmap_page(tmp_path / "page.svg", [case(rng), case(rng, label=0, reference_boxes=[])], drawings=True)
+    text = (tmp_path / "page.svg").read_text()
+    for part in ("Pleural thickening", "p = 0.734, label 1", "p = 0.734, label 0", "00000001_000.png", "lung box"):
+        assert part in text
+    assert "DRAWINGS" in text
+    heatmaps.heatmap_page(tmp_path / "real.svg", [case(rng)], drawings=False)
+    assert "DRAWINGS" not in (tmp_path / "real.svg").read_text()
+
+
+def test_a_page_of_heatmaps_is_a_picture(tmp_path, rng):
+    heatmaps.heatmap_page(tmp_path / "page.png", [case(rng)], drawings=True)
+    with Image.open(tmp_path / "page.png") as image:
+        assert image.format == "PNG"
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    for colour in ((0x00, 0xE5, 0xFF), (0x39, 0xFF, 0x14)):  # lung box, reference box
+        assert (pixels == colour).all(axis=1).sum() > 100
+
+
+def test_a_page_without_cases_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no case"):
+        heatmaps.heatmap_page(tmp_path / "page.png", [], drawings=False)
