@@ -68,7 +68,7 @@ class LungRegion:
       box: (left, top, right, bottom), half-open, in pixels of the radiograph's file.
       rule: `none`, or the rules that fired, joined by `+`.
       cleaned: (h, w) bool, the mask without specks and holes, before any rule.
-      kept: (h, w) bool, what the rules left of it; a mirrored region with its mirror image.
+      kept: (h, w) bool, the regions that the rules left; without the mirror image that rule 3 adds.
     """
 
     box: tuple[int, int, int, int]
@@ -96,18 +96,19 @@ def lung_box(mask: np.ndarray, size: tuple[int, int], parameters: PostProcessing
       parameters: the numbers of the rules.
     """
     cleaned = clean(mask, parameters)
-    regions, fired = split_regions(cleaned), []
-    for name, rule in (
-        ("nearest_two", keep_nearest_two),
-        ("drop_small", lambda found: drop_small(found, parameters.small_lung)),
-        ("mirror", mirror),
-    ):
-        left_over = rule(regions)
-        if left_over is not regions:
-            fired.append(name)
-        regions = left_over
-    kept = np.any(regions, axis=0) if regions else np.zeros_like(cleaned)
-    box = bounding_box(kept)
+    fired = []
+    regions = split_regions(cleaned)
+    if len(regions) > 2:
+        fired.append("nearest_two")
+        regions = keep_nearest_two(regions)
+    if len(regions) == 2 and is_small(regions[1], regions[0], parameters.small_lung):
+        fired.append("drop_small")
+        regions = regions[:1]
+    kept = lungs = np.any(regions, axis=0) if regions else np.zeros_like(cleaned)
+    if len(regions) == 1:
+        fired.append("mirror")
+        lungs = mirror(kept)
+    box = bounding_box(lungs)
     if box is None or _too_small(box, kept.shape, parameters.smallest_side):
         fired.append("whole_image")
         box = (0, 0, size[1], size[0])
@@ -150,7 +151,7 @@ def split_regions(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def keep_nearest_two(regions: list[np.ndarray]) -> list[np.ndarray]:
-    """Rule 1: of more than two regions keeps the two whose centroids are nearest the image centre.
+    """Rule 1: keeps the two regions whose centroids are nearest the image centre.
 
     Distances are in pixels of the mask; of two equally near the one that comes first (the larger) is kept.
 
@@ -158,41 +159,26 @@ def keep_nearest_two(regions: list[np.ndarray]) -> list[np.ndarray]:
       regions: (h, w) bool each, the largest first.
 
     Returns:
-      Two of them, the larger first; the list itself where it has no more than two.
+      Two of them, the larger first.
     """
-    if len(regions) <= 2:
-        return regions
     nearest = np.argsort([_distance_from_centre(region) for region in regions], kind="stable")[:2]
     return [regions[index] for index in sorted(nearest)]
 
 
-def drop_small(regions: list[np.ndarray], small_lung: float) -> list[np.ndarray]:
-    """Rule 2: of two regions drops the smaller when its area is below `small_lung` of the larger's.
+def is_small(smaller: np.ndarray, larger: np.ndarray, small_lung: float) -> bool:
+    """Rule 2: tells whether a region has less than `small_lung` (the paper: a third) of another's area.
 
     Args:
-      regions: (h, w) bool each, the largest first.
-      small_lung: 1/3 in the paper; at exactly a third both stay.
-
-    Returns:
-      The larger alone; the list itself where the rule does not apply.
+      smaller: (h, w) bool.
+      larger: (h, w) bool.
+      small_lung: at exactly this share it is not small.
     """
-    if len(regions) == 2 and regions[1].sum() < small_lung * regions[0].sum():
-        return regions[:1]
-    return regions
+    return bool(smaller.sum() < small_lung * larger.sum())
 
 
-def mirror(regions: list[np.ndarray]) -> list[np.ndarray]:
-    """Rule 3: joins a region that is alone with its mirror image about the vertical centre line of the image.
-
-    Args:
-      regions: (h, w) bool each.
-
-    Returns:
-      Region and mirror image as one mask; the list itself where there is not exactly one region.
-    """
-    if len(regions) == 1:
-        return [regions[0] | regions[0][:, ::-1]]
-    return regions
+def mirror(region: np.ndarray) -> np.ndarray:
+    """Rule 3: joins an (h, w) bool region with its mirror image about the vertical centre line of the image."""
+    return region | region[:, ::-1]
 
 
 def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:

@@ -1,0 +1,120 @@
+"""Pages of small radiographs with lung masks, regions and boxes, to be looked at (as the paper's Figures 6 and 7)."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from sdfn_jax.files import appears_when_complete
+from sdfn_jax.lrg import Film
+from sdfn_jax.lung_boxes import NO_RULE
+
+COLUMNS, ROWS = 9, 6
+_SIDE = 256  # pixels of the longer side of a film
+_GAP = 6
+_LINE = 17  # height of a line of text
+_LUNG, _DROPPED, _MIRRORED, _BOX = (0, 230, 120), (255, 70, 70), (255, 225, 0), (80, 190, 255)
+_LEGEND = (("lung", _LUNG), ("dropped region", _DROPPED), ("mirror image", _MIRRORED), ("lung box", _BOX))
+_TEXT, _RULE_TEXT, _PAPER = (220, 220, 220), (255, 225, 0), (30, 30, 30)
+
+
+def lung_box_pages(films: Iterable[Film], folder: str | Path) -> list[Path]:
+    """Draws films on as many pages as they need, 54 a page: `lung_boxes_001.png` and so on.
+
+    Args:
+      films: with their lung regions, as `lrg.segment_films` yields them; those that could not be read are left out.
+      folder: where the pages go; pages of those names are replaced.
+
+    Returns:
+      the pages.
+    """
+    pages, waiting = [], []
+
+    def draw() -> None:
+        pages.append(Path(folder) / f"lung_boxes_{len(pages) + 1:03d}.png")
+        lung_box_page(waiting, pages[-1])
+        waiting.clear()
+
+    for film in films:
+        if film.problem is None:
+            waiting.append(film)
+        if len(waiting) == COLUMNS * ROWS:
+            draw()
+    if waiting:
+        draw()
+    return pages
+
+
+def lung_box_page(films: Sequence[Film], path: str | Path) -> None:
+    """Draws films on one PNG page, nine in a row, each with its outlines, its box, its name and the rule that fired.
+
+    Args:
+      films: at least one, with their lung regions.
+      path: the page.
+    """
+    columns = min(COLUMNS, len(films))
+    rows = -(-len(films) // columns)
+    width, height = _SIDE + _GAP, _SIDE + 2 * _LINE + _GAP
+    page = Image.new("RGB", (columns * width + _GAP, rows * height + _LINE + 2 * _GAP), _PAPER)
+    draw = ImageDraw.Draw(page)
+    font = ImageFont.load_default(size=13)
+    x = _GAP
+    for text, colour in _LEGEND:
+        draw.text((x, _GAP), text, colour, font)
+        x += draw.textlength(text, font) + 3 * _GAP
+    for index, film in enumerate(films):
+        x, y = _GAP + index % columns * width, _LINE + 2 * _GAP + index // columns * height
+        picture = film_picture(film)
+        page.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))
+        rule = film.region.rule
+        draw.text((x, y + _SIDE), _shortened(film.path.name, draw, font), _TEXT, font)
+        draw.text((x, y + _SIDE + _LINE), rule, _TEXT if rule == NO_RULE else _RULE_TEXT, font)
+    with appears_when_complete(path) as unfinished:
+        page.save(unfinished)
+
+
+def film_picture(film: Film) -> Image.Image:
+    """Draws one film in its true proportions, the longer side 256 pixels.
+
+    Outlines: green what was kept of the lung mask, red a region that a rule dropped, yellow the mirror image of the one
+    lung that was left; blue the lung box.
+
+    Returns:
+      an RGB image.
+    """
+    height, width = film.size
+    scale = _SIDE / max(height, width)
+    shape = max(1, round(width * scale)), max(1, round(height * scale))
+    pixels = np.repeat(
+        np.asarray(Image.fromarray(film.view).resize(shape, Image.Resampling.BILINEAR))[..., None], 3, axis=2
+    )
+    cleaned, kept = film.region.cleaned, film.region.kept
+    if "mirror" in film.region.rule:
+        pixels[_outline(kept[:, ::-1], shape)] = _MIRRORED
+    pixels[_outline(kept, shape)] = _LUNG
+    pixels[_outline(cleaned & ~kept, shape)] = _DROPPED
+    picture = Image.fromarray(pixels)
+    left, top, right, bottom = (value * scale for value in film.region.box)
+    ImageDraw.Draw(picture).rectangle(
+        (left, top, min(right, shape[0]) - 1, min(bottom, shape[1]) - 1), outline=_BOX, width=2
+    )
+    return picture
+
+
+def _outline(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Returns the outermost pixels of an (h, w) bool mask drawn at `shape` = (width, height), as a bool array."""
+    mask = np.asarray(Image.fromarray(mask).resize(shape))
+    padded = np.pad(mask, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inside
+
+
+def _shortened(name: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
+    """Cuts the middle out of a name that is wider than a film."""
+    keep = len(name)
+    text = name
+    while draw.textlength(text, font) > _SIDE:
+        keep -= 2
+        text = f"{name[: keep // 2]}…{name[-(keep // 2) :]}"
+    return text
