@@ -9,6 +9,7 @@ regions are 4-connected, as [21] counts them: two lungs that touch only at a cor
 import csv
 import dataclasses
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -295,21 +296,24 @@ def read_box_table(path: str | Path) -> dict[str, BoxRow]:
       OSError: for a file that cannot be opened.
     """
     path = Path(path)
+    try:
+        # utf-8-sig: a table mended by hand in a spreadsheet comes back with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a table of UTF-8 text ({error})") from error
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(missing)}; a box table has {','.join(COLUMNS)}")
     rows = {}
-    # utf-8-sig: a table mended by hand in a spreadsheet comes back with a byte order mark.
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path}: no column {', '.join(missing)}; a box table has {','.join(COLUMNS)}")
-        for record in reader:
-            try:
-                row = parse_row(record)
-            except ValueError as error:
-                raise ValueError(f"{path}, row {reader.line_num}: {error}") from error
-            if row.image in rows:
-                raise ValueError(f"{path}, row {reader.line_num}: a second row for image {row.image}")
-            rows[row.image] = row
+    for record in reader:
+        try:
+            row = parse_row(record)
+        except ValueError as error:
+            raise ValueError(f"{path}, row {reader.line_num}: {error}") from error
+        if row.image in rows:
+            raise ValueError(f"{path}, row {reader.line_num}: a second row for image {row.image}")
+        rows[row.image] = row
     return rows
 
 
