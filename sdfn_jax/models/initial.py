@@ -1,0 +1,65 @@
+"""Initial weights drawn by NumPy from the shapes of a network.
+
+Compiling the initialisation of a full-size network takes up to a minute; tracing its shapes takes about a second.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+# Distributions of kernels, as the arguments (scale, mode, distribution) of `nn.initializers.variance_scaling`.
+KAIMING_NORMAL = (2.0, "fan_in", "normal")  # torchvision's convolutions
+GLOROT_UNIFORM = (1.0, "fan_avg", "uniform")  # Keras's convolutions
+LINEAR_UNIFORM = (1 / 3, "fan_in", "uniform")  # torch.nn.Linear: within 1 / sqrt(inputs) of 0
+
+
+def initial_variables(model: nn.Module, seed: int, *inputs: Any, **options: Any) -> dict[str, Any]:
+    """Draws the initial variables of one of our networks without compiling anything.
+
+    The distributions are those of `model.init`: 4-dimensional kernels follow `model.conv_scaling`, 2-dimensional ones
+    `LINEAR_UNIFORM`; scales and variances are 1, biases and means 0.
+
+    Args:
+      model: a `UNet`, `DenseNet` or `SDFN`.
+      seed: the same seed gives the same variables, bit for bit.
+      *inputs: what the model is called with; only shapes and dtypes are read, so `jax.ShapeDtypeStruct` will do.
+      **options: what else the model is called with (`train=False`).
+
+    Returns:
+      nested dicts of float32 NumPy arrays: `{"params": ..., "batch_stats": ...}` (the latter where there is any).
+    """
+    generator = np.random.default_rng(seed)
+    variables = {}
+    for path, shape in sorted(variable_shapes(model, *inputs, **options).items()):
+        match path[-1]:
+            case "kernel":
+                scaling = LINEAR_UNIFORM if len(shape) == 2 else model.conv_scaling
+                variables[path] = _draw_kernel(generator, shape, *scaling)
+            case "scale" | "var":
+                variables[path] = np.ones(shape, np.float32)
+            case "bias" | "mean":
+                variables[path] = np.zeros(shape, np.float32)
+            case _:
+                raise ValueError(f"{'/'.join(path)}: no rule for the initial value of such a variable")
+    return traverse_util.unflatten_dict(variables)
+
+
+def variable_shapes(model: nn.Module, *inputs: Any, **options: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Returns {path: shape} of a network's variables, traced from the arguments of `initial_variables`."""
+    variables = jax.eval_shape(lambda *args: model.init(jax.random.key(0), *args, **options), *inputs)
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables).items()}
+
+
+def _draw_kernel(
+    generator: np.random.Generator, shape: tuple[int, ...], scale: float, mode: str, distribution: str
+) -> np.ndarray:
+    """Draws a (..., inputs, outputs) kernel; the arguments mean what they mean in `variance_scaling`."""
+    fan_in, fan_out = (int(np.prod(shape[:-2])) * channels for channels in shape[-2:])
+    variance = scale / {"fan_in": fan_in, "fan_avg": (fan_in + fan_out) / 2}[mode]
+    if distribution == "normal":
+        return generator.standard_normal(shape, np.float32) * np.float32(np.sqrt(variance))
+    limit = np.float32(np.sqrt(3 * variance))
+    return (2 * generator.random(shape, np.float32) - 1) * limit

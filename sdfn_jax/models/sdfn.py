@@ -1,0 +1,82 @@
+"""The segmentation-based deep fusion network (B.4), and with one branch the fine-tuned DenseNet of B.3."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from sdfn_jax.findings import FINDINGS
+from sdfn_jax.models.densenet import DenseNet
+from sdfn_jax.models.initial import KAIMING_NORMAL, LINEAR_UNIFORM
+
+
+class SDFN(nn.Module):
+    """One DenseNet per view, global average pools, one linear layer over all of them.
+
+    Attributes:
+      branches: names of the views, in the order in which the head reads their feature maps.
+      densenet: arguments of every branch's `DenseNet`, where they differ from DenseNet-121.
+      frozen: whether the branches stay as they are: no gradient, no update of their statistics (B.5, stage 3).
+      classes: outputs.
+      dtype: of the branches' activations; parameters, statistics, pools and logits are float32.
+    """
+
+    branches: tuple[str, ...] = ("entire", "lung")
+    densenet: Mapping[str, Any] = FrozenDict()
+    frozen: bool = False
+    classes: int = len(FINDINGS)
+    dtype: Any = jnp.float32
+
+    conv_scaling = KAIMING_NORMAL
+
+    def __post_init__(self):
+        # A module is compared and hashed by its attributes, which a plain dict would forbid.
+        object.__setattr__(self, "densenet", FrozenDict(self.densenet))
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, views: Mapping[str, jax.Array], train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the logits of the findings and the feature maps that were pooled.
+
+        Args:
+          views: (B, H, W, 3) standardised images for each of `branches`; others are not looked at.
+          train: see `DenseNet`; without effect on frozen branches.
+
+        Returns:
+          logits: (B, classes) float32.
+          features: {branch: (B, h, w, C)} of `dtype`.
+
+        Raises:
+          ValueError: when a view is missing.
+        """
+        if missing := [branch for branch in self.branches if branch not in views]:
+            raise ValueError(f"no view for the branch {', '.join(missing)}; got {', '.join(views) or 'none'}")
+        features = {}
+        for branch in self.branches:
+            densenet = DenseNet(**self.densenet, dtype=self.dtype, name=branch)
+            features[branch] = densenet(views[branch], train and not self.frozen)
+        if self.frozen:
+            features = jax.lax.stop_gradient(features)
+        pools = [features[branch].astype(jnp.float32).mean((1, 2)) for branch in self.branches]
+        head = nn.Dense(self.classes, name="head", kernel_init=nn.initializers.variance_scaling(*LINEAR_UNIFORM))
+        return head(jnp.concatenate(pools, axis=-1)), features
+
+
+def split_head(kernel: Any, branches: tuple[str, ...]) -> dict[str, Any]:
+    """Splits the head's kernel into the class weights of each branch's feature maps (w of eq. 5, 6).
+
+    The mean over pixels of `features[branch] @ split[branch]`, summed over the branches, plus the head's bias, is the
+    logit.
+
+    Args:
+      kernel: (len(branches) * C, classes), `variables["params"]["head"]["kernel"]`.
+      branches: those of the `SDFN`.
+
+    Returns:
+      {branch: (C, classes)}.
+    """
+    size = len(kernel) // len(branches)
+    return {branch: kernel[i * size : (i + 1) * size] for i, branch in enumerate(branches)}

@@ -1,0 +1,100 @@
+"""The U-Net of reference [21] (Pazhitnykh, Petsiuk: lung-segmentation-2d): the network of the LRG (B.2)."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from sdfn_jax.models.initial import GLOROT_UNIFORM
+from sdfn_jax.models.pooling import max_pool
+
+
+class UNet(nn.Module):
+    """Segments lungs: 3 x 3 convolutions with ReLU, 2 x 2 max pooling, nearest-neighbour upsampling, no normalisation.
+
+    Unlike the U-Net of Ronneberger et al. it has one convolution at the bottom, and joins the skip only before the last
+    of three convolutions of a step up.
+
+    Attributes:
+      filters: width of each level on the way down, the last one being the bottom. A step up to level k is as wide as
+        level k + 2, or as the bottom.
+      dtype: of the activations; parameters and logits are float32.
+    """
+
+    filters: tuple[int, ...] = (32, 64, 64, 128, 256)
+    dtype: Any = jnp.float32
+
+    conv_scaling = GLOROT_UNIFORM
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the logit of every pixel being lung.
+
+        Args:
+          x: (B, H, W, 1) normalised radiographs; H and W multiples of 2 ** (len(filters) - 1).
+
+        Returns:
+          (B, H, W) float32 logits.
+
+        Raises:
+          ValueError: for another height or width.
+        """
+        *levels, bottom = self.filters
+        multiple = 2 ** len(levels)
+        if x.shape[1] % multiple or x.shape[2] % multiple:
+            raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]}: the U-Net takes multiples of {multiple} pixels")
+        kernel_init = nn.initializers.variance_scaling(*self.conv_scaling)
+        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype, kernel_init=kernel_init)
+
+        x = x.astype(self.dtype)
+        skips = []
+        for level, width in enumerate(levels):
+            x = nn.relu(conv(width, name=f"down{level}_conv1")(x))
+            x = nn.relu(conv(width, name=f"down{level}_conv2")(x))
+            skips.append(x)
+            x = max_pool(x, window=2, stride=2, padding=0)
+        x = nn.relu(conv(bottom, name="bottom_conv")(x))
+        for level, skip in reversed(list(enumerate(skips))):
+            width = self.filters[min(level + 2, len(levels))]
+            x = nn.relu(UpsampleConv(width, kernel_init, self.dtype, name=f"up{level}_conv1")(x))
+            x = nn.relu(conv(width, name=f"up{level}_conv2")(x))
+            x = jnp.concatenate([skip, x], axis=-1)
+            x = nn.relu(conv(width, name=f"up{level}_conv3")(x))
+        return conv(1, name="output_conv")(x)[..., 0].astype(jnp.float32)
+
+
+class UpsampleConv(nn.Module):
+    """Nearest-neighbour upsampling by 2 and a 3 x 3 convolution, on the small map: exact, at 4/9 of the arithmetic.
+
+    An output pixel sees only 2 x 2 pixels of the small map. Which ones, and which rows and columns of the kernel fall
+    together on each, depends on whether its row and column are even or odd.
+    """
+
+    features: int
+    kernel_init: nn.initializers.Initializer
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B, H, W, C) to (B, 2H, 2W, features)."""
+        batch, height, width, channels = x.shape
+        kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        # parity of the output row, row of the small map, row of the kernel: even rows see (0 | 1 + 2), odd (0 + 1 | 2)
+        fold = jnp.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], kernel.dtype)
+        kernels = jnp.einsum("yir,xjc,rcnf->ijnyxf", fold, fold, kernel).reshape(2, 2, channels, -1)
+        maps = jax.lax.conv_general_dilated(
+            x,
+            kernels.astype(self.dtype),
+            window_strides=(1, 1),
+            padding=((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        ).reshape(batch, height + 1, width + 1, 2, 2, self.features)
+        rows = [
+            jnp.stack([maps[:, y : y + height, x : x + width, y, x] for x in (0, 1)], axis=3)  # (B, H, W, 2, F)
+            for y in (0, 1)
+        ]
+        x = jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, self.features)
+        return x + bias.astype(self.dtype)

@@ -1,0 +1,265 @@
+from collections.abc import Callable
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import traverse_util
+from peers import assert_close, import_peer
+
+from sdfn_jax.models.densenet import DenseNet
+from sdfn_jax.models.initial import initial_variables, variable_shapes
+
+SMALL = {"growth_rate": 4, "block_sizes": (2, 3), "init_features": 6, "bottleneck": 2}
+SIZES = [(2, 64, 64), (3, 75, 51)]
+
+
+class PlainDenseNet(nn.Module):
+    """The textbook definition, in Flax's own layers, under the same names."""
+
+    growth_rate: int
+    block_sizes: tuple[int, ...]
+    init_features: int
+    bottleneck: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        def conv(features, size, stride, name):
+            padding = [(size // 2, size // 2)] * 2
+            return nn.Conv(features, (size, size), stride, padding, use_bias=False, name=name)
+
+        def norm(x, name):
+            return nn.relu(nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False, name=name)(x))
+
+        x = norm(conv(self.init_features, 7, 2, "conv0")(x), "norm0")
+        x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+        for block, layers in enumerate(self.block_sizes, start=1):
+            for layer in range(1, layers + 1):
+                name = f"denseblock{block}.denselayer{layer}."
+                y = conv(self.bottleneck * self.growth_rate, 1, 1, name + "conv1")(norm(x, name + "norm1"))
+                y = conv(self.growth_rate, 3, 1, name + "conv2")(norm(y, name + "norm2"))
+                x = jnp.concatenate([x, y], axis=-1)
+            if block < len(self.block_sizes):
+                x = conv(x.shape[-1] // 2, 1, 1, f"transition{block}.conv")(norm(x, f"transition{block}.norm"))
+                x = nn.avg_pool(x, (2, 2), (2, 2))
+        return norm(x, "norm5")
+
+
+def dotted(tree):
+    """Joins module names by dots, as `PlainDenseNet` writes them: {a: {b: {leaf: x}}} -> {a.b: {leaf: x}}."""
+    flat = traverse_util.flatten_dict(tree)
+    return traverse_util.unflatten_dict({(".".join(path[:-1]), path[-1]): leaf for path, leaf in flat.items()})
+
+
+def random_variables(model: DenseNet, seed: int) -> dict:
+    """Draws weights with affine parameters and running statistics far from 0 and 1."""
+    variables = initial_variables(model, seed, jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32), train=False)
+    rng = np.random.default_rng(seed)
+    draw: dict[str, Callable] = {
+        "scale": lambda shape: rng.uniform(0.5, 1.5, shape),
+        "bias": lambda shape: rng.normal(0, 0.3, shape),
+        "mean": lambda shape: rng.normal(0, 0.3, shape),
+        "var": lambda shape: rng.uniform(0.5, 2, shape),
+    }
+    flat = traverse_util.flatten_dict(variables)
+    for path, array in flat.items():
+        if path[-1] in draw:
+            flat[path] = draw[path[-1]](array.shape).astype(np.float32)
+    return traverse_util.unflatten_dict(flat)
+
+
+def random_images(size: tuple[int, int, int]) -> np.ndarray:
+    return np.random.default_rng(9).normal(size=(*size, 3)).astype(np.float32)
+
+
+def infer(model: nn.Module, variables: dict, images: np.ndarray) -> jax.Array:
+    return jax.jit(lambda variables, images: model.apply(variables, images, False))(variables, images)
+
+
+def train_step(model: nn.Module, variables: dict, images: np.ndarray):
+    """Returns the features, the new statistics and the gradients of a loss by every parameter and the images."""
+
+    def loss(params, images):
+        both = {"params": params, "batch_stats": variables["batch_stats"]}
+        features, updates = model.apply(both, images, True, mutable=["batch_stats"])
+        return jnp.mean(jnp.square(features) * loss_weights(features.shape)), (features, updates["batch_stats"])
+
+    return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(variables["params"], images)
+
+
+@cache
+def our_train_step(size: tuple[int, int, int]):
+    """Returns the `train_step` of the small DenseNet, compiled once for all tests."""
+    model = DenseNet(**SMALL)
+    return train_step(model, random_variables(model, 0), random_images(size))
+
+
+def loss_weights(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(5).normal(size=shape).astype(np.float32)
+
+
+def largest(gradients) -> float:
+    """Returns the largest value of any gradient.
+
+    That is the scale at which float32 rounds them all: some are small only because large terms cancel (those of norm0,
+    whose scale the next normalisation undoes), in every library alike.
+    """
+    return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradients))
+
+
+def values_per_feature(name: str, size: tuple[int, int, int]) -> int:
+    """Returns over how many values a layer of SMALL takes its statistics."""
+    batch, height, width = size
+    halvings = 1 if name == "norm0" else 3 if name.startswith(("denseblock2", "norm5")) else 2
+    for halving in range(halvings):  # the stem and the max pooling round up, the transition rounds down
+        height, width = ((n + (halving < 2)) // 2 for n in (height, width))
+    return batch * height * width
+
+
+def test_published_size_and_names():
+    model = DenseNet()
+    images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+    shapes = variable_shapes(model, images, train=False)
+    assert sum(int(np.prod(shape)) for path, shape in shapes.items() if path[0] == "params") == 6_953_856
+    assert len([path for path in shapes if path[-1] == "kernel"]) == 120
+    assert shapes["params", "conv0", "kernel"] == (7, 7, 3, 64)
+    assert shapes["params", "denseblock1", "denselayer1", "norm1", "scale"] == (64,)
+    assert shapes["params", "denseblock4", "denselayer16", "conv1", "kernel"] == (1, 1, 992, 128)
+    assert shapes["params", "denseblock4", "denselayer16", "conv2", "kernel"] == (3, 3, 128, 32)
+    assert shapes["params", "transition3", "conv", "kernel"] == (1, 1, 1024, 512)
+    assert shapes["batch_stats", "transition3", "norm", "mean"] == (1024,)
+    assert shapes["batch_stats", "norm5", "var"] == (1024,)
+    features = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False)[0], images)
+    assert features.shape == (2, 7, 7, 1024)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_inference_equals_the_plain_definition(size):
+    variables, images = random_variables(DenseNet(**SMALL), 0), random_images(size)
+    ours = infer(DenseNet(**SMALL), variables, images)
+    plain = infer(PlainDenseNet(**SMALL), {k: dotted(v) for k, v in variables.items()}, images)
+    assert_close(ours, plain, "features")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_training_equals_the_plain_definition(size):
+    variables, images = random_variables(DenseNet(**SMALL), 0), random_images(size)
+    (gradients, by_image), (features, statistics) = our_train_step(size)
+    plain_variables = {k: dotted(v) for k, v in variables.items()}
+    (plain_gradients, plain_by_image), (plain_features, plain_statistics) = train_step(
+        PlainDenseNet(**SMALL), plain_variables, images
+    )
+    assert_close(features, plain_features, "features")
+    assert_close(by_image, plain_by_image, "gradient by the images")
+    scale = largest(plain_gradients)
+    for name, leaves in dotted(gradients).items():
+        for leaf, gradient in leaves.items():
+            assert_close(gradient, plain_gradients[name][leaf], f"gradient by {name} {leaf}", scale=scale)
+    for name, leaves in dotted(statistics).items():
+        assert_close(leaves["mean"], plain_statistics[name]["mean"], f"{name} mean")
+        # Flax moves towards the biased variance of the batch, PyTorch and we towards the unbiased one.
+        old, biased = (0.9 * plain_variables["batch_stats"][name]["var"], plain_statistics[name]["var"])
+        values = values_per_feature(name, size)
+        assert_close(leaves["var"], old + (biased - old) * values / (values - 1), f"{name} var")
+
+
+def monai_densenet(variables: dict, settings: dict):
+    """Returns MONAI's network with the weights of `variables`, and the path of each of its parameters in ours."""
+    torch, nets = import_peer("torch"), import_peer("monai.networks.nets")
+    network = nets.DenseNet(
+        2,
+        in_channels=3,
+        out_channels=14,
+        init_features=settings["init_features"],
+        growth_rate=settings["growth_rate"],
+        block_config=settings["block_sizes"],
+        bn_size=settings["bottleneck"],
+    )
+    leaves = {"bias": "bias", "running_mean": "mean", "running_var": "var"}
+    state, paths = network.state_dict(), {}
+    for name, tensor in state.items():
+        root, *modules, last = name.replace(".layers.", ".").split(".")
+        if root != "features" or last == "num_batches_tracked":
+            continue
+        leaf = leaves.get(last, "kernel" if tensor.ndim == 4 else "scale")
+        paths[name] = ("batch_stats" if last.startswith("running") else "params", *modules, leaf)
+    flat = traverse_util.flatten_dict(variables)
+    assert set(paths.values()) == flat.keys()
+    for name, path in paths.items():
+        array = flat[path]
+        state[name] = torch.tensor(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array)
+    network.load_state_dict(state)
+    return network, paths
+
+
+def ours_to_torch(images: np.ndarray):
+    return import_peer("torch").tensor(images.transpose(0, 3, 1, 2))
+
+
+def torch_to_ours(tensor) -> np.ndarray:
+    array = tensor.detach().numpy()
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("size", SIZES)
+def test_training_equals_monai(size):
+    variables, images = random_variables(DenseNet(**SMALL), 0), random_images(size)
+    network, paths = monai_densenet(variables, SMALL)
+    (gradients, _), (features, statistics) = our_train_step(size)
+
+    network.train()
+    peer = network.features(ours_to_torch(images)).relu()
+    weights = import_peer("torch").tensor(loss_weights(features.shape).transpose(0, 3, 1, 2))
+    (peer.square() * weights).mean().backward()
+
+    assert_close(features, peer.detach().numpy().transpose(0, 2, 3, 1), "features")
+    ours = traverse_util.flatten_dict({"params": gradients, "batch_stats": statistics})
+    parameters, buffers = dict(network.named_parameters()), dict(network.named_buffers())
+    for name, path in paths.items():
+        if name in parameters:
+            assert_close(
+                ours[path], torch_to_ours(parameters[name].grad), f"gradient by {name}", scale=largest(gradients)
+            )
+        else:
+            assert_close(ours[path], torch_to_ours(buffers[name]), name)
+
+
+@pytest.mark.parity
+def test_densenet121_equals_monai():
+    settings = {"growth_rate": 32, "block_sizes": (6, 12, 24, 16), "init_features": 64, "bottleneck": 4}
+    variables = random_variables(DenseNet(), 0)
+    network, _ = monai_densenet(variables, settings)
+    network.eval()
+    apply = jax.jit(lambda images: DenseNet().apply(variables, images, False))
+    for size in SIZES:
+        images = random_images(size)
+        peer = network.features(ours_to_torch(images)).relu()
+        assert_close(apply(images), peer.detach().numpy().transpose(0, 2, 3, 1), f"features of {size}")
+
+
+def test_bfloat16_keeps_float32_statistics():
+    variables, images = random_variables(DenseNet(**SMALL), 0), random_images(SIZES[0])
+    (gradients, _), (features, statistics) = train_step(DenseNet(**SMALL, dtype=jnp.bfloat16), variables, images)
+    _, (exact, exact_statistics) = our_train_step(SIZES[0])
+    assert features.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves((gradients, statistics))} == {np.dtype(np.float32)}
+    assert_close(features.astype(np.float32), exact, "features", tolerance=0.05)
+    jax.tree.map(lambda a, b: assert_close(a, b, "statistics", 0.02), statistics, exact_statistics)
+
+
+def test_impossible_images_are_refused():
+    model = DenseNet(**SMALL)
+    variables = random_variables(model, 0)
+    with pytest.raises(ValueError, match="7 x 64.*8 x 8"):
+        model.apply(variables, jnp.zeros((1, 7, 64, 3)), False)
+    with pytest.raises(ValueError, match="denseblock2/denselayer1/norm1: one value per feature map"):
+        model.apply(variables, jnp.zeros((1, 8, 8, 3)), True, mutable=["batch_stats"])
+
+
+def test_training_without_room_for_statistics_is_refused():
+    variables, images = random_variables(DenseNet(**SMALL), 0), random_images(SIZES[0])
+    with pytest.raises(Exception, match="batch_stats"):
+        DenseNet(**SMALL).apply(variables, images, True)
