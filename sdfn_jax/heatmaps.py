@@ -3,12 +3,16 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sdfn_jax import cam
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import display_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Box = tuple[float, float, float, float]
 # Both stand out on grey and on every colour of the heatmap; the dashes tell them apart in grey print.
@@ -90,7 +94,7 @@ def heatmap_page(path: str | Path, cases: Sequence[Case], *, drawings: bool) -> 
         figure.savefig(unfinished, dpi=100, bbox_inches="tight")
 
 
-def _draw_case(row: Sequence["matplotlib.axes.Axes"], case: Case) -> None:  # noqa: F821
+def _draw_case(row: Sequence["Axes"], case: Case) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = case.radiograph.shape

@@ -9,13 +9,17 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sdfn_jax import metrics, paper
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS, display_name
-from sdfn_jax.predictions import Evaluation, caveats
+from sdfn_jax.predictions import Evaluation, caveats, image_list_digest
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Okabe and Ito's palette: told apart with any colour vision; the dashes tell them apart in grey print.
 _LINES = {
@@ -84,7 +88,8 @@ def write_table_one(path: str | Path, evaluations: Sequence[Evaluation]) -> None
         "split": origin.split,
         "label_version": origin.label_version,
         "seed": _seeds(evaluations),
-    }
+        "image_list_sha256": image_list_digest(predictions.images),
+    } | {f"checkpoint_{evaluation.origin.stage}": evaluation.origin.checkpoint for evaluation in evaluations}
     rows = [
         {"finding": name, "positives": int(positives)}
         | {stage: _cell(column[index]) for stage, column in ours.items()}
@@ -178,7 +183,7 @@ def _check_comparable(first: Evaluation, other: Evaluation) -> None:
         )
 
 
-def _draw_curves(panel: "matplotlib.axes.Axes", evaluations: Sequence[Evaluation], index: int) -> None:  # noqa: F821
+def _draw_curves(panel: "Axes", evaluations: Sequence[Evaluation], index: int) -> None:
     panel.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=0.8)
     panel.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
     for row, evaluation in enumerate(reversed(evaluations)):
@@ -197,7 +202,7 @@ def _draw_curves(panel: "matplotlib.axes.Axes", evaluations: Sequence[Evaluation
         )
 
 
-def _draw_legend(panel: "matplotlib.axes.Axes", evaluations: Sequence[Evaluation]) -> None:  # noqa: F821
+def _draw_legend(panel: "Axes", evaluations: Sequence[Evaluation]) -> None:
     panel.set_axis_off()
     for evaluation in evaluations:
         stage = evaluation.origin.stage
@@ -217,6 +222,7 @@ def _measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
         f"data {origin.data_version}",
         f"labels {origin.label_version}",
         f"seed {_seeds(evaluations)}",
+        f"checkpoints {', '.join(evaluation.origin.checkpoint[:8] for evaluation in evaluations)}",
     ]
 
 

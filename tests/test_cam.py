@@ -1,9 +1,12 @@
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from skimage.transform import resize as skimage_resize
 
 from sdfn_jax import cam, heatmaps
+from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.models.sdfn import SDFN
 
 BRANCHES = ("entire", "lung")
 
@@ -29,6 +32,19 @@ def test_the_means_of_the_maps_and_the_bias_are_the_logit(rng):
     maps = cam.activation_maps(features, kernel, BRANCHES)
     means = sum(maps[name].mean(axis=(1, 2)) for name in BRANCHES)
     np.testing.assert_allclose(means + bias, logits, atol=1e-5)
+
+
+def test_the_maps_of_the_network_explain_its_logits(rng):
+    branches = ("lung", "entire")  # jit hands the features back in the alphabet's order
+    tiny = {"growth_rate": 4, "block_sizes": (1, 1), "init_features": 6, "bottleneck": 2}
+    model = SDFN(branches=branches, densenet=tiny)
+    views = {name: rng.normal(size=(2, 32, 32, 3)).astype(np.float32) for name in branches}
+    variables = initial_variables(model, 0, views, train=False)
+    logits, features = jax.jit(lambda variables, views: model.apply(variables, views, False))(variables, views)
+    head = variables["params"]["head"]
+    maps = cam.activation_maps(features, head["kernel"], branches)
+    means = sum(heatmap.mean(axis=(1, 2)) for heatmap in maps.values())
+    np.testing.assert_allclose(means + head["bias"], logits, rtol=1e-5, atol=1e-5)
 
 
 def test_a_map_is_the_weighted_sum_of_its_own_features(rng):

@@ -1,5 +1,7 @@
 import csv
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -68,7 +70,14 @@ def test_table_one_has_the_papers_rows_and_columns():
 
 def test_table_one_says_what_it_was_measured_on():
     text = report.table_one(three())
-    for part in ("300 radiographs of 100 patients", "split test", "labels 2017", "seed 7", "chestxray14/size224"):
+    for part in (
+        "300 radiographs of 100 patients",
+        "split test",
+        "labels 2017",
+        "seed 7",
+        "chestxray14/size224",
+        "checkpoints c0f",
+    ):
         assert part in text
     assert "NOTE" not in text
 
@@ -110,6 +119,7 @@ def test_the_csv_holds_the_papers_columns_beside_ours(tmp_path):
     assert [row["paper_lung"] for row in rows[:2]] == ["0.773", "0.868"]
     assert rows[-1]["paper_entire"] == "0.802"
     assert all((row["images"], row["patients"], row["label_version"]) == ("300", "100", "2017") for row in rows)
+    assert all((row["checkpoint_entire"], len(row["image_list_sha256"])) == ("c0ffee", 64) for row in rows)
 
 
 def test_one_network_alone_has_a_table_of_one_column(tmp_path):
@@ -183,3 +193,12 @@ def test_roc_figure_as_text_names_findings_counts_and_areas(tmp_path):
     values = evaluations[0].predictions
     assert f"<!-- SDFN {roc_auc_score(values.labels[:, 0], values.probabilities[:, 0]):.3f} -->" in text
     assert "one class is absent" in text
+
+
+def test_results_are_read_without_jax_and_without_drawing():
+    code = (
+        "import sys; import sdfn_jax.report, sdfn_jax.predictions, sdfn_jax.cam, sdfn_jax.heatmaps; "
+        "print([name for name in ('jax', 'flax', 'matplotlib', 'tensorflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
