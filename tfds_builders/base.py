@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sdfn_jax import parallel, progress
+from sdfn_jax import parallel, phantom, progress
 from sdfn_jax.errors import UserError
 
 MISSING_LIST = "missing_files.csv"
@@ -106,9 +106,9 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         """
 
     @property
-    @abc.abstractmethod
     def example_bytes(self) -> int:
-        """Size of an example's resized views."""
+        """Size of an example's two resized views."""
+        return 2 * self.builder_config.size**2
 
     def inputs(self, manual_dir: Path) -> Inputs:
         """Returns what is in the folder; reads it at the first call.
@@ -128,6 +128,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager):
         inputs = self.inputs(Path(dl_manager.manual_dir))
+        self._drawings = Path(dl_manager.manual_dir, phantom.SETTINGS_FILE).is_file()
         self._bar = progress.bar(what=self.info.full_name, unit="image", total=len(inputs.items))
         self._written = {split: [] for split in inputs.splits}
         shard = max(1, _SHARD_BYTES // self.example_bytes)
@@ -173,6 +174,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         self.info.metadata.update(
             self._inputs.metadata,
             inputs_digest=self._inputs.digest,
+            drawings=self._drawings,
             splits={split: self._count(items) for split, items in self._written.items() if items},
             missing=len({image for image, _ in self._inputs.missing}),
             skipped=len(skipped),

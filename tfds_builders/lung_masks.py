@@ -82,11 +82,6 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
             ),
         )
 
-    @property
-    def example_bytes(self) -> int:
-        """Size of an example's resized views."""
-        return 2 * self.builder_config.size**2
-
     def _read_inputs(self, manual_dir: Path) -> base.Inputs:
         files, searched = self._find_files(manual_dir)
         films, missing = {}, []

@@ -115,10 +115,7 @@ def _config(name: str, size: int | None, label_version: str) -> tfds.core.Builde
 
 @contextlib.contextmanager
 def _scratch_folder(name: str, data_dir: Path) -> Iterator[Path]:
-    """Gives an empty folder, for one process at a time; it is gone afterwards.
-
-    A replaced set that a killed run had no time to put its successor in place of comes back first.
-    """
+    """Gives an empty folder to one process at a time; it is gone afterwards, at the latest when the next one starts."""
     data_dir.mkdir(parents=True, exist_ok=True)
     scratch = data_dir / f".preparing_{name}"
     with (data_dir / f".preparing_{name}.lock").open("w") as lock:
@@ -126,16 +123,22 @@ def _scratch_folder(name: str, data_dir: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
         except BlockingIOError:
             raise UserError(f"{name} is being prepared in {data_dir} by another process; wait for it") from None
-        for replaced in (scratch / _REPLACED).glob("*/*/*"):
-            place = data_dir / replaced.relative_to(scratch / _REPLACED)
-            if not place.exists():
-                _move(replaced, place)
-        shutil.rmtree(scratch, ignore_errors=True)
+        _clear(scratch, data_dir)
         scratch.mkdir()
         try:
             yield scratch
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            _clear(scratch, data_dir)
+
+
+def _clear(scratch: Path, data_dir: Path) -> None:
+    """Removes the scratch folder; an older version whose place is still empty goes back there."""
+    for replaced in (scratch / _REPLACED).glob("*/*/*"):
+        place = data_dir / replaced.relative_to(scratch / _REPLACED)
+        if not place.exists():
+            _move(replaced, place)
+    if scratch.exists():
+        shutil.rmtree(scratch)
 
 
 def _move(source: Path, target: Path) -> None:

@@ -124,33 +124,28 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
             ),
         )
 
-    @property
-    def example_bytes(self) -> int:
-        """Size of an example's resized views."""
-        return 2 * self.builder_config.size**2
-
     def _read_inputs(self, manual_dir: Path) -> base.Inputs:
         label_version = self.builder_config.label_version
         entry_table = manual_dir / nih_tables.LABEL_TABLES[label_version]
         entries = nih_tables.read_entries(entry_table, label_version, self._faults)
         reference_boxes = nih_tables.read_boxes(manual_dir / nih_tables.BOX_LIST, entries, self._faults)
         train_val, test = nih_tables.read_lists(manual_dir, entries)
-        for name in entries.keys() - train_val - test:
+        for name in sorted(entries.keys() - train_val - test):
             self._faults.report(name, f"{entry_table}: {name} is in neither official list")
 
         folders = _image_folders(manual_dir)
         found = self._find_images(folders)
-        present = [name for name in entries if name in found and name not in self._faults.reasons]
-        if not present:
+        if not found.keys() & entries.keys():
             raise UserError(
                 f"no image file named in {entry_table} was found; looked for {next(iter(entries), 'PNG files')} and "
                 f"{max(0, len(entries) - 1):,} others in {', '.join(map(str, folders))}"
             )
+        present = [name for name in entries if name in found and name not in self._faults.reasons]
         box_table = Path(self._boxes) if self._boxes else manual_dir / BOX_TABLE
-        lungs = _read_lung_boxes(box_table, present)
+        lungs = self._read_lung_boxes(box_table, present)
 
         splits = {"train": [], "validation": [], "test": []}
-        for name in present:
+        for name in lungs:
             item = Radiograph(name, found[name], entries[name], lungs[name], tuple(reference_boxes.get(name, ())))
             splits["test" if name in test else self._train_or_validation(entries[name].patient)].append(item)
         tables = (nih_tables.BOX_LIST, nih_tables.TRAIN_VAL_LIST, nih_tables.TEST_LIST)
@@ -164,7 +159,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
                     box_table_digest,
                     self._validation_share,
                     self._validation_seed,
-                    *(f"{name} {found[name].stat().st_size}" for name in present),
+                    *(f"{name} {found[name].stat().st_size}" for name in lungs),
                 ]
             ),
             metadata={
@@ -225,30 +220,32 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
                     self._faults.report(path.name, f"{path} is not the same file as {first}; keep one")
         return found
 
+    def _read_lung_boxes(self, path: Path, present: Sequence[str]) -> dict[str, lung_boxes.BoxRow]:
+        """Returns {file name: its row}, for the images that are there, in their order."""
+        write_it = "write them with python -m sdfn_jax.lrg"
+        if not path.is_file():
+            raise UserError(f"no table of lung boxes at {path}; {write_it}, or name the table with --boxes")
+        try:
+            rows = lung_boxes.read_box_table(path)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        absent = [name for name in present if name not in rows]
+        if len(absent) == len(present) or (absent and not self._faults.skip):
+            raise UserError(
+                f"{path}: no lung box for {len(absent):,} of {len(present):,} images, first: {', '.join(absent[:3])}; "
+                f"{write_it}, or leave such images out and list them with --skip_bad_files"
+            )
+        # A table written with --skip_bad_files has no row for the bad ones.
+        for name in absent:
+            self._faults.report(name, f"{path}: no lung box for {name}")
+        return {name: rows[name] for name in present if name in rows}
+
 
 def _image_folders(manual_dir: Path) -> list[Path]:
     """Returns the places where the archives, or a user, put images; those that are there."""
     patterns = ("images", "images_*/images", "images_*", "images/images_*")
     folders = [manual_dir, *(path for pattern in patterns for path in sorted(manual_dir.glob(pattern)))]
     return [folder for folder in folders if folder.is_dir()]
-
-
-def _read_lung_boxes(path: Path, present: Sequence[str]) -> dict[str, lung_boxes.BoxRow]:
-    """Returns {file name: its row} for at least the images that are there."""
-    write_it = "write them with python -m sdfn_jax.lrg"
-    if not path.is_file():
-        raise UserError(f"no table of lung boxes at {path}; {write_it}, or name the table with --boxes")
-    try:
-        rows = lung_boxes.read_box_table(path)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    absent = [name for name in present if name not in rows]
-    if absent:
-        raise UserError(
-            f"{path}: no lung box for {len(absent):,} of {len(present):,} images, first: {', '.join(absent[:3])}; "
-            f"{write_it}"
-        )
-    return rows
 
 
 def _inside(reference: nih_tables.ReferenceBox, width: int, height: int) -> np.ndarray:
