@@ -1,0 +1,308 @@
+"""The synthetic data set: drawings (sdfn_jax/drawing.py) in the official formats of JSRT + SCR and of ChestX-ray14.
+
+The real builders and the real pipeline run on these folders. Findings are dealt out evenly and far more often than
+they occur in life; age, sex, view and recorded size are random and leave no trace in a drawing. A drawing depends on
+its seed and number alone, so drawings are made by all cores at once, and again at any time (`film.draw()`) where
+their truth is wanted: lung masks, boxes.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sdfn_jax import drawing
+from sdfn_jax.drawing import Drawing, draw
+from sdfn_jax.errors import UserError
+from sdfn_jax.files import file_digest
+from sdfn_jax.findings import FINDINGS, NO_FINDING
+from sdfn_jax.images import JSRT_MAXIMUM, JSRT_SIDE
+from sdfn_jax.parallel import map_in_order
+from sdfn_jax.progress import bar
+
+SETTINGS_FILE = "phantom.json"
+# The findings BBox_List_2017.csv has boxes of, and the one it spells otherwise.
+BOXED_FINDINGS = FINDINGS[:8]
+_BOX_SPELLING = {"Infiltration": "Infiltrate"}
+_FINDINGS_PER_FILM = (0.25, 0.25, 0.3, 0.2)  # shares of films with 0, 1, 2, 3 findings
+_MOST_FILMS_OF_A_PATIENT = 4
+_LABEL_LOST = 0.1  # share of the boxes whose label only the v2020 table has; officially 188 of 984
+_RGBA_EVERY = 40  # officially about 1 in 100; more often here, so that small sets have one
+_PNG_LEVEL = 1  # a quarter of the time of the default, for files a tenth larger
+_COMMON_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+# Recorded width, height and pixel spacing, mm; the v2020 table prints the spacing as a computer stores it.
+_DETECTORS = ((2500, 2048, "0.168", "0.168"), (2992, 2991, "0.143", "0.14300000000000002"))
+
+
+@dataclass(frozen=True)
+class Film:
+    """One drawn film of either set.
+
+    Attributes:
+      name: file name without suffix.
+      findings: what is drawn on it, in the order of `FINDINGS`.
+      stream: seed of its randomness: the set's seed, the set, its place there.
+    """
+
+    name: str
+    findings: tuple[str, ...]
+    stream: tuple[int, ...]
+
+    def draw(self) -> Drawing:
+        """Draws the film, with its lungs and boxes, as it stands in the folder."""
+        return draw(np.random.default_rng(self.stream), self.findings)
+
+
+@dataclass(frozen=True)
+class Record(Film):
+    """A film of the ChestX-ray14 format, with its row of the tables.
+
+    Attributes:
+      patient: from 1.
+      follow_up: 0 for a patient's first film.
+      age: number in units of `age_unit`.
+      age_unit: Y, M or D.
+      sex: M or F.
+      view: PA or AP.
+      detector: recorded width, height, pixel spacing as in 2017, as in v2020.
+      test: whether it is in test_list.txt.
+      labels_2017: the findings that the table of 2017 names; the v2020 table names all of `findings`.
+    """
+
+    patient: int
+    follow_up: int
+    age: int
+    age_unit: str
+    sex: str
+    view: str
+    detector: tuple[int, int, str, str]
+    test: bool
+    labels_2017: tuple[str, ...]
+
+
+def jsrt_films(films: int, seed: int) -> list[Film]:
+    """Plans the films of `write_jsrt`: `JPCLN...` with one nodule each, officially 154 of 247, and `JPCNN...` without.
+
+    Raises:
+      ValueError: for less than 2 films.
+    """
+    if films < 2:
+        raise ValueError(f"films is {films}; the JSRT format needs at least 2 (one with a nodule, one without)")
+    with_nodule = min(max(round(films * 154 / 247), 1), films - 1)
+    plan = [Film(f"JPCLN{n:03d}", ("Nodule",), (seed, 0, n)) for n in range(1, with_nodule + 1)]
+    plan += [Film(f"JPCNN{n:03d}", (), (seed, 1, n)) for n in range(1, films - with_nodule + 1)]
+    return plan
+
+
+def write_jsrt(folder: str | Path, films: int, seed: int) -> list[Film]:
+    """Writes drawings in the format of JSRT and SCR, unless the folder holds them already.
+
+    `JPCLN001.IMG` and so on: headerless big-endian uint16, 2048 x 2048, 12 bits, a high value is dark. Masks:
+    `fold1/masks/left lung/JPCLN001.gif` and so on, 1024 x 1024, 0 and 255; odd numbers in fold1, even ones in fold2.
+    A phantom of other settings is replaced.
+
+    Returns:
+      `jsrt_films(films, seed)`.
+
+    Raises:
+      UserError: where the folder holds something else than a phantom.
+      ValueError: for less than 2 films.
+    """
+    plan = jsrt_films(films, seed)
+
+    def fill(unfinished: Path) -> None:
+        for fold in ("fold1", "fold2"):
+            for lung in ("left lung", "right lung"):
+                (unfinished / fold / "masks" / lung).mkdir(parents=True)
+        _for_all(plan, lambda film: _write_jsrt_film(unfinished, film), "drawing JSRT-format films")
+
+    _write_once(Path(folder), {"format": "jsrt", "films": films, "seed": seed}, fill)
+    return plan
+
+
+def chestxray14_films(films: int, seed: int, test_share: float) -> list[Record]:
+    """Plans the films of `write_chestxray14`, in the order of the tables.
+
+    Args:
+      films: how many, at least 8; patients have 1 to 4 each.
+      seed: of everything.
+      test_share: share of the films in the test list, between 0 and 1; whole patients, so up to 3 films more.
+
+    Raises:
+      ValueError: for too few films or a share outside (0, 1).
+    """
+    if films < 2 * _MOST_FILMS_OF_A_PATIENT:
+        raise ValueError(f"films is {films}; the ChestX-ray14 format needs at least 8 (two patients)")
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share is {test_share}; expected a share between 0 and 1")
+    rng = np.random.default_rng([seed, 2])
+    counts = []
+    while sum(counts) < films:
+        counts.append(min(int(rng.integers(1, _MOST_FILMS_OF_A_PATIENT + 1)), films - sum(counts)))
+    test_patients, test_films = set(), 0
+    for patient in rng.permutation(len(counts))[:-1]:  # at least one patient stays in train_val
+        if test_films < test_share * films:
+            test_patients.add(int(patient))
+            test_films += counts[patient]
+    hands = {test: _deal(rng) for test in (False, True)}
+    labelled = set()
+    plan = []
+    for patient, count in enumerate(counts):
+        age, sex = int(rng.integers(1, 91)), str(rng.choice(["M", "F"]))
+        age_unit = {4: "M", 5: "D"}.get(patient % 50, "Y")
+        test = patient in test_patients
+        for follow_up in range(count):
+            findings = next(hands[test])
+            labels = []
+            for name in findings:
+                lost = test and name in labelled and name in BOXED_FINDINGS and rng.random() < _LABEL_LOST
+                if not lost:
+                    labels.append(name)
+                if test:
+                    labelled.add(name)
+            plan.append(
+                Record(
+                    name=f"{patient + 1:08d}_{follow_up:03d}",
+                    findings=findings,
+                    stream=(seed, 3, len(plan)),
+                    patient=patient + 1,
+                    follow_up=follow_up,
+                    age=age + follow_up,
+                    age_unit=age_unit,
+                    sex=sex,
+                    view=str(rng.choice(["PA", "AP"])),
+                    detector=_DETECTORS[rng.integers(len(_DETECTORS))],
+                    test=test,
+                    labels_2017=tuple(labels),
+                )
+            )
+    return plan
+
+
+def write_chestxray14(folder: str | Path, films: int, seed: int, test_share: float) -> list[Record]:
+    """Writes drawings in the format of ChestX-ray14, unless the folder holds them already.
+
+    `images/` (1024 x 1024 PNG, a few RGBA), Data_Entry_2017.csv and Data_Entry_2017_v2020.csv (they differ as the
+    official ones do), train_val_list.txt, test_list.txt (no patient in both), BBox_List_2017.csv (every test film's
+    boxes of the 8 findings it is about). A phantom of other settings is replaced.
+
+    Returns:
+      `chestxray14_films(films, seed, test_share)`.
+
+    Raises:
+      UserError: where the folder holds something else than a phantom.
+      ValueError: for too few films or a share outside (0, 1).
+    """
+    plan = chestxray14_films(films, seed, test_share)
+
+    def fill(unfinished: Path) -> None:
+        (unfinished / "images").mkdir()
+        boxes = _for_all(
+            range(films),
+            lambda place: _write_png(unfinished / "images", plan[place], rgba=place % _RGBA_EVERY == 3),
+            "drawing ChestX-ray14-format films",
+        )
+        _write_tables(unfinished, plan, boxes)
+
+    _write_once(Path(folder), {"format": "chestxray14", "films": films, "seed": seed, "test_share": test_share}, fill)
+    return plan
+
+
+def _for_all(items: Sequence, write: Callable, what: str) -> list:
+    return list(bar(map_in_order(write, items), what=what, unit="film", total=len(items)))
+
+
+def _write_once(folder: Path, settings: dict, fill: Callable[[Path], None]) -> None:
+    """Fills a new folder and puts it in place, unless it stands there with these settings, drawn by this code."""
+    code = [file_digest(drawing.__file__), file_digest(__file__)]
+    text = json.dumps(settings | {"code": code}, indent=2) + "\n"
+    there = folder / SETTINGS_FILE
+    if there.is_file() and there.read_text() == text:
+        return
+    if folder.exists() and not there.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: holds something else than drawings; name a new or empty folder for the phantom")
+    unfinished, former = (folder.with_name(f".{folder.name}.{state}") for state in ("writing", "former"))
+    for leftover in (unfinished, former):
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        fill(unfinished)
+        (unfinished / SETTINGS_FILE).write_text(text)
+        if folder.exists():
+            os.replace(folder, former)
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def _write_jsrt_film(folder: Path, film: Film) -> None:
+    drawn = film.draw()
+    side = Image.fromarray(drawn.image).resize((JSRT_SIDE, JSRT_SIDE), Image.Resampling.BILINEAR)
+    # 8 bits drawn, the 4 lower ones are the detector's noise.
+    noise = np.random.default_rng(film.stream).integers(0, 16, (JSRT_SIDE, JSRT_SIDE), np.uint8)
+    (JSRT_MAXIMUM - (np.asarray(side, np.uint16) * 16 + noise)).astype(">u2").tofile(folder / f"{film.name}.IMG")
+    masks = folder / ("fold1" if int(film.name[-3:]) % 2 else "fold2") / "masks"
+    for lung, mask in (("left lung", drawn.left_lung), ("right lung", drawn.right_lung)):
+        # Not optimised: Pillow would store 0 and 1 with a palette.
+        Image.fromarray(mask.astype(np.uint8) * 255).save(masks / lung / f"{film.name}.gif", optimize=False)
+
+
+def _write_png(folder: Path, film: Film, rgba: bool) -> dict[str, drawing.Box]:
+    drawn = film.draw()
+    image = Image.fromarray(drawn.image)
+    if rgba:
+        image = Image.merge("RGBA", (image, image, image, Image.new("L", image.size, 255)))
+    image.save(folder / f"{film.name}.png", compress_level=_PNG_LEVEL)
+    return drawn.boxes
+
+
+def _deal(rng: np.random.Generator) -> Iterator[tuple[str, ...]]:
+    """Yields the findings of film after film, dealt from a shuffled deck of the 14: all come equally often."""
+    deck = []
+    while True:
+        hand = set()
+        for _ in range(rng.choice(len(_FINDINGS_PER_FILM), p=_FINDINGS_PER_FILM)):
+            deck = deck or list(rng.permutation(len(FINDINGS)))
+            hand.add(deck.pop())
+        yield tuple(FINDINGS[index] for index in sorted(hand))
+
+
+def _write_tables(folder: Path, plan: list[Record], boxes: list[dict[str, drawing.Box]]) -> None:
+    rows_2017, rows_v2020 = [_COMMON_HEADER + ","], [_COMMON_HEADER]
+    for film in plan:
+        width, height, spacing, spacing_v2020 = film.detector
+        years = {"Y": film.age, "M": film.age // 12, "D": film.age // 365}[film.age_unit]
+        common = f"{film.sex},{film.view},{width},{height}"
+        rows_2017.append(
+            f"{film.name}.png,{'|'.join(film.labels_2017) or NO_FINDING},{film.follow_up:03d},{film.patient:08d},"
+            f"{film.age:03d}{film.age_unit},{common},{spacing},{spacing}"
+        )
+        rows_v2020.append(
+            f"{film.name}.png,{'|'.join(film.findings) or NO_FINDING},{film.follow_up},{film.patient},"
+            f"{years},{common},{spacing_v2020},{spacing_v2020}"
+        )
+    box_rows = ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
+    for name in BOXED_FINDINGS:
+        for film, film_boxes in zip(plan, boxes, strict=True):
+            if film.test and name in film.findings:
+                left, top, right, bottom = map(float, film_boxes[name])
+                label = _BOX_SPELLING.get(name, name)
+                box_rows.append(f"{film.name}.png,{label},{left},{top},{right - left},{bottom - top}")
+    lists = {test: [f"{film.name}.png" for film in plan if film.test == test] for test in (False, True)}
+    for name, text in {
+        "Data_Entry_2017.csv": "\r\n".join(rows_2017) + "\r\n",
+        "Data_Entry_2017_v2020.csv": "\n".join(rows_v2020) + "\n",
+        "BBox_List_2017.csv": "\n".join(box_rows) + "\n",
+        "train_val_list.txt": "\n".join(lists[False]),
+        "test_list.txt": "\n".join(lists[True]),
+    }.items():
+        (folder / name).write_bytes(text.encode())
