@@ -130,7 +130,8 @@ def _save(folder: Path, step: int, arrays: dict[str, Any], metadata: dict, keep:
         if step in manager.all_steps():
             manager.delete(step)  # the same step reached again after a kill; Orbax would keep the old one silently
         manager.save(
-            step, args=ocp.args.Composite(**{_ARRAYS: ocp.args.PyTreeSave(arrays), _METADATA: ocp.args.JsonSave(metadata)})
+            step,
+            args=ocp.args.Composite(**{_ARRAYS: ocp.args.PyTreeSave(arrays), _METADATA: ocp.args.JsonSave(metadata)}),
         )
         manager.wait_until_finished()
 
@@ -142,6 +143,12 @@ def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
 
+def _reader(folder: Path) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False)
+    handlers = {_ARRAYS: ocp.PyTreeCheckpointHandler(), _METADATA: ocp.JsonCheckpointHandler()}
+    return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
+
+
 def _steps(folder: Path) -> list[int]:
     """Returns the complete steps of a folder; a stray empty folder or a half-written one is none."""
     if not folder.is_dir():
@@ -151,22 +158,27 @@ def _steps(folder: Path) -> list[int]:
 
 
 def _read_metadata(folder: Path, step: int) -> dict:
-    return ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore((folder / str(step) / _METADATA).absolute())
+    with _reader(folder) as reader:
+        return reader.restore(step, args=ocp.args.Composite(**{_METADATA: ocp.args.JsonRestore()}))[_METADATA]
 
 
 def _read(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
     path = (folder / str(step)).absolute()
     try:
         metadata = _read_metadata(folder, step)
-        with ocp.PyTreeCheckpointer() as reader:
-            names = reader.metadata(path / _ARRAYS).item_metadata.tree
+        with _reader(folder) as reader:
+            names = reader.item_metadata(step)[_ARRAYS].tree
+            # As NumPy arrays, whatever devices they were saved from.
             wanted = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names)
-            arrays = reader.restore(path / _ARRAYS, restore_args=wanted)
+            restore = ocp.args.PyTreeRestore(restore_args=wanted)
+            arrays = reader.restore(step, args=ocp.args.Composite(**{_ARRAYS: restore}))[_ARRAYS]
         found = tree_digest(arrays)
     except Exception as error:  # whatever Orbax, tensorstore or json say of broken files, it is one thing to the user
         raise DamagedCheckpointError(f"{path} cannot be read: the checkpoint is damaged ({error}).") from error
     if found != metadata["digest"]:
-        raise DamagedCheckpointError(f"{path} is damaged: its content has SHA-256 {found}, saved was {metadata['digest']}.")
+        raise DamagedCheckpointError(
+            f"{path} is damaged: its content has SHA-256 {found}, saved was {metadata['digest']}."
+        )
     return arrays, metadata
 
 

@@ -33,14 +33,29 @@ def read_radiograph(path: str | Path) -> np.ndarray:
     path = Path(path)
     if path.suffix.lower() == ".img":
         return _read_jsrt(path)
-    data = path.read_bytes()
+    try:
+        return decode(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decodes the bytes of an image file, as `read_radiograph` does.
+
+    Returns:
+      (H, W) uint8.
+
+    Raises:
+      ValueError: for bytes that cannot be decoded.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return _to_grey(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "not an image file" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"{path}: cannot be decoded ({reason})") from error
+    except UnidentifiedImageError as error:
+        raise ValueError("cannot be decoded (not an image file)") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot be decoded ({error})") from error
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

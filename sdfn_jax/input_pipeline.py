@@ -23,7 +23,8 @@ _READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 class Examples(Sequence):
     """The examples of one or several splits of a prepared data set, by number.
 
-    `examples[i]` is a dict: views and masks as (S, S) uint8, texts as str, everything else as TFDS gives it.
+    `examples[i]` is a dict: views and masks as (S, S) uint8, texts as str, image files as bytes,
+    everything else as TFDS gives it.
     """
 
     def __init__(self, directory: str | Path, splits: Sequence[str], indices: np.ndarray | None = None):
@@ -49,8 +50,11 @@ class Examples(Sequence):
             for name, feature in builder.info.features.items()
             if isinstance(feature, tfds.features.Tensor) and len(feature.shape) == 2
         }
-        self._texts = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)]
-        decoders = {name: tfds.decode.SkipDecoding() for name in self._shapes}
+        self._texts = [
+            name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)
+        ]
+        encoded = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+        decoders = {name: tfds.decode.SkipDecoding() for name in (*self._shapes, *encoded)}
         self._sources = [builder.as_data_source(split, decoders=decoders) for split in splits]
         self._starts = np.cumsum([0] + [len(source) for source in self._sources])
         self._indices = np.arange(self._starts[-1]) if indices is None else np.asarray(indices)
@@ -67,6 +71,10 @@ class Examples(Sequence):
         for name in self._texts:
             example[name] = example[name].decode()
         return example
+
+    def describe(self, index: int) -> dict:
+        """Returns what is said of an example: everything but its (S, S) arrays."""
+        return {name: value for name, value in self[index].items() if name not in self._shapes}
 
     def take(self, indices: np.ndarray) -> "Examples":
         """Returns the examples at these places, in this order."""
@@ -138,6 +146,8 @@ def to_device(batches: Iterator[dict[str, np.ndarray]], sharding: jax.sharding.S
 
 
 def _batches(examples: Examples, select: Callable[[dict], dict], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    if len(examples) == 0:
+        return iter(())  # a run stopped between an epoch's last step and its validation
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which only absl's own app.run parses (google/grain#1361)
     dataset = grain.MapDataset.source(examples).map(select)

@@ -34,7 +34,7 @@ class MetricsLog:
 
     @staticmethod
     def read(workdir: str | Path) -> list[dict]:
-        """Returns the lines of a run, oldest first; a line torn by a kill is left out, and is written anew on resuming."""
+        """Returns the lines of a run, oldest first; a line torn by a kill is left out."""
         path = Path(workdir) / "metrics.jsonl"
         lines = []
         for text in path.read_text().splitlines() if path.exists() else []:

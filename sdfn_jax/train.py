@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from sdfn_jax import checkpoint, progress
@@ -61,12 +61,12 @@ class _Bookkeeping:
     finished: bool = False
 
 
-def device_mesh() -> jax.sharding.Mesh:
+def device_mesh() -> Mesh:
     """Returns all devices in a row; a batch is shared out over them, everything else is on each."""
     return jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
 
 
-def make_train_step(task: Task, config: ConfigDict, mesh: jax.sharding.Mesh) -> Callable[[TrainState, dict], TrainState]:
+def make_train_step(task: Task, config: ConfigDict, mesh: Mesh) -> Callable[[TrainState, dict], TrainState]:
     """Returns the jitted step (state, batch) -> state; the old state's memory is given up.
 
     The batch is global: its loss and its BatchNorm statistics are those of all its films, on however many devices.
@@ -100,7 +100,7 @@ def make_train_step(task: Task, config: ConfigDict, mesh: jax.sharding.Mesh) -> 
     return jax.jit(train_step, donate_argnums=0, in_shardings=(everywhere, shared), out_shardings=everywhere)
 
 
-def make_evaluation_step(task: Task, mesh: jax.sharding.Mesh) -> Callable[[dict, dict], dict[str, jax.Array]]:
+def make_evaluation_step(task: Task, mesh: Mesh) -> Callable[[dict, dict], dict[str, jax.Array]]:
     """Returns the jitted step (variables, batch) -> {"loss": (B,), and the task's results}."""
     everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
 
@@ -113,7 +113,7 @@ def make_evaluation_step(task: Task, mesh: jax.sharding.Mesh) -> Callable[[dict,
 
 
 def run_over_split(
-    step: Callable, variables: dict, examples: Examples, task: Task, batch_size: int, mesh: jax.sharding.Mesh, what: str
+    step: Callable, variables: dict, examples: Examples, task: Task, batch_size: int, mesh: Mesh, what: str
 ) -> dict[str, np.ndarray]:
     """Runs an evaluation step over every example of a split, the last partial batch included.
 
@@ -215,22 +215,19 @@ class _Run:
         )
         last_saved = time.monotonic()
         sharding = NamedSharding(self.mesh, PartitionSpec("batch"))
-        for number, batch in enumerate(to_device(batches, sharding), start=first + 1):
+        for batch in to_device(batches, sharding):
             state = self.train_step(state, batch)
             bar.update()
             overdue = time.monotonic() - last_saved > 60 * self.config.checkpoint_minutes
-            if (stop.came or overdue) and number < self.steps:
+            if stop.came or overdue:
                 self.save(state)
                 last_saved = time.monotonic()
             if stop.came:
-                if number == self.steps:
-                    break  # the epoch is over: let it be finished and saved first
                 raise InterruptedRunError(self.stopped_at(state))
         self.check_finite(state)
         return state
 
     def finish_epoch(self, state: TrainState, epoch: int, validation: Examples, log: MetricsLog, bar) -> TrainState:
-        """Validates, lowers the rate on a plateau, keeps the best, saves, logs."""
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         values = run_over_split(
             self.evaluation_step,
@@ -249,7 +246,7 @@ class _Run:
                 f"last good checkpoint: {self.last_good()}"
             )
         scale = float(state.plateau.scale)
-        _, plateau = self.plateau.update(state.params, state.plateau, value=jnp.float32(scores["loss"]))
+        _, plateau = self.plateau.update({}, state.plateau, value=jnp.float32(scores["loss"]))
         train_loss = float(state.loss_sum) / self.steps
         state = state.replace(plateau=plateau, loss_sum=jnp.zeros_like(state.loss_sum))
         book, sign = self.book, 1 if self.task.higher_is_better else -1
@@ -275,8 +272,8 @@ class _Run:
 
     def save(self, state: TrainState) -> None:
         self.check_finite(state)
-        recipe = {"config": self.metadata["config"]}
-        checkpoint.save_latest(self.workdir, int(state.step), state, {**dataclasses.asdict(self.book), **recipe})
+        made_by = {name: self.metadata[name] for name in ("config", "inputs")}
+        checkpoint.save_latest(self.workdir, int(state.step), state, {**dataclasses.asdict(self.book), **made_by})
 
     def check_finite(self, state: TrainState) -> None:
         bad_step = int(state.bad_step)
@@ -297,7 +294,9 @@ class _Run:
         )
 
 
-def _start(task: Task, config: ConfigDict, initial_variables: Callable[[], dict], mesh) -> tuple[TrainState, _Bookkeeping]:
+def _start(
+    task: Task, config: ConfigDict, initial_variables: Callable[[], dict], mesh
+) -> tuple[TrainState, _Bookkeeping]:
     everywhere = NamedSharding(mesh, PartitionSpec())
     found = checkpoint.latest_metadata(config.workdir)
     state = initial_state(task, config, initial_variables())

@@ -1,0 +1,95 @@
+"""Stage 2, a feature extractor (paper B.3): DenseNet-121 from ImageNet weights, on entire films or on lung regions.
+
+python -m sdfn_jax.main --config=configs/classifier.py:entire
+python -m sdfn_jax.main --config=configs/classifier.py:lung
+python -m sdfn_jax.main --config=configs/classifier.py:entire,demo         (a tiny network on drawings)
+
+Expected on the official test list after the full recipe, from the paper's Table I: mean AUC 0.802 (entire), 0.804
+(lung).
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from configs import lrg
+
+
+def get_config(argument: str = "entire") -> ConfigDict:
+    """Returns the stage's config, with the data set and the LRG it needs.
+
+    Args:
+      argument: `entire` or `lung`, with `,demo` behind it for the demo.
+    """
+    view, _, variant = argument.partition(",")
+    if variant not in ("", "demo"):
+        raise ValueError(f"configs/classifier.py takes entire or lung, with ,demo behind it or not; not {argument!r}")
+    demo = variant == "demo"
+    config = recipe(view, demo)
+    config.data = chestxray14(demo)
+    config.lrg = lrg.get_config("demo" if demo else "jsrt")
+    if demo:
+        config.phantom = lrg.drawings()
+    return config
+
+
+def recipe(view: str, demo: bool) -> ConfigDict:
+    """Returns the network and the training of one extractor, without its data."""
+    if view not in ("entire", "lung"):
+        raise ValueError(f"an extractor reads the view entire or lung, not {view!r}")
+    config = ConfigDict()
+    config.stage = view
+    config.workdir = f"runs/demo/{view}" if demo else f"runs/{view}"
+    config.seed = 0
+    config.views = (view,)
+    config.frozen = False
+    # A file of torchvision's DenseNet-121 weights, or "random" (then nothing pretrained is used, as the demo does).
+    config.pretrained = "random" if demo else "weights/densenet121.safetensors"
+    config.model = densenet(demo)
+    config.preprocessing = imagenet_preprocessing()
+    config.flip = True  # random horizontal flip
+    training(config)
+    if demo:
+        config.num_epochs = 12
+        config.learning_rate = 3e-3
+    return config
+
+
+def densenet(demo: bool) -> ConfigDict:
+    """Returns the extractor's shape: DenseNet-121, or a tiny one for the demo."""
+    if demo:
+        return ConfigDict(dict(growth_rate=8, block_sizes=(2, 2, 2), init_features=16, bottleneck=2))
+    return ConfigDict(dict(growth_rate=32, block_sizes=(6, 12, 24, 16), init_features=64, bottleneck=4))
+
+
+def imagenet_preprocessing() -> ConfigDict:
+    """Returns what the ImageNet weights expect: three equal channels in [0, 1], standardised by these."""
+    return ConfigDict(dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
+
+
+def training(config: ConfigDict) -> None:
+    """Adds the recipe that stages 2 and 3 share (B.3, B.5)."""
+    config.batch_size = 16
+    config.evaluation_batch_size = 32
+    config.num_epochs = 100
+    config.learning_rate = 1e-4
+    config.learning_rate_decay = 1e-5  # per update: lr / (1 + decay * updates)
+    config.adam = ConfigDict(dict(b1=0.9, b2=0.999, epsilon=1e-8))
+    # lr times `factor` when the validation loss has not fallen by `minimum_fall` for `patience` epochs
+    config.plateau = ConfigDict(dict(factor=0.1, patience=5, minimum_fall=1e-4))
+    config.checkpoint_minutes = 10.0  # between saves within an epoch
+    config.tensorboard = False  # True: events in <workdir>/tensorboard, needs the extra of that name
+
+
+def chestxray14(demo: bool) -> ConfigDict:
+    """Returns the data set of stages 2 and 3."""
+    data = ConfigDict()
+    data.name = "chestxray14"
+    data.manual_dir = "runs/demo/drawings/chestxray14" if demo else "data/chestxray14"  # where the download lies
+    data.data_dir = "runs/demo/tfds" if demo else "data/tfds"  # where prepared data sets go
+    data.size = 96 if demo else 224  # pixels, height and width of both views (B.3)
+    data.label_version = "2017"  # the paper's; or v2020, with 188 labels added in the test list
+    data.boxes = config_dict.placeholder(str)  # a box table of one's own; without it the LRG's is made and used
+    data.validation_share = 0.2 if demo else 0.1  # of the official train_val patients. The paper does not say how many.
+    data.validation_seed = 0
+    data.require_complete = False  # True: every image the official tables name must be there
+    data.skip_bad_files = False  # True: list unreadable files and go on
+    return data

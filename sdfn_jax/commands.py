@@ -1,0 +1,47 @@
+"""The modes of the one command."""
+
+from ml_collections import ConfigDict
+
+from sdfn_jax import evaluate, plan, report, results, stages
+from sdfn_jax.errors import UserError
+
+
+def run(config: ConfigDict, mode: str, split: str) -> None:
+    """Runs a mode on the stage of a config.
+
+    Args:
+      config: from `configs/`.
+      mode: `train`, `evaluate` or `cross_validate`.
+      split: what `evaluate` reads of ChestX-ray14.
+
+    Raises:
+      UserError: for whatever the user can mend; what cannot be made is said before anything is trained.
+    """
+    if mode == "train":
+        plan.follow(plan.make_plan(config), config.workdir)
+        if config.stage != "lrg":
+            results.show(config, plan.classifiers(config))
+    elif mode == "cross_validate":
+        if config.stage != "lrg":
+            raise UserError(f"--mode=cross_validate is for --config=configs/lrg.py, not for the stage {config.stage}")
+        print(stages.cross_validate(config, _prepared(config)))
+    elif config.stage == "lrg":
+        print(stages.evaluate_lrg(config, _prepared(config)))
+    else:
+        data = _prepared(config)
+        metadata = stages.data_metadata(data)
+        shown = plan.classifiers(config)
+        print(report.table_one([evaluate.evaluate_classifier(stage, data, metadata, split) for stage in shown]))
+        for stage in shown:
+            print(evaluate.evaluation_folder(stage.workdir, split))
+
+
+def _prepared(config: ConfigDict):
+    directory = plan.prepared_directory(config.data)
+    if not directory.is_dir():
+        raise UserError(
+            f"the prepared data set {directory} is not there; make it: python -m tfds_builders.prepare "
+            f"{config.data.name} --manual_dir={config.data.manual_dir} --data_dir={config.data.data_dir} "
+            f"--size={config.data.size}"
+        )
+    return directory

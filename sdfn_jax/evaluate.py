@@ -1,0 +1,205 @@
+"""A trained checkpoint over a split: predictions of the classifiers, Dice and IoU of the LRG."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sdfn_jax import checkpoint, images, lrg, lung_boxes, metrics, progress, tasks
+from sdfn_jax.files import appears_when_complete
+from sdfn_jax.input_pipeline import Examples
+from sdfn_jax.predictions import Evaluation, Origin, Predictions, write_evaluation
+from sdfn_jax.train import check_batch_size, device_mesh, make_evaluation_step, run_over_split
+
+
+def evaluation_folder(workdir: str | Path, split: str) -> Path:
+    """Returns where the evaluation of a stage on a split lies."""
+    return Path(workdir) / "evaluation" / split
+
+
+def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, split: str) -> Evaluation:
+    """Runs an extractor or the fusion network over a split and writes `predictions.csv` and `evaluation.json`.
+
+    Args:
+      config: of the trained stage; `config.workdir` holds its best checkpoint.
+      data: the prepared data set.
+      data_metadata: its `metadata.json`.
+      split: `train`, `validation` or `test`.
+
+    Raises:
+      UserError: without a trained checkpoint, for a checkpoint that reads other inputs than the data set has, or
+        without such a split.
+    """
+    check_batch_size(config)
+    variables, metadata = checkpoint.read_best(config.workdir)
+    examples = Examples(data, [split])
+    task = tasks.classification(config)
+    mesh = device_mesh()
+    values = run_over_split(
+        make_evaluation_step(task, mesh),
+        variables,
+        examples,
+        task,
+        config.evaluation_batch_size,
+        mesh,
+        f"evaluate {config.stage} on {split}",
+    )
+    named = [examples.describe(index) for index in range(len(examples))]
+    evaluation = Evaluation(
+        Origin(
+            stage=config.stage,
+            checkpoint=metadata["digest"],
+            data_version="/".join(data.parts[-3:]),
+            label_version=data_metadata["label_version"],
+            split=split,
+            drawings=bool(data_metadata["drawings"]),
+            seed=config.seed,
+        ),
+        Predictions(
+            images=tuple(example["name"] for example in named),
+            patients=np.array([example["patient"] for example in named], np.int64),
+            probabilities=_sigmoid(values["logits"]),
+            labels=values["labels"].astype(np.uint8),
+        ),
+    )
+    write_evaluation(evaluation_folder(config.workdir, split), evaluation)
+    return evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """How well the LRG found the lungs of one film.
+
+    Attributes:
+      image: name of the film.
+      fold: its fold, 0 to 4.
+      dice: Dice coefficient at the network's size.
+      iou: intersection over union at the network's size.
+      dice_original: Dice at the reference mask's own resolution.
+      iou_original: intersection over union there.
+      lung_recall: share of the reference lungs inside the lung box.
+      rule: post-processing rules that fired.
+    """
+
+    image: str
+    fold: int
+    dice: float
+    iou: float
+    dice_original: float
+    iou_original: float
+    lung_recall: float
+    rule: str
+
+
+def evaluate_lrg(config: ConfigDict, data: Path, fold: int) -> list[Segmentation]:
+    """Scores a trained LRG on a fold it has not been trained on.
+
+    The mask is the network's, above the threshold, cleaned of specks and holes as [21] does before scoring.
+
+    Args:
+      config: of the trained LRG.
+      data: the prepared data set with masks.
+      fold: the held-out fold.
+    """
+    segmenter = lrg.Segmenter.load(config.workdir, config.evaluation_batch_size)
+    processing = lung_boxes.PostProcessing(**config.postprocessing)
+    examples = Examples(data, [f"fold_{fold}"])
+    results = []
+    with progress.bar(what=f"evaluate lrg on fold {fold}", unit="image", total=len(examples)) as bar:
+        for start in range(0, len(examples), config.evaluation_batch_size):
+            stop = min(start + config.evaluation_batch_size, len(examples))
+            films = [examples[index] for index in range(start, stop)]
+            found = segmenter.probabilities(np.stack([film["image"] for film in films]))
+            results += [
+                score_film(film, probability, fold, processing) for film, probability in zip(films, found, strict=True)
+            ]
+            bar.update(len(films))
+    return results
+
+
+def score_film(film: dict, probability: np.ndarray, fold: int, processing: lung_boxes.PostProcessing) -> Segmentation:
+    """Scores one film's lung probabilities against its reference masks.
+
+    Args:
+      film: an example of `jsrt` or `montgomery`.
+      probability: (S, S) float in [0, 1].
+      fold: the film's fold.
+      processing: how masks become boxes.
+    """
+    reference = images.decode(film["mask_original"]) > 0
+    region = lung_boxes.lung_box(probability > lrg.THRESHOLD, reference.shape, processing)
+    enlarged = images.resize(np.rint(probability * 255).astype(np.uint8), reference.shape)
+    found_original = lung_boxes.clean(enlarged > 255 * lrg.THRESHOLD, processing)
+    truth = film["mask"] > 127
+    return Segmentation(
+        image=film["name"],
+        fold=fold,
+        dice=metrics.dice(region.cleaned, truth),
+        iou=metrics.iou(region.cleaned, truth),
+        dice_original=metrics.dice(found_original, reference),
+        iou_original=metrics.iou(found_original, reference),
+        lung_recall=metrics.lung_recall(reference, region.box),
+        rule=region.rule,
+    )
+
+
+def write_segmentation(folder: Path, results: list[Segmentation], origin: dict) -> str:
+    """Writes `segmentation.csv` (a row a film) and `segmentation.json` (per fold, mean, sd); returns the printed table.
+
+    Args:
+      folder: where they go.
+      results: of one or several folds.
+      origin: what the numbers come from (data version, checkpoints, seed), copied into the JSON.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [field.name for field in dataclasses.fields(Segmentation)]
+    with appears_when_complete(folder / "segmentation.csv") as path, path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows([getattr(result, name) for name in names] for result in results)
+    folds = sorted({result.fold for result in results})
+    rows = {f"fold {fold}": _means([result for result in results if result.fold == fold]) for fold in folds}
+    rows["all films"] = _means(results)
+    with appears_when_complete(folder / "segmentation.json") as path:
+        path.write_text(json.dumps({**origin, "films": len(results), "folds": rows}, indent=2) + "\n")
+    return _segmentation_table(rows, origin)
+
+
+_PUBLISHED = "Paper (JSRT, five folds, 256): Dice 0.98, IoU 0.97. [21]: JSRT 0.985 / 0.971, Montgomery 0.972 / 0.956."
+_SCORES = ("dice", "iou", "dice_original", "iou_original", "lung_recall")
+
+
+def _means(results: list[Segmentation]) -> dict:
+    values = {name: np.array([getattr(result, name) for result in results]) for name in _SCORES}
+    recall = values["lung_recall"]
+    return {
+        "films": len(results),
+        **{name: {"mean": float(array.mean()), "sd": float(array.std())} for name, array in values.items()},
+        "lung_recall_below_0.99": float((recall < 0.99).mean()),
+        "lung_recall_below_0.95": float((recall < 0.95).mean()),
+        "no_rule_needed": float(np.mean([result.rule == "none" for result in results])),
+    }
+
+
+def _segmentation_table(rows: dict, origin: dict) -> str:
+    size = origin["size"]
+    lines = [
+        f"Lung segmentation, {origin['data_version']}, mean (sd) over films, seed {origin['seed']}",
+        f"{'':<10}{'films':>6}  {f'Dice {size}':>15}  {f'IoU {size}':>15}  {'Dice own size':>15}  {'IoU own size':>15}"
+        f"  {'lung recall':>15}  {'< 0.99':>7}  {'< 0.95':>7}",
+    ]
+    for name, row in rows.items():
+        cells = "".join(f"  {row[score]['mean']:>7.4f} ({row[score]['sd']:.4f})" for score in _SCORES)
+        below = "".join(f"  {row[f'lung_recall_below_{limit}']:>7.1%}" for limit in ("0.99", "0.95"))
+        lines.append(f"{name:<10}{row['films']:>6}{cells}{below}")
+    lines.append(_PUBLISHED)
+    if origin["drawings"]:
+        lines.append("These films are drawings: the numbers show that the pipeline runs, nothing about radiographs.")
+    return "\n".join(lines)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))

@@ -1,0 +1,40 @@
+"""The one command: `python -m sdfn_jax.main --config=configs/fusion.py [--mode=...]`."""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The stage: configs/<stage>.py[:argument].", lock_config=True)
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "evaluate", "cross_validate"],
+    "train: the stage and whatever it needs, then its evaluation; evaluate: a trained stage on --split; "
+    "cross_validate: the LRG, five folds.",
+)
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "What --mode=evaluate reads.")
+flags.mark_flag_as_required("config")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the stage named by --config."""
+    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell each of their steps otherwise
+    from sdfn_jax import commands  # here, so that --help and a misspelt flag need no jax
+    from sdfn_jax.errors import UserError, exit_on_user_error
+    from sdfn_jax.train import InterruptedRunError
+
+    def command() -> None:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag: --config=..., --config.KEY=VALUE")
+        commands.run(_CONFIG.value, _MODE.value, _SPLIT.value)
+
+    try:
+        exit_on_user_error(command)
+    except (InterruptedRunError, KeyboardInterrupt) as stop:
+        print(f"\n{str(stop) or 'stopped; the same command goes on from the last checkpoint'}", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    app.run(main)

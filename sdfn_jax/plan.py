@@ -1,0 +1,276 @@
+"""The order of B.5: which stages are there, which are missing and will run, and what they read."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from sdfn_jax import checkpoint, lrg, lung_boxes, phantom, recipes, results, stages
+from sdfn_jax.errors import UserError
+from sdfn_jax.files import file_digest
+from sdfn_jax.train import check_batch_size
+from tfds_builders import prepare
+
+THERE, TO_DO, NOT_NEEDED = "there", "to do", "not needed"
+
+
+@dataclasses.dataclass
+class Step:
+    """One line of the plan.
+
+    Attributes:
+      name: what is made.
+      reads: what it is made from.
+      writes: where it goes.
+      state: `there`, `to do`, `not needed`, or how far an interrupted run has come.
+      run: makes it.
+    """
+
+    name: str
+    reads: str
+    writes: Path
+    state: str
+    run: Callable[[], None]
+
+    @property
+    def there(self) -> bool:
+        """Whether what it makes can be read now."""
+        return self.state == THERE
+
+
+def make_plan(config: ConfigDict) -> list[Step]:
+    """Returns the steps to a trained stage (and, of a classifier, its evaluation), in order.
+
+    Nothing is made or changed by planning.
+
+    Raises:
+      UserError: naming everything that is missing and cannot be made, with the command or file that mends it; or a
+        folder that holds another run than the one asked for.
+    """
+    check_batch_size(config)
+    problems: list[str] = []
+    drawn = "phantom" in config
+    steps = [_drawings(config.phantom)] if drawn else []
+    if config.stage == "lrg":
+        steps += _lrg(config, True, drawn, problems)
+    else:
+        steps += _two_view_data(config, drawn, problems)
+        data = steps[-1]
+        for stage in classifiers(config):
+            steps.append(_classifier(stage, data, problems))
+        steps.append(_evaluation(config, data))
+    if problems:
+        raise UserError("not everything that this needs is there:\n" + "\n".join(f"  * {text}" for text in problems))
+    return steps
+
+
+def follow(steps: list[Step], workdir: str) -> None:
+    """Prints the plan and runs what is missing, saying how long each step took."""
+    width = max(len(step.name) for step in steps)
+    print(f"Plan for {workdir} (for research, not for diagnosis):")
+    for number, step in enumerate(steps, start=1):
+        print(f"  {number:>2}. {step.name:<{width}}  {step.state:<12}  {step.reads} -> {step.writes}")
+    begun = time.monotonic()
+    for number, step in enumerate(steps, start=1):
+        if step.state in (THERE, NOT_NEEDED):
+            continue
+        print(f"\n[{number}/{len(steps)}] {step.name}", flush=True)
+        step_begun = time.monotonic()
+        step.run()
+        step_time, all_time = time.monotonic() - step_begun, time.monotonic() - begun
+        print(
+            f"[{number}/{len(steps)}] {step.name}: {_clock(step_time)} (in all {_clock(all_time)})",
+            flush=True,
+        )
+
+
+def classifiers(config: ConfigDict) -> list[ConfigDict]:
+    """Returns the classifying stages of a config, in the order of Table I, each with the data set that all share."""
+    stages_before = [config.entire, config.lung] if config.stage == "fusion" else []
+    return [_with_data(stage, config.data) for stage in stages_before] + [config]
+
+
+def prepared_directory(data: ConfigDict) -> Path:
+    """Returns where the prepared data set of a config lies."""
+    version = {"label_version": data.label_version} if data.name == "chestxray14" else {}
+    return prepare.prepared_dir(data.name, data.data_dir, data.size, **version)
+
+
+def _with_data(stage: ConfigDict, data: ConfigDict) -> ConfigDict:
+    stage = stage.copy_and_resolve_references()
+    with stage.unlocked():
+        stage.data = data
+    return stage
+
+
+def _drawings(config: ConfigDict) -> Step:
+    folder = Path(config.folder)
+
+    def make() -> None:
+        phantom.write_jsrt(folder / "jsrt", films=config.jsrt_films, seed=config.seed)
+        films, share = config.chestxray14_films, config.test_share
+        phantom.write_chestxray14(folder / "chestxray14", films=films, seed=config.seed, test_share=share)
+
+    there = all((folder / name).is_dir() for name in ("jsrt", "chestxray14"))
+    reads = f"{config.jsrt_films} drawings with lung masks, {config.chestxray14_films} with findings"
+    return Step("drawings", reads, folder, THERE if there else TO_DO, make)
+
+
+def _data_set(data: ConfigDict, boxes: Path | None, drawn: bool, problems: list[str]) -> Step:
+    directory = prepared_directory(data)
+    options = {}
+    if boxes is not None:
+        options = {name: data[name] for name in ("label_version", "validation_share", "validation_seed")}
+    state = TO_DO
+    if directory.is_dir():
+        _check_prepared(directory, data, boxes)
+        state = THERE
+    elif not drawn and not Path(data.manual_dir).is_dir():
+        problems.append(
+            f"the {data.name} download: no folder {data.manual_dir}. Put or link it there, or name its place "
+            f"(manual_dir in --config); tfds_builders/{data.name}/README.md says where to get it."
+        )
+
+    def make() -> None:
+        prepare.prepare(
+            data.name,
+            manual_dir=data.manual_dir,
+            data_dir=data.data_dir,
+            size=data.size,
+            require_complete=data.require_complete,
+            skip_bad_files=data.skip_bad_files,
+            **options,
+            **({"boxes": boxes} if boxes is not None else {}),
+        )
+
+    reads = data.manual_dir if boxes is None else f"{data.manual_dir}, {boxes}"
+    return Step(f"data set {data.name}", reads, directory, state, make)
+
+
+def _check_prepared(directory: Path, data: ConfigDict, boxes: Path | None) -> None:
+    found = stages.data_metadata(directory)
+    asked = {name: data[name] for name in ("validation_share", "validation_seed") if name in data}
+    if boxes is not None and boxes.is_file():
+        asked["box_table_digest"] = file_digest(boxes)
+    for name, value in asked.items():
+        if found[name] != value:
+            raise UserError(
+                f"{directory} was prepared with {name} = {found[name]}; asked for is {value}. Name another folder for "
+                "prepared data sets (--config.data.data_dir=...), or delete this one to have it prepared anew."
+            )
+
+
+def _lrg(config: ConfigDict, needed: bool, drawn: bool, problems: list[str]) -> list[Step]:
+    missing: list[str] = []
+    data = _data_set(config.data, None, drawn, missing)
+    inputs = {"data": stages.data_metadata(data.writes)["inputs_digest"]} if data.there else {}
+    state = _trained(config, inputs)
+    if state == THERE:
+        data.state = THERE if data.there else NOT_NEEDED
+    elif not needed:
+        data.state = state = NOT_NEEDED
+    else:
+        problems += missing
+    name = "lung region generator"
+    return [
+        data,
+        Step(name, str(data.writes), Path(config.workdir), state, lambda: stages.train_lrg(config, data.writes)),
+    ]
+
+
+def _trained(config: ConfigDict, inputs: dict[str, str]) -> str:
+    stored = checkpoint.latest_metadata(config.workdir)
+    if stored is None:
+        return TO_DO
+    recipes.check_same(config.workdir, stored, config, inputs)
+    return THERE if stored["finished"] else f"to go on after epoch {stored['epochs_done']} of {config.num_epochs}"
+
+
+def _two_view_data(config: ConfigDict, drawn: bool, problems: list[str]) -> list[Step]:
+    if config.data.boxes:
+        boxes = Path(config.data.boxes)
+        if not boxes.is_file():
+            problems.append(f"the box table --config.data.boxes={boxes}: no such file")
+        return [_data_set(config.data, boxes, drawn, problems)]
+    boxes = Path(config.lrg.workdir) / "lung_boxes.csv"
+    data = _data_set(config.data, boxes, drawn, problems)
+    generator = _lrg(config.lrg, not data.there and not boxes.is_file(), drawn, problems)
+    return [*generator, _box_table(config, boxes, generator[-1], needed=not data.there), data]
+
+
+def _box_table(config: ConfigDict, boxes: Path, generator: Step, needed: bool) -> Step:
+    films, processing = Path(config.data.manual_dir), lung_boxes.PostProcessing(**config.lrg.postprocessing)
+    state = TO_DO if needed else NOT_NEEDED
+    if boxes.is_file():
+        state = THERE
+        if generator.there:
+            _check_box_table(boxes, checkpoint.best_metadata(config.lrg.workdir)["digest"])
+
+    def make() -> None:
+        segmenter = lrg.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
+        rows = lrg.make_box_table(segmenter, lrg.find_radiographs(films), boxes, processing, config.data.skip_bad_files)
+        print(lung_boxes.rule_counts(rows))
+
+    return Step("lung boxes", f"{films}, {config.lrg.workdir}", boxes, state, make)
+
+
+def _check_box_table(boxes: Path, digest: str) -> None:
+    makers = {row.checkpoint for row in lung_boxes.read_box_table(boxes).values()}
+    if makers - {digest}:
+        raise UserError(
+            f"{boxes} was made by another LRG ({min(makers - {digest})[:12]}) than the one beside it ({digest[:12]}). "
+            "Delete it to have it made anew, or keep it by naming it: --config.data.boxes=" + str(boxes)
+        )
+
+
+def _classifier(config: ConfigDict, data: Step, problems: list[str]) -> Step:
+    upstream = stages.upstream(config)
+    missing = _missing_start(config, upstream)
+    inputs = {"data": stages.data_metadata(data.writes)["inputs_digest"]} if data.there else {}
+    if missing is None:
+        inputs |= stages.starting_points(config, upstream)
+    state = _trained(config, inputs)
+    if missing is not None and state != THERE:
+        problems.append(missing)
+    name = "fusion network" if upstream else f"extractor, {config.stage} view"
+    reads = ", ".join([str(data.writes), *(upstream.values() or [config.pretrained])])
+    return Step(name, reads, Path(config.workdir), state, lambda: stages.train_classifier(config, data.writes))
+
+
+def _missing_start(config: ConfigDict, upstream: dict[str, str]) -> str | None:
+    """Returns what a classifier cannot start without and does not have, with what mends it; None where all is well."""
+    if upstream:
+        for view in upstream:
+            if config[view].model.to_dict() != config.model.to_dict():
+                return f"config.model differs from config.{view}.model: fusion takes over that network as it is"
+        return None
+    if config.pretrained == "random":
+        return None
+    if not Path(config.pretrained).is_file():
+        return (
+            f"the ImageNet weights of the {config.stage} extractor: no file {config.pretrained}. Put there "
+            "DenseNet-121's weights as .safetensors in torchvision's names (on the Hugging Face hub: "
+            "model.safetensors of timm/densenet121.tv_in1k), or name a file with pretrained=PATH in --config; "
+            "pretrained=random trains from random weights, which is not the paper's recipe."
+        )
+    try:
+        stages.load_pretrained(config)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _evaluation(config: ConfigDict, data: Step) -> Step:
+    shown = classifiers(config)
+    fresh = data.there and all(results.is_fresh(stage, stages.data_version(data.writes), "test") for stage in shown)
+    reads = ", ".join([str(data.writes), *(stage.workdir for stage in shown)])
+    writes = results.folder(config)
+    state = THERE if fresh and (writes / results.TABLE).is_file() else TO_DO
+    return Step("evaluation on test", reads, writes, state, lambda: results.make(config, shown, data.writes))
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02d} min"

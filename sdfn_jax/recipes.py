@@ -1,0 +1,77 @@
+"""What a stage was trained with, and whether that is what is asked for now."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sdfn_jax.errors import UserError
+
+# What may change without changing the trained network: places, other stages, how and when things are written.
+_NOT_RECIPE = {
+    "workdir",
+    "lrg",
+    "entire",
+    "lung",
+    "phantom",
+    "postprocessing",
+    "evaluation_batch_size",
+    "checkpoint_minutes",
+    "tensorboard",
+}
+_NOT_DATA = {"manual_dir", "data_dir", "boxes", "require_complete", "skip_bad_files"}
+
+
+def as_json(config: ConfigDict) -> dict:
+    """Returns a stage's whole config as a checkpoint's metadata stores it: tuples have become lists."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def recipe(config: dict) -> dict:
+    """Returns the part of a stored config that decides what the trained network will be."""
+    kept = {name: value for name, value in config.items() if name not in _NOT_RECIPE}
+    kept["data"] = {name: value for name, value in kept["data"].items() if name not in _NOT_DATA}
+    if kept.get("pretrained", "random") != "random":
+        kept["pretrained"] = "file"  # it counts by its content, which is one of the inputs
+    return kept
+
+
+def check_same(workdir: str | Path, stored: dict, config: ConfigDict, inputs: dict[str, str]) -> None:
+    """Checks that the run in a folder is the one asked for.
+
+    Args:
+      workdir: the folder, for the message.
+      stored: metadata of the checkpoint there.
+      config: what is asked for.
+      inputs: {what it reads: digest} as far as known now.
+
+    Raises:
+      UserError: naming up to five settings or inputs that differ.
+    """
+    there, asked = _leaves(recipe(stored["config"])), _leaves(recipe(as_json(config)))
+    changed = [
+        f"{name} is {json.dumps(there.get(name))} there, {json.dumps(asked.get(name))} is asked for"
+        for name in sorted({*there, *asked})
+        if there.get(name) != asked.get(name)
+    ]
+    changed += [
+        f"its {name} has changed since (digest {stored['inputs'].get(name, 'none')[:12]} then, {digest[:12]} now)"
+        for name, digest in inputs.items()
+        if stored["inputs"].get(name) != digest
+    ]
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with other settings or inputs: {'; '.join(changed[:5])}. "
+            f"Give another folder (--config.workdir=..., of a stage before it --config.<stage>.workdir=...), "
+            f"or delete {workdir} to train it anew."
+        )
+
+
+def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {path: tree}
+    leaves = {}
+    for key, value in tree.items():
+        leaves |= _leaves(value, f"{path}.{key}" if path else key)
+    return leaves

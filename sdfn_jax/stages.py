@@ -1,0 +1,212 @@
+"""The stages at work: what each reads and starts from, handed to the one trainer or to evaluation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sdfn_jax import checkpoint, evaluate, lrg, progress, recipes, tasks
+from sdfn_jax.errors import UserError
+from sdfn_jax.files import file_digest
+from sdfn_jax.input_pipeline import Examples
+from sdfn_jax.models.densenet import DenseNet
+from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.pretrained import torchvision
+from sdfn_jax.train import train
+
+FOLDS = 5
+
+
+def data_metadata(directory: Path) -> dict:
+    """Returns what a data set's preparation wrote of itself."""
+    return json.loads((directory / "metadata.json").read_text())
+
+
+def train_lrg(config: ConfigDict, data: Path) -> None:
+    """Trains the lung region generator, or goes on with it (B.2).
+
+    Args:
+      config: of `configs/lrg.py`. All films outside `test_fold` are read; `validation_share` of them choose the epoch.
+      data: the prepared jsrt or montgomery data set.
+    """
+    inputs = {"data": data_metadata(data)["inputs_digest"]}
+    _check_before_training(config, inputs)
+    folds = _folds(data, data_metadata(data), config.test_fold)
+    films = Examples(data, folds)
+    order = np.random.default_rng(config.seed).permutation(len(films))
+    held_out = max(1, round(config.validation_share * len(films)))
+    training, validation = films.take(np.sort(order[held_out:])), films.take(np.sort(order[:held_out]))
+    normalisation = _normalisation(training, config.contrast)
+    task = tasks.segmentation(config, normalisation)
+    train(
+        task,
+        config,
+        training=training,
+        validation=validation,
+        initial_variables=lambda: initial_variables(task.model, config.seed, task.inputs),
+        metadata={**_provenance(config, inputs, data), "normalisation": normalisation},
+    )
+
+
+def upstream(config: ConfigDict) -> dict[str, str]:
+    """Returns {view: folder of the extractor that a fusion network is made of}; empty for an extractor."""
+    return {view: config[view].workdir for view in config.views} if config.stage == "fusion" else {}
+
+
+def train_classifier(config: ConfigDict, data: Path) -> None:
+    """Trains an extractor (B.3) or, on the extractors of two earlier runs, the fusion head (B.4), or goes on with it.
+
+    Args:
+      config: of `configs/classifier.py` or `configs/fusion.py`.
+      data: the prepared chestxray14 data set.
+    """
+    before = upstream(config)
+    inputs = {"data": data_metadata(data)["inputs_digest"], **starting_points(config, before)}
+    _check_before_training(config, inputs)
+    validation = Examples(data, ["validation"])
+    check_validation_labels(validation)
+    task = tasks.classification(config)
+
+    def start() -> dict:
+        variables = initial_variables(task.model, config.seed, task.inputs, train=False)
+        for view, branch in _branches(config, before).items():
+            for kind in ("params", "batch_stats"):
+                variables[kind][view] = branch[kind]
+        return variables
+
+    train(
+        task,
+        config,
+        training=Examples(data, ["train"]),
+        validation=validation,
+        initial_variables=start,
+        metadata=_provenance(config, inputs, data),
+    )
+
+
+def starting_points(config: ConfigDict, before: dict[str, str]) -> dict[str, str]:
+    """Returns {what a classifier starts from: digest}, as far as it is there."""
+    if not before:
+        return {} if config.pretrained == "random" else {"pretrained": file_digest(config.pretrained)}
+    found = {view: checkpoint.best_metadata(workdir) for view, workdir in before.items()}
+    return {view: metadata["digest"] for view, metadata in found.items() if metadata is not None}
+
+
+def load_pretrained(config: ConfigDict) -> dict:
+    """Reads an extractor's weights file, whole or not at all.
+
+    Raises:
+      UserError: naming the file and what is wrong with it.
+    """
+    model = DenseNet(**config.model.to_dict())
+    try:
+        return torchvision.load_densenet(config.pretrained, model)
+    except ValueError as error:
+        raise UserError(f"--config.pretrained: {error}") from error
+
+
+def check_validation_labels(validation: Examples) -> None:
+    """Raises UserError where no class has both positives and negatives, so that no epoch could be called best."""
+    labels = np.stack([validation.describe(index)["labels"] for index in range(len(validation))])
+    if not ((labels.sum(axis=0) > 0) & (labels.sum(axis=0) < len(labels))).any():
+        raise UserError(
+            f"none of the 14 findings has both positives and negatives among the {len(labels)} validation images: the "
+            "best epoch cannot be chosen. Bring more images, or set aside a larger --config.data.validation_share."
+        )
+
+
+def evaluate_lrg(config: ConfigDict, data: Path) -> str:
+    """Scores a trained LRG on its test fold; writes into its folder and returns the table."""
+    if config.test_fold is None:
+        raise UserError(
+            "this LRG was trained on all films, none is left to evaluate it on: train with --config.test_fold=0 (to "
+            "4), or run --mode=cross_validate"
+        )
+    results = evaluate.evaluate_lrg(config, data, config.test_fold)
+    _, metadata = checkpoint.read_best(config.workdir)
+    origin = _segmentation_origin(config, data, {f"fold_{config.test_fold}": metadata["digest"]})
+    return evaluate.write_segmentation(evaluate.evaluation_folder(config.workdir, "test"), results, origin)
+
+
+def cross_validate(config: ConfigDict, data: Path) -> str:
+    """Trains the LRG five times, each without one fold, and scores each on the fold it has not seen (B.2.3).
+
+    Every fold's run lies in `<workdir>/fold_<k>` and resumes by itself.
+
+    Returns:
+      The table of Dice and IoU per fold, with mean and sd over all films.
+    """
+    results, digests = [], {}
+    for fold in range(FOLDS):
+        one = config.copy_and_resolve_references()
+        with one.unlocked():
+            one.test_fold = fold
+            one.workdir = f"{config.workdir}/fold_{fold}"
+        print(f"\nfold {fold} of 0-{FOLDS - 1}: training without it", flush=True)
+        train_lrg(one, data)
+        results += evaluate.evaluate_lrg(one, data, fold)
+        digests[f"fold_{fold}"] = checkpoint.best_metadata(one.workdir)["digest"]
+    origin = _segmentation_origin(config, data, digests)
+    return evaluate.write_segmentation(Path(config.workdir) / "cross_validation", results, origin)
+
+
+def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
+    stored = checkpoint.latest_metadata(config.workdir)
+    if stored is not None:
+        recipes.check_same(config.workdir, stored, config, inputs)
+
+
+def _branches(config: ConfigDict, before: dict[str, str]) -> dict[str, dict]:
+    """Returns {view: variables of its DenseNet} to start from; empty for random weights."""
+    if not before:
+        return {} if config.pretrained == "random" else {config.views[0]: load_pretrained(config)}
+    branches = {}
+    for view, workdir in before.items():
+        variables, _ = checkpoint.read_best(workdir)
+        branches[view] = {kind: variables[kind][view] for kind in ("params", "batch_stats")}
+    return branches
+
+
+def _provenance(config: ConfigDict, inputs: dict[str, str], data: Path) -> dict:
+    return {
+        "stage": config.stage,
+        "config": recipes.as_json(config),
+        "inputs": inputs,
+        "data_version": data_version(data),
+    }
+
+
+def data_version(data: Path) -> str:
+    """Returns a data set's full name as TFDS writes it: `chestxray14/size224_labels2017/1.0.0`."""
+    return "/".join(data.parts[-3:])
+
+
+def _folds(data: Path, metadata: dict, test_fold: int | None) -> list[str]:
+    if test_fold is not None and test_fold not in range(FOLDS):
+        raise UserError(f"--config.test_fold={test_fold} is not one of 0 to {FOLDS - 1}")
+    folds = [split for split in metadata["splits"] if split != f"fold_{test_fold}"]
+    if not folds:
+        raise UserError(f"{data} has no films outside fold {test_fold}")
+    return folds
+
+
+def _normalisation(training: Examples, contrast: str) -> dict[str, float]:
+    """Returns mean and standard deviation of the training films after the contrast normalisation."""
+    sums = np.zeros(3)
+    for index in progress.bar(range(len(training)), what="measure the films' grey levels", unit="film"):
+        film = lrg.contrast(training[index]["image"], contrast).astype(np.float64)
+        sums += film.size, film.sum(), np.square(film).sum()
+    mean = sums[1] / sums[0]
+    return {"mean": float(mean), "std": float(np.sqrt(sums[2] / sums[0] - mean**2))}
+
+
+def _segmentation_origin(config: ConfigDict, data: Path, checkpoints: dict[str, str]) -> dict:
+    metadata = data_metadata(data)
+    return {
+        "data_version": data_version(data),
+        "drawings": metadata["drawings"],
+        "size": config.data.size,
+        "seed": config.seed,
+        "checkpoints": checkpoints,
+    }
