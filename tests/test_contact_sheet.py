@@ -1,0 +1,97 @@
+"""Pages of lung boxes, looked at by their colours."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdfn_jax import contact_sheet
+from sdfn_jax.lrg import Film
+from sdfn_jax.lung_boxes import PostProcessing, lung_box
+
+LUNG, DROPPED, MIRRORED, BOX = (0, 230, 120), (255, 70, 70), (255, 225, 0), (80, 190, 255)
+LEFT, RIGHT, SMALL = (30, 40, 110, 200), (140, 40, 220, 200), (150, 100, 200, 180)
+
+
+def film(*lungs: tuple[int, int, int, int], size: tuple[int, int] = (256, 256), name: str = "film.png") -> Film:
+    mask = np.zeros((256, 256), bool)
+    for left, top, right, bottom in lungs:
+        mask[top:bottom, left:right] = True
+    return Film(Path(name), np.full((256, 256), 90, np.uint8), size, lung_box(mask, size, PostProcessing()))
+
+
+def drawn(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
+    """Where a colour occurs: (left, top, right, bottom)."""
+    return Image.fromarray((np.asarray(picture) == colour).all(axis=-1)).getbbox()
+
+
+class TestFilmPicture:
+    def test_outlines_and_box_lie_where_mask_and_box_are(self):
+        picture = contact_sheet.film_picture(film(LEFT, RIGHT))
+        assert drawn(picture, LUNG) == (30, 40, 220, 200)
+        assert drawn(picture, BOX) == (15, 25, 235, 220)
+        assert (drawn(picture, DROPPED), drawn(picture, MIRRORED)) == (None, None)
+
+    def test_only_the_outline_is_drawn(self):
+        pixels = np.asarray(contact_sheet.film_picture(film(LEFT, RIGHT)))
+        assert (pixels == LUNG).all(axis=-1).sum() == 2 * (2 * 80 + 2 * 158)
+        assert pixels[100, 70].tolist() == [90, 90, 90]
+
+    def test_a_dropped_region_and_a_mirror_image_have_their_colours(self):
+        picture = contact_sheet.film_picture(film(LEFT, SMALL))
+        assert drawn(picture, LUNG) == LEFT
+        assert drawn(picture, DROPPED) == SMALL
+        assert drawn(picture, MIRRORED) == (256 - 110, 40, 256 - 30, 200)
+
+    @pytest.mark.parametrize("size", [(1024, 512), (4020, 4892), (300, 300)])
+    def test_keeps_the_proportions_of_the_film(self, size):
+        picture = contact_sheet.film_picture(film(LEFT, RIGHT, size=size))
+        height, width = size
+        scale = 256 / max(size)
+        assert picture.size == (round(width * scale), round(height * scale))
+        expected = np.array([15 * width, 25 * height, 235 * width, 220 * height]) / 256 * scale
+        np.testing.assert_allclose(drawn(picture, BOX), expected, atol=2)
+
+    def test_the_box_of_a_whole_image_is_seen(self):
+        assert drawn(contact_sheet.film_picture(film()), BOX) == (0, 0, 256, 256)
+
+
+class TestPages:
+    def test_every_film_is_on_a_page(self, tmp_path):
+        films = [film(LEFT, RIGHT, name=f"{index}.png") for index in range(54 + 2)]
+        pages = contact_sheet.lung_box_pages(iter(films), tmp_path)
+        assert [page.name for page in pages] == ["lung_boxes_001.png", "lung_boxes_002.png"]
+        assert sorted(tmp_path.iterdir()) == pages
+        shapes = []
+        for page in pages:
+            with Image.open(page) as image:
+                shapes.append(image.size)
+        assert shapes[0][0] > 9 * 256 > 2 * 256 + 300 > shapes[1][0] > 2 * 256
+        assert shapes[0][1] > 6 * 256 > 300 + 34 > shapes[1][1] > 256 + 34
+
+    def test_a_film_that_could_not_be_read_is_left_out(self, tmp_path):
+        films = [Film(Path("bad.png"), problem="bad.png: cannot be decoded"), film(LEFT, RIGHT)]
+        (page,) = contact_sheet.lung_box_pages(films, tmp_path)
+        contact_sheet.lung_box_page(films[1:], tmp_path / "alone.png")
+        assert page.read_bytes() == (tmp_path / "alone.png").read_bytes()
+
+    def test_name_and_rule_are_written(self, tmp_path):
+        for name, lungs in (("a", (LEFT, RIGHT)), ("b", (LEFT, RIGHT)), ("a", (LEFT,))):
+            contact_sheet.lung_box_page([film(*lungs, name=name)], tmp_path / f"{name}{len(lungs)}.png")
+        captions = {}
+        for path in tmp_path.iterdir():
+            with Image.open(path) as image:
+                captions[path.stem] = np.asarray(image)[-40:]
+        assert (captions["a2"] != captions["b2"]).any()  # the name
+        assert not (captions["a2"] == MIRRORED).all(axis=-1).any()
+        assert (captions["a1"] == MIRRORED).all(axis=-1).any()  # a rule stands out in yellow
+
+    def test_a_long_name_does_not_run_into_the_next_film(self, tmp_path):
+        """Two films side by side: the second one's caption is the same whatever the first is called."""
+        pictures = []
+        for name in ("a.png", "a" * 300 + ".png"):
+            contact_sheet.lung_box_page([film(LEFT, RIGHT, name=name), film(LEFT, RIGHT)], tmp_path / "page.png")
+            with Image.open(tmp_path / "page.png") as image:
+                pictures.append(np.asarray(image)[:, 6 + 256 + 6 :])
+        np.testing.assert_array_equal(*pictures)
