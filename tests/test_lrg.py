@@ -242,6 +242,10 @@ class TestBoxTable:
         partial.write_bytes(content[: len(content) - torn])
         assert not (tmp_path / "boxes.csv").exists()
 
+        row_of.limit += 2
+        with pytest.raises(Killed):  # and once more, with rows behind the torn one
+            lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+
         row_of.limit = None
         reads.calls = 0
         lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)

@@ -145,8 +145,9 @@ class TestClean:
             expected = morphology.remove_small_holes(large, max_size=int(np.ceil(limit)) - 1, connectivity=1)
             np.testing.assert_array_equal(lung_boxes.clean(mask, PAPER), expected)
 
-    def test_a_gap_open_to_the_border_is_no_hole(self):
-        mask = draw((0, 0, 100, 200)) & ~draw((0, 80, 20, 100))
+    @pytest.mark.parametrize("lung", [(0, 0, 100, 200), (0, 0, SIDE, SIDE)])
+    def test_a_gap_open_to_the_border_is_no_hole(self, lung):
+        mask = draw(lung) & ~draw((0, 80, 10, 100))
         np.testing.assert_array_equal(lung_boxes.clean(mask, PAPER), mask)
 
     def test_the_threshold_is_a_share_of_the_mask(self):
