@@ -109,8 +109,8 @@ def _config(name: str, size: int | None, label_version: str) -> tfds.core.Builde
         wanted = chestxray14.config(size or chestxray14.DEFAULT_SIZE, label_version)
     else:
         wanted = lung_masks.config(size or lung_masks.DEFAULT_SIZE)
-    # TFDS refuses a second object of the name of one of the builder's own configurations.
-    return _BUILDERS[name].builder_configs.get(wanted.name, wanted)
+    # TFDS wants one object for each name, and warns of one it does not know.
+    return _BUILDERS[name].builder_configs.setdefault(wanted.name, wanted)
 
 
 @contextlib.contextmanager
