@@ -292,8 +292,8 @@ def make_box_table(
                 problems.append(film.problem)
             else:
                 raise UserError(
-                    f"{film.problem}. Mend or remove the file, or leave such files out with --skip_bad_files; "
-                    "the same command then goes on from here."
+                    f"{film.problem}. Mend or remove the file, or leave such files out with --skip_bad_files "
+                    "(sdfn_jax.main: --config.data.skip_bad_files=True); the same command then goes on from here."
                 )
             bar.update()
     if len(problems) == len(radiographs):
