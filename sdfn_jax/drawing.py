@@ -168,7 +168,8 @@ class _Body:
         inward = np.clip(down / 0.22, 0, 1)
         medial = self.apex_out - (self.apex_out - self.mediastinum) * np.sqrt(1 - (1 - inward) ** 2)
         medial = medial + self.knob * _bump(down, 0.27, 0.05) * left
-        heart = np.sqrt(np.clip(1 - ((y - self.heart_y) / self.heart_height) ** 2, 0, 1)) * self.heart_width
+        above = np.maximum(self.heart_y - y, 0)  # the heart rests on the diaphragm: no lung below it
+        heart = np.sqrt(np.clip(1 - (above / self.heart_height) ** 2, 0, 1)) * self.heart_width
         return np.maximum(medial, heart + np.where(left, *np.float32([self.heart_x, -self.heart_x]))), lateral
 
     def point(self, rng: np.random.Generator, down: tuple[float, float], across: tuple[float, float]) -> tuple:

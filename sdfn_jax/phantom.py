@@ -33,7 +33,7 @@ _FINDINGS_PER_FILM = (0.25, 0.25, 0.3, 0.2)  # shares of films with 0, 1, 2, 3 f
 _MOST_FILMS_OF_A_PATIENT = 4
 _LABEL_LOST = 0.1  # share of the boxes whose label only the v2020 table has; officially 188 of 984
 _RGBA_EVERY = 40  # officially about 1 in 100; more often here, so that small sets have one
-_PNG_LEVEL = 1  # a quarter of the time of the default, for files a tenth larger
+_PNG_LEVEL = 1  # a fifth of the time of the default, for files a sixth larger
 _COMMON_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"

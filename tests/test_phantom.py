@@ -95,6 +95,12 @@ def test_lung_fields_stay_whole_where_a_finding_hides_them():
     np.testing.assert_array_equal(healthy.right_lung, hidden.right_lung)
 
 
+@pytest.mark.parametrize("seed", [12, 29, 45, 85])
+def test_moved_outlines_leave_no_loose_bits(seed):
+    drawn = draw(np.random.default_rng([9, seed]), ["Cardiomegaly", "Atelectasis"])
+    assert label(drawn.left_lung | drawn.right_lung).max() == 2
+
+
 def test_a_film_has_every_finding_it_is_asked_for_in_any_order():
     drawn = draw(np.random.default_rng(0), FINDINGS)
     assert set(drawn.boxes) == set(FINDINGS)
