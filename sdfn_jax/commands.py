@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import evaluate, plan, report, results, stages
+from sdfn_jax import evaluate, plan, report, results, settings, stages
 from sdfn_jax.errors import UserError
 
 
@@ -17,6 +17,7 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
     Raises:
       UserError: for whatever the user can mend; what cannot be made is said before anything is trained.
     """
+    settings.check(config)
     if mode == "train":
         plan.follow(plan.make_plan(config), config.workdir)
         if config.stage != "lrg":

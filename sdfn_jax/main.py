@@ -5,7 +5,12 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The stage: configs/<stage>.py[:argument].", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The stage: configs/<stage>.py[:argument]. Every number in it can be set: --config.batch_size=4.",
+    lock_config=True,
+)
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
@@ -27,6 +32,10 @@ def main(argv: list[str]) -> None:
     def command() -> None:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag: --config=..., --config.KEY=VALUE")
+        try:
+            _CONFIG.value.stage  # noqa: B018 - a file that could not be loaded says so only when it is looked into
+        except OSError as error:
+            raise UserError(f"--config: run from the repository's folder, or mend the path. {error}") from error
         commands.run(_CONFIG.value, _MODE.value, _SPLIT.value)
 
     try:
@@ -36,5 +45,16 @@ def main(argv: list[str]) -> None:
         sys.exit(130)
 
 
+def _parse_flags(arguments: list[str]) -> list[str]:
+    """Parses the command line; a setting that no config has, or of another type, is a message and status 2."""
+    try:
+        return app.parse_flags_with_usage(arguments)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # ml_collections raises bare Python errors for --config.KEY=VALUE, with the key in quotes within quotes.
+        message = str(error).replace("\\", "").replace("'", "").replace("nDid", ". Did")
+        print(f"error: no such setting in --config: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

@@ -54,12 +54,13 @@ def make_plan(config: ConfigDict) -> list[Step]:
     drawn = "phantom" in config
     steps = [_drawings(config.phantom)] if drawn else []
     if config.stage == "lrg":
-        steps += _lrg(config, True, drawn, problems)
+        steps += _lrg(config, "--config", True, drawn, problems)
     else:
         steps += _two_view_data(config, drawn, problems)
         data = steps[-1]
         for stage in classifiers(config):
-            steps.append(_classifier(stage, data, problems))
+            flag = "--config" if stage is config else f"--config.{stage.stage}"
+            steps.append(_classifier(stage, flag, data, problems))
         steps.append(_evaluation(config, data))
     if problems:
         raise UserError("not everything that this needs is there:\n" + "\n".join(f"  * {text}" for text in problems))
@@ -118,19 +119,19 @@ def _drawings(config: ConfigDict) -> Step:
     return Step("drawings", reads, folder, THERE if there else TO_DO, make)
 
 
-def _data_set(data: ConfigDict, boxes: Path | None, drawn: bool, problems: list[str]) -> Step:
+def _data_set(data: ConfigDict, flag: str, boxes: Path | None, drawn: bool, problems: list[str]) -> Step:
     directory = prepared_directory(data)
     options = {}
     if boxes is not None:
         options = {name: data[name] for name in ("label_version", "validation_share", "validation_seed")}
     state = TO_DO
     if directory.is_dir():
-        _check_prepared(directory, data, boxes)
+        _check_prepared(directory, data, flag, boxes)
         state = THERE
     elif not drawn and not Path(data.manual_dir).is_dir():
         problems.append(
-            f"the {data.name} download: no folder {data.manual_dir}. Put or link it there, or name its place "
-            f"(manual_dir in --config); tfds_builders/{data.name}/README.md says where to get it."
+            f"the {data.name} download: no folder {data.manual_dir}. Put or link it there, or say where it is: "
+            f"{flag}.manual_dir=FOLDER. tfds_builders/{data.name}/README.md says where to get it."
         )
 
     def make() -> None:
@@ -149,7 +150,7 @@ def _data_set(data: ConfigDict, boxes: Path | None, drawn: bool, problems: list[
     return Step(f"data set {data.name}", reads, directory, state, make)
 
 
-def _check_prepared(directory: Path, data: ConfigDict, boxes: Path | None) -> None:
+def _check_prepared(directory: Path, data: ConfigDict, flag: str, boxes: Path | None) -> None:
     found = stages.data_metadata(directory)
     asked = {name: data[name] for name in ("validation_share", "validation_seed") if name in data}
     if boxes is not None and boxes.is_file():
@@ -158,13 +159,13 @@ def _check_prepared(directory: Path, data: ConfigDict, boxes: Path | None) -> No
         if found[name] != value:
             raise UserError(
                 f"{directory} was prepared with {name} = {found[name]}; asked for is {value}. Name another folder for "
-                "prepared data sets (--config.data.data_dir=...), or delete this one to have it prepared anew."
+                f"prepared data sets ({flag}.data_dir=FOLDER), or delete this one to have it prepared anew."
             )
 
 
-def _lrg(config: ConfigDict, needed: bool, drawn: bool, problems: list[str]) -> list[Step]:
+def _lrg(config: ConfigDict, flag: str, needed: bool, drawn: bool, problems: list[str]) -> list[Step]:
     missing: list[str] = []
-    data = _data_set(config.data, None, drawn, missing)
+    data = _data_set(config.data, f"{flag}.data", None, drawn, missing)
     inputs = {"data": stages.data_metadata(data.writes)["inputs_digest"]} if data.there else {}
     state = _trained(config, inputs)
     if state == THERE:
@@ -173,6 +174,11 @@ def _lrg(config: ConfigDict, needed: bool, drawn: bool, problems: list[str]) -> 
         data.state = state = NOT_NEEDED
     else:
         problems += missing
+        if missing and config.data.name == "jsrt":
+            problems.append(
+                "JSRT needs a registration; open data serve as well: "
+                f"{flag}.data.name=montgomery {flag}.data.manual_dir=FOLDER"
+            )
     name = "lung region generator"
     return [
         data,
@@ -193,10 +199,10 @@ def _two_view_data(config: ConfigDict, drawn: bool, problems: list[str]) -> list
         boxes = Path(config.data.boxes)
         if not boxes.is_file():
             problems.append(f"the box table --config.data.boxes={boxes}: no such file")
-        return [_data_set(config.data, boxes, drawn, problems)]
+        return [_data_set(config.data, "--config.data", boxes, drawn, problems)]
     boxes = Path(config.lrg.workdir) / "lung_boxes.csv"
-    data = _data_set(config.data, boxes, drawn, problems)
-    generator = _lrg(config.lrg, not data.there and not boxes.is_file(), drawn, problems)
+    data = _data_set(config.data, "--config.data", boxes, drawn, problems)
+    generator = _lrg(config.lrg, "--config.lrg", not data.there and not boxes.is_file(), drawn, problems)
     return [*generator, _box_table(config, boxes, generator[-1], needed=not data.there), data]
 
 
@@ -225,9 +231,9 @@ def _check_box_table(boxes: Path, digest: str) -> None:
         )
 
 
-def _classifier(config: ConfigDict, data: Step, problems: list[str]) -> Step:
+def _classifier(config: ConfigDict, flag: str, data: Step, problems: list[str]) -> Step:
     upstream = stages.upstream(config)
-    missing = _missing_start(config, upstream)
+    missing = _missing_start(config, flag, upstream)
     inputs = {"data": stages.data_metadata(data.writes)["inputs_digest"]} if data.there else {}
     if missing is None:
         inputs |= stages.starting_points(config, upstream)
@@ -239,7 +245,7 @@ def _classifier(config: ConfigDict, data: Step, problems: list[str]) -> Step:
     return Step(name, reads, Path(config.workdir), state, lambda: stages.train_classifier(config, data.writes))
 
 
-def _missing_start(config: ConfigDict, upstream: dict[str, str]) -> str | None:
+def _missing_start(config: ConfigDict, flag: str, upstream: dict[str, str]) -> str | None:
     """Returns what a classifier cannot start without and does not have, with what mends it; None where all is well."""
     if upstream:
         for view in upstream:
@@ -252,13 +258,14 @@ def _missing_start(config: ConfigDict, upstream: dict[str, str]) -> str | None:
         return (
             f"the ImageNet weights of the {config.stage} extractor: no file {config.pretrained}. Put there "
             "DenseNet-121's weights as .safetensors in torchvision's names (on the Hugging Face hub: "
-            "model.safetensors of timm/densenet121.tv_in1k), or name a file with pretrained=PATH in --config; "
-            "pretrained=random trains from random weights, which is not the paper's recipe."
+            "model.safetensors of timm/densenet121.tv_in1k), or say where they are: "
+            f"{flag}.pretrained=FILE. {flag}.pretrained=random trains from random weights, which is not the paper's "
+            "recipe."
         )
     try:
         stages.load_pretrained(config)
     except UserError as error:
-        return str(error)
+        return f"{flag}.pretrained: {error}"
     return None
 
 

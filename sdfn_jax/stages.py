@@ -103,7 +103,7 @@ def load_pretrained(config: ConfigDict) -> dict:
     try:
         return torchvision.load_densenet(config.pretrained, model)
     except ValueError as error:
-        raise UserError(f"--config.pretrained: {error}") from error
+        raise UserError(str(error)) from error
 
 
 def check_validation_labels(validation: Examples) -> None:
@@ -183,8 +183,6 @@ def data_version(data: Path) -> str:
 
 
 def _folds(data: Path, metadata: dict, test_fold: int | None) -> list[str]:
-    if test_fold is not None and test_fold not in range(FOLDS):
-        raise UserError(f"--config.test_fold={test_fold} is not one of 0 to {FOLDS - 1}")
     folds = [split for split in metadata["splits"] if split != f"fold_{test_fold}"]
     if not folds:
         raise UserError(f"{data} has no films outside fold {test_fold}")
