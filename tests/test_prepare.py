@@ -122,6 +122,7 @@ def end_film(pipe):
 def test_a_killed_prepare_leaves_the_older_version_usable(download, data_dir, ending):
     """The process is held in the midst of its work by a named pipe in place of a film, and killed there."""
     folder = run(download, data_dir)
+    other = official.write_montgomery(download.parent / "other", NUMBERS)
     films = download / "MontgomerySet" / "CXR_png"
     (films / "MCUCXR_0017_0.png").unlink()
     os.mkfifo(films / "MCUCXR_0017_0.png")
@@ -141,7 +142,7 @@ def test_a_killed_prepare_leaves_the_older_version_usable(download, data_dir, en
             time.sleep(0.02)
         assert names(folder) == ALL
         with pytest.raises(UserError, match="is being prepared in .* by another process"):
-            run(download, data_dir)
+            run(other, data_dir)
     finally:
         process.send_signal(ending)
         while process.poll() is None:

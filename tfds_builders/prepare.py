@@ -87,6 +87,7 @@ def prepare(
         options |= {"boxes": boxes, "validation_share": validation_share, "validation_seed": validation_seed}
     with _scratch_folder(name, data_dir) as scratch:
         builder = _BUILDERS[name](data_dir=scratch, config=_config(name, size, label_version), **options)
+        print(f"{name}: reading tables and looking for files in {manual_dir}", file=sys.stderr)
         inputs = builder.inputs(manual_dir)
         if _is_current(final, inputs, skip_bad_files):
             print(f"{name}: already prepared from these files, in {final}")
