@@ -1,0 +1,108 @@
+"""Flips and affine changes, against SciPy with the same drawn numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from sdfn_jax.augmentation import flip_together, random_affine
+
+RANGES = {"rotation": 10.0, "shift": 0.1, "zoom": 0.2}  # [21]
+change = jax.jit(lambda key, image, mask: random_affine(key, image, mask, **RANGES))
+
+
+def make_films(count=4, height=24, width=32):
+    generator = np.random.default_rng(0)
+    smooth = scipy.ndimage.gaussian_filter(generator.normal(size=(count, height, width)), (0, 2, 2))
+    rows, columns = np.mgrid[:height, :width]
+    mask = (rows - height / 2) ** 2 + (columns - width / 3) ** 2 < 36
+    return smooth.astype(np.float32), np.tile(mask, (count, 1, 1)).astype(np.float32)
+
+
+def test_all_views_of_a_radiograph_flip_alike_about_half_of_the_time():
+    generator = np.random.default_rng(0)
+    shapes = {"entire": (400, 4, 6), "lung": (400, 3, 5, 2)}
+    views = {name: generator.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()}
+    flipped = jax.jit(flip_together)(jax.random.key(3), views)
+    assert {array.dtype for array in flipped.values()} == {np.dtype(np.uint8)}
+    mirrored = []
+    for index in range(400):
+        unchanged = [np.array_equal(flipped[name][index], views[name][index]) for name in views]
+        mirror = [np.array_equal(flipped[name][index], views[name][index][:, ::-1]) for name in views]
+        assert (unchanged, mirror) in (([True, True], [False, False]), ([False, False], [True, True]))
+        mirrored.append(mirror[0])
+    assert 160 <= sum(mirrored) <= 240  # four standard deviations about a half
+
+
+def test_flips_depend_on_the_key_alone():
+    images = {"entire": np.arange(64 * 6, dtype=np.float32).reshape(64, 2, 3)}
+    first, again, other = (flip_together(jax.random.key(seed), images)["entire"] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_zero_ranges_change_nothing():
+    image, mask = make_films()
+    changed, changed_mask = random_affine(jax.random.key(0), image, mask, rotation=0.0, shift=0.0, zoom=0.0)
+    np.testing.assert_array_equal(changed, image)
+    np.testing.assert_array_equal(changed_mask, mask)
+
+
+def test_a_film_and_its_mask_change_alike():
+    image, _ = make_films()
+    changed, changed_mask = change(jax.random.key(1), image, image)
+    np.testing.assert_array_equal(changed, changed_mask)
+    assert all(not np.allclose(a, b, atol=0.05) for a, b in zip(changed, image, strict=True))
+
+
+def test_a_fixed_key_gives_the_same_change_and_every_film_its_own():
+    image, mask = make_films(count=1)
+    image, mask = np.repeat(image, 4, axis=0), np.repeat(mask, 4, axis=0)
+    first, again = (change(jax.random.key(2), image, mask) for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.allclose(first[0][0], first[0][1], atol=0.05)
+    other, _ = change(jax.random.key(3), image, mask)
+    assert not np.allclose(first[0], other, atol=0.05)
+
+
+def drawn(key, count):
+    """The numbers behind a key, as the docstring states their ranges: degrees, shares of the sides, factors."""
+    angle_key, shift_key, zoom_key = jax.random.split(key, 3)
+    degrees = jax.random.uniform(angle_key, (count,), minval=-RANGES["rotation"], maxval=RANGES["rotation"])
+    shifts = jax.random.uniform(shift_key, (count, 2), minval=-RANGES["shift"], maxval=RANGES["shift"])
+    zooms = jax.random.uniform(zoom_key, (count, 2), minval=1 - RANGES["zoom"], maxval=1 + RANGES["zoom"])
+    return np.asarray(degrees, np.float64), np.asarray(shifts, np.float64), np.asarray(zooms, np.float64)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_it_is_scipys_affine_transform(seed):
+    image, mask = make_films()
+    key = jax.random.key(seed)
+    changed, changed_mask = change(key, image, mask)
+    centre = (np.array(image.shape[1:]) - 1) / 2
+    for index, (degrees, shift, zoom) in enumerate(zip(*drawn(key, len(image)), strict=True)):
+        cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        matrix = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag(zoom)  # output place -> input place
+        offset = centre + shift * image.shape[1:] - matrix @ centre
+        for found, film in ((changed[index], image[index]), (changed_mask[index], mask[index])):
+            expected = scipy.ndimage.affine_transform(film.astype(float), matrix, offset, order=1, mode="nearest")
+            np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_the_drawn_numbers_fill_their_ranges():
+    """A film of its own coordinates says where each pixel came from: how far shifted, turned and zoomed."""
+    rows, columns = np.meshgrid(np.arange(32.0), np.arange(32.0), indexing="ij")
+    ramps = jnp.tile(jnp.float32([rows, columns])[:, None], (1, 300, 1, 1))
+    row, column = change(jax.random.key(5), *ramps)
+    shifts = np.stack([row, column])[:, :, 15:17, 15:17].mean(axis=(2, 3)) - 15.5
+    assert 0.9 * 3.2 < np.abs(shifts).max() <= 3.2 + 1e-3
+    # The map's derivative at the centre: rotation times zoom.
+    down = np.stack([row[:, 16, 15] - row[:, 15, 15], column[:, 16, 15] - column[:, 15, 15]])
+    angles = np.degrees(np.arctan2(down[1], down[0]))
+    assert 9.0 < angles.max() <= 10.01
+    assert -10.01 <= angles.min() < -9.0
+    zooms = np.hypot(*down)
+    assert 0.799 <= zooms.min() < 0.81
+    assert 1.19 < zooms.max() <= 1.201
