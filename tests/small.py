@@ -1,0 +1,77 @@
+"""Small stand-ins: examples in memory, and configs whose networks compile in seconds."""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import classifier, fusion, lrg
+
+DENSENET = {"growth_rate": 4, "block_sizes": (1, 1), "init_features": 4, "bottleneck": 2}
+SIZE = 16
+
+
+class InMemory(list):
+    """Examples as the trainer sees them; `take` as of `input_pipeline.Examples`."""
+
+    def take(self, indices):
+        return InMemory(self[index] for index in indices)
+
+
+def two_view_examples(count: int, seed: int) -> InMemory:
+    """Films whose brightness tells the labels, so that there is something to learn."""
+    generator = np.random.default_rng(seed)
+    examples = InMemory()
+    for number in range(count):
+        labels = generator.integers(0, 2, 14).astype(np.uint8)
+        views = {}
+        for view in ("entire", "lung"):
+            noise = generator.integers(0, 120, (SIZE, SIZE))
+            noise[: SIZE // 2] += 100 * labels[0]
+            views[view] = noise.astype(np.uint8)
+        examples.append({"name": f"{number}.png", **views, "labels": labels})
+    return examples
+
+
+def shrink(config: ConfigDict, workdir: str) -> ConfigDict:
+    """Makes a stage's config small."""
+    config.workdir = str(workdir)
+    config.batch_size = 4
+    config.evaluation_batch_size = 4
+    config.num_epochs = 2
+    return config
+
+
+def extractor_config(view: str, workdir: str) -> ConfigDict:
+    config = shrink(classifier.recipe(view, demo=True), workdir)
+    config.model = ConfigDict(DENSENET)
+    config.data = classifier.chestxray14(demo=True)
+    config.data.size = SIZE
+    return config
+
+
+def fusion_config(folder) -> ConfigDict:
+    """The demo's fusion config with networks, data and epochs cut down, everything below `folder`."""
+    config = fusion.get_config("demo")
+    for stage in (config, config.entire, config.lung, config.lrg):
+        shrink(stage, folder / stage.stage)
+    for stage in (config, config.entire, config.lung):
+        stage.model = ConfigDict(DENSENET)
+    config.lrg.model.filters = (2, 2, 2)
+    config.lrg.data.size = 32
+    config.lrg.postprocessing.smallest_side = 0.0
+    config.data.size = SIZE
+    for data in (config.data, config.lrg.data):
+        data.data_dir = str(folder / "tfds")
+    config.phantom.folder = str(folder / "drawings")
+    config.data.manual_dir = str(folder / "drawings" / "chestxray14")
+    config.lrg.data.manual_dir = str(folder / "drawings" / "jsrt")
+    config.phantom.jsrt_films = 6
+    config.phantom.chestxray14_films = 32
+    config.data.validation_share = 0.4
+    return config
+
+
+def lrg_config(workdir) -> ConfigDict:
+    config = shrink(lrg.get_config("demo"), workdir)
+    config.model.filters = (2, 2, 2)
+    config.data.size = 32
+    return config

@@ -1,0 +1,244 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from small import DENSENET, InMemory, extractor_config, two_view_examples
+
+from sdfn_jax import checkpoint, recipes, tasks, train
+from sdfn_jax.errors import UserError
+from sdfn_jax.logs import MetricsLog
+from sdfn_jax.models.initial import initial_variables
+
+TRAINING, VALIDATION = two_view_examples(14, seed=1), two_view_examples(10, seed=2)
+
+
+def run(config, training=TRAINING, validation=VALIDATION, start=None):
+    task = tasks.classification(config)
+    train.train(
+        task,
+        config,
+        training=training,
+        validation=validation,
+        initial_variables=start or (lambda: initial_variables(task.model, config.seed, task.inputs, train=False)),
+        metadata={"stage": config.stage, "config": recipes.as_json(config), "inputs": {}},
+    )
+
+
+def results(workdir) -> tuple[dict, dict, list]:
+    """What must not depend on interruptions: the latest state, the best variables, the log."""
+    latest, best = checkpoint.latest_metadata(workdir), checkpoint.best_metadata(workdir)
+    return (
+        {name: latest[name] for name in ("digest", "best_score", "best_epoch", "epochs_done", "finished", "step")},
+        {name: best[name] for name in ("digest", "epoch", "validation")},
+        MetricsLog.read(workdir),
+    )
+
+
+class StopsAt(InMemory):
+    """Sends a signal to this process when the trainer asks for the n-th example."""
+
+    def __init__(self, examples, number, signal_number):
+        super().__init__(examples)
+        self.countdown, self.signal_number = [number], signal_number
+
+    def take(self, indices):
+        taken = StopsAt((self[index] for index in indices), 0, self.signal_number)
+        taken.countdown = self.countdown
+        return taken
+
+    def __getitem__(self, index):
+        if self.countdown[0] is not None:
+            self.countdown[0] -= 1
+            if self.countdown[0] == 0:
+                self.countdown[0] = None
+                os.kill(os.getpid(), self.signal_number)
+        return super().__getitem__(index)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    run(extractor_config("entire", workdir))
+    return results(workdir)
+
+
+@pytest.mark.parametrize(("film", "signal_number"), [(1, signal.SIGTERM), (17, signal.SIGINT), (30, signal.SIGTERM)])
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, uninterrupted, film, signal_number):
+    config = extractor_config("entire", tmp_path)
+    with pytest.raises(train.InterruptedRunError, match="the same command goes on"):
+        run(config, training=StopsAt(TRAINING, film, signal_number))
+    assert not checkpoint.latest_metadata(tmp_path)["finished"]
+    run(config)
+    assert results(tmp_path) == uninterrupted
+
+
+def test_a_run_that_saves_within_its_epochs_gives_the_same_bits(tmp_path, uninterrupted):
+    config = extractor_config("entire", tmp_path)
+    config.checkpoint_minutes = 1e-6
+    run(config)
+    assert results(tmp_path) == uninterrupted
+
+
+def test_a_finished_run_is_left_alone(tmp_path, uninterrupted):
+    config = extractor_config("entire", tmp_path)
+    run(config)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    run(config)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert results(tmp_path) == uninterrupted
+
+
+def test_the_log_has_a_line_an_epoch_with_the_rate_of_its_last_update(uninterrupted):
+    log = uninterrupted[2]
+    assert [line["epoch"] for line in log] == [1, 2]
+    assert [line["step"] for line in log] == [3, 6]
+    # 3 updates an epoch: 14 films, batches of 4, the last 2 films left over
+    assert log[1]["learning_rate"] == pytest.approx(3e-3 / (1 + 1e-5 * 5), rel=1e-12)
+
+
+def test_the_best_epoch_is_the_one_with_the_highest_validation_auc(tmp_path):
+    config = extractor_config("entire", tmp_path)
+    config.num_epochs = 5
+    config.learning_rate = 3e-2  # so that the score goes up and down
+    run(config)
+    scores = [line["validation_mean_auc"] for line in MetricsLog.read(tmp_path)]
+    best = checkpoint.best_metadata(tmp_path)
+    assert best["epoch"] == 1 + int(np.argmax(scores))
+    assert best["validation"]["mean_auc"] == max(scores)
+
+
+def test_validation_reads_every_film_once_without_augmentation(tmp_path):
+    config = extractor_config("lung", tmp_path)
+    task = tasks.classification(config)
+    mesh = train.device_mesh()
+    variables = initial_variables(task.model, 0, task.inputs, train=False)
+    values = train.run_over_split(
+        train.make_evaluation_step(task, mesh), variables, VALIDATION, task, 4, mesh, "validate"
+    )
+    stacked = {name: np.stack([film[name] for film in VALIDATION]) for name in ("lung", "labels")}
+    images, _ = task.prepare(stacked, None)
+    logits, _ = task.apply(variables, images, False)
+    assert values["logits"].shape == (10, 14)
+    np.testing.assert_allclose(values["logits"], logits, atol=1e-5)
+    np.testing.assert_array_equal(values["labels"], stacked["labels"])
+
+
+def test_the_plateau_rule_lowers_the_rate(tmp_path):
+    config = extractor_config("entire", tmp_path)
+    config.num_epochs = 4
+    config.learning_rate = 1e-9
+    config.plateau.patience, config.plateau.minimum_fall = 2, 10.0  # no epoch after the first falls by that much
+    run(config)
+    rates = [line["learning_rate"] for line in MetricsLog.read(tmp_path)]
+    np.testing.assert_allclose(rates, [1e-9, 1e-9, 1e-9, 1e-10], rtol=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_step_and_checkpoint(tmp_path):
+    config = extractor_config("entire", tmp_path)
+    config.num_epochs = 1
+    run(config)
+    config.num_epochs = 3
+    config.learning_rate = float(1e30)
+    kept = checkpoint.best_metadata(tmp_path)
+    with pytest.raises(UserError, match=r"step [4-9] is not finite; last good checkpoint: .*latest/3"):
+        latest = checkpoint.latest_metadata(tmp_path)
+        assert latest["finished"]
+        _unfinish(tmp_path, config)
+        run(config)
+    assert checkpoint.best_metadata(tmp_path) == kept
+
+
+def _unfinish(workdir, config):
+    """As if the run had been asked for more epochs from the start."""
+    task = tasks.classification(config)
+    start = initial_variables(task.model, config.seed, task.inputs, train=False)
+    state, metadata = checkpoint.read_latest(workdir, train.initial_state(task, config, start))
+    checkpoint.save_latest(workdir, metadata["step"], state, {**metadata, "finished": False})
+
+
+def test_an_undefined_score_never_replaces_a_good_one(tmp_path):
+    config = extractor_config("entire", tmp_path)
+    all_negative = InMemory({**film, "labels": np.zeros(14, np.uint8)} for film in VALIDATION)
+    with pytest.raises(UserError, match="mean_auc is nan"):
+        run(config, validation=all_negative)
+    assert checkpoint.best_metadata(tmp_path) is None
+
+
+def test_a_batch_must_divide_by_the_devices(monkeypatch, tmp_path):
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    with pytest.raises(UserError, match="--config.batch_size=4 does not divide by the 3 devices"):
+        train.check_batch_size(extractor_config("entire", tmp_path))
+
+
+_ON_DEVICES = """
+import sys
+sys.path[:0] = ["tests", "."]
+import jax
+from small import extractor_config
+import test_train
+assert jax.device_count() == int(sys.argv[2]), jax.devices()
+test_train.run(extractor_config("entire", sys.argv[1]))
+"""
+
+
+def test_one_and_four_devices_give_the_same_losses(tmp_path, uninterrupted):
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "4"}
+    subprocess.run([sys.executable, "-c", _ON_DEVICES, str(tmp_path), "4"], check=True, env=environment)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for mine, theirs in zip(lines, uninterrupted[2], strict=True):
+        for name in ("train_loss", "validation_loss", "validation_mean_auc"):
+            assert mine[name] == pytest.approx(theirs[name], abs=2e-5), name
+
+
+@pytest.fixture(scope="module")
+def fusion(tmp_path_factory):
+    config = extractor_config("entire", tmp_path_factory.mktemp("fusion"))
+    config.stage, config.views, config.frozen = "fusion", ("entire", "lung"), True
+    task = tasks.classification(config)
+    start = initial_variables(task.model, 5, task.inputs, train=False)
+    # Statistics that a batch would not have: an update of any of them shows.
+    start["batch_stats"] = jax.tree.map(lambda leaf: leaf + np.float32(0.3), start["batch_stats"])
+    run(config, start=lambda: start)
+    variables, _ = checkpoint.read_best(config.workdir)
+    latest, _ = checkpoint.read_latest(config.workdir, train.initial_state(task, config, start))
+    return start, variables, latest
+
+
+def test_frozen_weights_and_statistics_are_bit_identical(fusion):
+    start, variables, latest = fusion
+    for view in ("entire", "lung"):
+        for kind in ("params", "batch_stats"):
+            digest = checkpoint.tree_digest(start[kind][view])
+            assert checkpoint.tree_digest(variables[kind][view]) == digest
+            assert checkpoint.tree_digest(getattr(latest, kind)[view]) == digest
+
+
+def test_the_head_has_changed(fusion):
+    start, variables, _ = fusion
+    for name in ("kernel", "bias"):
+        assert np.abs(variables["params"]["head"][name] - start["params"]["head"][name]).max() > 1e-4
+
+
+def test_the_optimizer_keeps_moments_of_the_head_alone(fusion):
+    start, _, latest = fusion
+    moments = [leaf.size for leaf in jax.tree.leaves(latest.opt_state) if leaf.ndim]
+    head = [leaf.size for leaf in jax.tree.leaves(start["params"]["head"])]
+    assert sorted(moments) == sorted(2 * head)
+
+
+def test_extractors_update_weights_and_statistics(tmp_path):
+    config = extractor_config("entire", tmp_path)
+    task = tasks.classification(config)
+    start = initial_variables(task.model, 0, task.inputs, train=False)
+    run(config)
+    variables, metadata = checkpoint.read_best(tmp_path)
+    before, after = checkpoint.flatten(start), checkpoint.flatten(variables)
+    assert before.keys() == after.keys()
+    unchanged = [name for name in before if np.array_equal(before[name], after[name])]
+    assert unchanged == []
+    assert metadata["config"]["model"]["block_sizes"] == list(DENSENET["block_sizes"])
