@@ -5,9 +5,11 @@
 silently: both carry a SHA-256 of the tree, and what does not match is refused.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,32 +65,31 @@ def read_latest(workdir: str | Path, like: Any) -> tuple[Any, dict] | None:
     Raises:
       UserError: where every saved state is damaged or none fits `like`.
     """
-    folder = Path(workdir) / "latest"
-    steps = _steps(folder)
+    found = _newest_undamaged(workdir, _read)
+    if found is None:
+        return None
+    arrays, metadata = found
     names = flatten(like)
-    for step in reversed(steps):
-        try:
-            arrays, metadata = _read(folder, step)
-        except DamagedCheckpointError as error:
-            logging.warning("%s Going back to the checkpoint before it.", error)
-            continue
-        _check_fit(f"{folder}/{step}", arrays, names)
-        structure = jax.tree_util.tree_structure(like)
-        return jax.tree_util.tree_unflatten(structure, [arrays[name] for name in names]), metadata
-    if steps:
-        raise DamagedCheckpointError(f"{folder}: every checkpoint in it is damaged; delete {workdir} and train again.")
-    return None
+    _check_fit(f"{workdir}/latest/{metadata['step']}", arrays, names)
+    structure = jax.tree_util.tree_structure(like)
+    return jax.tree_util.tree_unflatten(structure, [arrays[name] for name in names]), metadata
 
 
 def latest_metadata(workdir: str | Path) -> dict | None:
-    """Returns the metadata of the newest train state without reading its arrays; None where nothing was saved."""
-    folder = Path(workdir) / "latest"
-    steps = _steps(folder)
-    return _read_metadata(folder, steps[-1]) if steps else None
+    """Returns the metadata of the newest train state without reading its arrays; None where nothing was saved.
+
+    Raises:
+      UserError: where that of every saved state is damaged.
+    """
+    return _newest_undamaged(workdir, _read_metadata)
 
 
 def best_metadata(workdir: str | Path) -> dict | None:
-    """Returns the metadata of the best checkpoint without reading its arrays; None where there is none."""
+    """Returns the metadata of the best checkpoint without reading its arrays; None where there is none.
+
+    Raises:
+      UserError: where it is damaged.
+    """
     folder = Path(workdir) / "best"
     steps = _steps(folder)
     return _read_metadata(folder, steps[-1]) if steps else None
@@ -126,9 +127,12 @@ def _save(folder: Path, step: int, arrays: dict[str, Any], metadata: dict, keep:
     arrays = jax.device_get(arrays)
     metadata = {**metadata, "step": step, "digest": tree_digest(arrays)}
     json.dumps(metadata, allow_nan=False)  # says now, not at the next start, that something cannot be stored
+    complete = _steps(folder)
     with _manager(folder, keep) as manager:
-        if step in manager.all_steps():
-            manager.delete(step)  # the same step reached again after a kill; Orbax would keep the old one silently
+        for there in manager.all_steps():
+            # A run went back behind this step: after a kill, or because it is damaged. Orbax would not save, silently.
+            if there >= step or there not in complete:
+                manager.delete(there)
         manager.save(
             step,
             args=ocp.args.Composite(**{_ARRAYS: ocp.args.PyTreeSave(arrays), _METADATA: ocp.args.JsonSave(metadata)}),
@@ -157,29 +161,50 @@ def _steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in found if (path / _METADATA).is_dir() and (path / _ARRAYS).is_dir())
 
 
+def _newest_undamaged(workdir: str | Path, read: Callable[[Path, int], Any]) -> Any:
+    """Returns what `read` gives of the newest train state that it does not find damaged; None where there is none."""
+    folder = Path(workdir) / "latest"
+    steps = _steps(folder)
+    for step in reversed(steps):
+        try:
+            return read(folder, step)
+        except DamagedCheckpointError as error:
+            logging.warning("%s Going back to the checkpoint before it.", error)
+    if steps:
+        raise DamagedCheckpointError(f"{folder}: every checkpoint in it is damaged; delete {workdir} and train again.")
+    return None
+
+
 def _read_metadata(folder: Path, step: int) -> dict:
-    with _reader(folder) as reader:
+    with _damage_named(folder / str(step)), _reader(folder) as reader:
         return reader.restore(step, args=ocp.args.Composite(**{_METADATA: ocp.args.JsonRestore()}))[_METADATA]
 
 
 def _read(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
-    path = (folder / str(step)).absolute()
-    try:
-        metadata = _read_metadata(folder, step)
+    metadata = _read_metadata(folder, step)
+    with _damage_named(folder / str(step)):
         with _reader(folder) as reader:
             names = reader.item_metadata(step)[_ARRAYS].tree
             # As NumPy arrays, whatever devices they were saved from.
             wanted = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names)
             restore = ocp.args.PyTreeRestore(restore_args=wanted)
             arrays = reader.restore(step, args=ocp.args.Composite(**{_ARRAYS: restore}))[_ARRAYS]
-        found = tree_digest(arrays)
-    except Exception as error:  # whatever Orbax, tensorstore or json say of broken files, it is one thing to the user
-        raise DamagedCheckpointError(f"{path} cannot be read: the checkpoint is damaged ({error}).") from error
-    if found != metadata["digest"]:
+        found, saved = tree_digest(arrays), metadata["digest"]
+    if found != saved:
         raise DamagedCheckpointError(
-            f"{path} is damaged: its content has SHA-256 {found}, saved was {metadata['digest']}."
+            f"{folder / str(step)} is damaged: its content has SHA-256 {found}, saved was {saved}."
         )
     return arrays, metadata
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Whatever Orbax, tensorstore or json say of broken files, it is one thing to the user."""
+    try:
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:200]  # tensorstore adds its whole configuration
+        raise DamagedCheckpointError(f"{path} cannot be read: the checkpoint is damaged ({reason}).") from error
 
 
 def _check_fit(where: str, arrays: dict[str, np.ndarray], like: dict[str, Any]) -> None:
