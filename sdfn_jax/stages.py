@@ -137,6 +137,12 @@ def cross_validate(config: ConfigDict, data: Path) -> str:
     Returns:
       The table of Dice and IoU per fold, with mean and sd over all films.
     """
+    missing = [f"fold_{fold}" for fold in range(FOLDS) if f"fold_{fold}" not in data_metadata(data)["splits"]]
+    if missing:
+        raise UserError(
+            f"{data} has no films in {', '.join(missing)} (a film's fold is its official number modulo 5): five folds "
+            "need films in each. Bring more films, or hold one fold out: --config.test_fold=0 (to 4)"
+        )
     results, digests = [], {}
     for fold in range(FOLDS):
         one = config.copy_and_resolve_references()

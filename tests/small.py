@@ -64,7 +64,7 @@ def fusion_config(folder) -> ConfigDict:
     config.phantom.folder = str(folder / "drawings")
     config.data.manual_dir = str(folder / "drawings" / "chestxray14")
     config.lrg.data.manual_dir = str(folder / "drawings" / "jsrt")
-    config.phantom.jsrt_films = 6
+    config.phantom.jsrt_films = 10
     config.phantom.chestxray14_films = 32
     config.data.validation_share = 0.4
     return config

@@ -1,0 +1,381 @@
+"""The main job on a few drawings, from nothing to Table I, through the real builders."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small import fusion_config
+
+from sdfn_jax import checkpoint, commands, evaluate, lung_boxes, phantom, plan, predictions, stages, tasks
+from sdfn_jax.errors import UserError
+from sdfn_jax.findings import FINDINGS
+from sdfn_jax.input_pipeline import Examples
+from sdfn_jax.logs import MetricsLog
+
+STAGES = ("lrg", "entire", "lung", "fusion")
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """The finished job: (its folder, what it printed)."""
+    folder = tmp_path_factory.mktemp("job")
+    with pytest.MonkeyPatch.context() as patch:
+        lines = []
+        patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
+        commands.run(fusion_config(folder), "train", "test")
+    return folder, "\n".join(lines)
+
+
+def states(steps: list[plan.Step]) -> dict[str, str]:
+    return {step.name: step.state for step in steps}
+
+
+def data_of(folder) -> Path:
+    return plan.prepared_directory(fusion_config(folder).data)
+
+
+class TestMainJob:
+    def test_the_plan_comes_first_then_the_stages_in_the_order_of_b5(self, job):
+        _, printed = job
+        names = ["drawings", "data set jsrt", "lung region generator", "lung boxes", "data set chestxray14"]
+        names += ["extractor, entire view", "extractor, lung view", "fusion network", "evaluation on test"]
+        places = [printed.index(f"[{number}/9] {name}\n") for number, name in enumerate(names, start=1)]
+        assert places == sorted(places)
+        assert printed.startswith("Plan for ")
+        assert printed.index("evaluation on test") < places[0]
+
+    def test_it_ends_with_table_one_and_what_there_is_to_look_at(self, job):
+        folder, printed = job
+        table = printed[printed.index("AUC  ") :]
+        assert table.split("\n")[0].split()[:2] == ["AUC", "positives"]
+        assert all(column in table for column in ("Entire CXR", "Lung region", "SDFN"))
+        for name in ("table_1.csv", "roc_curves.png", "lung_boxes_001.png", "heatmaps.png"):
+            path = folder / "fusion" / "results" / name
+            assert str(path) in table
+            if name.endswith("png"):
+                Image.open(path).verify()
+        assert "DRAWINGS" in printed
+
+    def test_the_table_on_disk_is_the_one_of_the_predictions(self, job):
+        folder, _ = job
+        with (folder / "fusion" / "results" / "table_1.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        evaluation = predictions.read_evaluation(folder / "fusion" / "evaluation" / "test")
+        written = json.loads((folder / "fusion" / "evaluation" / "test" / "evaluation.json").read_text())
+        assert len(rows) == 15
+        assert written["checkpoint"] == checkpoint.best_metadata(folder / "fusion")["digest"]
+        assert evaluation.origin.drawings
+
+    def test_predictions_are_those_of_the_best_checkpoint_for_every_test_film(self, job):
+        folder, _ = job
+        config = fusion_config(folder)
+        for stage in plan.classifiers(config):
+            found = predictions.read_evaluation(folder / stage.stage / "evaluation" / "test").predictions
+            examples = Examples(data_of(folder), ["test"])
+            variables, _ = checkpoint.read_best(stage.workdir)
+            task = tasks.classification(stage)
+            rows = [task.select(example) for example in examples]
+            images, labels = task.prepare({name: np.stack([row[name] for row in rows]) for name in rows[0]}, None)
+            logits, _ = task.apply(variables, images, False)
+            assert found.images == tuple(example["name"] for example in examples)
+            np.testing.assert_allclose(
+                found.probabilities, 1 / (1 + np.exp(-np.asarray(logits, np.float64))), atol=1e-6
+            )
+            np.testing.assert_array_equal(found.labels, labels)
+
+    def test_labels_and_splits_are_those_of_the_drawn_tables(self, job):
+        folder, _ = job
+        settings = fusion_config(folder).phantom
+        records = phantom.chestxray14_films(settings.chestxray14_films, settings.seed, settings.test_share)
+        expected = {f"{record.name}.png": record for record in records if record.test}
+        found = predictions.read_evaluation(folder / "entire" / "evaluation" / "test").predictions
+        assert set(found.images) == set(expected)
+        for name, labels in zip(found.images, found.labels, strict=True):
+            named = tuple(finding for finding, label in zip(FINDINGS, labels, strict=True) if label)
+            assert named == expected[name].labels_2017
+
+    def test_stage_3_took_over_both_extractors_bit_for_bit(self, job):
+        folder, _ = job
+        fusion, metadata = checkpoint.read_best(folder / "fusion")
+        for view in ("entire", "lung"):
+            extractor, its_metadata = checkpoint.read_best(folder / view)
+            assert metadata["inputs"][view] == its_metadata["digest"]
+            for kind in ("params", "batch_stats"):
+                assert checkpoint.tree_digest(fusion[kind][view]) == checkpoint.tree_digest(extractor[kind][view])
+
+    def test_the_lrg_keeps_the_statistics_it_normalises_by(self, job):
+        folder, _ = job
+        _, metadata = checkpoint.read_best(folder / "lrg")
+        assert 0.2 < metadata["normalisation"]["mean"] < 0.8
+        assert 0.1 < metadata["normalisation"]["std"] < 0.5
+
+    def test_the_box_table_has_every_film_and_cut_the_data_set(self, job):
+        folder, _ = job
+        boxes = folder / "lrg" / "lung_boxes.csv"
+        rows = lung_boxes.read_box_table(boxes)
+        assert len(rows) == fusion_config(folder).phantom.chestxray14_films
+        assert stages.data_metadata(data_of(folder))["box_table_digest"] == evaluate_digest(boxes)
+        for example in Examples(data_of(folder), ["test"]):
+            assert tuple(example["lung_box"]) == rows[example["name"]].box
+
+    def test_asked_again_nothing_is_run_and_the_table_is_shown(self, job, capsys):
+        folder, printed = job
+        config = fusion_config(folder)
+        assert set(states(plan.make_plan(config)).values()) == {"there"}
+        commands.run(config, "train", "test")
+        again = capsys.readouterr().out
+        assert "[1/9]" not in again
+        assert again[again.index("AUC  ") :].strip() == printed[printed.index("AUC  ") :].strip()
+
+
+def evaluate_digest(path) -> str:
+    from sdfn_jax.files import file_digest
+
+    return file_digest(path)
+
+
+class TestPlan:
+    @pytest.fixture
+    def copy(self, job, tmp_path):
+        shutil.copytree(job[0], tmp_path / "job")
+        return tmp_path / "job"
+
+    def test_another_recipe_is_refused_by_name(self, job):
+        config = fusion_config(job[0])
+        config.lung.learning_rate = 0.5
+        with pytest.raises(UserError, match=r"lung holds a run with other settings.*learning_rate is 0.003 there, 0.5"):
+            plan.make_plan(config)
+
+    def test_an_extractor_trained_anew_makes_the_fusion_stale(self, copy):
+        config = fusion_config(copy)
+        shutil.rmtree(copy / "entire")
+        config.entire.seed = 7
+        stages.train_classifier(plan.classifiers(config)[0], data_of(copy))
+        with pytest.raises(UserError, match="fusion holds a run with other .* its entire has changed"):
+            plan.make_plan(config)
+
+    def test_another_box_table_is_not_used_silently(self, copy):
+        table = copy / "lrg" / "lung_boxes.csv"
+        rows = list(lung_boxes.read_box_table(table).values())
+        lung_boxes.write_box_table(table, [dataclasses.replace(rows[0], left=rows[0].left + 1), *rows[1:]])
+        with pytest.raises(UserError, match="was prepared with box_table_digest"):
+            plan.make_plan(fusion_config(copy))
+
+    def test_a_box_table_of_another_lrg_is_not_used_silently(self, copy):
+        table = copy / "lrg" / "lung_boxes.csv"
+        rows = lung_boxes.read_box_table(table).values()
+        lung_boxes.write_box_table(table, [dataclasses.replace(row, checkpoint="0" * 64) for row in rows])
+        shutil.rmtree(copy / "tfds" / "chestxray14")
+        with pytest.raises(UserError, match="made by another LRG"):
+            plan.make_plan(fusion_config(copy))
+
+    def test_with_a_table_of_ones_own_no_lrg_is_needed(self, copy):
+        config = fusion_config(copy)
+        config.data.boxes = str(shutil.move(copy / "lrg" / "lung_boxes.csv", copy / "mine.csv"))
+        shutil.rmtree(copy / "lrg")
+        found = states(plan.make_plan(config))
+        assert "lung region generator" not in found
+        assert set(found.values()) == {"there"}
+
+    def test_a_prepared_data_set_needs_neither_lrg_nor_box_table(self, copy):
+        shutil.rmtree(copy / "lrg")
+        shutil.rmtree(copy / "tfds" / "jsrt")
+        found = states(plan.make_plan(fusion_config(copy)))
+        assert {found[name] for name in ("data set jsrt", "lung region generator", "lung boxes")} == {"not needed"}
+
+    def test_a_retrained_extractor_is_evaluated_again(self, copy):
+        shutil.rmtree(copy / "fusion" / "evaluation")
+        found = states(plan.make_plan(fusion_config(copy)))
+        assert [name for name, state in found.items() if state != "there"] == ["evaluation on test"]
+
+    def test_everything_that_cannot_be_made_is_said_at_once_with_its_flag(self, tmp_path):
+        config = fusion_config(tmp_path)
+        del config.phantom
+        config.entire.pretrained = str(tmp_path / "weights.safetensors")
+        with pytest.raises(UserError) as error:
+            plan.make_plan(config)
+        message = str(error.value)
+        for flag in ("--config.data.manual_dir", "--config.lrg.data.manual_dir", "--config.entire.pretrained"):
+            assert flag in message
+        assert "--config.lung.pretrained" not in message  # random weights, asked for by name
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_broken_weights_file_is_said_before_anything_is_made(self, tmp_path):
+        config = fusion_config(tmp_path)
+        config.lung.pretrained = str(tmp_path / "weights.safetensors")
+        Path(config.lung.pretrained).write_text("<html>404</html>")
+        with pytest.raises(UserError, match="--config.lung.pretrained: .*weights.safetensors"):
+            plan.make_plan(config)
+
+    def test_a_fusion_of_other_networks_is_refused(self, tmp_path):
+        config = fusion_config(tmp_path)
+        config.model = {**config.model.to_dict(), "growth_rate": 5}
+        with pytest.raises(UserError, match="config.model differs from config.entire.model"):
+            plan.make_plan(config)
+
+
+class TestEvaluate:
+    def test_any_split_can_be_evaluated(self, job, capsys):
+        folder, _ = job
+        commands.run(fusion_config(folder), "evaluate", "validation")
+        printed = capsys.readouterr().out
+        assert "split validation" in printed
+        found = predictions.read_evaluation(folder / "fusion" / "evaluation" / "validation")
+        assert len(found.predictions.images) == len(Examples(data_of(folder), ["validation"]))
+
+    def test_without_a_trained_checkpoint_it_refuses(self, job, tmp_path):
+        config = fusion_config(job[0])
+        config.entire.workdir = str(tmp_path / "nothing")
+        with pytest.raises(UserError, match="holds no trained checkpoint"):
+            commands.run(config, "evaluate", "test")
+        assert not (tmp_path / "nothing").exists()
+
+    def test_without_the_data_set_it_says_how_to_make_it(self, tmp_path):
+        with pytest.raises(UserError, match="python -m tfds_builders.prepare chestxray14"):
+            commands.run(fusion_config(tmp_path), "evaluate", "test")
+
+
+class TestLrgCommand:
+    def test_cross_validation_scores_every_film_by_an_lrg_that_has_not_seen_it(self, job, tmp_path, capsys):
+        config = fusion_config(job[0]).lrg
+        config.workdir = str(tmp_path / "lrg")
+        config.num_epochs = 1
+        commands.run(config, "cross_validate", "test")
+        printed = capsys.readouterr().out
+        assert "drawings" in printed
+        with (tmp_path / "lrg" / "cross_validation" / "segmentation.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        names = {example["name"] for example in Examples(plan.prepared_directory(config.data), fold_names(config))}
+        assert {row["image"] for row in rows} == names
+        assert len(rows) == len(names)
+        trained = {checkpoint.best_metadata(tmp_path / "lrg" / f"fold_{fold}")["digest"] for fold in range(5)}
+        assert len(trained) == 5
+
+    def test_cross_validation_of_a_set_without_one_fold_is_refused_before_training(self, job, tmp_path):
+        config = fusion_config(job[0]).lrg
+        config.workdir = str(tmp_path / "lrg")
+        data = shutil.copytree(plan.prepared_directory(config.data), tmp_path / "data")
+        metadata = stages.data_metadata(data)
+        del metadata["splits"]["fold_2"]
+        (data / "metadata.json").write_text(json.dumps(metadata))
+        with pytest.raises(UserError, match="no films in fold_2 .*official number modulo 5"):
+            stages.cross_validate(config, data)
+        assert not (tmp_path / "lrg").exists()
+
+    def test_an_lrg_trained_on_all_films_is_not_evaluated(self, job):
+        with pytest.raises(UserError, match="none is left to evaluate it on"):
+            commands.run(fusion_config(job[0]).lrg, "evaluate", "test")
+
+    def test_cross_validation_is_for_the_lrg(self, job):
+        with pytest.raises(UserError, match="cross_validate is for --config=configs/lrg.py"):
+            commands.run(fusion_config(job[0]), "cross_validate", "test")
+
+
+def fold_names(config) -> list[str]:
+    return list(stages.data_metadata(plan.prepared_directory(config.data))["splits"])
+
+
+def test_scores_of_a_film_are_those_of_its_masks():
+    truth = np.zeros((64, 64), np.uint8)
+    truth[16:48, 8:28] = truth[16:48, 36:56] = 255
+    enlarged = np.kron(truth, np.ones((2, 2), np.uint8))
+    film = {"name": "film", "mask": truth, "mask_original": png(enlarged)}
+    found = np.where(truth > 0, 0.9, 0.1).astype(np.float32)
+    found[16:48, 8:18] = 0.2  # half of one lung is missed: 32 x 30 of 32 x 40 pixels are found
+    score = evaluate.score_film(film, found, 3, lung_boxes.PostProcessing())
+    assert score.dice == pytest.approx(2 * 30 / (30 + 40))
+    assert score.iou == pytest.approx(30 / 40)
+    assert score.dice_original == pytest.approx(score.dice, abs=0.02)
+    # The box begins 15 / 256 of the width left of what was found, at 18: 14.25 is rounded outwards to half a pixel.
+    assert score.lung_recall == pytest.approx(1 - (14 - 8) * 32 / (32 * 40), abs=0.02)
+    assert (score.rule, score.fold) == ("none", 3)
+
+
+def png(array) -> bytes:
+    import io
+
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+CONFIG_FILE = """
+import pathlib
+from small import fusion_config
+
+def get_config():
+    config = fusion_config(pathlib.Path(__file__).parent)
+    for stage in (config, config.entire, config.lung, config.lrg):
+        stage.checkpoint_minutes = 1e-6
+    return config
+"""
+
+
+def start(folder: Path) -> subprocess.Popen:
+    (folder / "config.py").write_text(CONFIG_FILE)
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
+    command = [sys.executable, "-m", "sdfn_jax.main", f"--config={folder / 'config.py'}"]
+    with (folder / "log.txt").open("a") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def wait_for(folder: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not folder.exists():
+        assert process.poll() is None, "the process ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_killed_in_two_stages_the_same_command_gives_the_same_bits(job, tmp_path):
+    for stage, step in (("lrg", "1"), ("entire", "2")):
+        process = start(tmp_path)
+        wait_for(tmp_path / stage / "latest" / step, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not checkpoint.latest_metadata(tmp_path / stage)["finished"]
+    assert start(tmp_path).wait() == 0, (tmp_path / "log.txt").read_text()
+    for stage in STAGES:
+        mine, theirs = checkpoint.best_metadata(tmp_path / stage), checkpoint.best_metadata(job[0] / stage)
+        assert mine["digest"] == theirs["digest"], stage
+        assert MetricsLog.read(tmp_path / stage) == MetricsLog.read(job[0] / stage)
+    scores = [
+        predictions.read_evaluation(folder / "fusion" / "evaluation" / "test").predictions.probabilities
+        for folder in (tmp_path, job[0])
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    words = [sys.executable, "-m", "sdfn_jax.main", *arguments]
+    return subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config=configs/fusion.py", "--config.batchsize=4"], 'Did you mean "batch_size"'),
+        (
+            ["--config=configs/fusion.py", "--config.lung.num_epochs=0"],
+            "--config.lung.num_epochs=0: expected more than 0",
+        ),
+        (["--config=configs/none.py"], "configs/none.py"),
+        (["--config=configs/fusion.py", "extra"], "unexpected argument 'extra'"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_a_message(arguments, said):
+    result = command(*arguments)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
