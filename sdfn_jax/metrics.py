@@ -92,6 +92,28 @@ def roc_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
     )
 
 
+def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Computes the area under the precision-recall curve as average precision: the mean precision at each positive.
+
+    Images of equal score pass the threshold together. A model that knows nothing has the prevalence: never print one
+    without the other.
+
+    Arguments and errors as in `auc`.
+
+    Returns:
+      0 to 1; NaN without a positive.
+    """
+    positive, scores = _checked(labels, scores)
+    if not positive.any():
+        return float("nan")
+    order = np.argsort(scores)[::-1]
+    positive, scores = positive[order], scores[order]
+    last_of_its_score = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
+    true_positives = np.cumsum(positive)[last_of_its_score]
+    gained = np.diff(true_positives, prepend=0)
+    return float(np.sum(gained * true_positives / (last_of_its_score + 1)) / true_positives[-1])
+
+
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     """Computes the Dice similarity coefficient of two masks, 2 |A n B| / (|A| + |B|) (section C; Dice 1945).
 

@@ -176,3 +176,19 @@ def test_the_published_aucs_follow_from_the_published_probabilities(real_data):
     np.testing.assert_allclose(
         metrics.class_aucs(truth, scores), [published[name] for name in FINDINGS], rtol=0, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("distinct", [3, 40, 10**9])
+def test_average_precision_is_scikit_learns_with_and_without_ties(distinct):
+    rng = np.random.default_rng(distinct)
+    labels = (rng.random(400) < 0.2).astype(int)
+    scores = rng.integers(0, distinct, 400) / distinct + 0.1 * labels
+    expected = sklearn_metrics.average_precision_score(labels, scores)
+    assert metrics.average_precision(labels, scores) == pytest.approx(expected, abs=1e-12)
+
+
+def test_average_precision_of_known_cases():
+    labels = np.array([0, 0, 0, 1])
+    assert metrics.average_precision(labels, np.array([0.1, 0.2, 0.3, 0.4])) == 1
+    assert metrics.average_precision(labels, np.full(4, 0.5)) == 0.25  # the prevalence
+    assert np.isnan(metrics.average_precision(np.zeros(4, int), np.arange(4)))

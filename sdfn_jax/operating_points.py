@@ -1,0 +1,102 @@
+"""Thresholds chosen on the validation split, and what they do on the test split; never chosen on test."""
+
+import dataclasses
+
+import numpy as np
+
+from sdfn_jax import bootstrap
+
+SENSITIVITY = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """What a threshold does on a set of images.
+
+    Attributes:
+      threshold: an image counts as positive from here on.
+      positives: images with the finding.
+      negatives: images without.
+      called: images called positive.
+      sensitivity: share of the positives called positive; NaN without positives. The intervals are 95 %, over patients.
+      sensitivity_interval: of it.
+      specificity: share of the negatives not called; NaN without negatives.
+      specificity_interval: of it.
+      predictive_value: share of the called that are positive, at this set's prevalence; NaN where none is called.
+      predictive_value_interval: of it.
+    """
+
+    threshold: float
+    positives: int
+    negatives: int
+    called: int
+    sensitivity: float
+    sensitivity_interval: tuple[float, float]
+    specificity: float
+    specificity_interval: tuple[float, float]
+    predictive_value: float
+    predictive_value_interval: tuple[float, float]
+
+
+def youden(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Chooses the threshold of the largest sensitivity + specificity (Youden 1950); the highest such one.
+
+    Args:
+      labels: (N,) 0 and 1, of the validation split.
+      scores: (N,).
+
+    Returns:
+      One of the scores; NaN without positives or without negatives.
+    """
+    thresholds, sensitivity, fall_out = _curve(labels, scores)
+    gain = sensitivity - fall_out
+    return float("nan") if np.isnan(gain).any() else float(thresholds[np.argmax(gain)])
+
+
+def at_sensitivity(labels: np.ndarray, scores: np.ndarray, least: float = SENSITIVITY) -> float:
+    """Chooses the highest threshold that finds at least this share of the positives.
+
+    Arguments and result as of `youden`.
+    """
+    thresholds, sensitivity, fall_out = _curve(labels, scores)
+    if np.isnan(sensitivity - fall_out).any():
+        return float("nan")
+    return float(thresholds[np.argmax(sensitivity >= least)])
+
+
+def apply(labels: np.ndarray, scores: np.ndarray, threshold: float, resamples: bootstrap.Resamples) -> Point:
+    """Reports a threshold on other images than those it was chosen on.
+
+    Args:
+      labels: (N,) 0 and 1, of the test split.
+      scores: (N,).
+      threshold: from `youden` or `at_sensitivity`; not NaN.
+      resamples: of the patients of these N images.
+    """
+    positive, called = np.asarray(labels) == 1, np.asarray(scores) >= threshold
+
+    def share(hits: np.ndarray, of: np.ndarray) -> tuple[float, tuple[float, float]]:
+        value = hits.sum() / of.sum() if of.any() else float("nan")
+        replicates = bootstrap.ratio(bootstrap.sums(hits, resamples), bootstrap.sums(of, resamples))
+        return float(value), bootstrap.interval(replicates)
+
+    return Point(
+        threshold,
+        int(positive.sum()),
+        int((~positive).sum()),
+        int(called.sum()),
+        *share(positive & called, positive),
+        *share(~positive & ~called, ~positive),
+        *share(positive & called, called),
+    )
+
+
+def _curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns each distinct score, falling, with the shares of positives and of negatives at or above it."""
+    positive = np.asarray(labels) == 1
+    thresholds = np.unique(scores)[::-1]
+    shares = []
+    for group in (scores[positive], scores[~positive]):
+        above = group.size - np.searchsorted(np.sort(group), thresholds, side="left")
+        shares.append(above / group.size if group.size else np.full(thresholds.shape, np.nan))
+    return thresholds, *shares

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from sklearn.metrics import precision_score, recall_score, roc_curve
+
+from sdfn_jax import bootstrap, operating_points
+
+
+def drawn(seed=0, count=300, distinct=1000):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(count) < 0.2).astype(np.uint8)
+    return labels, rng.integers(0, distinct, count) / distinct + 0.3 * labels
+
+
+@pytest.mark.parametrize("distinct", [7, 1000])
+@pytest.mark.parametrize("seed", range(4))
+def test_thresholds_are_those_of_scikit_learns_curve(seed, distinct):
+    labels, scores = drawn(seed, distinct=distinct)
+    fall_out, sensitivity, thresholds = roc_curve(labels, scores, drop_intermediate=False)
+    assert operating_points.youden(labels, scores) == thresholds[np.argmax(sensitivity - fall_out)]
+    assert operating_points.at_sensitivity(labels, scores) == thresholds[np.flatnonzero(sensitivity >= 0.9)[0]]
+
+
+def test_90_percent_is_reached_and_not_overshot():
+    labels = np.array([1] * 10 + [0] * 10)
+    scores = np.concatenate([np.arange(10) + 0.5, np.arange(10)]) / 10
+    assert operating_points.at_sensitivity(labels, scores) == 0.15  # 9 of 10
+    assert operating_points.at_sensitivity(labels, scores, least=0.95) == 0.05
+
+
+def test_a_class_that_is_absent_has_no_threshold():
+    for labels in (np.zeros(5), np.ones(5)):
+        assert np.isnan(operating_points.youden(labels, np.arange(5.0)))
+        assert np.isnan(operating_points.at_sensitivity(labels, np.arange(5.0)))
+
+
+def test_a_point_is_what_scikit_learn_says_with_an_interval_around_it():
+    labels, scores = drawn(5)
+    resamples = bootstrap.draw(np.arange(300) // 3, 500, seed=0)
+    point = operating_points.apply(labels, scores, 0.6, resamples)
+    called = scores >= 0.6
+    assert point.sensitivity == recall_score(labels, called)
+    assert point.specificity == recall_score(1 - labels, ~called)
+    assert point.predictive_value == precision_score(labels, called)
+    assert (point.positives, point.negatives, point.called) == (labels.sum(), (1 - labels).sum(), called.sum())
+    for value, (low, high) in (
+        (point.sensitivity, point.sensitivity_interval),
+        (point.specificity, point.specificity_interval),
+        (point.predictive_value, point.predictive_value_interval),
+    ):
+        assert low < value < high
+        assert high - low < 0.35
+
+
+def test_a_point_that_calls_nothing_has_no_predictive_value():
+    labels, scores = drawn()
+    point = operating_points.apply(labels, scores, 9.0, bootstrap.draw(np.arange(300), 20, seed=0))
+    assert (point.sensitivity, point.specificity, point.called) == (0, 1, 0)
+    assert np.isnan([point.predictive_value, *point.predictive_value_interval]).all()
