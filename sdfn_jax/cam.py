@@ -96,6 +96,29 @@ def fuse_maps(
     return resize_map(entire, size) + place_map(lung, lung_box, size)
 
 
+def on_radiograph(
+    maps: Mapping[str, np.ndarray], lung_box: tuple[int, int, int, int], size: tuple[int, int]
+) -> np.ndarray:
+    """Lays a network's maps of one finding on the radiograph: of an extractor its one map, of the fusion their sum.
+
+    Args:
+      maps: {`entire`, `lung` or both: (h, w) float}.
+      lung_box: (left, top, right, bottom) in the radiograph's pixels.
+      size: (height, width) of the radiograph.
+
+    Returns:
+      (height, width) float32, not rescaled.
+
+    Raises:
+      ValueError: as `place_map`.
+    """
+    if "lung" not in maps:
+        return resize_map(maps["entire"], size)
+    if "entire" not in maps:
+        return place_map(maps["lung"], lung_box, size)
+    return fuse_maps(maps["entire"], maps["lung"], lung_box, size)
+
+
 def rescale(heatmap: np.ndarray) -> np.ndarray:
     """Rescales a heatmap so that its smallest value is 0 and its largest 255 (eq. 6; the thresholds of section C).
 

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import cam, checkpoint, contact_sheet, evaluate, heatmaps, images, lrg, lung_boxes, report, stages, tasks
+from sdfn_jax import activation, checkpoint, contact_sheet, evaluate, heatmaps, images, lrg, lung_boxes, report, stages
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.predictions import Evaluation, read_evaluation
@@ -80,7 +79,8 @@ def _draw_heatmaps(config: ConfigDict, films: dict[str, Path], data: Path, evalu
     if not chosen:
         return
     chosen = chosen[:_HEATMAPS]
-    maps = _activation_maps(config, examples.take(np.array([index for index, _ in chosen])))
+    variables, _ = checkpoint.read_best(config.workdir)
+    maps = list(activation.stream(config, variables, examples.take(np.array([index for index, _ in chosen]))))
     cases = []
     for row, (index, finding) in enumerate(chosen):
         example = examples.describe(index)
@@ -93,8 +93,8 @@ def _draw_heatmaps(config: ConfigDict, films: dict[str, Path], data: Path, evalu
                 label=int(evaluation.predictions.labels[index, finding]),
                 lung_box=tuple(int(edge) for edge in example["lung_box"]),
                 reference_boxes=boxes[index][finding],
-                entire=maps["entire"][row, ..., finding],
-                lung=maps["lung"][row, ..., finding],
+                entire=maps[row]["entire"][..., finding],
+                lung=maps[row]["lung"][..., finding],
             )
         )
     heatmaps.heatmap_page(path, cases, drawings=evaluation.origin.drawings)
@@ -111,12 +111,3 @@ def _reference_boxes(example: dict) -> dict[int, list[tuple[float, ...]]]:
     for finding, box in zip(reference["finding"], reference["box"], strict=True):
         found.setdefault(int(finding), []).append(tuple(float(edge) for edge in box))
     return found
-
-
-def _activation_maps(config: ConfigDict, examples: Examples) -> dict[str, np.ndarray]:
-    variables, _ = checkpoint.read_best(config.workdir)
-    task = tasks.classification(config)
-    rows = [task.select(examples[index]) for index in range(len(examples))]
-    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    features = jax.jit(lambda batch: task.model.apply(variables, task.prepare(batch, None)[0], train=False)[1])(batch)
-    return cam.activation_maps(jax.device_get(features), variables["params"]["head"]["kernel"], task.model.branches)
