@@ -1,9 +1,16 @@
-"""The paper's Table I and Figure 8 from prediction files; no JAX, no checkpoint.
+"""The paper's Table I and Figure 8 from prediction files; no JAX, no checkpoint. As a command, the whole report.
+
+python -m sdfn_jax.report runs/entire runs/lung runs/fusion runs/lrg --tables=data/chestxray14 --output=report/
+
+RUN is the folder of an evaluated network, or of the lung region generator. It writes report/index.html, which needs no
+other file and no network, every table as CSV and every figure as PNG and SVG. Sex, age, view and both label versions
+come from the official tables; sections that lack their input say what makes it.
 
 Every result carries what it was measured on: data, split, label version, seed, images, patients, positives, and the
 caveats that go with them.
 """
 
+import argparse
 import csv
 import math
 import textwrap
@@ -13,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sdfn_jax import metrics, paper
+from sdfn_jax import metrics, paper, progress
+from sdfn_jax.errors import exit_on_user_error
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import Evaluation, caveats, image_list_digest
@@ -143,6 +151,57 @@ def roc_figure(path: str | Path, evaluations: Sequence[Evaluation]) -> None:
         figure.savefig(unfinished, dpi=120)
 
 
+def write_report(
+    folders: Sequence[Path], output: Path, tables: Path | None, others: Sequence[Path], replicates: int
+) -> Path:
+    """Writes the report.
+
+    Args:
+      folders: of runs.
+      output: where it goes.
+      tables: folder of the official tables.
+      others: folders of other methods' localisation.
+      replicates: of the bootstrap.
+
+    Returns:
+      the page.
+
+    Raises:
+      UserError: for runs, tables and files that do not fit, before anything is written.
+    """
+    from sdfn_jax.reporting import card, classification, material, page, places
+
+    gathered = material.gather(folders, tables, others, replicates)
+    makers = (
+        *(card.measured, classification.table_one, classification.roc, classification.differences),
+        *(classification.calibrated, classification.thresholds, classification.by_group, classification.versions),
+        *(places.localised, places.heatmaps, places.lungs, places.segmentation, card.model_card),
+    )
+    sections = [make(gathered) for make in progress.bar(makers, what="report", unit="section")]
+    title = f"SDFN on chest radiographs: {', '.join(paper.COLUMN_NAMES[stage] for stage in gathered.aucs)}"
+    return page.write(output, title, sections)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        "python -m sdfn_jax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
+    parser.add_argument("--tables", type=Path, help="folder of the official tables")
+    parser.add_argument(
+        "--localization", nargs="+", type=Path, default=[], help="folders that sdfn_jax.localize --heatmaps wrote"
+    )
+    parser.add_argument("--replicates", type=int, default=2000, help="of the bootstrap")
+    options = parser.parse_args(arguments)
+
+    def command() -> None:
+        print(write_report(options.runs, options.output, options.tables, options.localization, options.replicates))
+
+    exit_on_user_error(command)
+
+
 def in_table_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     """Returns evaluations in the order of Table I's columns, once they are known to be comparable.
 
@@ -244,3 +303,7 @@ def _auc_text(value: float) -> str:
 
 def _cell(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6f}"
+
+
+if __name__ == "__main__":
+    main()

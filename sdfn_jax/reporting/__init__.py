@@ -1,0 +1,1 @@
+"""The report: sections of tables and figures, made of what runs left behind; no JAX."""

@@ -1,0 +1,94 @@
+"""Sections on what was measured, and the model card."""
+
+import json
+
+from sdfn_jax import paper
+from sdfn_jax.predictions import caveats, image_list_digest
+from sdfn_jax.reporting.material import RECIPE_FILE, Material
+from sdfn_jax.reporting.page import Section, Table
+
+_RECIPE = (
+    *("num_epochs", "batch_size", "learning_rate", "learning_rate_decay", "plateau", "flip", "frozen", "pretrained"),
+    *("model", "preprocessing"),
+)
+
+
+def measured(material: Material) -> Section:
+    """Origin and caveats of every number below."""
+    notes = [f"NOTE: {sentence}" for sentence in caveats(material.runs[0].test)]
+    absent = material.official.absent if material.official is not None else None
+    if absent:
+        notes.append(
+            f"NOTE: {len(absent):,} images of the official test list were not evaluated, such as "
+            f"{', '.join(absent[:3])}: these figures do not compare with the paper's."
+        )
+    rows = []
+    for run in material.runs:
+        origin, predictions = run.test.origin, run.test.predictions
+        rows.append(
+            [
+                paper.COLUMN_NAMES[origin.stage],
+                len(predictions.images),
+                len(set(predictions.patients.tolist())),
+                "drawings" if origin.drawings else "radiographs",
+                origin.data_version,
+                origin.split,
+                origin.label_version,
+                str(origin.seed),
+                origin.checkpoint[:12],
+            ]
+        )
+    heads = ["Network", "images", "patients", "of", "data", "split", "labels", "seed", "checkpoint"]
+    return Section(
+        "measured",
+        "What was measured",
+        [
+            "For research only; not for diagnosis. A value marked few comes from fewer than 30 positives or negatives.",
+            *notes,
+        ],
+        [Table("measured", "Every figure below is of these evaluations", heads, rows)],
+    )
+
+
+def model_card(material: Material) -> Section:
+    """What a reader must know of the networks."""
+    first = material.runs[0].test
+    rows: list[list[str]] = [
+        ["Intended use", "Research on thoracic findings in frontal chest radiographs. Not a medical device."],
+        ["Data", f"{first.origin.data_version}, {'drawings' if first.origin.drawings else 'radiographs'}"],
+        ["Label version", first.origin.label_version],
+        ["Split", f"{first.origin.split}, {len(first.predictions.images):,} images"],
+        ["SHA-256 of the image list", image_list_digest(first.predictions.images)],
+    ]
+    for run in material.runs:
+        name = paper.COLUMN_NAMES[run.test.origin.stage]
+        rows += [
+            [f"{name}: checkpoint", run.test.origin.checkpoint],
+            [f"{name}: seed", str(run.test.origin.seed)],
+            [f"{name}: recipe", _recipe(run.recipe)],
+        ]
+    rows += [
+        [
+            "Labels",
+            "Mined from reports by text analysis, without a reader of the images; their errors are in every figure.",
+        ],
+        [
+            "Limits",
+            "One hospital; frontal films; AP films are of sicker patients, and a network may read the view instead of "
+            "the finding (see within-view AUC). Predictive values change with prevalence. Heatmaps show where a logit "
+            "comes from, not where disease is: see the floors beside the localisation.",
+        ],
+        ["Provider of the images", "NIH Clinical Center (Wang et al., CVPR 2017)"],
+        ["Evaluation", f"{material.resamples.counts.shape[1]:,} resamples of patients"],
+    ]
+    if first.origin.drawings:
+        rows[-2] = ["Provider of the images", "none: drawn by the built-in phantom"]
+        rows = [row for row in rows if row[0] != "Labels"]
+    return Section("model-card", "Model card", [], [Table("model_card", "Model card", ["Item", "value"], rows)])
+
+
+def _recipe(recipe: dict | None) -> str:
+    if recipe is None:
+        return f"unknown: the evaluation left no {RECIPE_FILE}; evaluate again"
+    config = recipe["config"]
+    return "; ".join(f"{name} {json.dumps(config[name])}" for name in _RECIPE if name in config)

@@ -1,0 +1,282 @@
+"""What a report is made of: the runs' evaluations, in one order of images, and what the official tables say of them."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sdfn_jax import bootstrap, detections, paper
+from sdfn_jax.errors import UserError
+from sdfn_jax.localization import Case
+from sdfn_jax.predictions import FEW, Evaluation, read_evaluation
+from sdfn_jax.report import in_table_order
+
+SEED = 0
+RECIPE_FILE = "recipe.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Localisation:
+    """The boxes a method drew.
+
+    Attributes:
+      name: of the method.
+      cases: what it was asked and what it drew.
+      origin: what `localization.json` says.
+    """
+
+    name: str
+    cases: list[Case]
+    origin: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A network's part.
+
+    Attributes:
+      folder: of the run.
+      test: its evaluation on the test split, images in the order that all runs share.
+      validation: that on the validation split; None where it was not evaluated.
+      recipe: what its checkpoint says of itself; None where the evaluation left no such file.
+      localisation: None where its heatmaps were not scored.
+    """
+
+    folder: Path
+    test: Evaluation
+    validation: Evaluation | None
+    recipe: dict | None
+    localisation: Localisation | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Official:
+    """The official tables' word on the evaluated images, in their order.
+
+    Attributes:
+      labels: {label version: (N, 14) uint8}.
+      changed: images whose labels differ between the versions, in the whole table; None with one version only.
+      sexes: N of `M`, `F`.
+      ages: N, in years.
+      views: N of `PA`, `AP`.
+      absent: images of the official test list that were not evaluated; None for another split.
+    """
+
+    labels: dict[str, np.ndarray]
+    changed: list[str] | None
+    sexes: list[str]
+    ages: list[float]
+    views: list[str]
+    absent: list[str] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """Everything the sections need.
+
+    Attributes:
+      runs: in the order of Table I.
+      resamples: of the patients of the test images; one set for all comparisons.
+      aucs: {stage: (14, B)}, each run's AUCs on these resamples.
+      official: None without tables.
+      generators: folders of lung region generators.
+      localisations: of the runs, then of other methods; all of the same images and findings.
+    """
+
+    runs: list[Run]
+    resamples: bootstrap.Resamples
+    aucs: dict[str, np.ndarray]
+    official: Official | None
+    generators: list[Path]
+    localisations: list[Localisation]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N, 14) uint8, shared by all runs."""
+        return self.runs[0].test.predictions.labels
+
+    @property
+    def few(self) -> np.ndarray:
+        """(14,) bool: findings with so few positives or negatives that an AUC must not be believed."""
+        return few(self.labels)
+
+
+def few(labels: np.ndarray) -> np.ndarray:
+    """Returns (C,) bool for (N, C) labels: fewer than 30 positives or negatives."""
+    positives = labels.sum(axis=0, dtype=int)
+    return np.minimum(positives, len(labels) - positives) < FEW
+
+
+def gather(folders: Sequence[Path], tables: Path | None, others: Sequence[Path], replicates: int) -> Material:
+    """Reads runs and tables.
+
+    Args:
+      folders: of runs: extractors, fusion networks, lung region generators.
+      tables: folder of the official tables.
+      others: folders of `localize` for other methods' heatmaps.
+      replicates: of the bootstrap.
+
+    Raises:
+      UserError: naming the run, file, row or first few images for whatever does not fit.
+    """
+    generators = [folder for folder in folders if _is_generator(folder)]
+    runs = [_read_run(folder) for folder in folders if folder not in generators]
+    if not runs:
+        raise UserError("no run of a classifier (entire, lung or fusion) among the folders; there is no AUC to report")
+    try:
+        order = in_table_order([run.test for run in runs])
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    runs = sorted(runs, key=lambda run: [each.origin.stage for each in order].index(run.test.origin.stage))
+    images = runs[0].test.predictions.images
+    runs = [dataclasses.replace(run, test=_in_order(run.test, images)) for run in runs]
+    official = None if tables is None else _read_tables(tables, runs[0].test)
+    resamples = bootstrap.draw(runs[0].test.predictions.patients, replicates, SEED)
+    aucs = {}
+    for run in runs:
+        predictions = run.test.predictions
+        aucs[run.test.origin.stage] = bootstrap.auc_replicates(predictions.labels, predictions.probabilities, resamples)
+    localisations = [run.localisation for run in runs if run.localisation is not None]
+    localisations += [_read_localisation(folder) for folder in others]
+    _check_same_cases(localisations)
+    return Material(runs, resamples, aucs, official, generators, localisations)
+
+
+def _is_generator(folder: Path) -> bool:
+    return any(
+        (folder / name).exists() for name in ("lung_boxes.csv", "cross_validation", "evaluation/test/segmentation.csv")
+    )
+
+
+def _read_run(folder: Path) -> Run:
+    where = folder / "evaluation"
+    if not (where / "test" / "evaluation.json").is_file():
+        raise UserError(
+            f"{folder}: no evaluation/test/evaluation.json in it; give the folder of an evaluated run (runs/fusion), "
+            "or evaluate it: python -m sdfn_jax.main --config=... --mode=evaluate"
+        )
+    try:
+        test = read_evaluation(where / "test")
+        validation = read_evaluation(where / "validation") if (where / "validation").is_dir() else None
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    found = (where / "test" / detections.DETECTIONS_FILE).is_file()
+    localisation = _read_localisation(where / "test", paper.COLUMN_NAMES.get(test.origin.stage)) if found else None
+    if validation is not None:
+        _check_validation(folder, test, validation)
+    if localisation is not None and localisation.origin.get("checkpoint") != test.origin.checkpoint:
+        raise UserError(
+            f"{where / 'test' / detections.DETECTIONS_FILE} is of another checkpoint than the predictions beside it; "
+            f"localize again: python -m sdfn_jax.localize --run={folder}"
+        )
+    recipe = where / "test" / RECIPE_FILE
+    return Run(folder, test, validation, json.loads(recipe.read_text()) if recipe.is_file() else None, localisation)
+
+
+def _read_localisation(folder: Path, name: str | None = None) -> Localisation:
+    try:
+        cases, origin = detections.read(folder)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    return Localisation(name or origin["method"], cases, origin)
+
+
+def _check_same_cases(localisations: Sequence[Localisation]) -> None:
+    for one in localisations[1:]:
+        first, other = ({(case.image, case.finding) for case in each.cases} for each in (localisations[0], one))
+        if first != other:
+            images = sorted({image for image, _ in first ^ other})
+            raise UserError(
+                f"the localisations of {localisations[0].name!r} and {one.name!r} are of different boxes; "
+                f"{len(images)} images differ, such as {', '.join(images[:3])}"
+            )
+    names = [each.name for each in localisations]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{names.count(name)} localisations named {name!r}; give each method a folder of its own")
+
+
+def _check_validation(folder: Path, test: Evaluation, validation: Evaluation) -> None:
+    """Thresholds chosen on validation are worth nothing if validation is another network's, or is test."""
+    for field in ("stage", "checkpoint", "data_version", "label_version"):
+        mine, its = getattr(test.origin, field), getattr(validation.origin, field)
+        if mine != its:
+            raise UserError(
+                f"{folder}: its evaluations on test and on validation differ in {field}: {mine} and {its}; evaluate "
+                "both"
+            )
+    shared = sorted(set(test.predictions.patients.tolist()) & set(validation.predictions.patients.tolist()))
+    if shared:
+        raise UserError(
+            f"{folder}: {len(shared)} patients are in validation and in test, such as {shared[:3]}: thresholds would "
+            "be chosen on test"
+        )
+
+
+def _in_order(evaluation: Evaluation, images: Sequence[str]) -> Evaluation:
+    predictions = evaluation.predictions
+    place = {image: index for index, image in enumerate(predictions.images)}
+    order = [place[image] for image in images]
+    return dataclasses.replace(
+        evaluation,
+        predictions=dataclasses.replace(
+            predictions,
+            images=tuple(images),
+            patients=predictions.patients[order],
+            probabilities=predictions.probabilities[order],
+            labels=predictions.labels[order],
+        ),
+    )
+
+
+def _read_tables(folder: Path, evaluation: Evaluation) -> Official:
+    from tfds_builders.base import Faults
+    from tfds_builders.chestxray14 import nih_tables
+
+    named = evaluation.origin.label_version
+    faults = Faults(skip=False)
+    entries = {}
+    for version, name in nih_tables.LABEL_TABLES.items():
+        if version == named or (folder / name).is_file():
+            entries[version] = nih_tables.read_entries(folder / name, version, faults)
+    mine, predictions = entries[named], evaluation.predictions
+    _refuse([image for image in predictions.images if image not in mine], f"not in {nih_tables.LABEL_TABLES[named]}")
+    rows = [mine[image] for image in predictions.images]
+    pairs = list(zip(predictions.images, rows, strict=True))
+    _refuse(
+        [image for (image, row), labels in zip(pairs, predictions.labels, strict=True) if (row.labels != labels).any()],
+        f"labelled otherwise by version {named}, which evaluation.json names",
+    )
+    _refuse(
+        [image for (image, row), patient in zip(pairs, predictions.patients, strict=True) if row.patient != patient],
+        "of another patient in the table",
+    )
+    absent = None
+    if evaluation.origin.split == "test":
+        _, test = nih_tables.read_lists(folder, mine)
+        _refuse([image for image in predictions.images if image not in test], f"not in {nih_tables.TEST_LIST}")
+        absent = sorted(test - set(predictions.images))
+    changed = None
+    if len(entries) == len(nih_tables.LABEL_TABLES):
+        one, other = entries.values()
+        changed = [image for image in one if image in other and (one[image].labels != other[image].labels).any()]
+    labels = {
+        version: np.stack([table[image].labels for image in predictions.images])
+        for version, table in entries.items()
+        if all(image in table for image in predictions.images)
+    }
+    return Official(
+        labels,
+        changed,
+        [row.sex for row in rows],
+        [row.age for row in rows],
+        [row.view_position for row in rows],
+        absent,
+    )
+
+
+def _refuse(images: Sequence[str], what: str) -> None:
+    if images:
+        raise UserError(f"--tables: {len(images)} of the evaluated images are {what}, such as {', '.join(images[:3])}")

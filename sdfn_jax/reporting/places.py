@@ -1,0 +1,285 @@
+"""Sections on where: localisation with its floors, heatmaps, lung regions and their segmentation."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sdfn_jax import bootstrap, localization, lung_boxes, paper
+from sdfn_jax.errors import UserError
+from sdfn_jax.findings import FINDINGS, display_name
+from sdfn_jax.predictions import FEW
+from sdfn_jax.reporting import charts
+from sdfn_jax.reporting.material import SEED, Localisation, Material
+from sdfn_jax.reporting.page import Cell, Estimate, Picture, Section, Table
+
+_SCORES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "dice_original": "Dice, own size",
+    "iou_original": "IoU, own size",
+    "surface_distance": "surface distance, pixels",
+    "lung_recall": "lung recall",
+}
+
+
+def localised(material: Material) -> Section:
+    """Boxes from heatmaps against reference boxes, beside the floors."""
+    title = "Localisation"
+    methods = material.localisations
+    if not methods:
+        return Section(
+            "localisation",
+            title,
+            ["NOTE: not computed: no run has detections. python -m sdfn_jax.localize --run=RUN draws them."],
+        )
+    cases = methods[0].cases
+    floor = Localisation("median box", localization.median_floor(cases), {})
+    resamples = {
+        each.name: bootstrap.draw([case.patient for case in each.cases], material.resamples.counts.shape[1], SEED)
+        for each in (*methods, floor)
+    }
+    scores = {each.name: localization.score(each.cases, resamples[each.name]) for each in (*methods, floor)}
+    each_alone = [
+        [
+            method.name,
+            f"{threshold} alone",
+            *(
+                _estimate(row)
+                for row in localization.score(method.cases, resamples[method.name], [threshold])
+                if row.finding == "mean" and (row.criterion, row.level) in (("IoBB", 0.1), ("IoU", 0.1), ("IoU", 0.5))
+            ),
+        ]
+        for method in methods
+        for threshold in localization.THRESHOLDS
+    ]
+    curves = {
+        each.name: [
+            (low, high, _estimate(row)) for low, high, row in localization.by_size(each.cases, resamples[each.name])
+        ]
+        for each in (*methods, floor)
+    }
+    boxes = sum(len(case.references) for case in cases)
+    notes = [
+        "Heatmaps of 0 to 255 are cut at 60 and at 180, a box is drawn around each connected region of either cut, and "
+        "a reference box is found if some drawn box overlaps it by more than the level (Wang et al., CVPR 2017). IoBB "
+        "divides the overlap by the area of the drawn box, so tiny boxes score well: read it with IoU, false boxes "
+        "and the pointing game (is the heatmap's maximum in the box). False boxes are drawn boxes that match nothing, "
+        f"over all {boxes} reference boxes; only heatmaps of a finding that has a box in the image are scored.",
+        "The median box never sees the image: it is the median of the finding's boxes over the other patients. The "
+        "random box has the size of some box of the finding and lies anywhere.",
+        "A 7 x 7 map has cells of 146 pixels on the entire image of 1024, about 100 on a lung region: it cannot box a "
+        "nodule of 70 pixels.",
+    ]
+    if boxes != 984:
+        notes.append(
+            f"NOTE: {boxes} reference boxes, not the 984 of the official list: no figure compares with Wang's."
+        )
+    if any(method.origin.get("drawings") for method in methods):
+        notes.append("NOTE: these images are drawings (phantom), not radiographs.")
+    return Section(
+        "localisation",
+        title,
+        notes,
+        [
+            _levels(cases, methods, floor, scores),
+            _by_finding(methods, floor, scores),
+            Table(
+                "localisation_thresholds",
+                "Either threshold alone, mean over the findings",
+                ["Method", "cut", "IoBB > 0.1", "IoU > 0.1", "IoU > 0.5"],
+                each_alone,
+            ),
+            Picture(
+                "localisation_size",
+                "Share of boxes found at IoU > 0.1 by their size, four groups of equally many boxes, 95 % interval",
+                charts.sizes(curves, "share of boxes found at IoU > 0.1"),
+            ),
+            Table(
+                "localisation_all",
+                "Every finding at every level",
+                ["Method", "finding", "criterion", "level", "found", "boxes", "accuracy", "false boxes"],
+                [
+                    [name, row.finding, row.criterion, row.level, row.found, row.of, _estimate(row), row.false_boxes]
+                    for name, rows in scores.items()
+                    for row in rows
+                ],
+                wide=True,
+            ),
+        ],
+    )
+
+
+def heatmaps(material: Material) -> Section:
+    """The pages of heatmaps that a fusion run left."""
+    pictures = []
+    for run in material.runs:
+        for name, caption in (
+            ("figure_9", "Class activation maps: the entire CXR network's own above, the SDFN's below (Figure 9)"),
+            ("heatmaps", "The SDFN's maps: entire image, lung region, and their sum at the lung box (eq. 5, 6)"),
+        ):
+            path = run.folder / "results" / f"{name}.png"
+            if path.is_file():
+                pictures.append(Picture(name, caption, path))
+    text = [] if pictures else ["NOTE: not there: the main job of a fusion run draws them into its results/."]
+    return Section("heatmaps", "Heatmaps", text, pictures)
+
+
+def lungs(material: Material) -> Section:
+    """The lung region generator: its rules, lung areas, recall and pages."""
+    title = "Lung regions"
+    parts = []
+    tables = [folder / "lung_boxes.csv" for folder in material.generators]
+    for path in (path for path in tables if path.is_file()):
+        try:
+            parts.append(_rules(list(lung_boxes.read_box_table(path).values())))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    folders = [*(run.folder / "results" for run in material.runs), *material.generators]
+    for path in (page for folder in folders for page in sorted(folder.glob("lung_boxes_*.png"))):
+        what = path.stem.removeprefix("lung_boxes_").replace("_", " ")
+        parts.append(
+            Picture(
+                path.stem,
+                f"Lung regions ({what}): mask green, dropped regions red, mirror image yellow, box blue",
+                path,
+            )
+        )
+    missing = "NOTE: not there: add the folder of the lung region generator (runs/lrg) to the command."
+    return Section("lung-regions", title, [] if parts else [missing], parts)
+
+
+def segmentation(material: Material) -> Section:
+    """Dice, IoU, surface distance and lung recall per fold."""
+    title = "Lung segmentation"
+    parts, notes = [], []
+    for generator in material.generators:
+        for folder in (generator / "cross_validation", generator / "evaluation" / "test"):
+            if (folder / "segmentation.csv").is_file():
+                rows = _read_segmentation(folder / "segmentation.csv")
+                parts.append(_folds(rows, f"segmentation_{folder.name}", material.resamples.counts.shape[1]))
+                few = len(rows) < FEW
+                notes += [f"NOTE: SMALL SAMPLE: {len(rows)} films."] if few else []
+                parts += [
+                    Picture(path.stem, "The films of the lowest Dice of a fold, the lowest first", path)
+                    for path in sorted(folder.glob("worst_*.png"))
+                ]
+    if not parts:
+        notes = [
+            "NOTE: not computed: no run has a segmentation.csv. Cross-validate the LRG (--mode=cross_validate) and add "
+            "its folder to the command."
+        ]
+    else:
+        notes = [
+            "Mean over films with its 95 % interval (films resampled; each is of another patient), and the standard "
+            "deviation. The paper: Dice 0.98, IoU 0.97 (JSRT, five folds). Lung recall is the share of the reference "
+            "lungs inside the box: what the crop leaves to the SDFN.",
+            *notes,
+        ]
+    return Section("segmentation", title, notes, parts)
+
+
+def _estimate(row: localization.Score) -> Estimate:
+    return Estimate(row.accuracy, *row.interval, row.of < FEW)
+
+
+def _levels(
+    cases: Sequence[localization.Case],
+    methods: Sequence[Localisation],
+    floor: Localisation,
+    scores: dict[str, list[localization.Score]],
+) -> Table:
+    rows = []
+    for places in zip(*scores.values(), strict=True):
+        one = places[0]
+        if one.finding != "mean":
+            continue
+        pointing = one.criterion == "pointing"
+        random = float("nan") if pointing else localization.random_floor(cases, one.criterion, one.level, SEED)["mean"]
+        cells: list[Cell] = ["pointing game" if pointing else f"{one.criterion} > {one.level:g}"]
+        for row in places:
+            cells += [_estimate(row), "" if pointing else row.false_boxes]
+        rows.append([*cells, "" if pointing else random])
+    heads = [head for each in (*methods, floor) for head in (each.name, f"{each.name}: false boxes")]
+    return Table("localisation", "Accuracy, mean over the findings", ["Level", *heads, "random box"], rows)
+
+
+def _by_finding(
+    methods: Sequence[Localisation], floor: Localisation, scores: dict[str, list[localization.Score]]
+) -> Table:
+    names = [each.name for each in (*methods, floor)]
+    levels = (("IoBB", 0.1), ("IoU", 0.1), ("IoU", 0.5), ("pointing", None))
+    found = {
+        (name, row.criterion, None if row.criterion == "pointing" else row.level, row.finding): row
+        for name, rows in scores.items()
+        for row in rows
+    }
+    rows = []
+    for finding in [name for name in FINDINGS if (names[0], "IoU", 0.1, name) in found] + ["mean"]:
+        cells: list[Cell] = [display_name(finding), found[names[0], "IoU", 0.1, finding].of]
+        for name in names:
+            cells += [_estimate(found[name, *level, finding]) for level in levels]
+            cells.append(found[name, "IoBB", 0.1, finding].false_boxes)
+        for wangs in (paper.WANG_ACCURACY, paper.WANG_FALSE_BOXES):
+            cells.append(float(np.mean(list(wangs.values()))) if finding == "mean" else wangs.get(finding, ""))
+        rows.append(cells)
+    heads = [
+        f"{name}: {head}"
+        for name in names
+        for head in ("IoBB > 0.1", "IoU > 0.1", "IoU > 0.5", "pointing", "false boxes at IoBB > 0.1")
+    ]
+    return Table(
+        "localisation_findings",
+        "Accuracy by finding, and Wang et al.'s at IoBB > 0.1",
+        ["Finding", "boxes", *heads, "Wang", "Wang: false boxes"],
+        rows,
+    )
+
+
+def _rules(rows: list[lung_boxes.BoxRow]) -> Table:
+    rules = [row.rule for row in rows]
+    counts = {rule: rules.count(rule) for rule in sorted(set(rules) - {lung_boxes.NO_RULE})}
+    none = rules.count(lung_boxes.NO_RULE)
+    table: list[list[Cell]] = [
+        ["no rule needed", none, none / len(rows), paper.NO_RULE],
+        ["some rule", len(rows) - none, 1 - none / len(rows), paper.SOME_RULE],
+    ]
+    table += [[f"of these: {rule}", count, count / len(rows), ""] for rule, count in counts.items()]
+    caption = f"Rules of post-processing that fired on {len(rows):,} images"
+    return Table("lung_rules", caption, ["Rule", "images", "share", "paper (112,120 images)"], table)
+
+
+def _read_segmentation(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    needed = {"fold", "dice", "iou", "dice_original", "iou_original", "lung_recall"}
+    absent = sorted(needed - set(rows[0] if rows else ()))
+    if absent:
+        raise UserError(f"{path}: no column {', '.join(absent)}, or no rows; evaluate the LRG again")
+    return rows
+
+
+def _folds(rows: list[dict[str, str]], name: str, replicates: int) -> Table:
+    scores = [score for score in _SCORES if score in rows[0]]
+    folds = {f"fold {fold}": [row for row in rows if row["fold"] == fold] for fold in sorted({r["fold"] for r in rows})}
+    table = []
+    for head, mine in (folds | {"all films": rows}).items():
+        cells: list[Cell] = [head, len(mine)]
+        resamples = bootstrap.draw(np.arange(len(mine)), replicates, SEED)
+        for score in scores:
+            values = np.array([float(row[score]) for row in mine])
+            defined = ~np.isnan(values)
+            sums = (bootstrap.sums(each, resamples) for each in (np.where(defined, values, 0), defined))
+            mean = float(values[defined].mean()) if defined.any() else float("nan")
+            spread = float(values[defined].std()) if defined.any() else float("nan")
+            cells += [Estimate(mean, *bootstrap.interval(bootstrap.ratio(*sums)), len(mine) < FEW), spread]
+        recall = np.array([float(row["lung_recall"]) for row in mine])
+        table.append([*cells, float((recall < 0.99).mean()), float((recall < 0.95).mean())])
+    heads = [head for score in scores for head in (_SCORES[score], f"{_SCORES[score]}, sd")]
+    return Table(
+        name,
+        "Lung segmentation by fold",
+        ["Films", "number", *heads, "share with recall < 0.99", "share with recall < 0.95"],
+        table,
+    )
