@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, images, lrg, lung_boxes, metrics, progress, tasks
+from sdfn_jax import checkpoint, contact_sheet, images, lrg, lung_boxes, metrics, progress, tasks
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples
-from sdfn_jax.predictions import Evaluation, Origin, Predictions, write_evaluation
+from sdfn_jax.predictions import RECIPE_FILE, Evaluation, Origin, Predictions, write_evaluation
 from sdfn_jax.train import check_batch_size, device_mesh, make_evaluation_step, run_over_split
 
 
@@ -21,7 +21,9 @@ def evaluation_folder(workdir: str | Path, split: str) -> Path:
 
 
 def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, split: str) -> Evaluation:
-    """Runs an extractor or the fusion network over a split and writes `predictions.csv` and `evaluation.json`.
+    """Runs an extractor or the fusion network over a split.
+
+    It writes `predictions.csv`, `evaluation.json`, and `recipe.json`: what the checkpoint says of its training.
 
     Args:
       config: of the trained stage; `config.workdir` holds its best checkpoint.
@@ -65,7 +67,10 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
             labels=values["labels"].astype(np.uint8),
         ),
     )
-    write_evaluation(evaluation_folder(config.workdir, split), evaluation)
+    where = evaluation_folder(config.workdir, split)
+    with appears_when_complete(where / RECIPE_FILE) as path:
+        path.write_text(json.dumps(metadata, indent=2) + "\n")
+    write_evaluation(where, evaluation)
     return evaluation
 
 
@@ -80,6 +85,7 @@ class Segmentation:
       iou: intersection over union at the network's size.
       dice_original: Dice at the reference mask's own resolution.
       iou_original: intersection over union there.
+      surface_distance: average distance of the two outlines, in pixels of the network's size; NaN without a mask.
       lung_recall: share of the reference lungs inside the lung box.
       rule: post-processing rules that fired.
     """
@@ -90,6 +96,7 @@ class Segmentation:
     iou: float
     dice_original: float
     iou_original: float
+    surface_distance: float
     lung_recall: float
     rule: str
 
@@ -120,6 +127,29 @@ def evaluate_lrg(config: ConfigDict, data: Path, fold: int) -> list[Segmentation
     return results
 
 
+def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path: Path) -> None:
+    """Draws the films of the lowest Dice of a fold on one page, the lowest first.
+
+    Args:
+      config: of the trained LRG.
+      data: the prepared data set with masks.
+      results: of `evaluate_lrg` on one fold.
+      path: the page.
+    """
+    segmenter = lrg.Segmenter.load(config.workdir, config.evaluation_batch_size)
+    processing = lung_boxes.PostProcessing(**config.postprocessing)
+    examples = Examples(data, [f"fold_{results[0].fold}"])
+    worst = sorted(range(len(results)), key=lambda index: results[index].dice)[: contact_sheet.COLUMNS]
+    films = [examples[index] for index in worst]
+    found = segmenter.probabilities(np.stack([film["image"] for film in films]))
+    drawn = []
+    for film, probability in zip(films, found, strict=True):
+        size = tuple(int(side) for side in film["image_size"])
+        region = lung_boxes.lung_box(probability > lrg.THRESHOLD, size, processing)
+        drawn.append(lrg.Film(Path(film["name"]), film["image"], size, region))
+    contact_sheet.lung_box_page(drawn, path)
+
+
 def score_film(film: dict, probability: np.ndarray, fold: int, processing: lung_boxes.PostProcessing) -> Segmentation:
     """Scores one film's lung probabilities against its reference masks.
 
@@ -141,6 +171,7 @@ def score_film(film: dict, probability: np.ndarray, fold: int, processing: lung_
         iou=metrics.iou(region.cleaned, truth),
         dice_original=metrics.dice(found_original, reference),
         iou_original=metrics.iou(found_original, reference),
+        surface_distance=metrics.surface_distance(region.cleaned, truth),
         lung_recall=metrics.lung_recall(reference, region.box),
         rule=region.rule,
     )
@@ -178,10 +209,18 @@ def _means(results: list[Segmentation]) -> dict:
     return {
         "films": len(results),
         **{name: {"mean": float(array.mean()), "sd": float(array.std())} for name, array in values.items()},
+        "surface_distance": _defined_mean(np.array([result.surface_distance for result in results])),
         "lung_recall_below_0.99": float((recall < 0.99).mean()),
         "lung_recall_below_0.95": float((recall < 0.95).mean()),
         "no_rule_needed": float(np.mean([result.rule == "none" for result in results])),
     }
+
+
+def _defined_mean(values: np.ndarray) -> dict:
+    defined = values[~np.isnan(values)]
+    if not defined.size:
+        return {"mean": None, "sd": None, "films": 0}
+    return {"mean": float(defined.mean()), "sd": float(defined.std()), "films": int(defined.size)}
 
 
 def _segmentation_table(rows: dict, origin: dict) -> str:

@@ -65,7 +65,6 @@ def heatmap_page(path: str | Path, cases: Sequence[Case], *, drawings: bool) -> 
     from matplotlib.cm import ScalarMappable  # here, because importing it takes longer than drawing no page
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
 
     if not cases:
         raise ValueError("no case to draw")
@@ -79,24 +78,56 @@ def heatmap_page(path: str | Path, cases: Sequence[Case], *, drawings: bool) -> 
         ScalarMappable(Normalize(0, 255), "inferno"), ax=panels, shrink=0.6, aspect=40, ticks=(0, 60, 180, 255)
     )
     bar.set_label("heatmap, each map rescaled to 0-255")
-    figure.legend(
-        handles=[
-            Patch(fill=False, linewidth=1.5, label="lung box", **_LUNG_BOX),
-            Patch(fill=False, linewidth=1.5, label="reference box of the finding", **_REFERENCE_BOX),
-        ],
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-    )
+    figure.legend(handles=_box_legend(), loc="outside lower center", ncols=2, frameon=False)
     if drawings:
         figure.suptitle("DRAWINGS (phantom), not radiographs", color="#A00000")
     with appears_when_complete(path) as unfinished:
         figure.savefig(unfinished, dpi=100, bbox_inches="tight")
 
 
-def _draw_case(row: Sequence["Axes"], case: Case) -> None:
-    from matplotlib.patches import Rectangle
+def figure_nine(path: str | Path, cases: Sequence[Case], traditional: Sequence[np.ndarray], *, drawings: bool) -> None:
+    """Draws a column for each case: the traditional map above, the SDFN's below, both on the radiograph (Figure 9).
 
+    Args:
+      path: of the picture; its suffix chooses the format (`.png`).
+      cases: at least one.
+      traditional: (h, w) float for each case, its finding's activation map by the network of entire images alone.
+      drawings: whether the images are the phantom's drawings; the page then says so.
+
+    Raises:
+      ValueError: for no case, or a lung box outside its radiograph.
+    """
+    from matplotlib.figure import Figure
+
+    if not cases:
+        raise ValueError("no case to draw")
+    figure = Figure(figsize=(2.9 * len(cases) + 0.6, 7), layout="compressed")
+    panels = figure.subplots(2, len(cases), squeeze=False)
+    for column, case, heatmap in zip(panels.T, cases, traditional, strict=True):
+        size = case.radiograph.shape
+        whole = (0, 0, *size[::-1])
+        _draw_panel(column[0], case, (whole, cam.resize_map(heatmap, size)))
+        _draw_panel(column[1], case, (whole, cam.fuse_maps(case.entire, case.lung, case.lung_box, size)))
+        column[0].set_title(f"{display_name(case.finding)}\n{case.image}", fontsize=10)
+    panels[0, 0].set_ylabel("Traditional (entire CXR)", fontsize=11)
+    panels[1, 0].set_ylabel("SDFN", fontsize=11)
+    figure.legend(handles=_box_legend(), loc="outside lower center", ncols=2, frameon=False)
+    if drawings:
+        figure.suptitle("DRAWINGS (phantom), not radiographs", color="#A00000")
+    with appears_when_complete(path) as unfinished:
+        figure.savefig(unfinished, dpi=100, bbox_inches="tight")
+
+
+def _box_legend() -> list:
+    from matplotlib.patches import Patch
+
+    return [
+        Patch(fill=False, linewidth=1.5, label="lung box", **_LUNG_BOX),
+        Patch(fill=False, linewidth=1.5, label="reference box of the finding", **_REFERENCE_BOX),
+    ]
+
+
+def _draw_case(row: Sequence["Axes"], case: Case) -> None:
     height, width = case.radiograph.shape
     left, top, right, bottom = case.lung_box
     whole = (0, 0, width, height)
@@ -107,19 +138,27 @@ def _draw_case(row: Sequence["Axes"], case: Case) -> None:
         (whole, cam.fuse_maps(case.entire, case.lung, case.lung_box, (height, width))),
     )
     for panel, overlay in zip(row, overlays, strict=True):
-        panel.imshow(case.radiograph, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-        if overlay is not None:
-            (x0, y0, x1, y1), heatmap = overlay
-            heatmap = cam.rescale(heatmap)
-            # Hot places cover the film, cold ones leave it bare.
-            alpha = 0.65 * heatmap / 255
-            panel.imshow(heatmap, cmap="inferno", vmin=0, vmax=255, alpha=alpha, extent=(x0, x1, y1, y0))
-        for (x0, y0, x1, y1), style in (
-            (case.lung_box, _LUNG_BOX),
-            *((box, _REFERENCE_BOX) for box in case.reference_boxes),
-        ):
-            panel.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, linewidth=1.5, **style))
-        panel.set(xticks=(), yticks=(), xlim=(0, width), ylim=(height, 0))
+        _draw_panel(panel, case, overlay)
     row[0].set_ylabel(
         f"{display_name(case.finding)}\np = {case.probability:.3f}, label {case.label}\n{case.image}", fontsize=10
     )
+
+
+def _draw_panel(panel: "Axes", case: Case, overlay: tuple[Box, np.ndarray] | None) -> None:
+    """Draws the radiograph, a heatmap over a part of it, and the boxes."""
+    from matplotlib.patches import Rectangle
+
+    height, width = case.radiograph.shape
+    panel.imshow(case.radiograph, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    if overlay is not None:
+        (x0, y0, x1, y1), heatmap = overlay
+        heatmap = cam.rescale(heatmap)
+        # Hot places cover the film, cold ones leave it bare.
+        alpha = 0.65 * heatmap / 255
+        panel.imshow(heatmap, cmap="inferno", vmin=0, vmax=255, alpha=alpha, extent=(x0, x1, y1, y0))
+    for (x0, y0, x1, y1), style in (
+        (case.lung_box, _LUNG_BOX),
+        *((box, _REFERENCE_BOX) for box in case.reference_boxes),
+    ):
+        panel.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, linewidth=1.5, **style))
+    panel.set(xticks=(), yticks=(), xlim=(0, width), ylim=(height, 0))

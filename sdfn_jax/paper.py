@@ -4,6 +4,7 @@ Liu, Wang, Nan, Jin, Pu: SDFN: Segmentation-based Deep Fusion Network for Thorac
 Images (2018).
 """
 
+TEST_IMAGES = 25_596  # of the official test list, under the 2017 labels
 # Table I: AUC on the 25,596 images of the official test list, by stage, in the order of `findings.FINDINGS`.
 TABLE_ONE = {
     "entire": (0.762, 0.878, 0.822, 0.693, 0.791, 0.744, 0.707, 0.855, 0.737, 0.837, 0.912, 0.826, 0.760, 0.902),

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: `predictions.csv` and `evaluation.json`.
+"""What an evaluation leaves behind: `predictions.csv` and `evaluation.json`, and beside them `recipe.json`.
 
 Writing them takes a checkpoint; every table, curve and test reads only these two files, without JAX.
 """
@@ -21,6 +21,7 @@ from sdfn_jax.findings import FINDINGS, display_name
 
 PREDICTIONS_FILE = "predictions.csv"
 EVALUATION_FILE = "evaluation.json"
+RECIPE_FILE = "recipe.json"
 COLUMNS = (
     "image",
     "patient",

@@ -12,7 +12,7 @@ from sdfn_jax.predictions import Evaluation, read_evaluation
 
 TABLE = "table_1.csv"
 _HEATMAPS = 6  # radiographs on the page
-_FILMS = 54  # on the page of lung boxes
+_FILMS = 27  # on a page of lung boxes
 
 
 def folder(config: ConfigDict) -> Path:
@@ -31,7 +31,7 @@ def is_fresh(config: ConfigDict, data_version: str, split: str) -> bool:
 
 
 def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
-    """Evaluates every stage on the test split, and draws what there is to look at; the table comes last.
+    """Evaluates every stage on validation and test, and draws what there is to look at; the table comes last.
 
     Args:
       config: of the stage that was asked for.
@@ -39,6 +39,8 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
       data: the prepared data set.
     """
     metadata = stages.data_metadata(data)
+    for stage in classifiers:  # where the report chooses operating points
+        evaluate.evaluate_classifier(stage, data, metadata, "validation")
     evaluations = [evaluate.evaluate_classifier(stage, data, metadata, "test") for stage in classifiers]
     where = folder(config)
     report.roc_figure(where / "roc_curves.png", evaluations)
@@ -46,7 +48,7 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     if checkpoint.best_metadata(config.lrg.workdir) is not None:
         _draw_lung_boxes(config, films, evaluations[0].predictions.images, where)
     if config.stage == "fusion":
-        _draw_heatmaps(config, films, data, evaluations[-1], where / "heatmaps.png")
+        _draw_heatmaps(classifiers, films, data, evaluations[-1], where)
     report.write_table_one(where / TABLE, evaluations)
 
 
@@ -58,16 +60,33 @@ def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
         print(path)
 
 
-def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], names: tuple[str, ...], where: Path) -> None:
-    """A page of test films as the LRG sees them (as Figures 6 and 7)."""
+def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluated: tuple[str, ...], where: Path) -> None:
+    """Pages of test films as the LRG sees them (as Figures 6 and 7): the smallest lungs, and those of each rule."""
+    examples = [row for row in _box_rows(config) if row.image in set(evaluated) & films.keys()]
+    examples.sort(key=lambda row: row.lung_area)
+    chosen = {"smallest": examples} | {row.rule: [] for row in examples if row.rule != lung_boxes.NO_RULE}
+    for rule in chosen.keys() - {"smallest"}:
+        chosen[rule] = [row for row in examples if row.rule == rule]
     segmenter = lrg.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.lrg.postprocessing)
-    chosen = [films[name] for name in names[:_FILMS] if name in films]
-    contact_sheet.lung_box_pages(lrg.segment_films(segmenter, chosen, processing), where)
+    for old in where.glob("lung_boxes_*.png"):
+        old.unlink()
+    for name, rows in sorted(chosen.items()):
+        paths = [films[row.image] for row in rows[:_FILMS]]
+        found = [film for film in lrg.segment_films(segmenter, paths, processing) if film.problem is None]
+        if found:
+            contact_sheet.lung_box_page(found, where / f"lung_boxes_{name}.png")
 
 
-def _draw_heatmaps(config: ConfigDict, films: dict[str, Path], data: Path, evaluation: Evaluation, path: Path) -> None:
-    """A page of heatmaps (eq. 5 and 6; Figure 9): of each finding with reference boxes, the surest true positive."""
+def _box_rows(config: ConfigDict) -> list[lung_boxes.BoxRow]:
+    path = Path(config.data.boxes or Path(config.lrg.workdir) / "lung_boxes.csv")
+    return list(lung_boxes.read_box_table(path).values()) if path.is_file() else []
+
+
+def _draw_heatmaps(
+    classifiers: list[ConfigDict], films: dict[str, Path], data: Path, evaluation: Evaluation, where: Path
+) -> None:
+    """Heatmaps (eq. 5 and 6; Figure 9): of each finding with reference boxes, the surest true positive."""
     examples = Examples(data, ["test"])
     boxes = {index: _reference_boxes(examples.describe(index)) for index in range(len(examples))}
     chosen = []
@@ -79,8 +98,11 @@ def _draw_heatmaps(config: ConfigDict, films: dict[str, Path], data: Path, evalu
     if not chosen:
         return
     chosen = chosen[:_HEATMAPS]
-    variables, _ = checkpoint.read_best(config.workdir)
-    maps = list(activation.stream(config, variables, examples.take(np.array([index for index, _ in chosen]))))
+    shown = examples.take(np.array([index for index, _ in chosen]))
+    maps, traditional = (
+        list(activation.stream(stage, checkpoint.read_best(stage.workdir)[0], shown))
+        for stage in (classifiers[-1], classifiers[0])  # in the table's order: the fusion is last, entire first
+    )
     cases = []
     for row, (index, finding) in enumerate(chosen):
         example = examples.describe(index)
@@ -97,7 +119,10 @@ def _draw_heatmaps(config: ConfigDict, films: dict[str, Path], data: Path, evalu
                 lung=maps[row]["lung"][..., finding],
             )
         )
-    heatmaps.heatmap_page(path, cases, drawings=evaluation.origin.drawings)
+    drawings = evaluation.origin.drawings
+    heatmaps.heatmap_page(where / "heatmaps.png", cases, drawings=drawings)
+    own = [each["entire"][..., finding] for each, (_, finding) in zip(traditional, chosen, strict=True)]
+    heatmaps.figure_nine(where / "figure_9.png", cases, own, drawings=drawings)
 
 
 def _file(examples: Examples, index: int) -> str:

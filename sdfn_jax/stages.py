@@ -126,7 +126,9 @@ def evaluate_lrg(config: ConfigDict, data: Path) -> str:
     results = evaluate.evaluate_lrg(config, data, config.test_fold)
     _, metadata = checkpoint.read_best(config.workdir)
     origin = _segmentation_origin(config, data, {f"fold_{config.test_fold}": metadata["digest"]})
-    return evaluate.write_segmentation(evaluate.evaluation_folder(config.workdir, "test"), results, origin)
+    where = evaluate.evaluation_folder(config.workdir, "test")
+    evaluate.draw_worst(config, data, results, where / f"worst_fold_{config.test_fold}.png")
+    return evaluate.write_segmentation(where, results, origin)
 
 
 def cross_validate(config: ConfigDict, data: Path) -> str:
@@ -144,6 +146,7 @@ def cross_validate(config: ConfigDict, data: Path) -> str:
             "need films in each. Bring more films, or hold one fold out: --config.test_fold=0 (to 4)"
         )
     results, digests = [], {}
+    where = Path(config.workdir) / "cross_validation"
     for fold in range(FOLDS):
         one = config.copy_and_resolve_references()
         with one.unlocked():
@@ -151,10 +154,12 @@ def cross_validate(config: ConfigDict, data: Path) -> str:
             one.workdir = f"{config.workdir}/fold_{fold}"
         print(f"\nfold {fold} of 0-{FOLDS - 1}: training without it", flush=True)
         train_lrg(one, data)
-        results += evaluate.evaluate_lrg(one, data, fold)
+        scored = evaluate.evaluate_lrg(one, data, fold)
+        evaluate.draw_worst(one, data, scored, where / f"worst_fold_{fold}.png")
+        results += scored
         digests[f"fold_{fold}"] = checkpoint.best_metadata(one.workdir)["digest"]
     origin = _segmentation_origin(config, data, digests)
-    return evaluate.write_segmentation(Path(config.workdir) / "cross_validation", results, origin)
+    return evaluate.write_segmentation(where, results, origin)
 
 
 def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:

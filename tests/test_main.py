@@ -59,7 +59,7 @@ class TestMainJob:
         table = printed[printed.index("AUC  ") :]
         assert table.split("\n")[0].split()[:2] == ["AUC", "positives"]
         assert all(column in table for column in ("Entire CXR", "Lung region", "SDFN"))
-        for name in ("table_1.csv", "roc_curves.png", "lung_boxes_001.png", "heatmaps.png"):
+        for name in ("table_1.csv", "roc_curves.png", "lung_boxes_smallest.png", "heatmaps.png", "figure_9.png"):
             path = folder / "fusion" / "results" / name
             assert str(path) in table
             if name.endswith("png"):

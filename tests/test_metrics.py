@@ -192,3 +192,35 @@ def test_average_precision_of_known_cases():
     assert metrics.average_precision(labels, np.array([0.1, 0.2, 0.3, 0.4])) == 1
     assert metrics.average_precision(labels, np.full(4, 0.5)) == 0.25  # the prevalence
     assert np.isnan(metrics.average_precision(np.zeros(4, int), np.arange(4)))
+
+
+def brute_force_distance(a, b):
+    def outline(mask):
+        padded = np.pad(mask, 1)
+        return [
+            (y, x)
+            for y, x in np.argwhere(mask)
+            if not (padded[y, x + 1] and padded[y + 2, x + 1] and padded[y + 1, x] and padded[y + 1, x + 2])
+        ]
+
+    one, other = outline(a), outline(b)
+    nearest = [min(np.hypot(*np.subtract(p, q)) for q in other) for p in one]
+    nearest += [min(np.hypot(*np.subtract(p, q)) for q in one) for p in other]
+    return np.mean(nearest)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_surface_distance_is_the_mean_over_both_outlines(seed):
+    a, b = np.random.default_rng(seed).random((2, 12, 15)) < 0.6
+    assert metrics.surface_distance(a, b) == pytest.approx(brute_force_distance(a, b))
+    assert metrics.surface_distance(a, b) == pytest.approx(metrics.surface_distance(b, a))
+
+
+def test_surface_distance_of_known_masks():
+    square = np.zeros((40, 40), bool)
+    square[10:20, 10:20] = True
+    assert metrics.surface_distance(square, square) == 0
+    line = np.zeros((40, 40), bool)
+    line[5, :] = True
+    assert metrics.surface_distance(line, np.roll(line, 7, axis=0)) == 7
+    assert np.isnan(metrics.surface_distance(square, np.zeros_like(square)))

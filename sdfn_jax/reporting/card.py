@@ -3,8 +3,8 @@
 import json
 
 from sdfn_jax import paper
-from sdfn_jax.predictions import caveats, image_list_digest
-from sdfn_jax.reporting.material import RECIPE_FILE, Material
+from sdfn_jax.predictions import RECIPE_FILE, caveats, image_list_digest
+from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Section, Table
 
 _RECIPE = (
@@ -20,7 +20,13 @@ def measured(material: Material) -> Section:
     if absent:
         notes.append(
             f"NOTE: {len(absent):,} images of the official test list were not evaluated, such as "
-            f"{', '.join(absent[:3])}: these figures do not compare with the paper's."
+            f"{', '.join(absent[:3])}."
+        )
+    origin, count = material.runs[0].test.origin, len(material.labels)
+    if not origin.drawings and (count, origin.label_version) != (paper.TEST_IMAGES, "2017"):
+        notes.append(
+            f"NOTE: {count:,} images under labels {origin.label_version}, not the paper's {paper.TEST_IMAGES:,} under "
+            "2017: the paper's figures stand beside ours for orientation, not for comparison."
         )
     rows = []
     for run in material.runs:

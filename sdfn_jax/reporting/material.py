@@ -10,11 +10,10 @@ import numpy as np
 from sdfn_jax import bootstrap, detections, paper
 from sdfn_jax.errors import UserError
 from sdfn_jax.localization import Case
-from sdfn_jax.predictions import FEW, Evaluation, read_evaluation
+from sdfn_jax.predictions import FEW, RECIPE_FILE, Evaluation, read_evaluation
 from sdfn_jax.report import in_table_order
 
 SEED = 0
-RECIPE_FILE = "recipe.json"
 
 
 @dataclasses.dataclass(frozen=True)

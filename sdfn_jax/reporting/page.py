@@ -124,7 +124,10 @@ def _table(folder: Path, table: Table) -> str:
         for row in table.rows:
             cells = [_raw(cell, Estimate in found) for cell, found in zip(row, kinds, strict=True)]
             writer.writerow([value for cell in cells for value in cell])
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in table.columns)
+    head = "".join(
+        f'<th scope="col" class="{"text" if found == {str} else "number"}">{html.escape(column)}</th>'
+        for column, found in zip(table.columns, kinds, strict=True)
+    )
     rows = "".join(
         f'<tr><th scope="row">{html.escape(str(row[0]))}</th>' + "".join(map(_shown, row[1:])) + "</tr>"
         for row in table.rows
@@ -205,10 +208,10 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { text-align: left; color: var(--soft); padding: .25rem 0; caption-side: top; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 thead th { background: var(--band); vertical-align: bottom; }
-th[scope=row], th:first-child, td.text { text-align: left; font-weight: normal; overflow-wrap: normal; }
+th[scope=row], th.text, td.text { text-align: left; font-weight: normal; overflow-wrap: normal; }
 thead th:first-child { font-weight: bold; }
 tbody tr:hover { background: var(--band); }
-td.text { white-space: normal; min-width: 9rem; }
+td.text { white-space: normal; max-width: 40rem; }
 small, .nothing, .file { color: var(--soft); }
 .file { font-size: .8rem; margin-top: 0; }
 .few { font-size: .75rem; color: var(--warn); border: 1px solid var(--warn); border-radius: .6rem; padding: 0 .35rem; }
