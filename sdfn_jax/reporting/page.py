@@ -9,8 +9,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from sdfn_jax.files import appears_when_complete
 
+_PIXELS_PER_POINT = 1.5  # of a picture on the page, where there is room
 FEW = "few positives or negatives: uncertain by 0.1 or more"
 
 
@@ -167,8 +170,8 @@ def _shown(cell: Cell) -> str:
     if isinstance(cell, float):
         return f"<td>{value:.3f}</td>"
     few = f' <span class="few" title="{FEW}">few</span>' if cell.few else ""
-    around = "" if math.isnan(cell.low) else f" <small>{cell.low:.3f}&#8211;{cell.high:.3f}</small>"
-    return f"<td>{value:.3f}{around}{few}</td>"
+    around = "" if math.isnan(cell.low) else f" <small>[{cell.low:.3f}, {cell.high:.3f}]</small>"
+    return f"<td>{value:.3f}{few}{around}</td>"
 
 
 def _picture(folder: Path, picture: Picture) -> str:
@@ -179,11 +182,13 @@ def _picture(folder: Path, picture: Picture) -> str:
     else:
         for path in (target, target.with_suffix(".svg")):
             picture.source(path)
+    with Image.open(target) as image:
+        width = round(image.width / _PIXELS_PER_POINT)
     content = base64.b64encode(target.read_bytes()).decode()
     caption = html.escape(picture.caption)
     return (
         f'<figure id="figure-{picture.name}"><div class="scroll" tabindex="0">'
-        f'<img alt="{caption}" src="data:image/png;base64,{content}"></div>'
+        f'<img alt="{caption}" style="width: {width}px" src="data:image/png;base64,{content}"></div>'
         f'<figcaption>{caption} <span class="file">figures/{picture.name}.png</span></figcaption></figure>'
     )
 
@@ -208,15 +213,17 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { text-align: left; color: var(--soft); padding: .25rem 0; caption-side: top; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 thead th { background: var(--band); vertical-align: bottom; }
-th[scope=row], th.text, td.text { text-align: left; font-weight: normal; overflow-wrap: normal; }
-thead th:first-child { font-weight: bold; }
+th[scope=row], th.text, td.text { text-align: left; overflow-wrap: normal; }
+th[scope=row] { font-weight: normal; }
 tbody tr:hover { background: var(--band); }
 td.text { white-space: normal; max-width: 40rem; }
+td { vertical-align: top; }
 small, .nothing, .file { color: var(--soft); }
+td small { display: block; }
 .file { font-size: .8rem; margin-top: 0; }
 .few { font-size: .75rem; color: var(--warn); border: 1px solid var(--warn); border-radius: .6rem; padding: 0 .35rem; }
 figure { margin: 1rem 0; }
-figure img { display: block; width: 100%; min-width: 40rem; height: auto; background: #fff; border-radius: .4rem; }
+figure img { display: block; max-width: 100%; min-width: 36rem; height: auto; background: #fff; border-radius: .4rem; }
 figcaption { color: var(--soft); font-size: .9rem; max-width: 48rem; margin-top: .4rem; }
 summary { cursor: pointer; color: var(--link); padding: .3rem 0; }
 @media (max-width: 40rem) { body { padding: .75rem .75rem 3rem; font-size: 15px; } table { font-size: .82rem; }

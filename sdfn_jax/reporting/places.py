@@ -69,6 +69,7 @@ def localised(material: Material) -> Section:
         f"over all {boxes} reference boxes; only heatmaps of a finding that has a box in the image are scored.",
         "The median box never sees the image: it is the median of the finding's boxes over the other patients. The "
         "random box has the size of some box of the finding and lies anywhere.",
+        "An interval without width says that all boxes or none were found, not that this is certain.",
         "A 7 x 7 map has cells of 146 pixels on the entire image of 1024, about 100 on a lung region: it cannot box a "
         "nodule of 70 pixels.",
     ]
@@ -77,7 +78,7 @@ def localised(material: Material) -> Section:
             f"NOTE: {boxes} reference boxes, not the 984 of the official list: no figure compares with Wang's."
         )
     if any(method.origin.get("drawings") for method in methods):
-        notes.append("NOTE: these images are drawings (phantom), not radiographs.")
+        notes.append("NOTE: These images are drawings (phantom), not radiographs.")
     return Section(
         "localisation",
         title,
@@ -181,7 +182,9 @@ def segmentation(material: Material) -> Section:
 
 
 def _estimate(row: localization.Score) -> Estimate:
-    return Estimate(row.accuracy, *row.interval, row.of < FEW)
+    # A mean is as good as the findings in it.
+    least = FEW * len(paper.WANG_ACCURACY) if row.finding == "mean" else FEW
+    return Estimate(row.accuracy, *row.interval, row.of < least)
 
 
 def _levels(
