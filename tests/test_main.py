@@ -16,7 +16,21 @@ import pytest
 from PIL import Image
 from small import fusion_config
 
-from sdfn_jax import checkpoint, commands, evaluate, lung_boxes, phantom, plan, predictions, stages, tasks
+from sdfn_jax import (
+    activation,
+    checkpoint,
+    commands,
+    detections,
+    evaluate,
+    localize,
+    lung_boxes,
+    phantom,
+    plan,
+    predictions,
+    report,
+    stages,
+    tasks,
+)
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
@@ -92,6 +106,39 @@ class TestMainJob:
                 found.probabilities, 1 / (1 + np.exp(-np.asarray(logits, np.float64))), atol=1e-6
             )
             np.testing.assert_array_equal(found.labels, labels)
+
+    def test_streamed_heatmaps_explain_the_logit_of_every_test_film(self, job):
+        folder, _ = job
+        for stage in plan.classifiers(fusion_config(folder)):
+            found = predictions.read_evaluation(folder / stage.stage / "evaluation" / "test").predictions.probabilities
+            variables, _ = checkpoint.read_best(stage.workdir)
+            maps = list(activation.stream(stage, variables, Examples(data_of(folder), ["test"])))
+            means = np.stack([sum(each.mean(axis=(0, 1)) for each in film.values()) for film in maps])
+            logits = np.log(found / (1 - found))
+            np.testing.assert_allclose(means + variables["params"]["head"]["bias"], logits, rtol=1e-4, atol=1e-4)
+            assert all(set(film) == set(stage.views) for film in maps)
+
+    def test_the_report_of_the_whole_job(self, job):
+        folder, _ = job
+        for stage in ("entire", "lung", "fusion"):
+            localize.main([f"--run={folder / stage}"])
+        films = Examples(data_of(folder), ["test"])
+        boxed = {(film["name"], int(finding)): film for film in films for finding in film["reference_boxes"]["finding"]}
+        cases, origin = detections.read(folder / "fusion" / "evaluation" / "test")
+        assert {(case.image, case.finding) for case in cases} == set(boxed)
+        assert all(case.patient == boxed[case.image, case.finding]["patient"] for case in cases)
+        assert origin["drawings"]
+        tables = folder / "drawings" / "chestxray14"
+        runs = [str(folder / stage) for stage in ("entire", "lung", "fusion", "lrg")]
+        report.main([*runs, f"--output={folder / 'report'}", f"--tables={tables}", "--replicates=10"])
+        text = (folder / "report" / "index.html").read_text()
+        assert "DRAWINGS" in text
+        for name in ("figure_9", "heatmaps", "lung_boxes_smallest", "localisation_size"):
+            assert f'id="figure-{name}"' in text
+        with (folder / "report" / "tables" / "model_card.csv").open() as file:
+            card = {row["Item"]: row["value"] for row in csv.DictReader(file)}
+        assert card["SDFN: checkpoint"] == checkpoint.best_metadata(folder / "fusion")["digest"]
+        assert "learning_rate 0.003" in card["SDFN: recipe"]
 
     def test_labels_and_splits_are_those_of_the_drawn_tables(self, job):
         folder, _ = job
@@ -258,6 +305,9 @@ class TestLrgCommand:
         names = {example["name"] for example in Examples(plan.prepared_directory(config.data), fold_names(config))}
         assert {row["image"] for row in rows} == names
         assert len(rows) == len(names)
+        assert all(float(row["surface_distance"]) >= 0 or row["dice"] == "0.0" for row in rows)
+        for fold in range(5):
+            Image.open(tmp_path / "lrg" / "cross_validation" / f"worst_fold_{fold}.png").verify()
         trained = {checkpoint.best_metadata(tmp_path / "lrg" / f"fold_{fold}")["digest"] for fold in range(5)}
         assert len(trained) == 5
 

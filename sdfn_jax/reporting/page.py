@@ -217,7 +217,7 @@ th[scope=row], th.text, td.text { text-align: left; overflow-wrap: normal; }
 th[scope=row] { font-weight: normal; }
 tbody tr:hover { background: var(--band); }
 td.text { white-space: normal; max-width: 40rem; }
-td { vertical-align: top; }
+tbody th, td { vertical-align: top; }
 small, .nothing, .file { color: var(--soft); }
 td small { display: block; }
 .file { font-size: .8rem; margin-top: 0; }
@@ -228,8 +228,10 @@ figcaption { color: var(--soft); font-size: .9rem; max-width: 48rem; margin-top:
 summary { cursor: pointer; color: var(--link); padding: .3rem 0; }
 @media (max-width: 40rem) { body { padding: .75rem .75rem 3rem; font-size: 15px; } table { font-size: .82rem; }
   th, td { padding: .25rem .4rem; } th[scope=row] { white-space: normal; min-width: 6rem; } }
-@media print { :root { --ink: #000; --paper: #fff; --soft: #444; --line: #bbb; --band: #f2f2f2; --warn: #700;
-  --warn-band: #fff; } nav { display: none; } body { max-width: none; font-size: 10pt; padding: 0; }
+@page { size: A4 landscape; margin: 12mm; }
+@media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #444; --line: #bbb; --band: #f2f2f2;
+  --warn: #700; --warn-band: #fff; } nav { display: none; } body { max-width: none; font-size: 10pt; padding: 0; }
+  details::details-content { content-visibility: visible; }
   .scroll { overflow: visible; } figure img { min-width: 0; } table { font-size: 7pt; } th, td { padding: 1pt 3pt; }
   figure, tr { break-inside: avoid; } h2, caption { break-after: avoid; } }
 """
