@@ -34,14 +34,14 @@ def test_replicates_are_scikit_learns_on_the_written_out_images(distinct):
 
 
 def test_many_images_of_one_patient_are_counted_exactly():
-    # 2 * 6000 * 4000 pairs exceed what float32 counts; many rows of patients exceed one block.
+    # 2 * 12000 * 8000 pairs exceed what float32 counts; the rows of patients exceed one block.
     rng = np.random.default_rng(0)
-    owners = np.concatenate([np.zeros(10_000, int), np.arange(1, 601)])
-    labels = np.concatenate([np.arange(10_000) < 6_000, np.arange(600) % 2 == 0])[:, None]
-    scores = np.round(rng.random((len(owners), 1)), 2)
-    resamples = bootstrap.draw(owners, 3, seed=2)
+    owners = np.concatenate([np.zeros(20_000, int), np.arange(1, 1201)])
+    labels = np.concatenate([np.arange(20_000) < 12_000, np.arange(1200) % 2 == 0])[:, None]
+    scores = rng.random((len(owners), 1))
+    resamples = bootstrap.draw(owners, 8, seed=2)
     found = bootstrap.auc_replicates(labels, scores, resamples)
-    for replicate in range(3):
+    for replicate in range(8):
         rows = written_out(owners, resamples, replicate)
         assert found[0, replicate] == pytest.approx(metrics.auc(labels[rows, 0], scores[rows, 0]), abs=1e-15)
 

@@ -12,9 +12,10 @@ def drawn(count=1000, seed=0):
     return (rng.random(count) < probabilities**1.5).astype(np.uint8), probabilities
 
 
-@pytest.mark.parametrize("bins", [5, 15])
-def test_curve_and_brier_are_scikit_learns(bins):
+@pytest.mark.parametrize(("bins", "decimals"), [(5, 9), (15, 9), (4, 2)])  # the last with probabilities on the edges
+def test_curve_and_brier_are_scikit_learns(bins, decimals):
     labels, probabilities = drawn()
+    probabilities = probabilities.round(decimals)
     curve = calibration.reliability(labels, probabilities, bins)
     observed, predicted = calibration_curve(labels, probabilities, n_bins=bins)
     np.testing.assert_allclose(curve.observed, observed)
