@@ -164,3 +164,40 @@ def test_a_page_of_heatmaps_is_a_picture(tmp_path, rng):
 def test_a_page_without_cases_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no case"):
         heatmaps.heatmap_page(tmp_path / "page.png", [], drawings=False)
+
+
+def test_figure_nine_has_the_traditional_map_above_and_the_sdfns_below(tmp_path, rng):
+    cases = [case(rng), case(rng, finding="Mass", image="2.png")]
+    heatmaps.figure_nine(tmp_path / "nine.svg", cases, [rng.normal(size=(7, 7))] * 2, drawings=True)
+    text = (tmp_path / "nine.svg").read_text()
+    assert all(part in text for part in ("Traditional (entire CXR)", "SDFN", "Mass", "2.png", "DRAWINGS"))
+    with pytest.raises(ValueError, match="no case"):
+        heatmaps.figure_nine(tmp_path / "none.png", [], [], drawings=False)
+
+
+def test_the_upper_row_is_the_traditional_map(tmp_path, rng):
+    def middle(traditional, fused):
+        nothing = np.zeros((7, 7))
+        one = case(
+            rng, radiograph=np.zeros((100, 100), np.uint8), entire=fused, lung=nothing, lung_box=(0, 0, 100, 100)
+        )
+        heatmaps.figure_nine(tmp_path / "nine.png", [one], [traditional], drawings=False)
+        with Image.open(tmp_path / "nine.png") as image:
+            pixels = np.asarray(image.convert("L"), float)
+        return pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]
+
+    hot = np.zeros((7, 7))
+    hot[3, 3] = 1
+    upper, lower = middle(hot, np.zeros((7, 7)))
+    other_upper, other_lower = middle(np.zeros((7, 7)), hot)
+    assert upper.mean() > other_upper.mean()
+    assert lower.mean() < other_lower.mean()
+
+
+def test_on_the_radiograph_a_network_has_its_own_maps(rng):
+    entire, lung = rng.normal(size=(2, 7, 7)).astype(np.float32)
+    box, size = (10, 20, 60, 90), (100, 80)
+    np.testing.assert_array_equal(cam.on_radiograph({"entire": entire}, box, size), cam.resize_map(entire, size))
+    np.testing.assert_array_equal(cam.on_radiograph({"lung": lung}, box, size), cam.place_map(lung, box, size))
+    both = cam.on_radiograph({"lung": lung, "entire": entire}, box, size)
+    np.testing.assert_array_equal(both, cam.fuse_maps(entire, lung, box, size))

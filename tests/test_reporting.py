@@ -136,7 +136,9 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     runs = write_runs(folder / "runs")
     tables = write_tables(folder / "tables")
-    report.main([*map(str, runs), f"--output={folder / 'out'}", f"--tables={tables}", "--replicates=60"])
+    detections.write(folder / "theirs", cases_of("entire"), {"method": "theirs"})
+    options = [f"--output={folder / 'out'}", f"--tables={tables}", f"--localization={folder / 'theirs'}"]
+    report.main([*map(str, runs), *options, "--replicates=60"])
     return folder / "out"
 
 
@@ -231,6 +233,7 @@ class TestNumbers:
         values = evaluation("fusion").predictions
         expected = average_precision_score(values.labels[:, :13], values.probabilities[:, :13], average=None)
         np.testing.assert_allclose([float(row["SDFN"]) for row in found[:13]], expected)
+        assert "few" in found[12]["SDFN_few"]
         assert float(found[0]["prevalence"]) == pytest.approx(values.labels[:, 0].mean())
         assert found[13]["SDFN"] == ""
 
@@ -292,6 +295,7 @@ class TestNumbers:
         assert float(found["IoU > 0.1"]["median box"]) == 1  # every reference box of a finding is the same here
         assert 0 < float(found["IoU > 0.1"]["random box"]) < 1
         assert float(found["IoU > 0.7"]["SDFN"]) < 1
+        assert all(row["theirs"] == row["Entire CXR"] for row in found.values())  # another method, by the same rules
         by_finding = {row["Finding"]: row for row in rows(made, "localisation_findings")}
         assert by_finding["Atelectasis"]["Wang"] == "0.7277"
 
@@ -398,6 +402,20 @@ class TestRefused:
             tmp_path, [run], "'theirs' are of different boxes; 1 images differ, such as 00000000_000", None,
             [tmp_path / "theirs"],
         )  # fmt: skip
+
+    def test_damaged_files(self, tmp_path):
+        run = self.run(tmp_path)
+        (run / "evaluation/test/recipe.json").write_text("{}")
+        self.refused(tmp_path, [run], "recipe.json: not the record of a training run")
+        (run / "evaluation/test/recipe.json").unlink()
+        path = tmp_path / "lrg/cross_validation/segmentation.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text("fold,dice,iou\n0,1,1\n")
+        self.refused(tmp_path, [run, tmp_path / "lrg"], "segmentation.csv: no column dice_original, iou_original")
+        path.write_text("fold,dice,iou,dice_original,iou_original,lung_recall\n0,1,1,1,x,1\n")
+        self.refused(tmp_path, [run, tmp_path / "lrg"], "segmentation.csv, row 2: could not convert")
+        with pytest.raises(UserError, match="--replicates=0: at least one"):
+            report.write_report([run], tmp_path / "out", None, (), 0)
 
     def test_a_message_and_no_traceback(self, tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:

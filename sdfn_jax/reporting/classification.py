@@ -134,7 +134,7 @@ def calibrated(material: Material) -> Section:
             )
             spread = bootstrap.interval(replicates)
             brier = Estimate(calibration.brier(labels, mine), *spread, bool(material.few[index]))
-            row += [brier, curves[name][index].error]
+            row += [brier, _without_interval(curves[name][index].error, material.few[index])]
     return Section(
         "calibration",
         "Calibration",
@@ -262,7 +262,7 @@ def versions(material: Material) -> Section:
     seen = set(material.runs[0].test.predictions.images) & set(official.changed)
     positives = {version: labels.sum(axis=0, dtype=int) for version, labels in official.labels.items()}
     aucs = {
-        version: [_with_mean(metrics.class_aucs(labels, run.test.predictions.probabilities)) for run in material.runs]
+        version: [_bare(labels, run.test.predictions.probabilities) for run in material.runs]
         for version, labels in official.labels.items()
     }
     rows = []
@@ -314,8 +314,13 @@ def _estimate(value: float, spread: tuple[float, float], rare: bool) -> Estimate
     return Estimate(float(value), *((float("nan"),) * 2 if undefined else spread), bool(rare and not undefined))
 
 
-def _with_mean(aucs: np.ndarray) -> list[float]:
-    return [*aucs.tolist(), metrics.mean_auc(aucs)[0]]
+def _without_interval(value: float, rare: bool) -> Estimate:
+    return _estimate(value, (float("nan"), float("nan")), rare)
+
+
+def _bare(labels: np.ndarray, scores: np.ndarray) -> list[Estimate]:
+    """Returns the AUC of each finding, and last their mean, without intervals."""
+    return _estimates(labels, scores, np.full((labels.shape[1], 1), np.nan))
 
 
 def _defined(estimates: Sequence[Estimate]) -> int:
@@ -332,7 +337,12 @@ def _precision(material: Material) -> Table:
         for run in material.runs
     ]
     rows = [
-        [name, float(prevalence[index]), *(column[index] for column in columns)] for index, name in enumerate(_NAMES)
+        [
+            name,
+            float(prevalence[index]),
+            *(_without_interval(column[index], material.few[index]) for column in columns),
+        ]
+        for index, name in enumerate(_NAMES)
     ]
     heads = [paper.COLUMN_NAMES[stage] for stage in _stages(material)]
     caption = "Area under the precision-recall curve (average precision); knowing nothing scores the prevalence"

@@ -120,6 +120,8 @@ def gather(folders: Sequence[Path], tables: Path | None, others: Sequence[Path],
     Raises:
       UserError: naming the run, file, row or first few images for whatever does not fit.
     """
+    if replicates < 1:
+        raise UserError(f"--replicates={replicates}: at least one, 2000 for figures to publish")
     generators = [folder for folder in folders if _is_generator(folder)]
     runs = [_read_run(folder) for folder in folders if folder not in generators]
     if not runs:
@@ -170,8 +172,17 @@ def _read_run(folder: Path) -> Run:
             f"{where / 'test' / detections.DETECTIONS_FILE} is of another checkpoint than the predictions beside it; "
             f"localize again: python -m sdfn_jax.localize --run={folder}"
         )
-    recipe = where / "test" / RECIPE_FILE
-    return Run(folder, test, validation, json.loads(recipe.read_text()) if recipe.is_file() else None, localisation)
+    return Run(folder, test, validation, _read_recipe(where / "test" / RECIPE_FILE), localisation)
+
+
+def _read_recipe(path: Path) -> dict | None:
+    if not path.is_file():
+        return None
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        return recipe if isinstance(recipe["config"], dict) else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the record of a training run; evaluate again") from error
 
 
 def _read_localisation(folder: Path, name: str | None = None) -> Localisation:
@@ -235,6 +246,10 @@ def _read_tables(folder: Path, evaluation: Evaluation) -> Official:
     from tfds_builders.chestxray14 import nih_tables
 
     named = evaluation.origin.label_version
+    if named not in nih_tables.LABEL_TABLES:
+        raise UserError(
+            f"--tables: the evaluation names label version {named!r}; there are {', '.join(nih_tables.LABEL_TABLES)}"
+        )
     faults = Faults(skip=False)
     entries = {}
     for version, name in nih_tables.LABEL_TABLES.items():

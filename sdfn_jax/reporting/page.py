@@ -19,7 +19,7 @@ FEW = "few positives or negatives: uncertain by 0.1 or more"
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval; `few` marks one from so small a sample that it must not be believed."""
+    """A number with its 95 % interval, NaN where none was computed; `few` marks one from too small a sample."""
 
     value: float
     low: float

@@ -253,17 +253,22 @@ def _rules(rows: list[lung_boxes.BoxRow]) -> Table:
     return Table("lung_rules", caption, ["Rule", "images", "share", "paper (112,120 images)"], table)
 
 
-def _read_segmentation(path: Path) -> list[dict[str, str]]:
+def _read_segmentation(path: Path) -> list[dict[str, str | float]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     needed = {"fold", "dice", "iou", "dice_original", "iou_original", "lung_recall"}
     absent = sorted(needed - set(rows[0] if rows else ()))
     if absent:
         raise UserError(f"{path}: no column {', '.join(absent)}, or no rows; evaluate the LRG again")
+    for number, row in enumerate(rows, start=2):
+        try:
+            row |= {score: float(row[score]) for score in _SCORES if score in row}
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}, row {number}: {error}") from error
     return rows
 
 
-def _folds(rows: list[dict[str, str]], name: str, replicates: int) -> Table:
+def _folds(rows: list[dict[str, str | float]], name: str, replicates: int) -> Table:
     scores = [score for score in _SCORES if score in rows[0]]
     folds = {f"fold {fold}": [row for row in rows if row["fold"] == fold] for fold in sorted({r["fold"] for r in rows})}
     table = []
@@ -271,13 +276,13 @@ def _folds(rows: list[dict[str, str]], name: str, replicates: int) -> Table:
         cells: list[Cell] = [head, len(mine)]
         resamples = bootstrap.draw(np.arange(len(mine)), replicates, SEED)
         for score in scores:
-            values = np.array([float(row[score]) for row in mine])
+            values = np.array([row[score] for row in mine])
             defined = ~np.isnan(values)
             sums = (bootstrap.sums(each, resamples) for each in (np.where(defined, values, 0), defined))
             mean = float(values[defined].mean()) if defined.any() else float("nan")
             spread = float(values[defined].std()) if defined.any() else float("nan")
             cells += [Estimate(mean, *bootstrap.interval(bootstrap.ratio(*sums)), len(mine) < FEW), spread]
-        recall = np.array([float(row["lung_recall"]) for row in mine])
+        recall = np.array([row["lung_recall"] for row in mine])
         table.append([*cells, float((recall < 0.99).mean()), float((recall < 0.95).mean())])
     heads = [head for score in scores for head in (_SCORES[score], f"{_SCORES[score]}, sd")]
     return Table(
