@@ -180,7 +180,7 @@ def thresholds(material: Material) -> Section:
             f"{operating_points.SENSITIVITY:.0%} of the positives) and is reported on test, where it never was tuned. "
             "The predictive value holds at this prevalence only.",
         ],
-        [Table("operating_points", "Thresholds of validation, on test", heads, rows, wide=True)],
+        [Table("operating_points", "Thresholds of validation, on test", heads, rows)],
     )
 
 

@@ -231,7 +231,6 @@ summary { cursor: pointer; color: var(--link); padding: .3rem 0; }
 @page { size: A4 landscape; margin: 12mm; }
 @media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #444; --line: #bbb; --band: #f2f2f2;
   --warn: #700; --warn-band: #fff; } nav { display: none; } body { max-width: none; font-size: 10pt; padding: 0; }
-  details::details-content { content-visibility: visible; }
   .scroll { overflow: visible; } figure img { min-width: 0; } table { font-size: 7pt; } th, td { padding: 1pt 3pt; }
   figure, tr { break-inside: avoid; } h2, caption { break-after: avoid; } }
 """
