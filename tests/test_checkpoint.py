@@ -285,6 +285,12 @@ def test_an_empty_or_half_written_folder_is_no_state(run):
     assert_same(checkpoint.read_best(run)[0], variables(7))
 
 
+def test_a_stray_folder_does_not_take_the_place_of_a_state(run):
+    (run / "latest" / "7").mkdir()
+    checkpoint.save_latest(run, 9, make_state(9), {})
+    assert saved_steps(run / "latest") == [2, 9]
+
+
 @pytest.mark.parametrize(
     ("name", "kernel", "message"),
     [

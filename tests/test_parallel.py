@@ -54,14 +54,23 @@ def test_endless_items_are_read_a_little_ahead():
     results.close()
 
 
-def test_who_stops_early_leaves_no_threads():
+def test_who_stops_early_leaves_no_threads_and_starts_no_more_work():
     before = set(threading.enumerate())
-    done = []
-    results = map_in_order(lambda number: time.sleep(0.01) or done.append(number), range(1000), workers=2)
+    stopped, started = threading.Event(), []
+
+    def work(number):
+        started.append(number)
+        if number > 0:
+            stopped.wait(10)
+
+    results = map_in_order(work, range(1000), workers=2)
     next(results)
+    timer = threading.Timer(0.1, stopped.set)
+    timer.start()
     results.close()
+    timer.join()
     assert set(threading.enumerate()) == before
-    assert len(done) <= 12
+    assert len(started) <= 3  # the first, and what each worker had begun
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
