@@ -45,7 +45,7 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     report.roc_figure(where / "roc_curves.png", evaluations)
     films = {path.name: path for path in lrg.find_radiographs(config.data.manual_dir)}
     if checkpoint.best_metadata(config.lrg.workdir) is not None:
-        _draw_lung_boxes(config, films, evaluations[0].predictions.images, where)
+        _draw_lung_boxes(config, films, evaluations[0], where)
     if config.stage == "fusion":
         _draw_heatmaps(config, films, data, evaluations[-1], where / "heatmaps.png")
     report.write_table_one(where / TABLE, evaluations)
@@ -59,12 +59,13 @@ def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
         print(path)
 
 
-def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], names: tuple[str, ...], where: Path) -> None:
+def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Evaluation, where: Path) -> None:
     """A page of test films as the LRG sees them (as Figures 6 and 7)."""
     segmenter = lrg.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.lrg.postprocessing)
-    chosen = [films[name] for name in names[:_FILMS] if name in films]
-    contact_sheet.lung_box_pages(lrg.segment_films(segmenter, chosen, processing), where)
+    chosen = [films[name] for name in evaluation.predictions.images[:_FILMS] if name in films]
+    found = lrg.segment_films(segmenter, chosen, processing)
+    contact_sheet.lung_box_pages(found, where, drawings=evaluation.origin.drawings)
 
 
 def _draw_heatmaps(config: ConfigDict, films: dict[str, Path], data: Path, evaluation: Evaluation, path: Path) -> None:
