@@ -6,8 +6,18 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 
-def bar(iterable: Iterable | None = None, *, what: str, unit: str, total: int | None = None, initial: int = 0) -> tqdm:
+def bar(
+    iterable: Iterable | None = None,
+    *,
+    what: str,
+    unit: str,
+    total: int | None = None,
+    initial: int = 0,
+    stays: bool = True,
+) -> tqdm:
     """Returns a progress bar on standard error; in a log file it prints a line every ten seconds instead.
+
+    Work of less than half a second shows none.
 
     Args:
       iterable: what to go through; None for a bar moved by `update`.
@@ -15,6 +25,7 @@ def bar(iterable: Iterable | None = None, *, what: str, unit: str, total: int | 
       unit: one step of it (`image`, `step`).
       total: number of steps where `iterable` has no length.
       initial: steps done by an earlier run.
+      stays: whether the bar stays on the screen when the work is done.
     """
     interval = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm(
@@ -25,6 +36,8 @@ def bar(iterable: Iterable | None = None, *, what: str, unit: str, total: int | 
         initial=initial,
         mininterval=interval,
         maxinterval=interval,
+        delay=0.5,
+        leave=stays,
         dynamic_ncols=True,
         file=sys.stderr,
     )
