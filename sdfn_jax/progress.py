@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
+_SCREEN_INTERVAL, _LOG_INTERVAL = 0.2, 10.0  # seconds between lines
+
 
 def bar(
     iterable: Iterable | None = None,
@@ -17,7 +19,7 @@ def bar(
 ) -> tqdm:
     """Returns a progress bar on standard error; in a log file it prints a line every ten seconds instead.
 
-    Work of less than half a second shows none.
+    Work that is over before the first line is due shows none.
 
     Args:
       iterable: what to go through; None for a bar moved by `update`.
@@ -27,7 +29,7 @@ def bar(
       initial: steps done by an earlier run.
       stays: whether the bar stays on the screen when the work is done.
     """
-    interval = 0.2 if sys.stderr.isatty() else 10.0
+    interval = _SCREEN_INTERVAL if sys.stderr.isatty() else _LOG_INTERVAL
     return tqdm(
         iterable,
         desc=what,
@@ -36,7 +38,7 @@ def bar(
         initial=initial,
         mininterval=interval,
         maxinterval=interval,
-        delay=0.5,
+        delay=interval,
         leave=stays,
         dynamic_ncols=True,
         file=sys.stderr,

@@ -2,7 +2,14 @@
 
 import time
 
+import pytest
+
 from sdfn_jax import progress
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(progress, "_LOG_INTERVAL", 0.5)
 
 
 def test_work_is_named_counted_and_timed(capsys):
