@@ -224,7 +224,8 @@ def command(*arguments):
     return prepare.main([str(argument) for argument in arguments])
 
 
-def test_the_command_prepares_and_sums_up(download, data_dir, capsys):
+def test_the_command_prepares_and_sums_up(download, data_dir, capsys, monkeypatch):
+    monkeypatch.setattr("sdfn_jax.progress._LOG_INTERVAL", 0.0)
     command("montgomery", f"--manual_dir={download}", f"--data_dir={data_dir}", "--size=16")
     captured = capsys.readouterr()
     assert str(prepare.prepared_dir("montgomery", data_dir, 16)) in captured.out
