@@ -48,7 +48,7 @@ def recipe(view: str, demo: bool) -> ConfigDict:
     config.flip = True  # random horizontal flip
     training(config)
     if demo:
-        config.num_epochs = 12
+        config.num_epochs = 24
         config.learning_rate = 3e-3
     return config
 

@@ -51,7 +51,7 @@ def get_config(argument: str = "jsrt") -> ConfigDict:
     config.augmentation.shift = 0.1  # share of the side, either way
     config.augmentation.zoom = 0.2  # 0.8 to 1.2, each axis on its own
 
-    config.batch_size = 8
+    config.batch_size = 4 if demo else 8
     config.evaluation_batch_size = 8
     config.num_epochs = 16 if demo else 100
     config.learning_rate = 3e-3 if demo else 1e-3

@@ -16,15 +16,17 @@ _GAP = 6
 _LINE = 17  # height of a line of text
 _LUNG, _DROPPED, _MIRRORED, _BOX = (0, 230, 120), (255, 70, 70), (255, 225, 0), (80, 190, 255)
 _LEGEND = (("lung", _LUNG), ("dropped region", _DROPPED), ("mirror image", _MIRRORED), ("lung box", _BOX))
+_DRAWINGS = ("DRAWINGS (phantom), not radiographs", (255, 255, 255))
 _TEXT, _RULE_TEXT, _PAPER = (220, 220, 220), (255, 225, 0), (30, 30, 30)
 
 
-def lung_box_pages(films: Iterable[Film], folder: str | Path) -> list[Path]:
+def lung_box_pages(films: Iterable[Film], folder: str | Path, *, drawings: bool) -> list[Path]:
     """Draws films on as many pages as they need, 54 a page: `lung_boxes_001.png` and so on.
 
     Args:
       films: with their lung regions, as `lrg.segment_films` yields them; those that could not be read are left out.
       folder: where the pages go; pages of those names are replaced.
+      drawings: whether the films are the phantom's drawings; the pages then say so.
 
     Returns:
       the pages.
@@ -33,7 +35,7 @@ def lung_box_pages(films: Iterable[Film], folder: str | Path) -> list[Path]:
 
     def draw() -> None:
         pages.append(Path(folder) / f"lung_boxes_{len(pages) + 1:03d}.png")
-        lung_box_page(waiting, pages[-1])
+        lung_box_page(waiting, pages[-1], drawings=drawings)
         waiting.clear()
 
     for film in films:
@@ -46,12 +48,13 @@ def lung_box_pages(films: Iterable[Film], folder: str | Path) -> list[Path]:
     return pages
 
 
-def lung_box_page(films: Sequence[Film], path: str | Path) -> None:
+def lung_box_page(films: Sequence[Film], path: str | Path, *, drawings: bool) -> None:
     """Draws films on one PNG page, nine in a row, each with its outlines, its box, its name and the rule that fired.
 
     Args:
       films: at least one, with their lung regions.
       path: the page.
+      drawings: whether the films are the phantom's drawings; the page then says so.
     """
     columns = min(COLUMNS, len(films))
     rows = -(-len(films) // columns)
@@ -60,7 +63,7 @@ def lung_box_page(films: Sequence[Film], path: str | Path) -> None:
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=13)
     x = _GAP
-    for text, colour in _LEGEND:
+    for text, colour in (*_LEGEND, *([_DRAWINGS] if drawings else [])):
         draw.text((x, _GAP), text, colour, font)
         x += draw.textlength(text, font) + 3 * _GAP
     for index, film in enumerate(films):

@@ -127,7 +127,7 @@ def evaluate_lrg(config: ConfigDict, data: Path, fold: int) -> list[Segmentation
     return results
 
 
-def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path: Path) -> None:
+def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path: Path, *, drawings: bool) -> None:
     """Draws the films of the lowest Dice of a fold on one page, the lowest first.
 
     Args:
@@ -135,6 +135,7 @@ def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path
       data: the prepared data set with masks.
       results: of `evaluate_lrg` on one fold.
       path: the page.
+      drawings: whether the films are the phantom's drawings; the page then says so.
     """
     segmenter = lrg.Segmenter.load(config.workdir, config.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.postprocessing)
@@ -147,7 +148,7 @@ def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path
         size = tuple(int(side) for side in film["image_size"])
         region = lung_boxes.lung_box(probability > lrg.THRESHOLD, size, processing)
         drawn.append(lrg.Film(Path(film["name"]), film["image"], size, region))
-    contact_sheet.lung_box_page(drawn, path)
+    contact_sheet.lung_box_page(drawn, path, drawings=drawings)
 
 
 def score_film(film: dict, probability: np.ndarray, fold: int, processing: lung_boxes.PostProcessing) -> Segmentation:

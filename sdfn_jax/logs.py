@@ -30,7 +30,6 @@ class MetricsLog:
         if self._events is not None:
             for name, value in line.items():
                 self._events.add_scalar(name, value, line["step"])
-            self._events.flush()
 
     @staticmethod
     def read(workdir: str | Path) -> list[dict]:
@@ -52,4 +51,5 @@ def _events_writer(workdir: str | Path, epochs_done: int):
         raise UserError(
             "--config.tensorboard=True needs tensorboardX, which is not installed: pip install -e '.[tensorboard]'"
         ) from error
-    return SummaryWriter(str(Path(workdir) / "tensorboard"), filename_suffix=f".{epochs_done}")
+    # Its thread writes; `flush()` does not wait for that thread, and would leave an epoch unwritten for two minutes.
+    return SummaryWriter(str(Path(workdir) / "tensorboard"), flush_secs=1, filename_suffix=f".{epochs_done}")

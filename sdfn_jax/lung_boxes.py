@@ -8,7 +8,6 @@ regions are 4-connected, as [21] counts them: two lungs that touch only at a cor
 
 import csv
 import dataclasses
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -376,9 +375,3 @@ def rule_counts(rows: Iterable[BoxRow]) -> str:
         [head]
         + [f"{name:<16}{count:>9,}{count / len(rules):>10.2%}{paper:>10}".rstrip() for name, count, paper in lines]
     )
-
-
-def file_digest(path: str | Path) -> str:
-    """Returns the SHA-256 of a file's content, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -46,7 +46,7 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     report.roc_figure(where / "roc_curves.png", evaluations)
     films = {path.name: path for path in lrg.find_radiographs(config.data.manual_dir)}
     if checkpoint.best_metadata(config.lrg.workdir) is not None:
-        _draw_lung_boxes(config, films, evaluations[0].predictions.images, where)
+        _draw_lung_boxes(config, films, evaluations[0], where)
     if config.stage == "fusion":
         _draw_heatmaps(classifiers, films, data, evaluations[-1], where)
     report.write_table_one(where / TABLE, evaluations)
@@ -60,9 +60,10 @@ def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
         print(path)
 
 
-def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluated: tuple[str, ...], where: Path) -> None:
+def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Evaluation, where: Path) -> None:
     """Pages of test films as the LRG sees them (as Figures 6 and 7): the smallest lungs, and those of each rule."""
-    examples = [row for row in _box_rows(config) if row.image in set(evaluated) & films.keys()]
+    evaluated = set(evaluation.predictions.images) & films.keys()
+    examples = [row for row in _box_rows(config) if row.image in evaluated]
     examples.sort(key=lambda row: row.lung_area)
     chosen = {"smallest": examples} | {row.rule: [] for row in examples if row.rule != lung_boxes.NO_RULE}
     for rule in chosen.keys() - {"smallest"}:
@@ -75,7 +76,8 @@ def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluated: tupl
         paths = [films[row.image] for row in rows[:_FILMS]]
         found = [film for film in lrg.segment_films(segmenter, paths, processing) if film.problem is None]
         if found:
-            contact_sheet.lung_box_page(found, where / f"lung_boxes_{name}.png")
+            page = where / f"lung_boxes_{name}.png"
+            contact_sheet.lung_box_page(found, page, drawings=evaluation.origin.drawings)
 
 
 def _box_rows(config: ConfigDict) -> list[lung_boxes.BoxRow]:

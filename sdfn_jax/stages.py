@@ -127,7 +127,8 @@ def evaluate_lrg(config: ConfigDict, data: Path) -> str:
     _, metadata = checkpoint.read_best(config.workdir)
     origin = _segmentation_origin(config, data, {f"fold_{config.test_fold}": metadata["digest"]})
     where = evaluate.evaluation_folder(config.workdir, "test")
-    evaluate.draw_worst(config, data, results, where / f"worst_fold_{config.test_fold}.png")
+    page = where / f"worst_fold_{config.test_fold}.png"
+    evaluate.draw_worst(config, data, results, page, drawings=origin["drawings"])
     return evaluate.write_segmentation(where, results, origin)
 
 
@@ -155,7 +156,8 @@ def cross_validate(config: ConfigDict, data: Path) -> str:
         print(f"\nfold {fold} of 0-{FOLDS - 1}: training without it", flush=True)
         train_lrg(one, data)
         scored = evaluate.evaluate_lrg(one, data, fold)
-        evaluate.draw_worst(one, data, scored, where / f"worst_fold_{fold}.png")
+        page = where / f"worst_fold_{fold}.png"
+        evaluate.draw_worst(one, data, scored, page, drawings=data_metadata(data)["drawings"])
         results += scored
         digests[f"fold_{fold}"] = checkpoint.best_metadata(one.workdir)["digest"]
     origin = _segmentation_origin(config, data, digests)

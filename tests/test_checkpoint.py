@@ -248,6 +248,18 @@ def test_a_damaged_best_is_refused_by_name(run):
         checkpoint.read_best(run)
 
 
+@pytest.mark.parametrize("folder", ["latest", "best"])
+def test_metadata_that_still_can_be_read_but_are_not_those_saved_are_damage(run, folder):
+    path = run / folder / "2" / "metadata" / "metadata"
+    metadata = json.loads(path.read_text())
+    path.write_text(json.dumps({**metadata, "step": 3}))
+    if folder == "best":
+        with pytest.raises(checkpoint.DamagedCheckpointError, match="its metadata are not those that were saved"):
+            checkpoint.best_metadata(run)
+    else:
+        assert checkpoint.latest_metadata(run)["step"] == 1
+
+
 @pytest.mark.parametrize("content", ["", "{", "\0" * 50, "[]", "{}"])
 def test_unreadable_metadata_is_damage(run, content):
     for folder in ("latest", "best"):
@@ -283,6 +295,12 @@ def test_an_empty_or_half_written_folder_is_no_state(run):
     checkpoint.save_best(run, 7, variables(7), {})
     assert_same(checkpoint.read_latest(run, make_state())[0], make_state(7))
     assert_same(checkpoint.read_best(run)[0], variables(7))
+
+
+def test_a_stray_folder_does_not_take_the_place_of_a_state(run):
+    (run / "latest" / "7").mkdir()
+    checkpoint.save_latest(run, 9, make_state(9), {})
+    assert saved_steps(run / "latest") == [2, 9]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class TestFilmPicture:
 class TestPages:
     def test_every_film_is_on_a_page(self, tmp_path):
         films = [film(LEFT, RIGHT, name=f"{index}.png") for index in range(54 + 2)]
-        pages = contact_sheet.lung_box_pages(iter(films), tmp_path)
+        pages = contact_sheet.lung_box_pages(iter(films), tmp_path, drawings=False)
         assert [page.name for page in pages] == ["lung_boxes_001.png", "lung_boxes_002.png"]
         assert sorted(tmp_path.iterdir()) == pages
         shapes = []
@@ -72,13 +72,20 @@ class TestPages:
 
     def test_a_film_that_could_not_be_read_is_left_out(self, tmp_path):
         films = [Film(Path("bad.png"), problem="bad.png: cannot be decoded"), film(LEFT, RIGHT)]
-        (page,) = contact_sheet.lung_box_pages(films, tmp_path)
-        contact_sheet.lung_box_page(films[1:], tmp_path / "alone.png")
+        (page,) = contact_sheet.lung_box_pages(films, tmp_path, drawings=False)
+        contact_sheet.lung_box_page(films[1:], tmp_path / "alone.png", drawings=False)
         assert page.read_bytes() == (tmp_path / "alone.png").read_bytes()
+
+    def test_pages_of_drawings_say_so(self, tmp_path):
+        for drawings in (True, False):
+            contact_sheet.lung_box_page([film(LEFT, RIGHT)] * 3, tmp_path / f"{drawings}.png", drawings=drawings)
+        pages = [np.asarray(Image.open(tmp_path / f"{drawings}.png")).astype(int) for drawings in (True, False)]
+        rows = np.flatnonzero((pages[0] != pages[1]).any(axis=(1, 2)))
+        assert rows.size > 5 and rows.max() < 30  # a line of text at the top
 
     def test_name_and_rule_are_written(self, tmp_path):
         for name, lungs in (("a", (LEFT, RIGHT)), ("b", (LEFT, RIGHT)), ("a", (LEFT,))):
-            contact_sheet.lung_box_page([film(*lungs, name=name)], tmp_path / f"{name}{len(lungs)}.png")
+            contact_sheet.lung_box_page([film(*lungs, name=name)], tmp_path / f"{name}{len(lungs)}.png", drawings=False)
         captions = {}
         for path in tmp_path.iterdir():
             with Image.open(path) as image:
@@ -91,7 +98,9 @@ class TestPages:
         """Two films side by side: the second one's caption is the same whatever the first is called."""
         pictures = []
         for name in ("a.png", "a" * 300 + ".png"):
-            contact_sheet.lung_box_page([film(LEFT, RIGHT, name=name), film(LEFT, RIGHT)], tmp_path / "page.png")
+            contact_sheet.lung_box_page(
+                [film(LEFT, RIGHT, name=name), film(LEFT, RIGHT)], tmp_path / "page.png", drawings=False
+            )
             with Image.open(tmp_path / "page.png") as image:
                 pictures.append(np.asarray(image)[:, 6 + 256 + 6 :])
         np.testing.assert_array_equal(*pictures)

@@ -320,14 +320,6 @@ class TestTable:
         ]
 
 
-def test_digest_is_sha256(tmp_path):
-    (tmp_path / "file").write_bytes(b"abc")
-    # FIPS 180-2, appendix B.1
-    assert lung_boxes.file_digest(tmp_path / "file") == (
-        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    )
-
-
 @pytest.mark.real
 def test_reference_masks_of_montgomery_need_no_rule_and_lose_no_lung(real_data):
     folder = real_data / "montgomery" / "MontgomerySet"

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ from sdfn_jax import (
     tasks,
 )
 from sdfn_jax.errors import UserError
+from sdfn_jax.files import file_digest
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.logs import MetricsLog
@@ -171,7 +173,7 @@ class TestMainJob:
         boxes = folder / "lrg" / "lung_boxes.csv"
         rows = lung_boxes.read_box_table(boxes)
         assert len(rows) == fusion_config(folder).phantom.chestxray14_films
-        assert stages.data_metadata(data_of(folder))["box_table_digest"] == evaluate_digest(boxes)
+        assert stages.data_metadata(data_of(folder))["box_table_digest"] == file_digest(boxes)
         for example in Examples(data_of(folder), ["test"]):
             assert tuple(example["lung_box"]) == rows[example["name"]].box
 
@@ -183,12 +185,6 @@ class TestMainJob:
         again = capsys.readouterr().out
         assert "[1/9]" not in again
         assert again[again.index("AUC  ") :].strip() == printed[printed.index("AUC  ") :].strip()
-
-
-def evaluate_digest(path) -> str:
-    from sdfn_jax.files import file_digest
-
-    return file_digest(path)
 
 
 class TestPlan:
@@ -352,8 +348,6 @@ def test_scores_of_a_film_are_those_of_its_masks():
 
 
 def png(array) -> bytes:
-    import io
-
     file = io.BytesIO()
     Image.fromarray(array).save(file, "PNG")
     return file.getvalue()

@@ -63,20 +63,3 @@ class SDFN(nn.Module):
         pools = [features[branch].astype(jnp.float32).mean((1, 2)) for branch in self.branches]
         head = nn.Dense(self.classes, name="head", kernel_init=nn.initializers.variance_scaling(*LINEAR_UNIFORM))
         return head(jnp.concatenate(pools, axis=-1)), features
-
-
-def split_head(kernel: Any, branches: tuple[str, ...]) -> dict[str, Any]:
-    """Splits the head's kernel into the class weights of each branch's feature maps (w of eq. 5, 6).
-
-    The mean over pixels of `features[branch] @ split[branch]`, summed over the branches, plus the head's bias, is the
-    logit.
-
-    Args:
-      kernel: (len(branches) * C, classes), `variables["params"]["head"]["kernel"]`.
-      branches: those of the `SDFN`.
-
-    Returns:
-      {branch: (C, classes)}.
-    """
-    size = len(kernel) // len(branches)
-    return {branch: kernel[i * size : (i + 1) * size] for i, branch in enumerate(branches)}

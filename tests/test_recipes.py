@@ -1,0 +1,124 @@
+"""Which changes of a config make another network."""
+
+import json
+
+import pytest
+
+from configs import classifier, fusion, lrg
+from sdfn_jax import recipes
+from sdfn_jax.errors import UserError
+
+CONFIGS = {
+    "lrg": lambda: lrg.get_config("demo"),
+    "entire": lambda: classifier.get_config("entire"),
+    "fusion": lambda: fusion.get_config(),
+}
+
+
+def stored(config, **inputs):
+    """Metadata as read from a checkpoint."""
+    return json.loads(json.dumps({"config": recipes.as_json(config), "inputs": inputs}))
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_a_config_is_the_same_after_storing(stage):
+    config = CONFIGS[stage]()
+    recipes.check_same("runs/x", stored(config, data="a1"), CONFIGS[stage](), {"data": "a1"})
+
+
+def test_a_stored_config_is_whole():
+    config = fusion.get_config("demo")
+    found = recipes.as_json(config)
+    assert found["views"] == ["entire", "lung"]
+    assert found["data"]["boxes"] is None
+    assert found["entire"]["adam"] == {"b1": 0.9, "b2": 0.999, "epsilon": 1e-8}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def changed(stage, name, value):
+    config = CONFIGS[stage]()
+    config.update_from_flattened_dict({name: value})
+    return config
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "value"),
+    [
+        ("entire", "workdir", "elsewhere"),
+        ("entire", "data.manual_dir", "elsewhere"),
+        ("entire", "data.data_dir", "elsewhere"),
+        ("entire", "data.boxes", "my_boxes.csv"),
+        ("entire", "data.require_complete", True),
+        ("entire", "data.skip_bad_files", True),
+        ("entire", "evaluation_batch_size", 1),
+        ("entire", "checkpoint_minutes", 1.0),
+        ("entire", "tensorboard", True),
+        ("entire", "pretrained", "elsewhere/densenet121.safetensors"),
+        ("entire", "lrg.learning_rate", 1.0),
+        ("fusion", "entire.learning_rate", 1.0),
+        ("fusion", "lung.workdir", "elsewhere"),
+        ("lrg", "postprocessing.margin_top", 0),
+        ("lrg", "phantom.seed", 7),
+    ],
+)
+def test_places_and_other_stages_are_no_part_of_a_recipe(stage, name, value):
+    recipes.check_same("runs/x", stored(CONFIGS[stage]()), changed(stage, name, value), {})
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "value", "said"),
+    [
+        ("entire", "learning_rate", 1e-3, "learning_rate is 0.0001 there, 0.001 is asked for"),
+        ("entire", "num_epochs", 101, "num_epochs is 100 there, 101 is asked for"),
+        ("entire", "batch_size", 4, "batch_size is 16 there, 4 is asked for"),
+        ("entire", "seed", 1, "seed is 0 there, 1 is asked for"),
+        ("entire", "flip", False, "flip is true there, false is asked for"),
+        ("entire", "plateau.patience", 6, "plateau.patience is 5 there, 6 is asked for"),
+        ("entire", "adam.b1", 0.8, "adam.b1 is 0.9 there, 0.8 is asked for"),
+        ("entire", "pretrained", "random", 'pretrained is "file" there, "random" is asked for'),
+        ("entire", "views", ("lung",), r'views is \["entire"\] there, \["lung"\] is asked for'),
+        ("entire", "data.size", 448, "data.size is 224 there, 448 is asked for"),
+        ("entire", "data.label_version", "v2020", 'data.label_version is "2017" there, "v2020" is asked for'),
+        ("entire", "data.validation_share", 0.2, "data.validation_share is 0.1 there, 0.2 is asked for"),
+        ("fusion", "frozen", False, "frozen is true there, false is asked for"),
+        ("fusion", "model.growth_rate", 8, "model.growth_rate is 32 there, 8 is asked for"),
+        ("lrg", "test_fold", 0, "test_fold is null there, 0 is asked for"),
+        ("lrg", "augmentation.zoom", 0.1, "augmentation.zoom is 0.2 there, 0.1 is asked for"),
+        ("lrg", "contrast", "equalize", "contrast is .* there, .* is asked for"),
+    ],
+)
+def test_a_change_of_the_recipe_is_named(stage, name, value, said):
+    with pytest.raises(UserError, match="runs/x holds a run with other settings or inputs: " + said + r"\. Give") as e:
+        recipes.check_same("runs/x", stored(CONFIGS[stage]()), changed(stage, name, value), {})
+    assert "--config.workdir=" in str(e.value) and "delete runs/x" in str(e.value)
+
+
+def test_changed_inputs_are_named():
+    config = CONFIGS["fusion"]()
+    then = stored(config, data="a" * 64, entire="b" * 64)
+    recipes.check_same("runs/x", then, config, {})  # nothing is known of them yet
+    recipes.check_same("runs/x", then, config, {"data": "a" * 64})
+    with pytest.raises(UserError) as e:
+        recipes.check_same("runs/x", then, config, {"data": "a" * 64, "entire": "c" * 64, "lung": "d" * 64})
+    assert f"its entire has changed since (digest {'b' * 12} then, {'c' * 12} now)" in str(e.value)
+    assert f"its lung has changed since (digest none then, {'d' * 12} now)" in str(e.value)
+    assert "its data" not in str(e.value)
+
+
+def test_a_setting_of_one_version_only_is_a_difference():
+    config = CONFIGS["entire"]()
+    then = stored(config)
+    then["config"]["label_smoothing"] = 0.1
+    del then["config"]["flip"]
+    with pytest.raises(UserError, match="flip is null there, true is asked.*label_smoothing is 0.1 there, null is"):
+        recipes.check_same("runs/x", then, config, {})
+
+
+def test_many_differences_are_cut_short():
+    config = CONFIGS["entire"]()
+    then = stored(config)
+    for name in ("seed", "batch_size", "num_epochs", "learning_rate", "learning_rate_decay", "flip", "frozen"):
+        then["config"][name] = 77
+    with pytest.raises(UserError) as e:
+        recipes.check_same("runs/x", then, config, {})
+    assert str(e.value).count("77 there") == 5

@@ -1,0 +1,126 @@
+"""The configs that ship pass; what is out of range is named by its flag."""
+
+import pytest
+
+from configs import classifier, fusion, lrg
+from sdfn_jax import settings
+from sdfn_jax.errors import UserError
+
+SHIPPED = [
+    *((lrg, argument) for argument in ("jsrt", "montgomery", "demo")),
+    *((classifier, argument) for argument in ("entire", "lung", "entire,demo", "lung,demo")),
+    *((fusion, argument) for argument in ("", "demo")),
+]
+
+
+@pytest.mark.parametrize(("module", "argument"), SHIPPED)
+def test_the_shipped_configs_pass(module, argument):
+    settings.check(module.get_config(argument))
+
+
+@pytest.mark.parametrize("module", [lrg, classifier, fusion])
+@pytest.mark.parametrize("argument", ["dmeo", "demo,entire", "entire,dmeo"])
+def test_an_unknown_config_argument_is_refused(module, argument):
+    with pytest.raises(ValueError, match=argument.partition(",")[0]):
+        module.get_config(argument)
+
+
+def test_the_papers_numbers():
+    """Of B.2, B.3 and B.5."""
+    config = fusion.get_config()
+    for stage in (config, config.entire, config.lung):
+        assert (stage.batch_size, stage.num_epochs) == (16, 100)
+        assert (stage.learning_rate, stage.learning_rate_decay) == (1e-4, 1e-5)
+        assert stage.plateau.factor == 0.1
+        assert stage.plateau.patience == 5
+    assert config.data.size == 224
+    assert config.lrg.data.size == 256
+    assert (config.frozen, config.entire.frozen, config.lung.frozen) == (True, False, False)
+
+
+def set_in(config, name, value):
+    config.update_from_flattened_dict({name: value})
+    return config
+
+
+def message(config, flag="--config"):
+    with pytest.raises(UserError) as caught:
+        settings.check(config, flag)
+    return str(caught.value)
+
+
+CLASSIFIER_FAULTS = [
+    ("seed", -1, "0 or more"),
+    ("batch_size", 0, "more than 0"),
+    ("evaluation_batch_size", -4, "more than 0"),
+    ("num_epochs", 0, "more than 0"),
+    ("learning_rate", 0.0, "more than 0"),
+    ("learning_rate", float("nan"), "more than 0"),
+    ("learning_rate_decay", -1e-5, "0 or more"),
+    ("checkpoint_minutes", 0.0, "more than 0"),
+    ("plateau.factor", 1.0, "between 0 and 1"),
+    ("plateau.factor", 0.0, "between 0 and 1"),
+    ("plateau.patience", 0, "more than 0"),
+    ("plateau.minimum_fall", 0.0, "more than 0"),
+    ("data.size", 0, "more than 0"),
+    ("data.validation_share", 1.0, "between 0 and 1"),
+    ("data.label_version", "v2017", "one of 2017, v2020"),
+    ("data.name", "jsrt", "one of chestxray14"),
+]
+LRG_FAULTS = [
+    ("contrast", "equalise", "one of "),
+    ("validation_share", 0.0, "between 0 and 1"),
+    ("validation_share", 10.0, "between 0 and 1"),
+    ("test_fold", 5, "0 to 4, or left out"),
+    ("test_fold", -1, "0 to 4, or left out"),
+    ("augmentation.rotation", -10.0, "0 or more"),
+    ("augmentation.shift", -0.1, "0 or more"),
+    ("augmentation.zoom", 1.0, "0 or more and under 1"),
+    ("augmentation.zoom", -0.1, "0 or more and under 1"),
+    ("data.size", 250, "a multiple of 16"),
+    ("data.size", 0, "a multiple of 16"),
+    ("data.name", "chestxray14", "one of jsrt, montgomery"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), CLASSIFIER_FAULTS)
+def test_a_classifiers_setting_out_of_range_is_named(name, value, expected):
+    config = set_in(classifier.get_config("entire"), name, value)
+    assert message(config).splitlines()[1:] == [f"  * --config.{name}={value}: expected {expected}"]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), LRG_FAULTS)
+def test_an_lrgs_setting_out_of_range_is_named(name, value, expected):
+    config = set_in(lrg.get_config(), name, value)
+    (fault,) = message(config).splitlines()[1:]
+    assert fault.startswith(f"  * --config.{name}={value}: expected {expected}")
+
+
+def test_every_rule_is_tried():
+    names = {name for name, _, _ in CLASSIFIER_FAULTS + LRG_FAULTS}
+    assert names == {*settings._RULES, "data.name"}
+
+
+def test_stages_within_a_stage_are_checked_by_their_own_flags():
+    config = fusion.get_config()
+    for name, value in (
+        ("batch_size", 0),
+        ("entire.learning_rate", -1.0),
+        ("lung.plateau.factor", 2.0),
+        ("lrg.data.size", 100),
+    ):
+        set_in(config, name, value)
+    assert [fault.partition("=")[0] for fault in message(config).splitlines()[1:]] == [
+        "  * --config.batch_size",
+        "  * --config.lrg.data.size",
+        "  * --config.entire.learning_rate",
+        "  * --config.lung.plateau.factor",
+    ]
+
+
+@pytest.mark.parametrize("size", [16, 48, 1024])
+def test_an_lrgs_size_halves_as_often_as_its_network_pools(size):
+    settings.check(set_in(lrg.get_config(), "data.size", size))
+    config = set_in(lrg.get_config(), "model.filters", (4, 8))
+    settings.check(set_in(config, "data.size", size + 2))
+    assert f"--config.data.size={size + 1}: expected a multiple of 2" in message(set_in(config, "data.size", size + 1))
