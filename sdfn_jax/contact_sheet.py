@@ -1,6 +1,6 @@
 """Pages of small radiographs with lung masks, regions and boxes, to be looked at (as the paper's Figures 6 and 7)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from sdfn_jax.files import appears_when_complete
 from sdfn_jax.lrg import Film
 from sdfn_jax.lung_boxes import NO_RULE
 
-COLUMNS, ROWS = 9, 6
+COLUMNS = 9
 _SIDE = 256  # pixels of the longer side of a film
 _GAP = 6
 _LINE = 17  # height of a line of text
@@ -18,34 +18,6 @@ _LUNG, _DROPPED, _MIRRORED, _BOX = (0, 230, 120), (255, 70, 70), (255, 225, 0), 
 _LEGEND = (("lung", _LUNG), ("dropped region", _DROPPED), ("mirror image", _MIRRORED), ("lung box", _BOX))
 _DRAWINGS = ("DRAWINGS (phantom), not radiographs", (255, 255, 255))
 _TEXT, _RULE_TEXT, _PAPER = (220, 220, 220), (255, 225, 0), (30, 30, 30)
-
-
-def lung_box_pages(films: Iterable[Film], folder: str | Path, *, drawings: bool) -> list[Path]:
-    """Draws films on as many pages as they need, 54 a page: `lung_boxes_001.png` and so on.
-
-    Args:
-      films: with their lung regions, as `lrg.segment_films` yields them; those that could not be read are left out.
-      folder: where the pages go; pages of those names are replaced.
-      drawings: whether the films are the phantom's drawings; the pages then say so.
-
-    Returns:
-      the pages.
-    """
-    pages, waiting = [], []
-
-    def draw() -> None:
-        pages.append(Path(folder) / f"lung_boxes_{len(pages) + 1:03d}.png")
-        lung_box_page(waiting, pages[-1], drawings=drawings)
-        waiting.clear()
-
-    for film in films:
-        if film.problem is None:
-            waiting.append(film)
-        if len(waiting) == COLUMNS * ROWS:
-            draw()
-    if waiting:
-        draw()
-    return pages
 
 
 def lung_box_page(films: Sequence[Film], path: str | Path, *, drawings: bool) -> None:

@@ -65,14 +65,13 @@ def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Eva
     evaluated = set(evaluation.predictions.images) & films.keys()
     examples = [row for row in _box_rows(config) if row.image in evaluated]
     examples.sort(key=lambda row: row.lung_area)
-    chosen = {"smallest": examples} | {row.rule: [] for row in examples if row.rule != lung_boxes.NO_RULE}
-    for rule in chosen.keys() - {"smallest"}:
-        chosen[rule] = [row for row in examples if row.rule == rule]
+    rules = sorted({row.rule for row in examples} - {lung_boxes.NO_RULE})
+    chosen = {"smallest": examples} | {rule: [row for row in examples if row.rule == rule] for rule in rules}
     segmenter = lrg.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.lrg.postprocessing)
     for old in where.glob("lung_boxes_*.png"):
         old.unlink()
-    for name, rows in sorted(chosen.items()):
+    for name, rows in chosen.items():
         paths = [films[row.image] for row in rows[:_FILMS]]
         found = [film for film in lrg.segment_films(segmenter, paths, processing) if film.problem is None]
         if found:

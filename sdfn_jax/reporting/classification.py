@@ -9,7 +9,7 @@ from sdfn_jax import bootstrap, calibration, comparison, delong, metrics, operat
 from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import Evaluation
 from sdfn_jax.reporting import charts
-from sdfn_jax.reporting.material import Material, Run, few
+from sdfn_jax.reporting.material import Material, Run, few, mean_is_few
 from sdfn_jax.reporting.page import Estimate, P, Picture, Section, Table
 
 _NAMES = [display_name(name) for name in FINDINGS]
@@ -84,7 +84,7 @@ def differences(material: Material) -> Section:
             Estimate(each.value, *each.interval, bool(rare))
             for each, rare in zip(result.classes, material.few, strict=True)
         ]
-        mean = Estimate(result.mean.value, *result.mean.interval, bool(material.few.all()))
+        mean = Estimate(result.mean.value, *result.mean.interval, mean_is_few(material.few))
         rows = [
             [_NAMES[index], estimates[index], P(each.p), P(each.holm), each.delong.z, P(each.delong.p)]
             for index, each in enumerate(result.classes)
@@ -304,8 +304,7 @@ def _estimates(labels: np.ndarray, scores: np.ndarray, replicates: np.ndarray) -
     mean = bootstrap.interval(bootstrap.mean_replicates(replicates))
     return [
         *(_estimate(*each) for each in zip(aucs, spreads, rare, strict=True)),
-        # A mean is as good as the findings in it: marked where more than half of them are rare.
-        _estimate(metrics.mean_auc(aucs)[0], mean, rare.mean() > 0.5),
+        _estimate(metrics.mean_auc(aucs)[0], mean, mean_is_few(rare)),
     ]
 
 
@@ -398,7 +397,7 @@ def _add_within(material: Material, run: Run, views: dict, pairs: dict, rows: li
             _estimate(value, bootstrap.interval(row), rare)
             for value, row, rare in zip(values, replicates, material.few, strict=True)
         ),
-        _estimate(metrics.mean_auc(np.array(values))[0], mean, material.few.mean() > 0.5),
+        _estimate(metrics.mean_auc(np.array(values))[0], mean, mean_is_few(material.few)),
     ]
     for row, *both in zip(rows, pooled, within, strict=True):
         row += both

@@ -108,6 +108,11 @@ def few(labels: np.ndarray) -> np.ndarray:
     return np.minimum(positives, len(labels) - positives) < FEW
 
 
+def mean_is_few(rare: np.ndarray) -> bool:
+    """Returns whether more than half of the findings are rare, (C,) bool: a mean is as good as what is in it."""
+    return bool(rare.mean() > 0.5)
+
+
 def gather(folders: Sequence[Path], tables: Path | None, others: Sequence[Path], replicates: int) -> Material:
     """Reads runs and tables.
 
