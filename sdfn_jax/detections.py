@@ -14,7 +14,7 @@ from sdfn_jax.localization import THRESHOLDS, Case
 DETECTIONS_FILE = "detections.csv"
 ORIGIN_FILE = "localization.json"
 # kind: `reference`, or the threshold that drew the box; pointing stands in the reference rows.
-_COLUMNS = (*("image", "patient", "finding", "height", "width", "kind", "left", "top", "right", "bottom", "pointing"),)
+_COLUMNS = ("image", "patient", "finding", "height", "width", "kind", "left", "top", "right", "bottom", "pointing")
 _REFERENCE = "reference"
 
 

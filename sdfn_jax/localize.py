@@ -98,14 +98,16 @@ def table(cases: Sequence[localization.Case], method: str) -> str:
         f"{'':<16}{'accuracy':>10}  {'interval':>16}{'false boxes':>13}{'median box':>12}{'random box':>12}",
     ]
     for mine, blind in zip(localization.score(cases, resamples), floor, strict=True):
-        if mine.finding == "mean":
-            pointing = mine.criterion == "pointing"
-            name = "pointing game" if pointing else f"{mine.criterion} > {mine.level:g}"
-            random = np.nan if pointing else localization.random_floor(cases, mine.criterion, mine.level, _SEED)["mean"]
-            lines.append(
-                f"{name:<16}{mine.accuracy:>10.3f}  [{mine.interval[0]:.3f}, {mine.interval[1]:.3f}]"
-                f"{mine.false_boxes:>13.3f}{blind.accuracy:>12.3f}{random:>12.3f}".replace("nan", "  -")
-            )
+        if mine.finding != "mean":
+            continue
+        low, high = mine.interval
+        start = f"{mine.accuracy:>10.3f}  [{low:.3f}, {high:.3f}]"
+        if mine.criterion == "pointing":
+            lines.append(f"{'pointing game':<16}{start}{'':>13}{blind.accuracy:>12.3f}")
+        else:
+            random = localization.random_floor(cases, mine.criterion, mine.level, _SEED)["mean"]
+            name = f"{mine.criterion} > {mine.level:g}"
+            lines.append(f"{name:<16}{start}{mine.false_boxes:>13.3f}{blind.accuracy:>12.3f}{random:>12.3f}")
     return "\n".join(lines)
 
 
