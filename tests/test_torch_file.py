@@ -1,6 +1,7 @@
 """The restricted reader against files that PyTorch wrote, and against files that nobody should have written."""
 
 import collections
+import contextlib
 import os
 import pickle
 import struct
@@ -69,13 +70,10 @@ def test_damaged_numbers_of_a_zip_file_are_noticed(tmp_path):
         torch_file.read_objects(path)
 
 
-@pytest.mark.parity
 def test_torchscript_is_refused_with_its_name(tmp_path):
-    torch = import_peer("torch")
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
         archive.writestr("script/data.pkl", pickle.dumps({}, 2))
         archive.writestr("script/constants.pkl", pickle.dumps((), 2))
-    assert torch
     with pytest.raises(torch_file.RefusedFileError, match="TorchScript"):
         torch_file.read_objects(tmp_path / "script.pt")
 
@@ -143,7 +141,8 @@ def test_a_pickle_cannot_change_the_reader(tmp_path):
     before = dict(vars(torch_file.Shell)), dict(vars(torch_file._rebuild_tensor))
     for name in ("numpy\ndtype", "torch._utils\n_rebuild_tensor_v2", "some.module\nNetwork"):
         write_zip(tmp_path / "w.pth", f"c{name}\n(N(dS'__doc__'\nS'changed'\nstb.".encode())
-        torch_file.read_objects(tmp_path / "w.pth")
+        with contextlib.suppress(torch_file.RefusedFileError):
+            torch_file.read_objects(tmp_path / "w.pth")
         assert (dict(vars(torch_file.Shell)), dict(vars(torch_file._rebuild_tensor))) == before
 
 

@@ -253,7 +253,7 @@ def _fill(
     if faults:
         raise ValueError(
             f"not the weights of {_name_of(tuple(model.block_sizes))}{_what_it_is(tensors, tuple(model.block_sizes))}; "
-            f"{len(faults)} tensors are at fault:\n  " + "\n  ".join(sorted(faults))
+            f"{len(faults)} tensor{'s are' if len(faults) > 1 else ' is'} at fault:\n  " + "\n  ".join(sorted(faults))
         )
     head = {leaf: variables.pop(("head", leaf)) for leaf in ("kernel", "bias")} if kernel in tensors else None
     return traverse_util.unflatten_dict(variables), head
