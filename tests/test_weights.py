@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from densenet_peers import SMALL
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet

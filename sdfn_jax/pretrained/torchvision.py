@@ -16,7 +16,6 @@ PREPROCESSING = Preprocessing(low=0.0, high=1.0, mean=(0.485, 0.456, 0.406), std
 HEAD = ("classifier.weight", "classifier.bias")
 IMAGENET_CLASSES = 1000
 
-_PREFIX = "features."
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 # torch.nn.DataParallel adds the first; the CheXNet reproductions, which hold the network as an attribute, the second.
 _WRAPPERS = re.compile(r"^(module\.)?(densenet121\.)?")
@@ -62,10 +61,19 @@ def outputs(tensors: Mapping[str, np.ndarray]) -> int | None:
     return heads[0].shape[0] if heads and heads[0].ndim == 2 else None
 
 
-def torch_name(variable: tuple[str, ...]) -> str:
+def torch_name(variable: tuple[str, ...], prefix: str = "features.") -> str:
     """Turns ("params", "denseblock1", ..., "kernel") into "features.denseblock1. ... .weight"."""
     _, *modules, leaf = variable
-    return _PREFIX + ".".join([*modules, _LEAVES[leaf]])
+    return prefix + ".".join([*modules, _LEAVES[leaf]])
+
+
+def variable_of(name: str, tensor: np.ndarray) -> tuple[str, ...]:
+    """Undoes `torch_name` without a prefix."""
+    *modules, last = name.split(".")
+    leaf = {"bias": "bias", "running_mean": "mean", "running_var": "var"}.get(last)
+    if last == "weight":
+        leaf = "scale" if tensor.ndim == 1 else "kernel"
+    return ("batch_stats" if last.startswith("running_") else "params", *modules, leaf)
 
 
 def to_ours(tensor: np.ndarray) -> np.ndarray:
