@@ -21,7 +21,7 @@ from absl import app, flags, logging
 from flax import traverse_util
 from ml_collections import ConfigDict
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_bytes
 
 from sdfn_jax import checkpoint, tasks
 from sdfn_jax.errors import UserError, exit_on_user_error
@@ -32,7 +32,6 @@ from sdfn_jax.pretrained import torchvision
 
 TOLERANCE = 1e-4  # largest difference of a probability between an exported network and the checkpoint
 _IMAGES = 3  # compared on the spot
-_HEADER = "sdfn_jax"
 _NETWORK, _RECORD = "network.stablehlo", "record.json"
 
 _RUN = flags.DEFINE_string("run", None, "The folder of a trained stage, such as runs/fusion.")
@@ -119,7 +118,7 @@ def read_variables(path: str | Path) -> tuple[dict, dict]:
     """
     with safe_open(path, framework="numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        record = json.loads(file.metadata()[_HEADER])
+        record = json.loads(file.metadata()[weights.HEADER])
     flat = {}
     views = record.get("views", [])
     for name, tensor in tensors.items():
@@ -150,7 +149,7 @@ def _write_safetensors(path: Path, variables: dict, metadata: dict) -> str:
         record |= {"source": f"sdfn_jax, stage {record['stage']}", "sha256": record["checkpoint"]}
         record["file"] = f"checkpoint {record['checkpoint'][:12]}"
     tensors = to_tensors(variables, views)
-    save_file(tensors, path, {"format": "pt", _HEADER: json.dumps(record)})
+    path.write_bytes(to_bytes(tensors, {"format": "pt", weights.HEADER: json.dumps(record)}))
     again, _ = read_variables(path)
     if checkpoint.tree_digest(again) != metadata["digest"]:
         raise UserError("the weights read back are not those of the checkpoint; nothing was written")

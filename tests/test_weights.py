@@ -2,21 +2,24 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from densenet_peers import SMALL
+from densenet_peers import SMALL, our_outputs
+from peers import assert_close
 from safetensors.numpy import save_file
 
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.preprocessing import Preprocessing
-from sdfn_jax.pretrained import chexnet, torchvision, torchxrayvision, weights
+from sdfn_jax.pretrained import chexnet, keras, torchvision, torchxrayvision, weights
 
 MODEL = DenseNet(**SMALL)
+GOLDEN = Path(__file__).parent / "golden"
 FEATURES = 19  # feature maps of the small network
 
 
@@ -177,11 +180,12 @@ def test_a_failed_save_leaves_the_file_as_it_was(path, monkeypatch):
     save_file(tensors_of(), path)
     found, before = weights.read(path, MODEL), path.read_bytes()
 
-    def disk_full(tensors, path, metadata):
-        path.write_bytes(b"half")
+    def disk_full(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("sdfn_jax.pretrained.weights.save_file", disk_full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", disk_full)
     with pytest.raises(OSError, match="No space"):
         weights.save(path, found)
     assert path.read_bytes() == before
@@ -232,6 +236,24 @@ class TestClasses:
         assert weights.parse_classes("Mass, Hernia,-") == ["Mass", "Hernia", "-"]
         with pytest.raises(ValueError, match="none.txt: a class list is"):
             weights.parse_classes(str(tmp_path / "none.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "model"),
+    [
+        ("chexnet.pth.tar", chexnet.NAME, SMALL),
+        ("torchxrayvision.pt", torchxrayvision.NAME, SMALL),
+        ("keras.h5", keras.NAME, {"growth_rate": 4, "block_sizes": (1, 2), "init_features": 6, "bottleneck": 4}),
+    ],
+)
+def test_golden_outputs(name, source, model):
+    """Files and outputs of the libraries themselves, kept from a run of tests/golden/make.py."""
+    found = weights.read(GOLDEN / name, DenseNet(**model))
+    assert found.source == source
+    image = np.random.default_rng(9).normal(size=(1, 75, 51, found.preprocessing.channels)).astype(np.float32)
+    with np.load(GOLDEN / "outputs.npz") as outputs:
+        for kind, ours in zip(("features", "logits"), our_outputs(found, image, model), strict=True):
+            assert_close(ours, outputs[f"{name.split('.')[0]}_{kind}"], f"{kind} of {name}")
 
 
 def run(*arguments):

@@ -28,6 +28,7 @@ def main(argv: list[str]) -> None:
     """Reads the file, says what it is, and writes what was asked for."""
     logging.set_verbosity(logging.WARNING)
     from sdfn_jax.errors import UserError, exit_on_user_error
+    from sdfn_jax.models.densenet import DenseNet
     from sdfn_jax.pretrained import imported, weights
 
     def command() -> None:
@@ -37,9 +38,10 @@ def main(argv: list[str]) -> None:
             raise UserError(
                 "nothing to write: give --output=FILE.safetensors, or --config=configs/classifier.py:entire"
             )
+        model = None if _CONFIG.value is None else DenseNet(**_CONFIG.value.model.to_dict())
         try:
             classes = None if _CLASSES.value is None else weights.parse_classes(_CLASSES.value)
-            found = weights.read(argv[1], classes=classes)
+            found = weights.read(argv[1], model, classes)
         except ValueError as error:
             raise UserError(str(error)) from error
         print(found.describe())

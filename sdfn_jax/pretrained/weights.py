@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_bytes
 
 from sdfn_jax.files import appears_when_complete, file_digest
 from sdfn_jax.findings import FINDINGS
@@ -24,7 +24,7 @@ from sdfn_jax.pretrained import chexnet, keras, torch_file, torchvision, torchxr
 # The first that recognises a file reads it.
 SOURCES = (keras, torchxrayvision, chexnet, torchvision)
 NO_CLASS = "-"  # in a class list: an output that was never trained
-_HEADER = "sdfn_jax"  # key of a converted file's own record, beside its tensors
+HEADER = "sdfn_jax"  # key of a converted file's own record, beside its tensors
 _COUNTER = ".num_batches_tracked"  # serves only torch's momentum=None
 _KNOWN_BLOCKS = {(6, 12, 24, 16): 121, (6, 12, 32, 32): 169, (6, 12, 48, 32): 201, (6, 12, 36, 24): 161}
 
@@ -144,7 +144,7 @@ def save(path: str | Path, weights: Weights) -> None:
         "preprocessing": weights.preprocessing.as_dict(),
     }
     with appears_when_complete(path) as unfinished:
-        save_file(tensors, unfinished, {"format": "pt", _HEADER: json.dumps(record)})
+        unfinished.write_bytes(to_bytes(tensors, {"format": "pt", HEADER: json.dumps(record)}))
 
 
 def branch_tensors(variables: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -183,7 +183,7 @@ def _open(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise ValueError("neither a .safetensors nor a PyTorch nor a Keras file, or damaged: download it again")
     try:
         with safe_open(path, framework="numpy") as file:
-            record = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
+            record = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise ValueError(f"not a whole .safetensors file ({error}), perhaps cut short: download it again") from error
