@@ -28,7 +28,7 @@ from sdfn_jax.errors import UserError, exit_on_user_error
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.preprocessing import Preprocessing
-from sdfn_jax.pretrained import torchvision
+from sdfn_jax.pretrained import torchvision, weights
 
 TOLERANCE = 1e-4  # largest difference of a probability between an exported network and the checkpoint
 _IMAGES = 3  # compared on the spot

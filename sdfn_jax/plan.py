@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from sdfn_jax import checkpoint, lrg, lung_boxes, phantom, recipes, results, stages
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import file_digest
+from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.pretrained import download
 from sdfn_jax.train import check_batch_size
 from tfds_builders import prepare
@@ -191,9 +192,20 @@ def _lrg(config: ConfigDict, flag: str, needed: bool, drawn: bool, problems: lis
 def _trained(config: ConfigDict, inputs: dict[str, str]) -> str:
     stored = checkpoint.latest_metadata(config.workdir)
     if stored is None:
-        return TO_DO
+        return THERE if _imported(config) else TO_DO
     recipes.check_same(config.workdir, stored, config, inputs)
     return THERE if stored["finished"] else f"to go on after epoch {stored['epochs_done']} of {config.num_epochs}"
+
+
+def _imported(config: ConfigDict) -> bool:
+    """Returns whether a network fine-tuned elsewhere (`pretrained.imported`) stands in for the trained stage."""
+    stored = checkpoint.best_metadata(config.workdir)
+    if stored is None or "imported" not in stored:
+        return False
+    check_same(Preprocessing.of(stored["config"]), config, config.workdir, any_size=False)
+    if stored["config"]["model"] != recipes.as_json(config)["model"]:
+        raise UserError(f"{config.workdir} holds {stored['imported']['file']}, another network than --config.model")
+    return True
 
 
 def _two_view_data(config: ConfigDict, drawn: bool, problems: list[str]) -> list[Step]:

@@ -52,6 +52,15 @@ def test_the_run_computes_the_files_function_in_the_order_of_the_findings(tmp_pa
     np.testing.assert_allclose(logits, theirs[:, ::-1], rtol=1e-4, atol=1e-5)
 
 
+def test_training_takes_the_run_as_it_is(tmp_path, config):
+    assert plan._trained(config, {}) == "to do"
+    imported.write_run(config, weights.read(weights_file(tmp_path), MODEL, CLASSES))
+    assert plan._trained(config, {"data": "any"}) == "there"
+    config.model.growth_rate = 5
+    with pytest.raises(UserError, match="weights.safetensors, another network than --config.model"):
+        plan._trained(config, {})
+
+
 def test_an_old_workdir_is_refused_and_left_alone(tmp_path, config):
     found = weights.read(weights_file(tmp_path), MODEL, CLASSES)
     imported.write_run(config, found)

@@ -227,7 +227,7 @@ class _Unpickler(pickle.Unpickler):
             return lambda tensor, *_: tensor
         if full in _WITHOUT_EFFECT:
             return type(name, (Shell,), {})
-        if module == "torch" and name in _DTYPES:
+        if module in ("torch", "torch.cuda") and name in _DTYPES:
             return _DTYPES[name]
         return _shell_class(module, name)
 
