@@ -113,6 +113,13 @@ def test_evaluation_refuses_another_preprocessing_than_the_checkpoints(tmp_path,
         evaluate.evaluate_classifier(config, tmp_path / "no-data", {}, "test")
 
 
+def test_fusion_refuses_an_extractor_of_another_preprocessing(tmp_path, config):
+    imported.write_run(config, weights.read(weights_file(tmp_path), MODEL, CLASSES))
+    config.preprocessing.low = -1.0
+    with pytest.raises(UserError, match="run expects images prepared otherwise.*low differ"):
+        stages._branches(config, {"entire": config.workdir})
+
+
 class TestStart:
     """`config.pretrained` of a training run."""
 
