@@ -71,10 +71,11 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
     validation = Examples(data, ["validation"])
     check_validation_labels(validation)
     task = tasks.classification(config)
+    branches, source = _branches(config, before)
 
     def start() -> dict:
         variables = initial_variables(task.model, config.seed, task.inputs, train=False)
-        for view, branch in _branches(config, before).items():
+        for view, branch in branches.items():
             for kind in ("params", "batch_stats"):
                 variables[kind][view] = branch[kind]
         return variables
@@ -85,7 +86,7 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
         training=Examples(data, ["train"]),
         validation=validation,
         initial_variables=start,
-        metadata=_provenance(config, inputs, data),
+        metadata=_provenance(config, inputs, data) | source,
     )
 
 
@@ -177,20 +178,24 @@ def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
         recipes.check_same(config.workdir, stored, config, inputs)
 
 
-def _branches(config: ConfigDict, before: dict[str, str]) -> dict[str, dict]:
-    """Returns {view: variables of its DenseNet} to start from; empty for random weights."""
+def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dict], dict]:
+    """Returns {view: variables of its DenseNet} to start from, and what the checkpoint is to say of a weights file.
+
+    Both are empty for random weights.
+    """
     if not before:
         if config.pretrained == RANDOM:
-            return {}
+            return {}, {}
         found = load_pretrained(config)
         print(found.describe())
-        return {config.views[0]: found.variables}
+        source = {"source": found.source, "file": found.file, "sha256": found.sha256}
+        return {config.views[0]: found.variables}, {"pretrained": source}
     branches = {}
     for view, workdir in before.items():
         variables, metadata = checkpoint.read_best(workdir)
         check_same(Preprocessing.of(metadata["config"]), config, workdir, any_size=False)
         branches[view] = {kind: variables[kind][view] for kind in ("params", "batch_stats")}
-    return branches
+    return branches, {}
 
 
 def _provenance(config: ConfigDict, inputs: dict[str, str], data: Path) -> dict:

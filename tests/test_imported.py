@@ -10,6 +10,7 @@ from test_weights import variables_of
 
 from sdfn_jax import checkpoint, evaluate, plan, stages, tasks
 from sdfn_jax.errors import UserError
+from sdfn_jax.files import file_digest
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.pretrained import download, imported, torchxrayvision, weights
@@ -126,8 +127,9 @@ class TestStart:
     def test_a_foreign_file_is_loaded_and_named(self, tmp_path, config, capsys):
         config.pretrained = str(weights_file(tmp_path))
         config.data.size = 96  # another size is a choice of the recipe
-        branch = stages._branches(config, {})["entire"]
-        jax.tree.map(np.testing.assert_array_equal, branch, variables_of(MODEL))
+        branches, recorded = stages._branches(config, {})
+        jax.tree.map(np.testing.assert_array_equal, branches["entire"], variables_of(MODEL))
+        assert recorded["pretrained"]["sha256"] == file_digest(config.pretrained)
         assert "CheXNet-style" in capsys.readouterr().out
 
     def test_another_preprocessing_is_refused(self, tmp_path, config):

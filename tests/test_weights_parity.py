@@ -67,13 +67,14 @@ def test_torchvision_densenet121(tmp_path):
 
 
 def test_timm_safetensors(tmp_path):
-    import_peer("torch")
-    save_file, network = import_peer("safetensors.torch").save_file, torchvision_densenet(1000)
-    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    found = weights.read(tmp_path / "model.safetensors", MODEL)
+    import_torchvision()  # timm imports it
+    densenet, save_file = import_peer("timm.models.densenet").DenseNet, import_peer("safetensors.torch").save_file
+    network = randomise(densenet(growth_rate=4, block_config=(2, 3), bn_size=2, num_classes=1000))
+    save_file(network.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    model = SMALL | {"init_features": 8}
+    found = weights.read(tmp_path / "model.safetensors", DenseNet(**model))
     assert found.source == torchvision.NAME
-    assert_same_function(found, network, SIZES[:1])
+    assert_same_function(found, network, SIZES[1:], model)
 
 
 def chexnet_network():
