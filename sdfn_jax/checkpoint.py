@@ -2,7 +2,7 @@
 
 `<workdir>/latest/` holds the two newest train states (the older one is the fallback when the newer is damaged);
 `<workdir>/best/` the variables with the best validation score. Orbax keeps no checksum, and a flipped bit restores
-silently: both carry a SHA-256 of the tree, and what does not match is refused.
+silently: both carry a SHA-256 of the tree and one of their metadata, and what does not match is refused.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from sdfn_jax.errors import UserError
 
 _ARRAYS, _METADATA = "arrays", "metadata"
+_METADATA_DIGEST = "metadata_digest"
 
 
 class DamagedCheckpointError(UserError):
@@ -126,7 +127,8 @@ def read_best(workdir: str | Path) -> tuple[dict, dict]:
 def _save(folder: Path, step: int, arrays: dict[str, Any], metadata: dict, keep: int) -> None:
     arrays = jax.device_get(arrays)
     metadata = {**metadata, "step": step, "digest": tree_digest(arrays)}
-    json.dumps(metadata, allow_nan=False)  # says now, not at the next start, that something cannot be stored
+    # Says now, not at the next start, that something cannot be stored.
+    metadata[_METADATA_DIGEST] = _metadata_digest(metadata)
     complete = _steps(folder)
     with _manager(folder, keep) as manager:
         for there in manager.all_steps():
@@ -177,7 +179,15 @@ def _newest_undamaged(workdir: str | Path, read: Callable[[Path, int], Any]) -> 
 
 def _read_metadata(folder: Path, step: int) -> dict:
     with _damage_named(folder / str(step)), _reader(folder) as reader:
-        return reader.restore(step, args=ocp.args.Composite(**{_METADATA: ocp.args.JsonRestore()}))[_METADATA]
+        metadata = reader.restore(step, args=ocp.args.Composite(**{_METADATA: ocp.args.JsonRestore()}))[_METADATA]
+        saved = metadata.pop(_METADATA_DIGEST)
+    if _metadata_digest(metadata) != saved:
+        raise DamagedCheckpointError(f"{folder / str(step)} is damaged: its metadata are not those that were saved.")
+    return metadata
+
+
+def _metadata_digest(metadata: dict) -> str:
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _read(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict]:

@@ -275,6 +275,8 @@ def make_box_table(
     # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
     missing = [batch for batch in _batches(radiographs, segmenter.batch_size) if any(p.name not in done for p in batch)]
     paths = list(itertools.chain.from_iterable(missing))
+    if done:
+        print(f"going on: {len(radiographs) - len(paths):,} of {len(radiographs):,} radiographs are done", flush=True)
     problems = []
     with (
         partial.open("a", newline="", encoding="utf-8") as file,

@@ -75,7 +75,9 @@ def follow(steps: list[Step], workdir: str) -> None:
     width = max(len(step.name) for step in steps)
     print(f"Plan for {workdir} (for research, not for diagnosis):")
     for number, step in enumerate(steps, start=1):
-        print(f"  {number:>2}. {step.name:<{width}}  {step.state:<12}  {step.reads} -> {step.writes}")
+        print(f"  {number:>2}. {step.name:<{width}}  {step.state:<12}  {step.writes}")
+        if step.state not in (THERE, NOT_NEEDED):
+            print(f"      {'':<{width}}  {'reads':<12}  {step.reads}")
     begun = time.monotonic()
     for number, step in enumerate(steps, start=1):
         if step.state in (THERE, NOT_NEEDED):

@@ -5,9 +5,21 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
+_SCREEN_INTERVAL, _LOG_INTERVAL = 0.2, 10.0  # seconds between lines
 
-def bar(iterable: Iterable | None = None, *, what: str, unit: str, total: int | None = None, initial: int = 0) -> tqdm:
+
+def bar(
+    iterable: Iterable | None = None,
+    *,
+    what: str,
+    unit: str,
+    total: int | None = None,
+    initial: int = 0,
+    stays: bool = True,
+) -> tqdm:
     """Returns a progress bar on standard error; in a log file it prints a line every ten seconds instead.
+
+    Work that is over before the first line is due shows none.
 
     Args:
       iterable: what to go through; None for a bar moved by `update`.
@@ -15,8 +27,9 @@ def bar(iterable: Iterable | None = None, *, what: str, unit: str, total: int | 
       unit: one step of it (`image`, `step`).
       total: number of steps where `iterable` has no length.
       initial: steps done by an earlier run.
+      stays: whether the bar stays on the screen when the work is done.
     """
-    interval = 0.2 if sys.stderr.isatty() else 10.0
+    interval = _SCREEN_INTERVAL if sys.stderr.isatty() else _LOG_INTERVAL
     return tqdm(
         iterable,
         desc=what,
@@ -25,6 +38,8 @@ def bar(iterable: Iterable | None = None, *, what: str, unit: str, total: int | 
         initial=initial,
         mininterval=interval,
         maxinterval=interval,
+        delay=interval,
+        leave=stays,
         dynamic_ncols=True,
         file=sys.stderr,
     )

@@ -123,7 +123,7 @@ def run_over_split(
     variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
     shared = NamedSharding(mesh, PartitionSpec("batch"))
     parts = []
-    with progress.bar(what=what, unit="image", total=len(examples)) as bar:
+    with progress.bar(what=what, unit="image", total=len(examples), stays=False) as bar:
         for batch, count in evaluation_batches(examples, task.select, batch_size):
             results = jax.device_get(step(variables, jax.device_put(batch, shared)))
             parts.append({name: array[:count] for name, array in results.items()})
@@ -257,7 +257,6 @@ class _Run:
             found = {"epoch": epoch + 1, "validation": scores, "best_metric": self.task.best}
             checkpoint.save_best(self.workdir, int(state.step), variables, {**self.metadata, **found})
         book.finished = epoch + 1 == self.config.num_epochs
-        self.save(state)
         line = {
             "epoch": epoch + 1,
             "step": int(state.step),
@@ -266,7 +265,9 @@ class _Run:
             **{f"validation_{name}": value for name, value in scores.items()},
             "best_epoch": book.best_epoch,
         }
+        # Before the state: a line of an epoch that was not saved is dropped when the run goes on.
         log.write(line)
+        self.save(state)
         bar.write(_describe_epoch(line, self.config.num_epochs, self.task.best, is_best))
         return state
 

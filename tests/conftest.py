@@ -1,7 +1,15 @@
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# Each program is compiled once for all tests and the processes they start, not once in each. The process that starts
+# the others makes the folder and removes it in the end.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _COMPILED = tempfile.TemporaryDirectory(prefix="sdfn_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 
 @pytest.fixture(scope="session")

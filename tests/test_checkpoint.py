@@ -248,6 +248,18 @@ def test_a_damaged_best_is_refused_by_name(run):
         checkpoint.read_best(run)
 
 
+@pytest.mark.parametrize("folder", ["latest", "best"])
+def test_metadata_that_still_can_be_read_but_are_not_those_saved_are_damage(run, folder):
+    path = run / folder / "2" / "metadata" / "metadata"
+    metadata = json.loads(path.read_text())
+    path.write_text(json.dumps({**metadata, "step": 3}))
+    if folder == "best":
+        with pytest.raises(checkpoint.DamagedCheckpointError, match="its metadata are not those that were saved"):
+            checkpoint.best_metadata(run)
+    else:
+        assert checkpoint.latest_metadata(run)["step"] == 1
+
+
 @pytest.mark.parametrize("content", ["", "{", "\0" * 50, "[]", "{}"])
 def test_unreadable_metadata_is_damage(run, content):
     for folder in ("latest", "best"):

@@ -169,6 +169,15 @@ def test_a_version_lost_between_the_renames_of_a_killed_run_comes_back(download,
     assert names(folder) == ALL
 
 
+def test_nothing_is_left_in_the_temporary_folder_nor_asked_over_the_network(download, data_dir, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setattr("tensorflow_datasets.core.utils.gcs_utils.gcs_dataset_info_files", pytest.fail)
+    run(download, data_dir)
+    assert list(temporary.iterdir()) == []
+
+
 def test_a_full_disk_is_said_beforehand(download, data_dir, monkeypatch):
     almost_full = shutil.disk_usage(download)._replace(free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: almost_full)
@@ -215,7 +224,8 @@ def command(*arguments):
     return prepare.main([str(argument) for argument in arguments])
 
 
-def test_the_command_prepares_and_sums_up(download, data_dir, capsys):
+def test_the_command_prepares_and_sums_up(download, data_dir, capsys, monkeypatch):
+    monkeypatch.setattr("sdfn_jax.progress._LOG_INTERVAL", 0.0)
     command("montgomery", f"--manual_dir={download}", f"--data_dir={data_dir}", "--size=16")
     captured = capsys.readouterr()
     assert str(prepare.prepared_dir("montgomery", data_dir, 16)) in captured.out

@@ -2,11 +2,22 @@
 
 import time
 
+import pytest
+
 from sdfn_jax import progress
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(progress, "_LOG_INTERVAL", 0.5)
+
+
 def test_work_is_named_counted_and_timed(capsys):
-    assert list(progress.bar(range(5), what="prepare jsrt", unit="film")) == [0, 1, 2, 3, 4]
+    seen = []
+    for film in progress.bar(range(5), what="prepare jsrt", unit="film"):
+        time.sleep(0.15)
+        seen.append(film)
+    assert seen == [0, 1, 2, 3, 4]
     captured = capsys.readouterr()
     assert captured.out == ""  # results may be piped on
     assert "prepare jsrt" in captured.err
@@ -16,11 +27,17 @@ def test_work_is_named_counted_and_timed(capsys):
 
 def test_a_resumed_bar_counts_what_was_done(capsys):
     with progress.bar(what="train lrg", unit="step", total=10, initial=7) as bar:
+        time.sleep(0.6)
         bar.update(2)
     assert "9/10" in capsys.readouterr().err
 
 
 def test_a_log_file_is_not_flooded(capsys):
     for _ in progress.bar(range(300), what="lung boxes", unit="image"):
-        time.sleep(0.002)
-    assert capsys.readouterr().err.count("lung boxes") <= 3  # not a line every 0.1 seconds
+        time.sleep(0.003)
+    assert 1 <= capsys.readouterr().err.count("lung boxes") <= 3  # not a line every 0.1 seconds
+
+
+def test_short_work_leaves_the_screen_alone(capsys):
+    list(progress.bar(range(5), what="validate", unit="image"))
+    assert capsys.readouterr().err.strip() == ""

@@ -64,6 +64,13 @@ class Inputs:
         return [item for items in self.splits.values() for item in items]
 
 
+class _LocalInfo(tfds.core.DatasetInfo):
+    """The description of a set that is in none of TFDS's buckets."""
+
+    def initialize_from_bucket(self) -> None:
+        """Does nothing: TFDS would ask its bucket over the network, and leave an empty temporary folder each time."""
+
+
 class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_registration=True):
     """Writes radiographs as array_record, decoded and resized by threads.
 
@@ -88,6 +95,11 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         self._faults = Faults(skip_bad_files)
         self._inputs = None
         super().__init__(file_format=file_format or "array_record", **kwargs)
+
+    def dataset_info_from_configs(self, **kwargs: Any) -> tfds.core.DatasetInfo:
+        """Returns the description, with what README.md and CITATIONS.bib of the builder's folder say."""
+        metadata = self.get_metadata()
+        return _LocalInfo(builder=self, description=metadata.description, citation=metadata.citation, **kwargs)
 
     @abc.abstractmethod
     def _read_inputs(self, manual_dir: Path) -> Inputs:

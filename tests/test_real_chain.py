@@ -1,0 +1,59 @@
+"""The whole chain on real films in a short form: it shows that the pipeline runs, nothing about AUC."""
+
+import csv
+
+import numpy as np
+import pytest
+from small import fusion_config
+
+from sdfn_jax import commands, lung_boxes, plan, predictions, stages
+from sdfn_jax.input_pipeline import Examples
+
+# 00000100_000.png is one of the five RGBA files.
+RGBA = "00000100_000.png"
+
+
+@pytest.mark.real
+def test_from_real_films_to_table_one(real_data, tmp_path, capsys):
+    config = fusion_config(tmp_path)
+    del config.phantom
+    config.data.manual_dir = str(real_data / "chestxray14")
+    config.data.size = 32
+    config.data.validation_share = 0.2
+    config.lrg.data.name = "montgomery"
+    config.lrg.data.manual_dir = str(real_data / "montgomery")
+    config.lrg.data.size = 64
+    config.lrg.model.filters = (4, 8, 8, 16)
+    config.lrg.num_epochs = 8
+    config.lrg.learning_rate = 5e-3
+    for stage in (config, config.entire, config.lung):
+        stage.batch_size = 16
+        stage.num_epochs = 1
+    commands.run(config, "train", "test")
+
+    printed = capsys.readouterr().out
+    assert "47 radiographs of " in printed
+    assert "SMALL SAMPLE" in printed
+    assert "DRAWINGS" not in printed
+    for path in ("table_1.csv", "roc_curves.png", "lung_boxes_001.png", "heatmaps.png"):
+        assert (tmp_path / "fusion" / "results" / path).is_file()
+
+    rows = lung_boxes.read_box_table(tmp_path / "lrg" / "lung_boxes.csv")
+    assert len(rows) == 324
+    # Eight epochs of a tiny network already find lungs on most films of another hospital.
+    assert np.mean([row.rule != "whole_image" for row in rows.values()]) > 0.8
+
+    data = plan.prepared_directory(config.data)
+    metadata = stages.data_metadata(data)
+    assert (metadata["missing"], metadata["skipped"], metadata["drawings"]) == (112_120 - 324, 0, False)
+    with (data / "missing_files.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 112_120 - 324
+    splits = {split: [example["name"] for example in Examples(data, [split])] for split in metadata["splits"]}
+    assert {split: len(names) for split, names in splits.items()}["test"] == 47
+    assert RGBA in sum(splits.values(), [])
+
+    official = set((real_data / "chestxray14" / "test_list.txt").read_text().split())
+    for stage in ("entire", "lung", "fusion"):
+        found = predictions.read_evaluation(tmp_path / stage / "evaluation" / "test").predictions
+        assert len(found.images) == 47 and set(found.images) <= official
+        assert found.probabilities.std(axis=0).min() > 0
