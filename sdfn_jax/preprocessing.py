@@ -50,8 +50,8 @@ class Preprocessing:
         """
         try:
             return cls(**config["preprocessing"], size=config["data"]["size"])
-        except ValueError as error:
-            raise UserError(f"--config.preprocessing: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise UserError(f"--config.preprocessing, or the one that a checkpoint stores: {error}") from error
 
     @property
     def channels(self) -> int:

@@ -96,6 +96,13 @@ def test_an_exported_extractor_is_a_weights_file(runs, tmp_path):
     assert found.sha256 == metadata["digest"]
 
 
+@pytest.mark.parametrize("stage", ["fusion", "lrg"])
+def test_other_exported_networks_are_no_weights_file(runs, tmp_path, stage):
+    export.export(runs[stage], tmp_path / "out.safetensors")
+    with pytest.raises(ValueError, match=f"an exported network of the stage {stage}, not the weights of one"):
+        weights.read(tmp_path / "out.safetensors")
+
+
 @pytest.mark.parity
 def test_torchvision_loads_the_extractor_and_computes_the_same(runs, tmp_path):
     export.export(runs["entire"], tmp_path / "out.safetensors")

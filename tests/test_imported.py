@@ -107,6 +107,12 @@ def test_torchxrayvision_reads_one_channel_of_its_own_range(tmp_path, config):
     assert float(image.max()) == torchxrayvision.PREPROCESSING.high
 
 
+def test_a_preprocessing_without_a_range_is_said(config):
+    del config.preprocessing.low
+    with pytest.raises(UserError, match="--config.preprocessing, .*missing.*low"):
+        tasks.classification(config)
+
+
 def test_evaluation_refuses_another_preprocessing_than_the_checkpoints(tmp_path, config):
     imported.write_run(config, weights.read(weights_file(tmp_path), MODEL, CLASSES))
     config.preprocessing.std = (1.0, 1.0, 1.0)

@@ -23,6 +23,7 @@ from sdfn_jax.pretrained import chexnet, keras, torch_file, torchvision, torchxr
 
 # The first that recognises a file reads it.
 SOURCES = (keras, torchxrayvision, chexnet, torchvision)
+_RECORD = {"source", "file", "sha256", "classes", "preprocessing"}  # in the header of a file of ours
 NO_CLASS = "-"  # in a class list: an output that was never trained
 HEADER = "sdfn_jax"  # key of a converted file's own record, beside its tensors
 _COUNTER = ".num_batches_tracked"  # serves only torch's momentum=None
@@ -202,10 +203,9 @@ def _recognise(
 ) -> tuple[str, dict[str, np.ndarray], Preprocessing]:
     """Returns the source's name, the tensors under torchvision's names, and the source's preprocessing."""
     if record:
-        try:
-            return record["source"], dict(tensors), Preprocessing(**record["preprocessing"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"a converted file with a damaged record ({error}): convert again") from error
+        if not record.keys() >= _RECORD:
+            raise ValueError(f"an exported network of the stage {record.get('stage')}, not the weights of one DenseNet")
+        return record["source"], dict(tensors), Preprocessing(**record["preprocessing"])
     for source in SOURCES:
         if source.recognises(tensors):
             return source.NAME, source.to_torchvision(tensors), source.PREPROCESSING
