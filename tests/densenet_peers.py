@@ -1,10 +1,12 @@
 """DenseNets of other libraries, with weights far from any initial ones."""
 
+import functools
 import sys
 from types import ModuleType
 
 import jax
 import numpy as np
+from flax.core import FrozenDict
 from peers import import_peer
 
 from sdfn_jax.models.sdfn import SDFN
@@ -61,13 +63,19 @@ def torch_outputs(network, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def our_outputs(weights, images: np.ndarray, model: dict = SMALL) -> tuple[np.ndarray, np.ndarray]:
     """Returns the same of our network, with the weights and the classifier of a file."""
-    network = SDFN(branches=("entire",), densenet=model, classes=weights.head["bias"].size)
     variables = {
         "params": {"entire": weights.variables["params"], "head": weights.head},
         "batch_stats": {"entire": weights.variables["batch_stats"]},
     }
-    logits, features = jax.jit(lambda images: network.apply(variables, {"entire": images}, train=False))(images)
+    apply = _compiled(FrozenDict(model), weights.head["bias"].size)
+    logits, features = apply(variables, {"entire": images})
     return np.asarray(features["entire"]), np.asarray(logits)
+
+
+@functools.cache
+def _compiled(model: FrozenDict, classes: int):
+    """Returns our network as a function of variables and views, compiled once for all tests."""
+    return jax.jit(functools.partial(SDFN(branches=("entire",), densenet=model, classes=classes).apply, train=False))
 
 
 def random_images(size: tuple[int, int, int], channels: int = 3) -> np.ndarray:
