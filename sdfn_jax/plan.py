@@ -264,7 +264,7 @@ def _classifier(config: ConfigDict, flag: str, data: Step, problems: list[str]) 
 def _imagenet(stages_shown: list[ConfigDict]) -> list[Step]:
     """Returns the step that brings the published ImageNet weights, where an untrained extractor starts from them."""
     asked = [stage for stage in stages_shown if stage.get("pretrained") == stages.IMAGENET]
-    if not any(checkpoint.latest_metadata(stage.workdir) is None for stage in asked):
+    if all(checkpoint.latest_metadata(stage.workdir) or _imported(stage) for stage in asked):
         return []
     path = download.cached()
     return [Step("ImageNet weights", download.URL, path, THERE if path.is_file() else TO_DO, download.fetch)]

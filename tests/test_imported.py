@@ -57,6 +57,8 @@ def test_training_takes_the_run_as_it_is(tmp_path, config):
     assert plan._trained(config, {}) == "to do"
     imported.write_run(config, weights.read(weights_file(tmp_path), MODEL, CLASSES))
     assert plan._trained(config, {"data": "any"}) == "there"
+    config.pretrained = "imagenet"
+    assert plan._imagenet([config]) == []  # nothing starts from it
     config.model.growth_rate = 5
     with pytest.raises(UserError, match="weights.safetensors, another network than --config.model"):
         plan._trained(config, {})
