@@ -381,7 +381,9 @@ class TestCommand:
         # The second run did again what the first had of an unfinished batch: count films, not lines.
         done = len({line.partition(",")[0] for line in partial.read_text().split("\n")[1:-1]})
         finished = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert f"going on: {done // 2 * 2} of 600" in finished.stdout  # it began with the whole batches of its predecessors
+        assert (
+            f"going on: {done // 2 * 2} of 600" in finished.stdout
+        )  # it began with the whole batches of its predecessors
         segmenter = lrg.Segmenter.load(tmp_path / "lrg", batch_size=2)
         films = lrg.find_radiographs(tmp_path / "films")
         lrg.make_box_table(segmenter, films, tmp_path / "uninterrupted.csv", segmenter.postprocessing)
