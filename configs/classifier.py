@@ -41,8 +41,9 @@ def recipe(view: str, demo: bool) -> ConfigDict:
     config.seed = 0
     config.views = (view,)
     config.frozen = False
-    # A file of torchvision's DenseNet-121 weights, or "random" (then nothing pretrained is used, as the demo does).
-    config.pretrained = "random" if demo else "weights/densenet121.safetensors"
+    # "imagenet" (torchvision's, downloaded once), a weights file of any source that docs/weights.md lists, or "random"
+    # (then nothing pretrained is used, as the demo does).
+    config.pretrained = "random" if demo else "imagenet"
     config.model = densenet(demo)
     config.preprocessing = imagenet_preprocessing()
     config.flip = True  # random horizontal flip
@@ -61,8 +62,8 @@ def densenet(demo: bool) -> ConfigDict:
 
 
 def imagenet_preprocessing() -> ConfigDict:
-    """Returns what the ImageNet weights expect: three equal channels in [0, 1], standardised by these."""
-    return ConfigDict(dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
+    """Returns what the ImageNet weights expect: black 0, white 1, in three channels, standardised by these."""
+    return ConfigDict(dict(low=0.0, high=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
 
 
 def training(config: ConfigDict) -> None:

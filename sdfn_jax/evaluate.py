@@ -12,6 +12,7 @@ from sdfn_jax import checkpoint, contact_sheet, images, lrg, lung_boxes, metrics
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.predictions import RECIPE_FILE, Evaluation, Origin, Predictions, write_evaluation
+from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.train import check_batch_size, device_mesh, make_evaluation_step, run_over_split
 
 
@@ -37,6 +38,7 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
     """
     check_batch_size(config)
     variables, metadata = checkpoint.read_best(config.workdir)
+    check_same(Preprocessing.of(metadata["config"]), config, config.workdir, any_size=False)
     examples = Examples(data, [split])
     task = tasks.classification(config)
     mesh = device_mesh()

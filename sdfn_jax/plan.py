@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 from sdfn_jax import checkpoint, lrg, lung_boxes, phantom, recipes, results, stages
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import file_digest
+from sdfn_jax.preprocessing import Preprocessing, check_same
+from sdfn_jax.pretrained import download
 from sdfn_jax.train import check_batch_size
 from tfds_builders import prepare
 
@@ -56,6 +58,7 @@ def make_plan(config: ConfigDict) -> list[Step]:
     if config.stage == "lrg":
         steps += _lrg(config, "--config", True, drawn, problems)
     else:
+        steps += _imagenet(classifiers(config))
         steps += _two_view_data(config, drawn, problems)
         data = steps[-1]
         for stage in classifiers(config):
@@ -191,9 +194,20 @@ def _lrg(config: ConfigDict, flag: str, needed: bool, drawn: bool, problems: lis
 def _trained(config: ConfigDict, inputs: dict[str, str]) -> str:
     stored = checkpoint.latest_metadata(config.workdir)
     if stored is None:
-        return TO_DO
+        return THERE if _imported(config) else TO_DO
     recipes.check_same(config.workdir, stored, config, inputs)
     return THERE if stored["finished"] else f"to go on after epoch {stored['epochs_done']} of {config.num_epochs}"
+
+
+def _imported(config: ConfigDict) -> bool:
+    """Returns whether a network fine-tuned elsewhere (`pretrained.imported`) stands in for the trained stage."""
+    stored = checkpoint.best_metadata(config.workdir)
+    if stored is None or "imported" not in stored:
+        return False
+    check_same(Preprocessing.of(stored["config"]), config, config.workdir, any_size=False)
+    if stored["config"]["model"] != recipes.as_json(config)["model"]:
+        raise UserError(f"{config.workdir} holds {stored['imported']['file']}, another network than --config.model")
+    return True
 
 
 def _two_view_data(config: ConfigDict, drawn: bool, problems: list[str]) -> list[Step]:
@@ -247,6 +261,15 @@ def _classifier(config: ConfigDict, flag: str, data: Step, problems: list[str]) 
     return Step(name, reads, Path(config.workdir), state, lambda: stages.train_classifier(config, data.writes))
 
 
+def _imagenet(stages_shown: list[ConfigDict]) -> list[Step]:
+    """Returns the step that brings the published ImageNet weights, where an untrained extractor starts from them."""
+    asked = [stage for stage in stages_shown if stage.get("pretrained") == stages.IMAGENET]
+    if all(checkpoint.latest_metadata(stage.workdir) or _imported(stage) for stage in asked):
+        return []
+    path = download.cached()
+    return [Step("ImageNet weights", download.URL, path, THERE if path.is_file() else TO_DO, download.fetch)]
+
+
 def _missing_start(config: ConfigDict, flag: str, upstream: dict[str, str]) -> str | None:
     """Returns what a classifier cannot start without and does not have, with what mends it; None where all is well."""
     if upstream:
@@ -254,15 +277,14 @@ def _missing_start(config: ConfigDict, flag: str, upstream: dict[str, str]) -> s
             if config[view].model.to_dict() != config.model.to_dict():
                 return f"config.model differs from config.{view}.model: fusion takes over that network as it is"
         return None
-    if config.pretrained == "random":
+    path = stages.weights_file(config)
+    if path is None or (config.pretrained == stages.IMAGENET and not path.is_file()):
         return None
-    if not Path(config.pretrained).is_file():
+    if not path.is_file():
         return (
-            f"the ImageNet weights of the {config.stage} extractor: no file {config.pretrained}. Put there "
-            "DenseNet-121's weights as .safetensors in torchvision's names (on the Hugging Face hub: "
-            "model.safetensors of timm/densenet121.tv_in1k), or say where they are: "
-            f"{flag}.pretrained=FILE. {flag}.pretrained=random trains from random weights, which is not the paper's "
-            "recipe."
+            f"the weights that the {config.stage} extractor starts from: no file {path}. {flag}.pretrained takes a "
+            f"weights file (docs/weights.md lists those that are published), imagenet (the paper's: torchvision's, "
+            "downloaded once), or random (not the paper's recipe)"
         )
     try:
         stages.load_pretrained(config)

@@ -12,10 +12,12 @@ from sdfn_jax.files import file_digest
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.pretrained import torchvision
+from sdfn_jax.preprocessing import Preprocessing, check_same
+from sdfn_jax.pretrained import download, weights
 from sdfn_jax.train import train
 
 FOLDS = 5
+RANDOM, IMAGENET = "random", "imagenet"  # values of config.pretrained that name no file
 
 
 def data_metadata(directory: Path) -> dict:
@@ -62,15 +64,18 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
       data: the prepared chestxray14 data set.
     """
     before = upstream(config)
+    if not before and config.pretrained == IMAGENET:
+        download.fetch()
     inputs = {"data": data_metadata(data)["inputs_digest"], **starting_points(config, before)}
     _check_before_training(config, inputs)
     validation = Examples(data, ["validation"])
     check_validation_labels(validation)
     task = tasks.classification(config)
+    branches, source = _branches(config, before)
 
     def start() -> dict:
         variables = initial_variables(task.model, config.seed, task.inputs, train=False)
-        for view, branch in _branches(config, before).items():
+        for view, branch in branches.items():
             for kind in ("params", "batch_stats"):
                 variables[kind][view] = branch[kind]
         return variables
@@ -81,29 +86,39 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
         training=Examples(data, ["train"]),
         validation=validation,
         initial_variables=start,
-        metadata=_provenance(config, inputs, data),
+        metadata=_provenance(config, inputs, data) | source,
     )
 
 
 def starting_points(config: ConfigDict, before: dict[str, str]) -> dict[str, str]:
     """Returns {what a classifier starts from: digest}, as far as it is there."""
     if not before:
-        return {} if config.pretrained == "random" else {"pretrained": file_digest(config.pretrained)}
+        path = weights_file(config)
+        return {"pretrained": file_digest(path)} if path is not None and path.is_file() else {}
     found = {view: checkpoint.best_metadata(workdir) for view, workdir in before.items()}
     return {view: metadata["digest"] for view, metadata in found.items() if metadata is not None}
 
 
-def load_pretrained(config: ConfigDict) -> dict:
+def weights_file(config: ConfigDict) -> Path | None:
+    """Returns the weights file that an extractor starts from, there or not; None for random weights."""
+    if config.pretrained == RANDOM:
+        return None
+    return download.cached() if config.pretrained == IMAGENET else Path(config.pretrained)
+
+
+def load_pretrained(config: ConfigDict) -> weights.Weights:
     """Reads an extractor's weights file, whole or not at all.
 
     Raises:
-      UserError: naming the file and what is wrong with it.
+      UserError: naming the file and what is wrong with it, or for weights that expect other images than this config
+        prepares (but for their size, which may change).
     """
-    model = DenseNet(**config.model.to_dict())
     try:
-        return torchvision.load_densenet(config.pretrained, model)
+        found = weights.read(weights_file(config), DenseNet(**config.model.to_dict()))
     except ValueError as error:
         raise UserError(str(error)) from error
+    check_same(found.preprocessing, config, found.file, any_size=True)
+    return found
 
 
 def check_validation_labels(validation: Examples) -> None:
@@ -170,15 +185,24 @@ def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
         recipes.check_same(config.workdir, stored, config, inputs)
 
 
-def _branches(config: ConfigDict, before: dict[str, str]) -> dict[str, dict]:
-    """Returns {view: variables of its DenseNet} to start from; empty for random weights."""
+def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dict], dict]:
+    """Returns {view: variables of its DenseNet} to start from, and what the checkpoint is to say of a weights file.
+
+    Both are empty for random weights.
+    """
     if not before:
-        return {} if config.pretrained == "random" else {config.views[0]: load_pretrained(config)}
+        if config.pretrained == RANDOM:
+            return {}, {}
+        found = load_pretrained(config)
+        print(found.describe())
+        source = {"source": found.source, "file": found.file, "sha256": found.sha256}
+        return {config.views[0]: found.variables}, {"pretrained": source}
     branches = {}
     for view, workdir in before.items():
-        variables, _ = checkpoint.read_best(workdir)
+        variables, metadata = checkpoint.read_best(workdir)
+        check_same(Preprocessing.of(metadata["config"]), config, workdir, any_size=False)
         branches[view] = {kind: variables[kind][view] for kind in ("params", "batch_stats")}
-    return branches
+    return branches, {}
 
 
 def _provenance(config: ConfigDict, inputs: dict[str, str], data: Path) -> dict:

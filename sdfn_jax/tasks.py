@@ -15,6 +15,7 @@ from sdfn_jax import augmentation, lrg, metrics
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.models.unet import UNet
+from sdfn_jax.preprocessing import Preprocessing
 
 Batch = dict[str, jax.Array]
 
@@ -107,8 +108,8 @@ def classification(config: ConfigDict) -> Task:
     views = tuple(config.views)
     frozen = views if config.frozen else ()
     model = SDFN(branches=views, densenet=config.model.to_dict(), frozen=bool(frozen), classes=len(FINDINGS))
-    size = config.data.size
-    mean, std = np.float32(config.preprocessing.mean), np.float32(config.preprocessing.std)
+    preprocessing = Preprocessing.of(config)
+    image = (1, preprocessing.size, preprocessing.size, preprocessing.channels)
     flip = config.flip
 
     def select(example: dict) -> dict:
@@ -118,8 +119,7 @@ def classification(config: ConfigDict) -> Task:
         images = {view: batch[view] for view in views}
         if key is not None and flip:
             images = augmentation.flip_together(key, images)
-        # Greyscale repeated to three channels, standardised as the ImageNet weights expect.
-        images = {view: (image[..., None].astype(jnp.float32) / 255.0 - mean) / std for view, image in images.items()}
+        images = {view: preprocessing(image) for view, image in images.items()}
         return images, batch["labels"].astype(jnp.float32)
 
     def apply(variables: dict, images: dict[str, jax.Array], train: bool):
@@ -133,7 +133,7 @@ def classification(config: ConfigDict) -> Task:
 
     return Task(
         model=model,
-        inputs={view: jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32) for view in views},
+        inputs={view: jax.ShapeDtypeStruct(image, jnp.float32) for view in views},
         select=select,
         prepare=prepare,
         apply=apply,

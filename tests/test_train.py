@@ -169,6 +169,39 @@ def test_an_undefined_score_never_replaces_a_good_one(tmp_path):
     assert checkpoint.best_metadata(tmp_path) is None
 
 
+@pytest.fixture(scope="module")
+def one_step():
+    """(maker of fresh states, the step, a batch): the step gives up the memory of the state it takes."""
+    config = extractor_config("entire", "unused")
+    task = tasks.classification(config)
+    start = initial_variables(task.model, 0, task.inputs, train=False)
+    rows = [task.select(film) for film in TRAINING[:4]]
+    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    step = train.make_train_step(task, config, train.device_mesh())
+    return lambda: train.initial_state(task, config, jax.tree.map(np.copy, start)), step, batch
+
+
+def test_the_plateau_scale_multiplies_the_update(one_step):
+    fresh, step, batch = one_step
+    before = checkpoint.flatten(fresh().params)
+    moved = []
+    for scale in (1.0, 0.25):
+        state = fresh()
+        state = step(state.replace(plateau=state.plateau._replace(scale=np.float32(scale))), batch)
+        moved.append({name: np.asarray(leaf) - before[name] for name, leaf in checkpoint.flatten(state.params).items()})
+    for name in before:
+        np.testing.assert_allclose(moved[1][name], 0.25 * moved[0][name], atol=1e-7)
+    assert max(np.abs(update).max() for update in moved[0].values()) > 1e-3
+
+
+def test_flips_are_drawn_anew_at_every_step_and_losses_add_up(one_step):
+    fresh, step, batch = one_step
+    losses = [float(step(fresh().replace(step=np.int32(number)), batch).loss_sum) for number in range(6)]
+    assert len(set(losses)) > 1  # the same films, weights and statistics: only the flips differ
+    second = step(fresh().replace(step=np.int32(1), loss_sum=np.float32(2.0)), batch)
+    assert float(second.loss_sum) == pytest.approx(2.0 + losses[1], rel=1e-6)
+
+
 def test_a_batch_must_divide_by_the_devices(monkeypatch, tmp_path):
     monkeypatch.setattr(jax, "device_count", lambda: 3)
     with pytest.raises(UserError, match="--config.batch_size=4 does not divide by the 3 devices"):

@@ -1,0 +1,113 @@
+"""An SDFN as an ONNX graph, built layer by layer from its tensors: plain operators, which every runtime fuses its way.
+
+(jax2onnx 0.17 was tried: it asks for an older Orbax than we do, and replaces flax functions by its own.)
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sdfn_jax.preprocessing import Preprocessing
+
+OUTPUT = "probabilities"
+# Operators of 2022 (opset 17): what onnxruntime 1.13 and newer, and converters for phones, read.
+_OPSET, _IR_VERSION = 17, 8
+_EPSILON = 1e-5
+
+
+def build(tensors: Mapping[str, np.ndarray], record: Mapping[str, Any], block_sizes: Sequence[int]) -> bytes:
+    """Returns the graph's bytes.
+
+    Args:
+      tensors: under torchvision's names, as `export.to_tensors` gives them.
+      record: `views`, `preprocessing`, `classes` and what else is to stand in the file's metadata.
+      block_sizes: layers of each dense block.
+
+    Returns:
+      A model with one input for each view, (batch, S, S) uint8, and one output, (batch, classes) float32.
+    """
+    preprocessing = Preprocessing(**record["preprocessing"])
+    graph = _Graph(tensors)
+    pools = []
+    for view in record["views"]:
+        prefix = "" if len(record["views"]) == 1 else f"{view}."
+        features = _densenet(graph, _prepare(graph, view, preprocessing), f"{prefix}features.", block_sizes)
+        pools.append(graph.add("Flatten", graph.add("GlobalAveragePool", features)))
+    pooled = graph.add("Concat", *pools, axis=1)
+    logits = graph.add("Gemm", pooled, graph.weight("classifier.weight"), graph.weight("classifier.bias"), transB=1)
+    graph.nodes.append(helper.make_node("Sigmoid", [logits], [OUTPUT]))
+
+    side = preprocessing.size
+    image = [helper.make_tensor_value_info(view, TensorProto.UINT8, ["batch", side, side]) for view in record["views"]]
+    output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(record["classes"])])
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, "sdfn", image, [output], list(graph.weights.values())),
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="sdfn_jax",
+    )
+    helper.set_model_props(
+        model, {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+class _Graph:
+    """Nodes in order, and the constants they read."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray]):
+        self.tensors, self.nodes, self.weights = tensors, [], {}
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Appends a node; returns the name of its output."""
+        name = f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def weight(self, name: str) -> str:
+        return self.constant(name, self.tensors[name])
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+
+def _prepare(graph: _Graph, view: str, preprocessing: Preprocessing) -> str:
+    """Grey levels (B, S, S) to (B, channels, S, S)."""
+    mean, std = (np.array(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    factor = (preprocessing.high - preprocessing.low) / 255 / std
+    offset = (preprocessing.low - mean) / std
+    axis = graph.constant("channel_axis", np.array([1]))
+    x = graph.add("Unsqueeze", graph.add("Cast", view, to=TensorProto.FLOAT), axis)
+    x = graph.add("Mul", x, graph.constant("factor", factor.astype(np.float32)))
+    return graph.add("Add", x, graph.constant("offset", offset.astype(np.float32)))
+
+
+def _densenet(graph: _Graph, x: str, prefix: str, block_sizes: Sequence[int]) -> str:
+    """See `models.densenet.DenseNet`."""
+
+    def conv(x: str, name: str, stride: int = 1) -> str:
+        size = graph.tensors[f"{prefix}{name}.weight"].shape[-1]
+        return graph.add("Conv", x, graph.weight(f"{prefix}{name}.weight"), strides=[stride] * 2, pads=[size // 2] * 4)
+
+    def norm(x: str, name: str) -> str:
+        leaves = ("weight", "bias", "running_mean", "running_var")
+        weights = [graph.weight(f"{prefix}{name}.{leaf}") for leaf in leaves]
+        return graph.add("Relu", graph.add("BatchNormalization", x, *weights, epsilon=_EPSILON))
+
+    x = norm(conv(x, "conv0", stride=2), "norm0")
+    x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    for block, layers in enumerate(block_sizes, start=1):
+        for layer in range(1, layers + 1):
+            name = f"denseblock{block}.denselayer{layer}"
+            new = conv(norm(x, f"{name}.norm1"), f"{name}.conv1")
+            x = graph.add("Concat", x, conv(norm(new, f"{name}.norm2"), f"{name}.conv2"), axis=1)
+        if block < len(block_sizes):
+            x = graph.add("AveragePool", norm(x, f"transition{block}.norm"), kernel_shape=[2, 2], strides=[2, 2])
+            x = conv(x, f"transition{block}.conv")
+    return norm(x, "norm5")

@@ -1,0 +1,114 @@
+"""The ImageNet weights that torchvision publishes: from the cache, or downloaded into it.
+
+`requests` carries the transfer (proxies and certificates from the environment). Pooch, which others wrap around it, was
+looked at: it starts again from nothing after a cut connection, and checks whole hashes only; PyTorch publishes the
+first digits of the SHA-256, in the file's name, and `torch.hub` checks those.
+"""
+
+import os
+from pathlib import Path
+
+import requests
+
+from sdfn_jax import progress
+from sdfn_jax.errors import UserError
+from sdfn_jax.files import file_digest
+
+URL = "https://download.pytorch.org/models/densenet121-a639ec97.pth"
+SHA256_START = "a639ec97"
+CACHE_VARIABLE = "SDFN_CACHE"
+
+_ATTEMPTS = 5  # connections that bring nothing new, one after the other
+_TIMEOUT = 30  # seconds without a byte
+_CHUNK = 1 << 18
+
+
+def cache_folder() -> Path:
+    """Returns the folder for downloads: $SDFN_CACHE, or `sdfn_jax` in the user's cache folder."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(CACHE_VARIABLE) or Path(caches) / "sdfn_jax")
+
+
+def cached(url: str = URL) -> Path:
+    """Returns where a download lies, or will lie."""
+    return cache_folder() / url.rsplit("/", 1)[1]
+
+
+def fetch(url: str = URL, sha256_start: str = SHA256_START) -> Path:
+    """Returns the path of a file, downloading it where the cache does not have it.
+
+    An interrupted download goes on where it stopped, in this call or a later one.
+
+    Args:
+      url: of the file.
+      sha256_start: the first digits, or all, of its SHA-256 in hexadecimal.
+
+    Raises:
+      UserError: where it cannot be had, with what to fetch, from where, and where to put it; or where its hash is
+        another than the published one.
+    """
+    path = cached(url)
+    if path.is_file():
+        _check_hash(path, sha256_start, f"delete {path} to have it downloaded again")
+        return path
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _download(url, part)
+    except (requests.RequestException, OSError) as error:
+        raise UserError(
+            f"{url} cannot be downloaded ({_reason(error)}). What has come is kept; the same command goes on with it. "
+            f"Without a connection: fetch that file elsewhere (its SHA-256 begins with {sha256_start}) and put it at "
+            f"{path}; another folder is named by the environment variable {CACHE_VARIABLE}"
+        ) from error
+    try:
+        _check_hash(part, sha256_start, "the download was thrown away; try again, or fetch the file elsewhere")
+    except UserError:
+        part.unlink()
+        raise
+    part.replace(path)
+    return path
+
+
+def _download(url: str, part: Path) -> None:
+    """Brings the whole of a file to `part`, going on with what is there; connections may be cut meanwhile."""
+    attempts = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            return _continue(url, part, before)
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+            moved = part.exists() and part.stat().st_size > before
+            attempts = 0 if moved else attempts + 1
+            if attempts == _ATTEMPTS:
+                raise
+
+
+def _continue(url: str, part: Path, have: int) -> None:
+    # "identity": a server that compresses would make the lengths differ.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        if have and response.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # nothing is left to come; the hash decides
+        response.raise_for_status()
+        resumed = response.status_code == requests.codes.partial_content
+        start = have if resumed else 0  # a server that knows no ranges sends it from the beginning
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        with (
+            part.open("ab" if resumed else "wb") as file,
+            progress.bar(what=f"download {part.stem}", unit="byte", total=total, initial=start) as bar,
+        ):
+            for chunk in response.iter_content(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+
+
+def _check_hash(path: Path, sha256_start: str, advice: str) -> None:
+    found = file_digest(path)
+    if not found.startswith(sha256_start):
+        raise UserError(f"{path} is not the published file: its SHA-256 is {found}, not {sha256_start}...; {advice}")
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]

@@ -1,0 +1,47 @@
+"""A classifier fine-tuned elsewhere as a run of this project: from none of the data to an extractor that predicts."""
+
+from ml_collections import ConfigDict
+
+from sdfn_jax import checkpoint, recipes, tasks
+from sdfn_jax.errors import UserError
+from sdfn_jax.models.initial import variable_shapes
+from sdfn_jax.preprocessing import check_same
+from sdfn_jax.pretrained.weights import Weights
+
+
+def write_run(config: ConfigDict, weights: Weights) -> None:
+    """Writes weights with their classifier as the best checkpoint of an extractor.
+
+    Args:
+      config: of `configs/classifier.py`; its workdir must hold no run.
+      weights: with a class list that has all 14 findings.
+
+    Raises:
+      UserError: for a fusion network, an old workdir, weights without a usable classifier, or weights that expect
+        other images than this config prepares.
+    """
+    if config.stage not in ("entire", "lung"):
+        raise UserError(f"weights of one DenseNet make an extractor, not the stage {config.stage}")
+    if any(read(config.workdir) is not None for read in (checkpoint.best_metadata, checkpoint.latest_metadata)):
+        raise UserError(f"{config.workdir} holds a run already: give a new folder, --config.workdir=FOLDER")
+    check_same(weights.preprocessing, config, weights.file, any_size=False)
+    try:
+        head = weights.findings_head()
+    except ValueError as error:
+        raise UserError(f"{error} (--classes=...)") from error
+    (view,) = config.views
+    variables = {
+        "params": {view: weights.variables["params"], "head": head},
+        "batch_stats": {view: weights.variables["batch_stats"]},
+    }
+    task = tasks.classification(config)
+    found = {tuple(name.split("/")): leaf.shape for name, leaf in checkpoint.flatten(variables).items()}
+    if found != variable_shapes(task.model, task.inputs, train=False):
+        raise UserError(f"{weights.file}: not the network of --config.model")
+    metadata = {
+        "stage": config.stage,
+        "config": recipes.as_json(config),
+        "inputs": {"pretrained": weights.sha256},
+        "imported": {"source": weights.source, "file": weights.file, "classes": list(weights.classes)},
+    }
+    checkpoint.save_best(config.workdir, 0, variables, metadata)

@@ -1,0 +1,290 @@
+"""A weights file, whoever wrote it -> the variables of a DenseNet, all or none; and the compact file of ours."""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from sdfn_jax.files import appears_when_complete, file_digest
+from sdfn_jax.findings import FINDINGS
+from sdfn_jax.models.densenet import DenseNet
+from sdfn_jax.models.initial import variable_shapes
+from sdfn_jax.preprocessing import Preprocessing
+from sdfn_jax.pretrained import chexnet, keras, torch_file, torchvision, torchxrayvision
+
+# The first that recognises a file reads it.
+SOURCES = (keras, torchxrayvision, chexnet, torchvision)
+_RECORD = {"source", "file", "sha256", "classes", "preprocessing"}  # in the header of a file of ours
+NO_CLASS = "-"  # in a class list: an output that was never trained
+HEADER = "sdfn_jax"  # key of a converted file's own record, beside its tensors
+_COUNTER = ".num_batches_tracked"  # serves only torch's momentum=None
+_KNOWN_BLOCKS = {(6, 12, 24, 16): 121, (6, 12, 32, 32): 169, (6, 12, 48, 32): 201, (6, 12, 36, 24): 161}
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A DenseNet's weights with what is needed to use them.
+
+    Attributes:
+      variables: `{"params": ..., "batch_stats": ...}`, nested dicts of float32 NumPy arrays: one branch of an `SDFN`.
+      head: `{"kernel": (C, outputs), "bias": (outputs,)}` of the classifier, or None where the file has none.
+      classes: what the outputs mean, `NO_CLASS` for one without meaning; None where it is not known.
+      preprocessing: what images the weights expect.
+      source: who wrote the file, as recognised from its content.
+      file: its name.
+      sha256: of the file that was converted, in hexadecimal.
+    """
+
+    variables: dict[str, Any]
+    head: dict[str, np.ndarray] | None
+    classes: tuple[str, ...] | None
+    preprocessing: Preprocessing
+    source: str
+    file: str
+    sha256: str
+
+    def describe(self) -> str:
+        """Returns a line for the reader: source, size, classifier, input, SHA-256."""
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+        outputs = "no classifier" if self.head is None else f"a classifier of {self.head['bias'].size} outputs"
+        p = self.preprocessing
+        numbers = [", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std)]
+        return (
+            f"{self.file}: {self.source}; {count:,} parameters and {outputs}; input {p.size} x {p.size}, "
+            f"{p.channels} channel{'s' * (p.channels > 1)} from {p.low:g} to {p.high:g}, mean {numbers[0]}, std "
+            f"{numbers[1]}; SHA-256 {self.sha256}"
+        )
+
+    def findings_head(self) -> dict[str, np.ndarray]:
+        """Returns the classifier with the outputs of the 14 findings, in their order.
+
+        Returns:
+          {"kernel": (C, 14), "bias": (14,)}: `params/head` of an `SDFN` with this one branch.
+
+        Raises:
+          ValueError: without a classifier or class list, or where a finding is not among the classes.
+        """
+        if self.head is None or self.classes is None:
+            lacks = (
+                "has no classifier" if self.head is None else "does not say what its outputs are: give its class list"
+            )
+            raise ValueError(f"{self.file} {lacks}")
+        if missing := [name for name in FINDINGS if name not in self.classes]:
+            raise ValueError(
+                f"{self.file}: the class list lacks {', '.join(missing)}; it has {', '.join(self.classes)}"
+            )
+        order = [self.classes.index(name) for name in FINDINGS]
+        return {"kernel": self.head["kernel"][:, order], "bias": self.head["bias"][order]}
+
+
+def read(path: str | Path, model: DenseNet | None = None, classes: Sequence[str] | None = None) -> Weights:
+    """Reads a weights file of any source, whole or not at all.
+
+    Every tensor of the file is used once (but torch's batch counters), and every variable is filled once.
+
+    Args:
+      path: of torchvision, timm, a CheXNet reproduction, TorchXRayVision, Keras, or one that `save` wrote.
+      model: the network that the weights must fill; DenseNet-121 if None.
+      classes: names of the classifier's outputs, in the file's order; `NO_CLASS` for one without meaning. None for
+        those that a converted file names itself.
+
+    Raises:
+      ValueError: naming the file, where it cannot be read or recognised, or with the list of every tensor that is
+        missing, not expected, of another shape, not float32, or not finite; or where the class list does not fit.
+    """
+    path = Path(path)
+    try:
+        tensors, record = _open(path)
+        source, named, preprocessing = _recognise(tensors, record)
+        variables, head = _fill(named, model or DenseNet(), preprocessing.channels)
+        if classes is None:
+            classes = record.get("classes")
+        if classes is not None:
+            classes = _check_classes(classes, head)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Weights(
+        variables=variables,
+        head=head,
+        classes=classes,
+        preprocessing=preprocessing,
+        source=source,
+        file=record.get("file", path.name),
+        sha256=record["sha256"] if record else file_digest(path),
+    )
+
+
+def save(path: str | Path, weights: Weights) -> None:
+    """Writes weights as one `.safetensors` file in torchvision's names, with what is needed to use them.
+
+    Reading it gives the same `Weights`; torchvision's network and timm's load it as it is.
+
+    Args:
+      path: of the file; it appears whole or not at all.
+      weights: what to write.
+    """
+    tensors = branch_tensors(weights.variables)
+    if weights.head is not None:
+        tensors |= dict(zip(torchvision.HEAD, map(torchvision.to_torch, weights.head.values()), strict=True))
+    record = {
+        "source": weights.source,
+        "file": weights.file,
+        "sha256": weights.sha256,
+        "classes": weights.classes,
+        "preprocessing": weights.preprocessing.as_dict(),
+    }
+    with appears_when_complete(path) as unfinished:
+        unfinished.write_bytes(to_bytes(tensors, {"format": "pt", HEADER: json.dumps(record)}))
+
+
+def branch_tensors(variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns a DenseNet's variables under torchvision's names, in its layout."""
+    return {
+        torchvision.torch_name(variable): torchvision.to_torch(np.asarray(array))
+        for variable, array in traverse_util.flatten_dict(variables).items()
+    }
+
+
+def parse_classes(text: str) -> list[str]:
+    """Returns a class list given as names with commas between, or as a file with a name on each line.
+
+    Raises:
+      ValueError: for a file that cannot be read.
+    """
+    if "," in text:
+        return [name.strip() for name in text.split(",")]
+    try:
+        return [line.strip() for line in Path(text).read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{text}: a class list is names with commas between, or a text file ({error})") from error
+
+
+def _open(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns {name: array} of a file by what is in it, whatever its name, and our own record (empty elsewhere)."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(b"\x89HDF\r\n\x1a\n") or (start.startswith(b"PK") and _is_keras(path)):
+        return keras.read(path), {}
+    if start.startswith((b"PK", b"\x80")):
+        return torch_file.state_dict(torch_file.read_objects(path)), {}
+    if start.lstrip()[:1] == b"<":
+        raise ValueError("a web page, not weights: open the address in a browser, it may ask for a sign-in or a click")
+    if start[8:9] != b"{":
+        raise ValueError("neither a .safetensors nor a PyTorch nor a Keras file, or damaged: download it again")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            record = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise ValueError(f"not a whole .safetensors file ({error}), perhaps cut short: download it again") from error
+
+
+def _is_keras(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "model.weights.h5" in archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise ValueError("a zip archive cut short or damaged: download it again") from error
+
+
+def _recognise(
+    tensors: Mapping[str, np.ndarray], record: Mapping[str, Any]
+) -> tuple[str, dict[str, np.ndarray], Preprocessing]:
+    """Returns the source's name, the tensors under torchvision's names, and the source's preprocessing."""
+    if record:
+        if not record.keys() >= _RECORD:
+            raise ValueError(f"an exported network of the stage {record.get('stage')}, not the weights of one DenseNet")
+        return record["source"], dict(tensors), Preprocessing(**record["preprocessing"])
+    for source in SOURCES:
+        if source.recognises(tensors):
+            return source.NAME, source.to_torchvision(tensors), source.PREPROCESSING
+    shown = ", ".join(list(tensors)[:4])
+    raise ValueError(
+        f"not a DenseNet of a known source ({', '.join(source.NAME for source in SOURCES)}): it holds {len(tensors)} "
+        f"tensors, the first of them {shown or 'none'}"
+    )
+
+
+def _fill(
+    tensors: Mapping[str, np.ndarray], model: DenseNet, channels: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray] | None]:
+    """Returns the DenseNet's variables and its classifier; a ValueError lists every tensor at fault."""
+    image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
+    expected = {
+        torchvision.torch_name(path): (path, shape)
+        for path, shape in variable_shapes(model, image, train=False).items()
+    }
+    kernel, bias = torchvision.HEAD
+    if kernel in tensors or bias in tensors:
+        outputs = next(tensors[name].shape[:1] for name in torchvision.HEAD if name in tensors)
+        features = expected["features.norm5.weight"][1][0]
+        expected |= {kernel: (("head", "kernel"), (features, *outputs)), bias: (("head", "bias"), outputs)}
+    norms = [name.removesuffix(".running_var") for name in expected if name.endswith(".running_var")]
+    counters = {norm + _COUNTER for norm in norms}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in counters}
+
+    faults = [f"missing: {name}" for name in expected.keys() - tensors.keys()]
+    faults += [f"not expected: {name}" for name in tensors.keys() - expected.keys()]
+    variables = {}
+    for name in expected.keys() & tensors.keys():
+        path, shape = expected[name]
+        tensor = tensors[name]
+        variables[path] = torchvision.to_ours(tensor)
+        if variables[path].shape != shape:
+            wanted = torchvision.to_torch(np.empty(shape)).shape
+            faults.append(f"shape: {name} is {tensor.shape}, expected {wanted}")
+        elif tensor.dtype != np.float32:
+            faults.append(f"dtype: {name} is {tensor.dtype}, expected float32")
+        elif not np.isfinite(tensor).all():
+            faults.append(f"not finite: {name}")
+        elif name.endswith("running_var") and tensor.min() < 0:
+            faults.append(f"negative variance: {name}")
+    if faults:
+        raise ValueError(
+            f"not the weights of {_name_of(tuple(model.block_sizes))}{_what_it_is(tensors, tuple(model.block_sizes))}; "
+            f"{len(faults)} tensor{'s are' if len(faults) > 1 else ' is'} at fault:\n  " + "\n  ".join(sorted(faults))
+        )
+    head = {leaf: variables.pop(("head", leaf)) for leaf in ("kernel", "bias")} if kernel in tensors else None
+    return traverse_util.unflatten_dict(variables), head
+
+
+def _what_it_is(names: Iterable[str], wanted: tuple[int, ...]) -> str:
+    """Says which DenseNet the names are those of, where it is another than the one wanted."""
+    layers = {tuple(name.split(".")[1:3]) for name in names if name.startswith("features.denseblock")}
+    blocks = sorted({block for block, _ in layers})
+    found = tuple(sum(block == other for other, _ in layers) for block in blocks)
+    return f" but of {_name_of(found)}" if found and found != wanted else ""
+
+
+def _name_of(blocks: tuple[int, ...]) -> str:
+    name = f"DenseNet-{_KNOWN_BLOCKS[blocks]}" if blocks in _KNOWN_BLOCKS else "a DenseNet"
+    return f"{name} (blocks of {', '.join(map(str, blocks))} layers)"
+
+
+def _check_classes(classes: Sequence[str], head: dict[str, np.ndarray] | None) -> tuple[str, ...]:
+    """Returns a class list with the findings spelled our way."""
+    if head is None:
+        raise ValueError(f"a class list of {len(classes)} names, but the file has no classifier")
+    outputs = head["bias"].size
+    if len(classes) != outputs:
+        raise ValueError(f"the class list has {len(classes)} names, the classifier {outputs} outputs")
+    ours = {_plain(name): name for name in FINDINGS}
+    names = tuple(ours.get(_plain(name), name) or NO_CLASS for name in classes)
+    if twice := sorted({name for name in names if name != NO_CLASS and names.count(name) > 1}):
+        raise ValueError(f"the class list names {', '.join(twice)} more than once")
+    return names
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace(" ", "")

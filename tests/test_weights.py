@@ -1,0 +1,277 @@
+"""A weights file loads whole or is refused; what is written comes back exactly."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from densenet_peers import SMALL, our_outputs
+from peers import assert_close
+from safetensors.numpy import save_file
+
+from sdfn_jax.findings import FINDINGS
+from sdfn_jax.models.densenet import DenseNet
+from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.preprocessing import Preprocessing
+from sdfn_jax.pretrained import chexnet, keras, torchvision, torchxrayvision, weights
+
+MODEL = DenseNet(**SMALL)
+GOLDEN = Path(__file__).parent / "golden"
+FEATURES = 19  # feature maps of the small network
+
+
+def variables_of(model, channels=3):
+    return initial_variables(model, 0, jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32), train=False)
+
+
+def tensors_of(classes=None, channels=3):
+    """The tensors of a published file: with counters, and with a classifier where `classes` are given."""
+    tensors = weights.branch_tensors(variables_of(MODEL, channels))
+    for name in list(tensors):
+        if name.endswith("running_var"):
+            tensors[name.replace("running_var", "num_batches_tracked")] = np.array(7)
+    if classes is not None:
+        generator = np.random.default_rng(2)
+        tensors["classifier.weight"] = generator.normal(size=(classes, FEATURES)).astype(np.float32)
+        tensors["classifier.bias"] = generator.normal(size=classes).astype(np.float32)
+    return tensors
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights.safetensors"
+
+
+def test_a_published_file_loads_exactly(path):
+    save_file(tensors := tensors_of(1000), path)
+    found = weights.read(path, MODEL)
+    jax.tree.map(np.testing.assert_array_equal, found.variables, variables_of(MODEL))
+    np.testing.assert_array_equal(found.head["kernel"], tensors["classifier.weight"].T)
+    assert (found.source, found.preprocessing, found.classes) == (torchvision.NAME, torchvision.PREPROCESSING, None)
+    assert found.sha256 in found.describe()
+    assert torchvision.NAME in found.describe()
+
+
+def test_names_and_layouts_are_those_of_torchvision():
+    variables = variables_of(DenseNet())
+    tensors = weights.branch_tensors(variables)
+    assert len(tensors) == 120 + 4 * 121  # convolutions; weight, bias, mean, variance of each normalisation
+    kernel = variables["params"]["denseblock2"]["denselayer3"]["conv2"]["kernel"]
+    tensor = tensors["features.denseblock2.denselayer3.conv2.weight"]
+    assert tensor.shape == (32, 128, 3, 3)
+    assert tensor[5, 70, 0, 2] == kernel[0, 2, 70, 5]
+    assert tensors["features.conv0.weight"].shape == (64, 3, 7, 7)
+    for leaf in ("weight", "bias", "running_mean", "running_var"):
+        assert tensors[f"features.transition3.norm.{leaf}"].shape == (1024,)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "channels", "source"),
+    [
+        (None, 3, torchvision.NAME),
+        (1000, 3, torchvision.NAME),
+        (14, 3, chexnet.NAME),
+        (18, 1, torchxrayvision.NAME),
+        (None, 1, torchxrayvision.NAME),
+    ],
+)
+def test_a_converted_file_gives_the_same_weights(path, tmp_path, outputs, channels, source):
+    classes = None if outputs is None else [f"class {number}" for number in range(outputs)]
+    save_file(tensors_of(outputs, channels), path)
+    found = weights.read(path, MODEL, classes)
+    assert found.source == source
+    weights.save(tmp_path / "new" / "converted.safetensors", found)
+    again = weights.read(tmp_path / "new" / "converted.safetensors", MODEL)
+    jax.tree.map(np.testing.assert_array_equal, again.variables, found.variables)
+    jax.tree.map(np.testing.assert_array_equal, again.head, found.head)
+    for name in ("classes", "preprocessing", "source", "file", "sha256"):
+        assert getattr(again, name) == getattr(found, name)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["converted.safetensors"]
+
+
+def test_every_fault_is_listed_in_one_error(path):
+    tensors = tensors_of(14)
+    del tensors["features.norm5.weight"], tensors["classifier.bias"]
+    tensors["features.extra.weight"] = np.zeros(3, np.float32)
+    tensors["features.extra.num_batches_tracked"] = np.array(3)
+    tensors["features.conv0.weight"] = np.zeros((6, 2, 7, 7), np.float32)
+    tensors["features.norm0.bias"] = tensors["features.norm0.bias"].astype(np.float16)
+    tensors["features.norm0.running_var"][2] = np.nan
+    tensors["features.transition1.norm.running_var"][1] = -1
+    save_file(tensors, path)
+    with pytest.raises(ValueError) as error:
+        weights.read(path, MODEL)
+    assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).splitlines()[1:] == [
+        "  dtype: features.norm0.bias is float16, expected float32",
+        "  missing: classifier.bias",
+        "  missing: features.norm5.weight",
+        "  negative variance: features.transition1.norm.running_var",
+        "  not expected: features.extra.num_batches_tracked",
+        "  not expected: features.extra.weight",
+        "  not finite: features.norm0.running_var",
+        "  shape: features.conv0.weight is (6, 2, 7, 7), expected (6, 3, 7, 7)",
+    ]
+
+
+def test_another_densenet_is_named(path):
+    save_file(weights.branch_tensors(variables_of(DenseNet(4, (6, 12, 32, 32), 6, 2))), path)
+    with pytest.raises(ValueError, match=r"DenseNet-121 \(.*but of DenseNet-169 \(blocks of 6, 12, 32, 32 layers\)"):
+        weights.read(path)
+
+
+def test_half_a_file_is_refused_with_what_is_missing(path):
+    tensors = tensors_of()
+    half = dict(list(tensors.items())[: len(tensors) // 2])
+    save_file(half, path)
+    with pytest.raises(ValueError) as error:
+        weights.read(path, MODEL)
+    missing = {line.removeprefix("  missing: ") for line in str(error.value).splitlines()[1:]}
+    assert missing == {name for name in tensors.keys() - half.keys() if not name.endswith("num_batches_tracked")}
+
+
+def test_another_network_is_refused(path):
+    save_file({"layer1.0.conv1.weight": np.zeros((2, 2, 1, 1), np.float32), "fc.weight": np.zeros(2)}, path)
+    with pytest.raises(ValueError, match="not a DenseNet of a known source .*2 tensors.*(layer1|fc)"):
+        weights.read(path)
+
+
+def test_one_tensor_under_two_names_is_refused(path):
+    tensors = tensors_of()
+    tensors["module.features.norm5.weight"] = tensors["features.norm5.weight"]
+    save_file(tensors, path)
+    with pytest.raises(ValueError, match="several names: features.norm5.weight, module.features.norm5.weight"):
+        weights.read(path, MODEL)
+
+
+@pytest.mark.parametrize("kept", [4, 100, 5000])
+def test_a_truncated_file_is_refused(path, kept):
+    save_file(tensors_of(), path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match="weights.safetensors: .*download it again"):
+        weights.read(path, MODEL)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.h5", "w.safetensors"])
+def test_a_web_page_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("\n<!DOCTYPE html><html><body>Please sign in to download.</body></html>")
+    with pytest.raises(ValueError, match=f"{name}: a web page, not weights"):
+        weights.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x80\x02"])
+def test_the_beginning_of_any_format_is_refused(tmp_path, start):
+    pytest.importorskip("h5py")
+    (tmp_path / "w").write_bytes(start + bytes(range(200)))
+    with pytest.raises(ValueError, match=r"/w: "):
+        weights.read(tmp_path / "w")
+
+
+def test_an_absent_file_and_a_folder_are_refused(tmp_path):
+    for place in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(ValueError, match=f"{place}: cannot be read"):
+            weights.read(place)
+
+
+def test_a_failed_save_leaves_the_file_as_it_was(path, monkeypatch):
+    save_file(tensors_of(), path)
+    found, before = weights.read(path, MODEL), path.read_bytes()
+
+    def disk_full(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        weights.save(path, found)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+class TestClasses:
+    def read(self, path, classes, outputs=15):
+        save_file(tensors_of(outputs), path)
+        return weights.read(path, MODEL, classes)
+
+    def test_the_head_is_put_in_the_order_of_the_findings(self, path):
+        order = [*reversed(FINDINGS), weights.NO_CLASS]
+        found = self.read(path, order)
+        head = found.findings_head()
+        for place, name in enumerate(FINDINGS):
+            np.testing.assert_array_equal(head["kernel"][:, place], found.head["kernel"][:, order.index(name)])
+            assert head["bias"][place] == found.head["bias"][order.index(name)]
+
+    def test_spellings_of_the_same_finding(self, path):
+        names = [name.replace("_", " ").upper() for name in FINDINGS]
+        assert self.read(path, [*names, "Fracture"]).classes == (*FINDINGS, "Fracture")
+
+    @pytest.mark.parametrize(
+        ("classes", "message"),
+        [
+            (FINDINGS, "the class list has 14 names, the classifier 15 outputs"),
+            ((*FINDINGS, "edema"), "names Edema more than once"),
+        ],
+    )
+    def test_a_wrong_list_is_refused(self, path, classes, message):
+        with pytest.raises(ValueError, match=f"{path.name}: .*{message}"):
+            self.read(path, classes)
+
+    def test_a_list_without_all_findings_gives_no_head(self, path):
+        with pytest.raises(ValueError, match="the class list lacks Hernia; it has"):
+            self.read(path, [*FINDINGS[:-1], "a", "b"]).findings_head()
+        with pytest.raises(ValueError, match="does not say what its outputs are"):
+            self.read(path, None).findings_head()
+
+    def test_a_list_for_a_file_without_classifier_is_refused(self, path):
+        with pytest.raises(ValueError, match="the file has no classifier"):
+            self.read(path, FINDINGS, outputs=None)
+
+    def test_lists_in_both_forms(self, tmp_path):
+        (tmp_path / "classes.txt").write_text("Mass\n\nPleural Thickening\n-\n")
+        assert weights.parse_classes(str(tmp_path / "classes.txt")) == ["Mass", "Pleural Thickening", "-"]
+        assert weights.parse_classes("Mass, Hernia,-") == ["Mass", "Hernia", "-"]
+        with pytest.raises(ValueError, match="none.txt: a class list is"):
+            weights.parse_classes(str(tmp_path / "none.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "model"),
+    [
+        ("chexnet.pth.tar", chexnet.NAME, SMALL),
+        ("torchxrayvision.pt", torchxrayvision.NAME, SMALL),
+        ("keras.h5", keras.NAME, {"growth_rate": 4, "block_sizes": (1, 2), "init_features": 6, "bottleneck": 4}),
+    ],
+)
+def test_golden_outputs(name, source, model):
+    """Files and outputs of the libraries themselves, kept from a run of tests/golden/make.py."""
+    found = weights.read(GOLDEN / name, DenseNet(**model))
+    assert found.source == source
+    image = np.random.default_rng(9).normal(size=(1, 75, 51, found.preprocessing.channels)).astype(np.float32)
+    with np.load(GOLDEN / "outputs.npz") as outputs:
+        for kind, ours in zip(("features", "logits"), our_outputs(found, image, model), strict=True):
+            assert_close(ours, outputs[f"{name.split('.')[0]}_{kind}"], f"{kind} of {name}")
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "sdfn_jax.pretrained", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_the_command_says_what_is_wrong_and_writes_nothing(tmp_path):
+    (tmp_path / "w.pth").write_text("<html>")
+    result = run(tmp_path / "w.pth", f"--output={tmp_path}/out.safetensors")
+    assert result.returncode == 2
+    assert "w.pth: a web page" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["w.pth"]
+
+
+def test_preprocessing_of_torchxrayvision_spans_its_range():
+    grey = np.array([[[0, 255]]], np.uint8)
+    np.testing.assert_allclose(torchxrayvision.PREPROCESSING(grey)[0, 0, :, 0], [-1024, 1024])
+    assert Preprocessing(**torchxrayvision.PREPROCESSING.as_dict()) == torchxrayvision.PREPROCESSING
