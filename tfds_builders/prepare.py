@@ -180,7 +180,7 @@ def _summary(name: str, final: Path, manual_dir: Path) -> str:
 def _parse_arguments(arguments: list[str] | None) -> dict[str, Any]:
     shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     shared.add_argument("--manual_dir", required=True, help="the folder of your download")
-    shared.add_argument("--data_dir", default="data", help="the folder of all prepared sets (default: data)")
+    shared.add_argument("--data_dir", default="data/tfds", help="the folder of all prepared sets (default: data/tfds)")
     shared.add_argument("--size", type=_positive, help="height and width of the views, in pixels")
     shared.add_argument("--require_complete", action="store_true", help="a missing official file is an error")
     shared.add_argument("--skip_bad_files", action="store_true", help="list bad files and leave them out")
