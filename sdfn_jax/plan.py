@@ -1,6 +1,7 @@
 """The order of B.5: which stages are there, which are missing and will run, and what they read."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,15 +114,31 @@ def _with_data(stage: ConfigDict, data: ConfigDict) -> ConfigDict:
 
 def _drawings(config: ConfigDict) -> Step:
     folder = Path(config.folder)
+    jsrt = {"films": config.jsrt_films, "seed": config.seed}
+    chestxray14 = {"films": config.chestxray14_films, "seed": config.seed, "test_share": config.test_share}
 
     def make() -> None:
-        phantom.write_jsrt(folder / "jsrt", films=config.jsrt_films, seed=config.seed)
-        films, share = config.chestxray14_films, config.test_share
-        phantom.write_chestxray14(folder / "chestxray14", films=films, seed=config.seed, test_share=share)
+        phantom.write_jsrt(folder / "jsrt", **jsrt)
+        phantom.write_chestxray14(folder / "chestxray14", **chestxray14)
 
-    there = all((folder / name).is_dir() for name in ("jsrt", "chestxray14"))
+    drawn = [_is_drawn(folder / "jsrt", jsrt), _is_drawn(folder / "chestxray14", chestxray14)]
     reads = f"{config.jsrt_films} drawings with lung masks, {config.chestxray14_films} with findings"
-    return Step("drawings", reads, folder, THERE if there else TO_DO, make)
+    return Step("drawings", reads, folder, THERE if all(drawn) else TO_DO, make)
+
+
+def _is_drawn(folder: Path, settings: dict) -> bool:
+    path = folder / phantom.SETTINGS_FILE
+    if not path.is_file():
+        return False
+    found = json.loads(path.read_text())
+    for name, value in settings.items():
+        if found[name] != value:
+            raise UserError(
+                f"{folder} holds drawings with {name} = {found[name]}; asked for is {value}. What was made from "
+                "them would not fit the new ones: give the settings they were drawn with, or new folders for all "
+                "(--config.phantom.folder, manual_dir, data_dir, workdir), or delete the run and its drawings."
+            )
+    return True
 
 
 def _data_set(data: ConfigDict, flag: str, boxes: Path | None, drawn: bool, problems: list[str]) -> Step:

@@ -199,6 +199,12 @@ class TestPlan:
         with pytest.raises(UserError, match=r"lung holds a run with other settings.*learning_rate is 0.003 there, 0.5"):
             plan.make_plan(config)
 
+    def test_other_drawings_are_not_taken_for_those_asked_for(self, job):
+        config = fusion_config(job[0])
+        config.phantom.chestxray14_films += 8
+        with pytest.raises(UserError, match=r"chestxray14 holds drawings with films = 32; asked for is 40"):
+            plan.make_plan(config)
+
     def test_an_extractor_trained_anew_makes_the_fusion_stale(self, copy):
         config = fusion_config(copy)
         shutil.rmtree(copy / "entire")
