@@ -58,8 +58,11 @@ def export(workdir: str | Path, output: str | Path) -> str:
         raise UserError(f"--output={output}: the name must end with one of {', '.join(writers)}")
     if metadata["stage"] == "lrg" and output.suffix != ".safetensors":
         raise UserError(f"{workdir} is a lung region generator: it exports to .safetensors, not to {output.suffix}")
-    with appears_when_complete(output) as unfinished:
-        return f"{output}: " + writers[output.suffix](unfinished, variables, metadata)
+    try:
+        with appears_when_complete(output) as unfinished:
+            return f"{output}: " + writers[output.suffix](unfinished, variables, metadata)
+    except ImportError as error:
+        raise UserError(f"{output.suffix} takes more packages ({error}): pip install -e '.[export]'") from error
 
 
 def record_of(metadata: dict) -> dict[str, Any]:
@@ -169,12 +172,10 @@ def _write_stablehlo(path: Path, variables: dict, metadata: dict) -> str:
 
 
 def _write_onnx(path: Path, variables: dict, metadata: dict) -> str:
-    try:
-        import onnxruntime
+    import onnxruntime  # here, as onnx_graph's onnx: packages of the extra
 
-        from sdfn_jax import onnx_graph
-    except ImportError as error:
-        raise UserError(f"ONNX takes more packages ({error}): pip install 'sdfn_jax[export]'") from error
+    from sdfn_jax import onnx_graph
+
     record = record_of(metadata)
     tensors = to_tensors(variables, record["views"])
     content = onnx_graph.build(tensors, record, metadata["config"]["model"]["block_sizes"])

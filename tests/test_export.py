@@ -1,6 +1,7 @@
 """Trained stages leave this project exactly, and run elsewhere."""
 
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -168,6 +169,15 @@ def test_what_does_not_agree_is_not_written(runs, tmp_path, monkeypatch):
 def test_what_cannot_be_written_is_said(runs, tmp_path, stage, name, message):
     with pytest.raises(UserError, match=message):
         export.export(runs[stage], tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "package"), [("x.onnx", "onnxruntime"), ("x.stablehlo", "flatbuffers")])
+def test_a_missing_package_is_said(runs, tmp_path, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
+    with pytest.raises(UserError, match=r"takes more packages .*\[export\]"):
+        export.export(runs["entire"], tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         import h5py
     except ImportError as error:
-        raise ValueError("reading Keras files takes h5py: pip install 'sdfn_jax[convert]'") from error
+        raise ValueError("reading Keras files takes h5py: pip install -e '.[convert]'") from error
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
