@@ -35,7 +35,7 @@ def test_from_real_films_to_table_one(real_data, tmp_path, capsys):
     assert "47 radiographs of " in printed
     assert "SMALL SAMPLE" in printed
     assert "DRAWINGS" not in printed
-    for path in ("table_1.csv", "roc_curves.png", "lung_boxes_001.png", "heatmaps.png"):
+    for path in ("table_1.csv", "roc_curves.png", "lung_boxes_smallest.png", "heatmaps.png"):
         assert (tmp_path / "fusion" / "results" / path).is_file()
 
     rows = lung_boxes.read_box_table(tmp_path / "lrg" / "lung_boxes.csv")
