@@ -313,6 +313,22 @@ class TestLrgCommand:
         trained = {checkpoint.best_metadata(tmp_path / "lrg" / f"fold_{fold}")["digest"] for fold in range(5)}
         assert len(trained) == 5
 
+    def test_films_train_or_choose_the_epoch_and_those_of_the_test_fold_do_neither(self, job, tmp_path, monkeypatch):
+        config = fusion_config(job[0]).lrg
+        config.workdir = str(tmp_path / "lrg")
+        config.test_fold = 2
+        config.validation_share = 0.3
+        used = {}
+        monkeypatch.setattr(stages, "train", lambda *_, **given: used.update(given))
+        data = plan.prepared_directory(config.data)
+        stages.train_lrg(config, data)
+        training, validation = ({film["name"] for film in used[name]} for name in ("training", "validation"))
+        held_out = {film["name"] for film in Examples(data, ["fold_2"])}
+        everyone = {film["name"] for film in Examples(data, fold_names(config))}
+        assert not training & validation
+        assert training | validation == everyone - held_out
+        assert len(validation) == round(0.3 * len(everyone - held_out))
+
     def test_cross_validation_of_a_set_without_one_fold_is_refused_before_training(self, job, tmp_path):
         config = fusion_config(job[0]).lrg
         config.workdir = str(tmp_path / "lrg")
