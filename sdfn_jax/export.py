@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
-from sdfn_jax import checkpoint, tasks
+from sdfn_jax import checkpoint, compiled, tasks
 from sdfn_jax.errors import UserError, exit_on_user_error
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS
@@ -219,6 +219,7 @@ def main(argv: list[str]) -> None:
     def command() -> None:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag: --run=FOLDER --output=FILE")
+        compiled.use_cache()
         print(export(_RUN.value, _OUTPUT.value))
 
     exit_on_user_error(command)

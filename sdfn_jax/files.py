@@ -1,10 +1,12 @@
-"""Files that appear only when they are complete, and their digests."""
+"""Files that appear only when they are complete, their digests, and the folder of what is kept between commands."""
 
 import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+CACHE_VARIABLE = "SDFN_CACHE"
 
 
 @contextlib.contextmanager
@@ -28,3 +30,9 @@ def file_digest(path: str | Path) -> str:
     """Returns the SHA-256 of a file's content, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Returns the folder for downloads and compiled programs: $SDFN_CACHE, or `sdfn_jax` in the user's cache folder."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(CACHE_VARIABLE) or Path(caches) / "sdfn_jax")

@@ -129,6 +129,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.heatmaps is not None and (options.tables is None or options.output is None):
         raise UserError("--heatmaps needs --tables=FOLDER (the official tables) and --output=FOLDER")
     if options.run is not None:
+        from sdfn_jax import compiled  # here: heatmaps from files need no jax
+
+        compiled.use_cache()
         cases, origin = of_network(options.run)
     else:
         cases, origin = of_files(options.heatmaps, options.tables)

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from sdfn_jax import checkpoint, images, lung_boxes, progress
+from sdfn_jax import checkpoint, compiled, images, lung_boxes, progress
 from sdfn_jax.errors import UserError, exit_on_user_error
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.lung_boxes import BoxRow, LungRegion, PostProcessing
@@ -319,6 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if flags.batch_size < 1:
         parser.error(f"--batch_size is {flags.batch_size}; it must be at least 1")
     radiographs = find_radiographs(flags.radiographs)
+    compiled.use_cache()
     segmenter = Segmenter.load(flags.checkpoint, flags.batch_size)
     print(f"{len(radiographs):,} radiographs in {flags.radiographs}, checkpoint {segmenter.digest[:12]}", flush=True)
     try:

@@ -25,7 +25,7 @@ flags.mark_flag_as_required("config")
 def main(argv: list[str]) -> None:
     """Runs the stage named by --config."""
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell each of their steps otherwise
-    from sdfn_jax import commands  # here, so that --help and a misspelt flag need no jax
+    from sdfn_jax import commands, compiled  # here, so that --help and a misspelt flag need no jax
     from sdfn_jax.errors import UserError, exit_on_user_error
     from sdfn_jax.train import InterruptedRunError
 
@@ -36,6 +36,7 @@ def main(argv: list[str]) -> None:
             _CONFIG.value.stage  # noqa: B018 - a file that could not be loaded says so only when it is looked into
         except OSError as error:
             raise UserError(f"--config: run from the repository's folder, or mend the path. {error}") from error
+        compiled.use_cache()
         commands.run(_CONFIG.value, _MODE.value, _SPLIT.value)
 
     try:

@@ -5,28 +5,20 @@ looked at: it starts again from nothing after a cut connection, and checks whole
 first digits of the SHA-256, in the file's name, and `torch.hub` checks those.
 """
 
-import os
 from pathlib import Path
 
 import requests
 
 from sdfn_jax import progress
 from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest
+from sdfn_jax.files import CACHE_VARIABLE, cache_folder, file_digest
 
 URL = "https://download.pytorch.org/models/densenet121-a639ec97.pth"
 SHA256_START = "a639ec97"
-CACHE_VARIABLE = "SDFN_CACHE"
 
 _ATTEMPTS = 5  # connections that bring nothing new, one after the other
 _TIMEOUT = 30  # seconds without a byte
 _CHUNK = 1 << 18
-
-
-def cache_folder() -> Path:
-    """Returns the folder for downloads: $SDFN_CACHE, or `sdfn_jax` in the user's cache folder."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(caches) / "sdfn_jax")
 
 
 def cached(url: str = URL) -> Path:
