@@ -189,7 +189,7 @@ def summary(evaluation: Evaluation) -> dict:
         "auc": {name: _or_none(value) for name, value in zip(FINDINGS, aucs.tolist(), strict=True)},
         "mean_auc": _or_none(mean),
         "mean_auc_findings": defined,
-        "software": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "software": software(),
         "caveats": caveats(evaluation),
     }
 
@@ -219,6 +219,11 @@ def caveats(evaluation: Evaluation) -> list[str]:
             "AUC on patients."
         )
     return sentences
+
+
+def software() -> dict[str, str | None]:
+    """Returns {package: version} of what decides the numbers; None for one that is not installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
 def image_list_digest(images: Sequence[str]) -> str:

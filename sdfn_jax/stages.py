@@ -211,6 +211,7 @@ def _provenance(config: ConfigDict, inputs: dict[str, str], data: Path) -> dict:
         "config": recipes.as_json(config),
         "inputs": inputs,
         "data_version": data_version(data),
+        "drawings": bool(data_metadata(data)["drawings"]),
     }
 
 

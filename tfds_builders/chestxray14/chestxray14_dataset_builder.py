@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sdfn_jax import files, images, lung_boxes
+from sdfn_jax import files, images, lung_boxes, views
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from tfds_builders import base
@@ -179,12 +179,9 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
                 f"{item.path}: {width} x {height} pixels, but its lung box was made from an image of "
                 f"{item.lung.width} x {item.lung.height}"
             )
-        left, top, right, bottom = item.lung.box
-        size = (self.builder_config.size, self.builder_config.size)
         return {
             "name": item.name,
-            "entire": images.resize(radiograph, size),
-            "lung": images.resize(radiograph[top:bottom, left:right], size),
+            **views.cut(radiograph, item.lung.box, self.builder_config.size),
             "labels": item.entry.labels,
             "patient": item.entry.patient,
             "age": item.entry.age,

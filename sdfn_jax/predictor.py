@@ -1,0 +1,317 @@
+"""A trained classifier with its lung region generator, at work on films of any source: films -> readings, in order.
+
+Everything from the file to the networks' input is what training did: one reader, one resize, the lung region found by
+the same post-processing and cut at full resolution (`views`), the preprocessing that the checkpoint stores.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from scipy.special import expit
+
+from sdfn_jax import cam, checkpoint, images, lrg, lung_boxes, predictions, views
+from sdfn_jax.errors import UserError
+from sdfn_jax.findings import FINDINGS
+from sdfn_jax.lung_boxes import LungRegion, PostProcessing
+from sdfn_jax.models.sdfn import SDFN
+from sdfn_jax.parallel import map_in_order
+from sdfn_jax.preprocessing import Preprocessing
+from sdfn_jax.reading import Provenance, Reading
+
+
+@dataclasses.dataclass(frozen=True)
+class Film:
+    """A file to read.
+
+    Attributes:
+      name: tells it apart within the output.
+      path: the file.
+    """
+
+    name: str
+    path: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A file that could not be read.
+
+    Attributes:
+      name: of its `Film`.
+      reason: what is wrong with it, in a sentence.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained extractor or fusion network.
+
+    Attributes:
+      model: {view: (B, S, S, channels) float32} -> logits (B, 14), features {view: (B, h, w, C)}.
+      variables: its variables.
+      preprocessing: from grey levels to its input.
+      batch_size: films at a time, the one shape that is compiled.
+    """
+
+    model: SDFN
+    variables: dict
+    preprocessing: Preprocessing
+    batch_size: int
+
+    def start(self, batch: Sequence[Mapping[str, np.ndarray]]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Starts the network on the views of at most `batch_size` films and returns at once.
+
+        Returns:
+          logits (batch_size, 14) float32 and features {view: (batch_size, h, w, C)} of one pass; the rows that `batch`
+          lacks mean nothing.
+        """
+        missing = self.batch_size - len(batch)
+        stacked = {
+            view: np.pad(np.stack([each[view] for each in batch]), ((0, missing), (0, 0), (0, 0)))
+            for view in self.model.branches
+        }
+        return self._network(self._on_device, stacked)
+
+    def finish(self, logits: jax.Array, features: dict[str, jax.Array]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Waits for what `start` returned.
+
+        Returns:
+          logits (batch_size, 14) float64 and class activation maps {view: (batch_size, h, w, 14) float32} (eq. 5).
+        """
+        logits, features = jax.device_get((logits, features))
+        maps = cam.activation_maps(features, self.variables["params"]["head"]["kernel"], self.model.branches)
+        return logits.astype(np.float64), maps
+
+    @functools.cached_property
+    def _on_device(self) -> dict:
+        return jax.device_put(self.variables)
+
+    @functools.cached_property
+    def _network(self):
+        def network(variables: dict, batch: dict[str, jax.Array]):
+            prepared = {view: self.preprocessing(grey) for view, grey in batch.items()}
+            return self.model.apply(variables, prepared, train=False)
+
+        return jax.jit(network)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Work:
+    """A film on its way through the networks; of one that cannot be read, name and problem."""
+
+    name: str
+    radiograph: np.ndarray | None = None
+    problem: str | None = None
+    lrg_input: np.ndarray | None = None
+    region: LungRegion | None = None
+    views: dict[str, np.ndarray] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictor:
+    """A classifier, and the lung region generator it was trained with.
+
+    Attributes:
+      classifier: the network that reads the views.
+      segmenter: the lung region generator; None where the classifier needs none and none is there.
+      postprocessing: from its masks to lung boxes, as the classifier's training data had them.
+      provenance: what its readings are made with.
+    """
+
+    classifier: Classifier
+    segmenter: lrg.Segmenter | None
+    postprocessing: PostProcessing | None
+    provenance: Provenance
+
+    @classmethod
+    def load(cls, run: str | Path, lrg: str | Path | None = None, batch_size: int = 8) -> "Predictor":
+        """Loads the best checkpoint of a classifier and its lung region generator.
+
+        Args:
+          run: folder of a trained stage `entire`, `lung` or `fusion`.
+          lrg: folder of the lung region generator; where it is None, the one that the run's config names, there or
+            beside `run`. A network of the entire view alone does without, and then says nothing of lungs.
+          batch_size: films at a time.
+
+        Raises:
+          UserError: without a trained checkpoint, for a damaged one or one of another stage, or without a lung region
+            generator where the network reads the lung region.
+        """
+        variables, metadata = checkpoint.read_best(run)
+        config = metadata["config"]
+        if config["stage"] == "lrg":
+            raise UserError(
+                f"{run} holds a lung region generator, which finds lungs but no findings; give the folder of a "
+                "classifier: of the stage entire, lung or fusion"
+            )
+        # Lists, as JSON gave them back, cannot be hashed, and a module is.
+        shape = {name: tuple(value) if isinstance(value, list) else value for name, value in config["model"].items()}
+        model = SDFN(branches=tuple(config["views"]), densenet=shape, classes=len(FINDINGS))
+        preprocessing = Preprocessing.of(config)
+        segmenter = _segmenter(run, config, lrg, batch_size)
+        return cls(
+            classifier=Classifier(model, variables, preprocessing, batch_size),
+            segmenter=segmenter,
+            postprocessing=_postprocessing(config, segmenter),
+            provenance=Provenance(
+                stage=config["stage"],
+                checkpoint=metadata["digest"],
+                lrg_checkpoint=None if segmenter is None else segmenter.digest,
+                data_version=metadata["data_version"],
+                label_version=config["data"]["label_version"],
+                # The first runs do not say it of themselves, but their config does.
+                drawings=metadata.get("drawings", "phantom" in config),
+                preprocessing=preprocessing.as_dict(),
+                thresholds={},
+                calibrated=(),
+                software={name: version for name, version in predictions.software().items() if version is not None},
+            ),
+        )
+
+    def readings(self, films: Iterable[Film]) -> Iterator[Reading | Problem]:
+        """Reads films, in order; decoding, networks and post-processing run side by side.
+
+        Memory stays the same however many films there are. A film is always in the same batch, at the same place, for
+        the same `films`; an unreadable one leaves its place empty.
+
+        Yields:
+          for each film a `Reading`, or a `Problem` where its file cannot be read.
+        """
+        return self._stream((film.name, functools.partial(images.read_radiograph, film.path)) for film in films)
+
+    def read(self, name: str, radiograph: np.ndarray) -> Reading:
+        """Reads one radiograph that is in memory, at once: compiled for a batch of one.
+
+        Args:
+          name: for the reading.
+          radiograph: (H, W) uint8, bones bright, as `images.read_radiograph` gives it.
+        """
+        (reading,) = self._single._stream([(name, lambda: radiograph)])
+        return reading
+
+    @functools.cached_property
+    def _single(self) -> "Predictor":
+        return dataclasses.replace(
+            self,
+            classifier=dataclasses.replace(self.classifier, batch_size=1),
+            segmenter=None if self.segmenter is None else dataclasses.replace(self.segmenter, batch_size=1),
+        )
+
+    def _stream(self, films: Iterable[tuple[str, Callable[[], np.ndarray]]]) -> Iterator[Reading | Problem]:
+        work = map_in_order(self._open, films)
+        if self.segmenter is not None:
+            work = map_in_order(self._box, self._find_lungs(work))
+        return self._classify(work)
+
+    def _open(self, film: tuple[str, Callable[[], np.ndarray]]) -> _Work:
+        name, load = film
+        try:
+            radiograph = load()
+        except (ValueError, OSError) as error:
+            return _Work(name, problem=str(error))
+        work = _Work(name, radiograph)
+        if self.segmenter is None:
+            return self._with_views(work)
+        view = images.resize(radiograph, (self.segmenter.size,) * 2)
+        return dataclasses.replace(work, lrg_input=lrg.contrast(view, self.segmenter.contrast))
+
+    def _find_lungs(self, films: Iterable[_Work]) -> Iterator[tuple[_Work, np.ndarray]]:
+        empty = np.zeros((self.segmenter.size,) * 2, np.float32)
+
+        def start(batch: Sequence[_Work]) -> jax.Array:
+            return self.segmenter.start(np.stack([empty if work.problem else work.lrg_input for work in batch]))
+
+        for batch, found in _one_ahead(_batches(films, self.segmenter.batch_size), start):
+            yield from zip(batch, np.asarray(found) > lrg.THRESHOLD, strict=False)
+
+    def _box(self, film: tuple[_Work, np.ndarray]) -> _Work:
+        work, mask = film
+        if work.problem:
+            return work
+        region = lung_boxes.lung_box(mask, work.radiograph.shape, self.postprocessing)
+        return self._with_views(dataclasses.replace(work, region=region, lrg_input=None))
+
+    def _with_views(self, work: _Work) -> _Work:
+        box = None if work.region is None else work.region.box
+        return dataclasses.replace(work, views=views.cut(work.radiograph, box, self.classifier.preprocessing.size))
+
+    def _classify(self, films: Iterable[_Work]) -> Iterator[Reading | Problem]:
+        blank = np.zeros((self.classifier.preprocessing.size,) * 2, np.uint8)
+        empty = dict.fromkeys(self.classifier.model.branches, blank)
+
+        def start(batch: Sequence[_Work]):
+            return self.classifier.start([empty if work.problem else work.views for work in batch])
+
+        for batch, under_way in _one_ahead(_batches(films, self.classifier.batch_size), start):
+            logits, maps = self.classifier.finish(*under_way)
+            for row, work in enumerate(batch):
+                if work.problem:
+                    yield Problem(work.name, work.problem)
+                else:
+                    yield self._reading(work, logits[row], {view: each[row] for view, each in maps.items()})
+
+    def _reading(self, work: _Work, logits: np.ndarray, maps: dict[str, np.ndarray]) -> Reading:
+        return Reading(
+            name=work.name,
+            radiograph=work.radiograph,
+            lung_box=None if work.region is None else work.region.box,
+            rule="" if work.region is None else work.region.rule,
+            flags=(),
+            fixes=(),
+            probabilities=expit(logits),
+            calibrated=np.full(len(FINDINGS), np.nan),
+            maps=maps,
+        )
+
+
+def _segmenter(run: str | Path, config: dict, named: str | Path | None, batch_size: int) -> lrg.Segmenter | None:
+    if named is not None:
+        return lrg.Segmenter.load(named, batch_size)
+    stored = Path(config["lrg"]["workdir"]) if "lrg" in config else Path("lrg")
+    # As the config has it, from the folder that the run was trained in; or moved along with the run.
+    places = [stored] if "lrg" in config else []
+    places.append(Path(run).absolute().parent / stored.name)
+    for place in places:
+        if checkpoint.best_metadata(place) is not None:
+            return lrg.Segmenter.load(place, batch_size)
+    if "lung" not in config["views"]:
+        return None
+    raise UserError(
+        f"{run}: this network reads the lung region, and its lung region generator is not there; looked for a trained "
+        f"one in {' and '.join(map(str, places))}. Name its folder: --lrg=FOLDER"
+    )
+
+
+def _postprocessing(config: dict, segmenter: lrg.Segmenter | None) -> PostProcessing | None:
+    if segmenter is None:
+        return None
+    return PostProcessing(**config["lrg"]["postprocessing"]) if "lrg" in config else segmenter.postprocessing
+
+
+def _batches(films: Iterable[_Work], size: int) -> Iterator[list[_Work]]:
+    batch = []
+    for film in films:
+        batch.append(film)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _one_ahead(batches: Iterable, start: Callable) -> Iterator[tuple]:
+    """Yields (batch, start(batch)), with the batch behind it started as well: the device never waits for the host."""
+    under_way = collections.deque()
+    for batch in batches:
+        under_way.append((batch, start(batch)))
+        if len(under_way) == 2:
+            yield under_way.popleft()
+    yield from under_way

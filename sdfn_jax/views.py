@@ -1,0 +1,23 @@
+"""The two views of a radiograph that the classifiers read: all of it, and its lung region."""
+
+import numpy as np
+
+from sdfn_jax import images
+
+
+def cut(radiograph: np.ndarray, lung_box: tuple[int, int, int, int] | None, size: int) -> dict[str, np.ndarray]:
+    """Makes the views of a radiograph, for the data sets and for prediction alike.
+
+    Args:
+      radiograph: (H, W) uint8, bones bright.
+      lung_box: (left, top, right, bottom) in its pixels, half-open; None where no lung region is known.
+      size: height and width of a view, in pixels.
+
+    Returns:
+      {`entire`: (size, size) uint8, and with a box `lung`: (size, size) uint8, cut at full resolution}.
+    """
+    views = {"entire": images.resize(radiograph, (size, size))}
+    if lung_box is not None:
+        left, top, right, bottom = lung_box
+        views["lung"] = images.resize(radiograph[top:bottom, left:right], (size, size))
+    return views

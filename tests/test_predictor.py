@@ -1,0 +1,179 @@
+"""Films to readings, with the golden networks (trained on drawings) on drawn films."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdfn_jax import cam, checkpoint, images, lrg, parallel, selftest, views
+from sdfn_jax.drawing import draw
+from sdfn_jax.errors import UserError
+from sdfn_jax.lung_boxes import PostProcessing, lung_box
+from sdfn_jax.models.sdfn import SDFN
+from sdfn_jax.predictor import Film, Predictor, Problem
+from sdfn_jax.preprocessing import Preprocessing
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folder of the runs `fusion` and `lrg`."""
+    return selftest.unpack(tmp_path_factory.mktemp("runs")).parent
+
+
+@pytest.fixture(scope="module")
+def predictor(runs):
+    return Predictor.load(runs / "fusion", batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """Five files: films of several shapes, and the third is none."""
+    folder = tmp_path_factory.mktemp("films")
+    for number in range(5):
+        radiograph = draw(np.random.default_rng(number), ("Cardiomegaly",)).image
+        size = (1024 - 60 * number, 1024)
+        Image.fromarray(radiograph).resize(size).save(folder / f"{number}.png", compress_level=1)
+    (folder / "2.png").write_bytes(b"not a film")
+    return [Film(path.name, path) for path in sorted(folder.iterdir())]
+
+
+@pytest.fixture(scope="module")
+def readings(predictor, films):
+    return list(predictor.readings(films))
+
+
+def other_stage(runs, folder, stage):
+    """A run of one extractor, made of the fusion network's branch."""
+    variables, metadata = checkpoint.read_best(runs / "fusion")
+    for kind in ("params", "batch_stats"):
+        variables[kind] = {name: tree for name, tree in variables[kind].items() if name in (stage, "head")}
+    kernel = variables["params"]["head"]["kernel"]
+    half = len(kernel) // 2
+    variables["params"]["head"]["kernel"] = kernel[:half] if stage == "entire" else kernel[half:]
+    config = metadata["config"] | {"stage": stage, "views": [stage]}
+    del config["lrg"], metadata["digest"]
+    checkpoint.save_best(folder / stage, metadata.pop("step"), variables, metadata | {"config": config})
+    return folder / stage
+
+
+def test_readings_are_in_order_and_an_unreadable_file_keeps_its_place(films, readings):
+    assert [each.name for each in readings] == [film.name for film in films]
+    assert [isinstance(each, Problem) for each in readings] == [False, False, True, False, False]
+    assert "2.png: cannot be decoded (not an image file)" in readings[2].reason
+
+
+def test_a_reading_is_what_the_steps_of_training_give_one_by_one(runs, films, readings):
+    variables, metadata = checkpoint.read_best(runs / "fusion")
+    segmenter = lrg.Segmenter.load(runs / "lrg")
+    processing = PostProcessing(**metadata["config"]["lrg"]["postprocessing"])
+    config = metadata["config"]
+    model = SDFN(branches=tuple(config["views"]), densenet=config["model"])
+    network = jax.jit(lambda inputs: model.apply(variables, inputs, train=False))
+    for index in (0, 4):
+        film, reading = films[index], readings[index]
+        radiograph = images.read_radiograph(film.path)
+        np.testing.assert_array_equal(reading.radiograph, radiograph)
+        (lungs,) = segmenter.probabilities(images.resize(radiograph, (256, 256))[None])
+        region = lung_box(lungs > 0.5, radiograph.shape, processing)
+        assert (reading.lung_box, reading.rule) == (region.box, region.rule)
+        cut = views.cut(radiograph, region.box, config["data"]["size"])
+        inputs = {view: Preprocessing.of(config)(each[None]) for view, each in cut.items()}
+        logits, features = network(inputs)
+        # float32 summed in another order
+        np.testing.assert_allclose(reading.probabilities, 1 / (1 + np.exp(-np.asarray(logits[0], float))), atol=1e-5)
+        kernel = variables["params"]["head"]["kernel"]
+        for view, expected in cam.activation_maps(features, kernel, model.branches).items():
+            np.testing.assert_allclose(reading.maps[view], expected[0], atol=1e-3)
+
+
+def test_maps_and_probabilities_are_of_one_pass(runs, readings):
+    bias = checkpoint.read_best(runs / "fusion")[0]["params"]["head"]["bias"]
+    for reading in (readings[0], readings[4]):
+        logits = sum(each.mean((0, 1)) for each in reading.maps.values()) + bias
+        np.testing.assert_allclose(1 / (1 + np.exp(-logits)), reading.probabilities, atol=1e-5)
+
+
+def test_one_film_in_memory_gives_the_same_reading(predictor, readings):
+    one = predictor.read("x.png", readings[1].radiograph)
+    assert (one.name, one.lung_box, one.rule) == ("x.png", readings[1].lung_box, readings[1].rule)
+    np.testing.assert_allclose(one.probabilities, readings[1].probabilities, atol=1e-6)
+
+
+def test_the_batch_size_changes_nothing(runs, films, readings):
+    others = list(Predictor.load(runs / "fusion", batch_size=4).readings(films))
+    for one, other in zip(readings, others, strict=True):
+        if isinstance(one, Problem):
+            assert other == one
+        else:
+            assert other.lung_box == one.lung_box
+            np.testing.assert_allclose(other.probabilities, one.probabilities, atol=1e-6)
+
+
+def test_one_shape_is_compiled_however_many_films(predictor, readings):
+    assert predictor.classifier._network._cache_size() == 1
+    assert predictor.segmenter._network._cache_size() == 1
+
+
+def test_it_reads_only_as_far_ahead_as_it_needs(predictor, films):
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield films[0]
+
+    stream = predictor.readings(endless())
+    for _ in range(4):
+        next(stream)
+    # Two pools of threads with four films a worker, and two batches under way before each network.
+    assert taken <= 4 + 2 * 4 * parallel.usable_cores() + 2 * 2 * 2
+    stream.close()
+
+
+class TestLoad:
+    def test_provenance(self, runs, predictor):
+        found = predictor.provenance
+        assert found.checkpoint == checkpoint.best_metadata(runs / "fusion")["digest"]
+        assert found.lrg_checkpoint == checkpoint.best_metadata(runs / "lrg")["digest"]
+        assert (found.stage, found.label_version, found.drawings) == ("fusion", "2017", True)
+        assert found.data_version == "chestxray14/size96_labels2017/1.0.0"
+        assert "jax" in found.software
+
+    def test_an_entire_network_needs_no_lung_region_generator(self, runs, films, tmp_path):
+        loaded = Predictor.load(other_stage(runs, tmp_path, "entire"), batch_size=2)
+        (reading,) = loaded.readings(films[:1])
+        assert (reading.lung_box, reading.rule, list(reading.maps)) == (None, "", ["entire"])
+        assert loaded.provenance.lrg_checkpoint is None
+
+    def test_a_lung_network_takes_the_one_that_is_named(self, runs, films, readings, tmp_path):
+        run = other_stage(runs, tmp_path, "lung")
+        with pytest.raises(UserError, match=rf"in {tmp_path}/lrg\. Name its folder: --lrg=FOLDER"):
+            Predictor.load(run)
+        (reading,) = Predictor.load(run, lrg=runs / "lrg", batch_size=2).readings(films[:1])
+        assert reading.lung_box == readings[0].lung_box
+        assert list(reading.maps) == ["lung"]
+
+    def test_without_its_lung_region_generator_both_places_are_named(self, runs, tmp_path):
+        (tmp_path / "fusion").symlink_to(runs / "fusion")
+        with pytest.raises(UserError, match=rf"in runs/demo/lrg and {tmp_path}/lrg\. Name its folder: --lrg=FOLDER"):
+            Predictor.load(tmp_path / "fusion")
+
+    def test_a_lung_region_generator_finds_no_findings(self, runs):
+        with pytest.raises(UserError, match="holds a lung region generator.*give the folder of a classifier"):
+            Predictor.load(runs / "lrg")
+
+    def test_a_classifier_finds_no_lungs(self, runs):
+        with pytest.raises(UserError, match="lung boxes need a lung region generator"):
+            Predictor.load(runs / "fusion", lrg=runs / "fusion")
+
+    def test_an_empty_folder(self, tmp_path):
+        with pytest.raises(UserError, match="holds no trained checkpoint"):
+            Predictor.load(tmp_path)
+
+    def test_the_classifiers_own_post_processing_counts(self, runs, predictor, films):
+        wide = dataclasses.replace(predictor, postprocessing=PostProcessing(margin_top=0))
+        (reading,) = wide.readings(films[:1])
+        assert reading.lung_box[1] > next(predictor.readings(films[:1])).lung_box[1]
