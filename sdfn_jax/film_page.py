@@ -1,0 +1,197 @@
+"""Readings -> one self-contained HTML page: films with a heatmap per finding, from disk, without a network. No JAX.
+
+The page holds each film as a JPEG and each activation map as the few numbers that it is; the browser enlarges them as
+`cam` does. Only the film on show is decoded.
+"""
+
+import base64
+import hashlib
+import html
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from PIL import Image
+
+from sdfn_jax import images, paper
+from sdfn_jax.files import appears_when_complete
+from sdfn_jax.findings import FINDINGS, display_name
+from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size
+from sdfn_jax.reading import Provenance, Reading
+
+_THUMBNAIL_SIDE = 128
+# 1024 x 1024 films of ChestX-ray14 take 73 kB each, 1.6 grey levels (root mean square) from the original.
+_QUALITY = 80
+_RULES = {
+    "none": "no rule was needed",
+    "nearest_two": "of more than two regions, the two nearest the centre were kept",
+    "drop_small": "the smaller of two regions was dropped",
+    "mirror": "the one region was mirrored",
+    "whole_image": "no lungs were found: the box is the whole film",
+}
+DRAWINGS = (
+    "The network was trained on drawings (the built-in phantom), not on radiographs: its findings mean nothing of "
+    "radiographs."
+)
+
+
+def entry(reading: Reading) -> dict:
+    """Returns what the page holds of a reading, as JSON can hold it; some 110 kB of text.
+
+    Returns:
+      `name`, `size` (width, height) of the radiograph, `lung_box`, `rule`, `flags`, `fixes`, `probabilities`,
+      `calibrated` (None for a finding without), `thumbnail` (base64 of a JPEG) and `picture`: `screen` (width, height),
+      `film` (base64 of a JPEG of at most 1024 pixels) and `maps`: {view: `shape` (h, w) and `values`, base64 of 14 maps
+      of little-endian float32}.
+    """
+    height, width = reading.radiograph.shape
+    screen = screen_size(reading.radiograph.shape)
+    return {
+        "name": reading.name,
+        "size": [width, height],
+        "lung_box": None if reading.lung_box is None else list(map(int, reading.lung_box)),
+        "rule": reading.rule,
+        "flags": list(reading.flags),
+        "fixes": list(reading.fixes),
+        "probabilities": [float(value) for value in reading.probabilities],
+        "calibrated": [None if math.isnan(value) else float(value) for value in reading.calibrated],
+        "thumbnail": _jpeg(reading.radiograph, screen_size(reading.radiograph.shape, _THUMBNAIL_SIDE)),
+        "picture": {
+            "screen": [screen[1], screen[0]],
+            "film": _jpeg(reading.radiograph, screen),
+            "maps": {view: _numbers(maps) for view, maps in reading.maps.items()},
+        },
+    }
+
+
+def write(path: str | Path, provenance: Provenance, entries: Iterable[dict]) -> None:
+    """Writes the page, an entry at a time; it appears when it is complete.
+
+    Args:
+      path: of the page (`.html`).
+      provenance: of all the readings.
+      entries: from `entry`, in the order in which the page lists them.
+    """
+    with appears_when_complete(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(document(provenance, entries))
+
+
+def document(
+    provenance: Provenance, entries: Iterable[dict], *, scripts: tuple[str, ...] = (), connect: str = "'none'"
+) -> Iterator[str]:
+    """Yields the page in pieces, an entry at a time.
+
+    Args:
+      provenance: of all the readings.
+      entries: from `entry`.
+      scripts: files of `pages/` that run after the page's own.
+      connect: where these may connect to, as a Content-Security-Policy says it.
+    """
+    style = _file("film.css")
+    script = "".join(_file(name) for name in ("film.js", *scripts))
+    head, tail = _file("film.html").split("<!-- films -->")
+    yield Template(head).substitute(
+        policy=html.escape(
+            f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; "
+            f"connect-src {connect}; base-uri 'none'; form-action 'none'"
+        ),
+        style=style,
+        drawings=f'<p class="note">{html.escape(DRAWINGS)}</p>' if provenance.drawings else "",
+    )
+    for each in entries:
+        card = {key: value for key, value in each.items() if key != "picture"}
+        yield _data("card", card)
+        yield _data("picture", each["picture"])
+    yield Template(tail).substitute(
+        provenance=_provenance(provenance), about=_data("about", _about(provenance)), script=script
+    )
+
+
+def _about(provenance: Provenance) -> dict:
+    """What the script needs to know beside the films."""
+    points = [provenance.thresholds.get(name) for name in FINDINGS]
+    return {
+        "findings": [display_name(name) for name in FINDINGS],
+        "points": [
+            None if point is None else [point.probability, point.sensitivity, point.specificity] for point in points
+        ],
+        "rules": _RULES,
+        "flags": {},
+        "fixes": {},
+        "colours": base64.b64encode(colours().tobytes()).decode(),
+        "strength": HEATMAP_STRENGTH,
+    }
+
+
+def _provenance(provenance: Provenance) -> str:
+    """The tables of what the readings were made with."""
+    lrg = "none was used" if provenance.lrg_checkpoint is None else provenance.lrg_checkpoint
+    made = _table(
+        "What the readings were made with",
+        [
+            ("Network", f"{paper.COLUMN_NAMES[provenance.stage]} (stage {provenance.stage})"),
+            ("Its checkpoint", provenance.checkpoint),
+            ("Lung region generator", lrg),
+            ("Trained on", provenance.data_version),
+            ("Labels", provenance.label_version),
+            *((f"Preprocessing: {name}", value) for name, value in provenance.preprocessing.items()),
+            *provenance.software.items(),
+        ],
+    )
+    if not provenance.thresholds:
+        return made + "<p>The checkpoint carries no operating points: nothing is called positive or negative.</p>"
+    rows = [
+        (
+            display_name(name),
+            f"{point.probability:.3f}",
+            *(f"{share:.2f}" for share in (point.sensitivity, point.specificity)),
+            *(f"{count:,}" for count in (point.positives, point.negatives)),
+        )
+        for name, point in provenance.thresholds.items()
+    ]
+    heads = ("Finding", "positive from", "sensitivity", "specificity", "films with it", "films without")
+    return made + _table("Operating points, chosen and measured on the validation split", rows, heads)
+
+
+def _table(caption: str, rows: Iterable[tuple], heads: tuple[str, ...] = ()) -> str:
+    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(str(row[0]))}</th>'
+        + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table><caption>{html.escape(caption)}</caption>'
+        f"{f'<thead><tr>{head}</tr></thead>' if heads else ''}<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _data(kind: str, value: Mapping) -> str:
+    """JSON inside HTML: `<` is the one character with which a name could leave its element."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" class="{kind}">{text}</script>\n'
+
+
+def _jpeg(radiograph: np.ndarray, size: tuple[int, int]) -> str:
+    data = io.BytesIO()
+    Image.fromarray(images.resize(radiograph, size)).save(data, "JPEG", quality=_QUALITY, optimize=True)
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def _numbers(maps: np.ndarray) -> dict:
+    values = np.ascontiguousarray(np.moveaxis(maps, -1, 0), "<f4")
+    return {"shape": list(maps.shape[:2]), "values": base64.b64encode(values.tobytes()).decode()}
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _file(name: str) -> str:
+    return (resources.files("sdfn_jax") / "pages" / name).read_text(encoding="utf-8")

@@ -1,0 +1,104 @@
+"""One finding's heatmap laid over its film, as one PNG. No JAX."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from sdfn_jax import cam, images
+from sdfn_jax.files import appears_when_complete
+from sdfn_jax.findings import display_name, finding_index
+from sdfn_jax.reading import Box, Reading
+
+SCREEN_SIDE = 1024  # pixels of the long side that a screen shows well
+# Share of the film that the hottest place covers; cold ones leave it bare.
+HEATMAP_STRENGTH = 0.65
+# Stands out on grey and on every colour of the heatmap; as on the pages of heatmaps.
+_LUNG_BOX = "#00E5FF"
+_DASH, _GAP = 12, 8  # pixels
+_LEAST_WIDTH = 512  # pixels, for the caption
+
+
+def screen_size(shape: tuple[int, int], side: int = SCREEN_SIDE) -> tuple[int, int]:
+    """Returns the (height, width) in which a film of `shape` (height, width) fits `side` pixels; never enlarged."""
+    share = min(1.0, side / max(shape))
+    return max(1, round(shape[0] * share)), max(1, round(shape[1] * share))
+
+
+@functools.cache
+def colours() -> np.ndarray:
+    """Returns the heatmaps' colours, Matplotlib's `inferno`: (256, 3) uint8, cold to hot."""
+    from matplotlib import colormaps  # here, because importing it takes longer than drawing
+
+    return np.rint(255 * colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
+
+
+def write(path: str | Path, reading: Reading, finding: str, *, drawings: bool) -> None:
+    """Draws a film with the heatmap of one finding, the lung box and a caption, at screen size.
+
+    The heatmap is rescaled on its own, its smallest value to 0 and its largest to 255 however small the probability.
+    The file holds pixels and nothing else.
+
+    Args:
+      path: of the picture (`.png`).
+      reading: of the film.
+      finding: one of `FINDINGS`.
+      drawings: whether the network was trained on drawings; the caption then says so.
+    """
+    index = finding_index(finding)
+    size = screen_size(reading.radiograph.shape)
+    film = images.resize(reading.radiograph, size)
+    box = None if reading.lung_box is None else _scaled(reading.lung_box, reading.radiograph.shape, size)
+    maps = {view: values[..., index] for view, values in reading.maps.items()}
+    picture = Image.fromarray(_blend(film, cam.rescale(cam.on_radiograph(maps, box, size))))
+    if box is not None:
+        _draw_box(ImageDraw.Draw(picture), box)
+    lines = [
+        f"{display_name(finding)}: probability {reading.probabilities[index]:.3f}. For research, not for diagnosis.",
+        "Colours: this map rescaled on its own, whatever the probability."
+        + (" Dashed: lung box." if box is not None else ""),
+    ]
+    if drawings:
+        lines.append("The network was trained on DRAWINGS: this means nothing of radiographs.")
+    with appears_when_complete(path) as unfinished:
+        _captioned(picture, lines).save(unfinished, "PNG", compress_level=4)
+
+
+def _blend(film: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 and (H, W) float32 of 0 to 255 -> (H, W, 3) uint8."""
+    share = (HEATMAP_STRENGTH / 255 * heatmap)[..., None]
+    coloured = colours()[np.minimum(heatmap * (256 / 255), 255).astype(np.uint8)]
+    return np.rint(film[..., None] * (1 - share) + coloured * share).astype(np.uint8)
+
+
+def _scaled(box: Box, old: tuple[int, int], new: tuple[int, int]) -> Box:
+    """A box of a film of (height, width) `old` in the pixels of its copy of size `new`; never empty."""
+    left, right = (round(side * new[1] / old[1]) for side in box[::2])
+    top, bottom = (round(side * new[0] / old[0]) for side in box[1::2])
+    left, top = min(left, new[1] - 1), min(top, new[0] - 1)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, box: Box) -> None:
+    left, top, right, bottom = box
+    for start in range(left, right, _DASH + _GAP):
+        for row in (top, bottom - 2):
+            draw.rectangle((start, row, min(start + _DASH, right) - 1, row + 1), fill=_LUNG_BOX)
+    for start in range(top, bottom, _DASH + _GAP):
+        for column in (left, right - 2):
+            draw.rectangle((column, start, column + 1, min(start + _DASH, bottom) - 1), fill=_LUNG_BOX)
+
+
+def _captioned(picture: Image.Image, lines: list[str]) -> Image.Image:
+    """Adds lines of text below a picture, which stands in the middle of a page wide enough to read them."""
+    width = max(picture.width, _LEAST_WIDTH)
+    font = ImageFont.load_default(18 * width / SCREEN_SIDE)
+    step = round(1.4 * font.size)
+    page = Image.new("RGB", (width, picture.height + step * len(lines) + step // 2), "white")
+    page.paste(picture, ((width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(page)
+    for number, line in enumerate(lines):
+        place = (step // 2, picture.height + step // 4 + step * number)
+        draw.text(place, line, fill="#1b1d21" if number < 2 else "#a00000", font=font)
+    return page

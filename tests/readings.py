@@ -1,0 +1,50 @@
+"""Readings without a network behind them."""
+
+import dataclasses
+
+import numpy as np
+
+from sdfn_jax.findings import FINDINGS
+from sdfn_jax.reading import Provenance, Reading, Threshold
+
+PROVENANCE = Provenance(
+    stage="fusion",
+    checkpoint="c1a551f1e2",
+    lrg_checkpoint="1un95e93a7",
+    data_version="chestxray14/size224_labels2017/1.0.0",
+    label_version="2017",
+    drawings=False,
+    preprocessing={"low": 0.0, "high": 1.0, "mean": [0.449], "std": [0.226], "size": 224},
+    thresholds={name: Threshold(0.3, 0.9, 0.625, 31, 1209) for name in FINDINGS[:13]},
+    calibrated=("Mass", "Nodule"),
+    software={"sdfn_jax": "0.1.0", "jax": "0.10.2"},
+)
+
+
+def reading(name="films/a.png", size=(96, 120), seed=0, views=("entire", "lung"), cells=(7, 5), **changes) -> Reading:
+    """A film of noise with random maps.
+
+    Args:
+      name: of the film.
+      size: (height, width) of the film.
+      seed: of its pixels and numbers.
+      views: of the maps.
+      cells: (h, w) of the maps.
+      changes: other attributes of the reading.
+    """
+    random = np.random.default_rng(seed)
+    height, width = size
+    calibrated = np.full(14, np.nan)
+    calibrated[4:6] = 0.125, 0.25
+    made = Reading(
+        name=name,
+        radiograph=random.integers(0, 256, size, dtype=np.uint8),
+        lung_box=(width // 8, height // 10, width - width // 5, height - height // 7),
+        rule="nearest_two+mirror",
+        flags=(),
+        fixes=(),
+        probabilities=random.random(14),
+        calibrated=calibrated,
+        maps={view: random.normal(size=(*cells, 14)).astype(np.float32) for view in views},
+    )
+    return dataclasses.replace(made, **changes)
