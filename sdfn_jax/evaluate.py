@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, contact_sheet, images, lrg, lung_boxes, metrics, progress, tasks
+from sdfn_jax import calibration_file, checkpoint, contact_sheet, images, lrg, lung_boxes, metrics, progress, tasks
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.predictions import RECIPE_FILE, Evaluation, Origin, Predictions, write_evaluation
@@ -24,7 +24,8 @@ def evaluation_folder(workdir: str | Path, split: str) -> Path:
 def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, split: str) -> Evaluation:
     """Runs an extractor or the fusion network over a split.
 
-    It writes `predictions.csv`, `evaluation.json`, and `recipe.json`: what the checkpoint says of its training.
+    It writes `predictions.csv`, `evaluation.json`, and `recipe.json`: what the checkpoint says of its training; and of
+    the validation split the run's `calibration.json`.
 
     Args:
       config: of the trained stage; `config.workdir` holds its best checkpoint.
@@ -73,6 +74,8 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
     with appears_when_complete(where / RECIPE_FILE) as path:
         path.write_text(json.dumps(metadata, indent=2) + "\n")
     write_evaluation(where, evaluation)
+    if split == "validation":
+        calibration_file.write(config.workdir, calibration_file.make(evaluation))
     return evaluation
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from scipy.special import expit
 
-from sdfn_jax import cam, checkpoint, images, lrg, lung_boxes, predictions, views
+from sdfn_jax import calibration_file, cam, checkpoint, images, lrg, lung_boxes, predictions, views
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.lung_boxes import LungRegion, PostProcessing
@@ -123,12 +123,16 @@ class Predictor:
       classifier: the network that reads the views.
       segmenter: the lung region generator; None where the classifier needs none and none is there.
       postprocessing: from its masks to lung boxes, as the classifier's training data had them.
+      calibration: what the run's validation split says of its probabilities; None where it was not evaluated.
+      uncalibrated: why there is no calibration, and the command that makes one; empty where there is one.
       provenance: what its readings are made with.
     """
 
     classifier: Classifier
     segmenter: lrg.Segmenter | None
     postprocessing: PostProcessing | None
+    calibration: calibration_file.Record | None
+    uncalibrated: str
     provenance: Provenance
 
     @classmethod
@@ -157,10 +161,13 @@ class Predictor:
         model = SDFN(branches=tuple(config["views"]), densenet=shape, classes=len(FINDINGS))
         preprocessing = Preprocessing.of(config)
         segmenter = _segmenter(run, config, lrg, batch_size)
+        calibration, uncalibrated = _calibration(run, metadata)
         return cls(
             classifier=Classifier(model, variables, preprocessing, batch_size),
             segmenter=segmenter,
             postprocessing=_postprocessing(config, segmenter),
+            calibration=calibration,
+            uncalibrated=uncalibrated,
             provenance=Provenance(
                 stage=config["stage"],
                 checkpoint=metadata["digest"],
@@ -170,8 +177,8 @@ class Predictor:
                 # The first runs do not say it of themselves, but their config does.
                 drawings=metadata.get("drawings", "phantom" in config),
                 preprocessing=preprocessing.as_dict(),
-                thresholds={},
-                calibrated=(),
+                thresholds={} if calibration is None else calibration.thresholds(),
+                calibrated=() if calibration is None else calibration.calibrated(),
                 software={name: version for name, version in predictions.software().items() if version is not None},
             ),
         )
@@ -259,6 +266,8 @@ class Predictor:
                     yield self._reading(work, logits[row], {view: each[row] for view, each in maps.items()})
 
     def _reading(self, work: _Work, logits: np.ndarray, maps: dict[str, np.ndarray]) -> Reading:
+        probabilities = expit(logits)
+        nothing = np.full(len(FINDINGS), np.nan)
         return Reading(
             name=work.name,
             radiograph=work.radiograph,
@@ -266,8 +275,8 @@ class Predictor:
             rule="" if work.region is None else work.region.rule,
             flags=(),
             fixes=(),
-            probabilities=expit(logits),
-            calibrated=np.full(len(FINDINGS), np.nan),
+            probabilities=probabilities,
+            calibrated=nothing if self.calibration is None else self.calibration.apply(probabilities),
             maps=maps,
         )
 
@@ -294,6 +303,22 @@ def _postprocessing(config: dict, segmenter: lrg.Segmenter | None) -> PostProces
     if segmenter is None:
         return None
     return PostProcessing(**config["lrg"]["postprocessing"]) if "lrg" in config else segmenter.postprocessing
+
+
+def _calibration(run: str | Path, metadata: dict) -> tuple[calibration_file.Record | None, str]:
+    """Returns the run's calibration, or None and why."""
+    found = calibration_file.read(run)
+    if found is not None and found.checkpoint == metadata["digest"]:
+        return found, ""
+    stage, variant = metadata["stage"], "demo" if "phantom" in metadata["config"] else ""
+    config = "configs/fusion.py" if stage == "fusion" else "configs/classifier.py"
+    argument = ",".join(part for part in ("" if stage == "fusion" else stage, variant) if part)
+    why = "is of another checkpoint" if found is not None else "is not there"
+    return None, (
+        f"neither calibrated probabilities nor operating points: {Path(run) / calibration_file.FILE} {why}. Make it: "
+        f"python -m sdfn_jax.main --config={config}{':' if argument else ''}{argument} --config.workdir={run} "
+        "--mode=evaluate --split=validation"
+    )
 
 
 def _batches(films: Iterable[_Work], size: int) -> Iterator[list[_Work]]:

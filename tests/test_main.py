@@ -19,6 +19,7 @@ from small import fusion_config
 
 from sdfn_jax import (
     activation,
+    calibration_file,
     checkpoint,
     commands,
     detections,
@@ -281,6 +282,12 @@ class TestEvaluate:
         assert "split validation" in printed
         found = predictions.read_evaluation(folder / "fusion" / "evaluation" / "validation")
         assert len(found.predictions.images) == len(Examples(data_of(folder), ["validation"]))
+        for stage in ("entire", "lung", "fusion"):
+            record = calibration_file.read(folder / stage)
+            assert record.checkpoint == checkpoint.best_metadata(folder / stage)["digest"]
+            assert record == calibration_file.make(
+                predictions.read_evaluation(folder / stage / "evaluation" / "validation")
+            )
 
     def test_without_a_trained_checkpoint_it_refuses(self, job, tmp_path):
         config = fusion_config(job[0])

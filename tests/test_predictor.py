@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from test_platt import evaluation
 
-from sdfn_jax import cam, checkpoint, images, lrg, parallel, selftest, views
+from sdfn_jax import calibration_file, cam, checkpoint, images, lrg, parallel, selftest, views
 from sdfn_jax.drawing import draw
 from sdfn_jax.errors import UserError
 from sdfn_jax.lung_boxes import PostProcessing, lung_box
@@ -177,3 +178,40 @@ class TestLoad:
         wide = dataclasses.replace(predictor, postprocessing=PostProcessing(margin_top=0))
         (reading,) = wide.readings(films[:1])
         assert reading.lung_box[1] > next(predictor.readings(films[:1])).lung_box[1]
+
+
+class TestCalibration:
+    @pytest.fixture
+    def run(self, runs, tmp_path):
+        for stage in ("fusion", "lrg"):
+            (tmp_path / stage).mkdir()
+            (tmp_path / stage / "best").symlink_to(runs / stage / "best")
+        return tmp_path / "fusion"
+
+    def write(self, run, digest):
+        record = calibration_file.make(evaluation(stage="fusion", checkpoint=digest))
+        calibration_file.write(run, record)
+        return record
+
+    def test_a_runs_calibration_is_applied(self, run, films, predictor, readings):
+        record = self.write(run, predictor.provenance.checkpoint)
+        loaded = Predictor.load(run, batch_size=2)
+        (reading,) = loaded.readings(films[:1])
+        np.testing.assert_allclose(reading.probabilities, readings[0].probabilities, atol=1e-6)
+        np.testing.assert_allclose(reading.calibrated, record.apply(reading.probabilities))
+        assert loaded.provenance.thresholds == record.thresholds()
+        assert loaded.provenance.calibrated == record.calibrated()
+        assert loaded.uncalibrated == ""
+
+    def test_that_of_another_checkpoint_is_not(self, run):
+        self.write(run, "another")
+        loaded = Predictor.load(run)
+        assert (loaded.calibration, loaded.provenance.thresholds, loaded.provenance.calibrated) == (None, {}, ())
+        assert "calibration.json is of another checkpoint" in loaded.uncalibrated
+
+    def test_without_one_the_command_that_makes_it_is_named(self, runs, predictor, readings):
+        assert np.isnan(readings[0].calibrated).all()
+        assert predictor.uncalibrated.endswith(
+            f"calibration.json is not there. Make it: python -m sdfn_jax.main --config=configs/fusion.py:demo "
+            f"--config.workdir={runs / 'fusion'} --mode=evaluate --split=validation"
+        )

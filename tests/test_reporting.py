@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sdfn_jax import detections, localization, operating_points, report
+from sdfn_jax import calibration, detections, localization, operating_points, platt, report
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictions import Evaluation, Origin, Predictions, write_evaluation
@@ -258,6 +258,22 @@ class TestNumbers:
         assert float(first["specificity"]) == (~called)[tested.labels[:, 0] == 0].mean()
         hernia = [row for row in rows(made, "operating_points") if row["Finding"] == "Hernia"]
         assert {row["threshold"] for row in hernia} == {""}
+
+    def test_platt_scaling_is_fitted_on_validation_and_measured_on_both(self, made):
+        found = rows(made, "platt_scaling")
+        assert len(found) == 3 * 14
+        first, chosen, tested = found[0], *(evaluation("entire", split).predictions for split in ("validation", "test"))
+        scaling = platt.fit(chosen.labels[:, 0], chosen.probabilities[:, 0])
+        assert float(first["slope"]) == scaling.slope
+        assert float(first["Brier, test, before"]) == calibration.brier(tested.labels[:, 0], tested.probabilities[:, 0])
+        after = calibration.brier(tested.labels[:, 0], scaling(tested.probabilities[:, 0]))
+        assert float(first["Brier, test, after"]) == after
+        apart = platt.cross_fit(chosen.labels[:, 0], chosen.probabilities[:, 0], chosen.patients)
+        error = calibration.reliability(chosen.labels[:, 0], apart).error
+        assert float(first["error, validation, after"]) == error
+        few = {row["Finding"]: row["why not"] for row in found if row["slope"] == ""}
+        assert few["Hernia"] == "0 positives and 120 negatives in validation; it takes 20 of each"
+        assert "Atelectasis" not in few
 
     def test_subgroups_are_counted_and_scored(self, made):
         found = {row["Group"]: row for row in rows(made, "subgroups")}

@@ -5,7 +5,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sdfn_jax import bootstrap, calibration, comparison, delong, metrics, operating_points, paper, report, subgroups
+from sdfn_jax import (
+    bootstrap,
+    calibration,
+    calibration_file,
+    comparison,
+    delong,
+    metrics,
+    operating_points,
+    paper,
+    report,
+    subgroups,
+)
 from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import Evaluation
 from sdfn_jax.reporting import charts
@@ -146,6 +157,7 @@ def calibrated(material: Material) -> Section:
         [
             Table("calibration", "Calibration of the probabilities", columns, rows),
             Picture("reliability", "Reliability curves", charts.reliability(curves)),
+            *_platt(material),
         ],
     )
 
@@ -346,6 +358,51 @@ def _precision(material: Material) -> Table:
     heads = [paper.COLUMN_NAMES[stage] for stage in _stages(material)]
     caption = "Area under the precision-recall curve (average precision); knowing nothing scores the prevalence"
     return Table("precision_recall", caption, ["Finding", "prevalence", *heads], rows)
+
+
+def _platt(material: Material) -> list[Table]:
+    """What `calibration.json` does to the probabilities: on validation, cross-fitted, and on test."""
+    rows = []
+    for run in material.runs:
+        if run.validation is None:
+            continue
+        found = calibration_file.make(run.validation).findings.values()
+        for index, (name, each) in enumerate(zip(_NAMES, found, strict=True)):
+            head = [name, paper.COLUMN_NAMES[run.test.origin.stage], each.positives]
+            if each.scaling is None:
+                rows.append([*head, *[float("nan")] * 10, each.reason])
+                continue
+            labels, before = material.labels[:, index], run.test.predictions.probabilities[:, index]
+            scores = [
+                (calibration.brier(labels, values), calibration.reliability(labels, values).error)
+                for values in (before, each.scaling(before))
+            ]
+            on_test = [
+                _without_interval(value, material.few[index]) for pair in zip(*scores, strict=True) for value in pair
+            ]
+            rows.append(
+                [
+                    *head,
+                    each.scaling.slope,
+                    each.scaling.intercept,
+                    *each.effect.brier,
+                    *each.effect.error,
+                    *on_test,
+                    "",
+                ]
+            )
+    heads = [
+        f"{score}, {split}, {when}"
+        for split in ("validation", "test")
+        for score in ("Brier", "error")
+        for when in ("before", "after")
+    ]
+    caption = (
+        "Platt scaling, fitted on validation alone: slope and intercept on the logit, and what it does; on validation "
+        "each image is calibrated by a fit that saw nothing of its patient. undefined: not calibrated"
+    )
+    columns = ["Finding", "network", "validation positives", "slope", "intercept", *heads, "why not"]
+    return [Table("platt_scaling", caption, columns, rows, wide=True)] if rows else []
 
 
 def _points(material: Material, run: Run, index: int, name: str) -> list[list]:

@@ -1,0 +1,98 @@
+"""Platt scaling of one finding's probabilities, fitted on validation (Platt 1999). No JAX."""
+
+import dataclasses
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+FOLDS = 5  # of the cross-fit
+_SEED = 0  # of the folds
+# A float64 probability closer to 0 or 1 than this has no logit.
+_LEAST = 1e-15
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """calibrated = sigmoid(slope * logit(probability) + intercept).
+
+    Attributes:
+      slope: more than 0, so that no two images change places and the AUC stays.
+      intercept: any number.
+    """
+
+    slope: float
+    intercept: float
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        """Calibrates probabilities, 0 to 1, of any shape."""
+        return expit(self.slope * _logits(probabilities) + self.intercept)
+
+
+def fit(labels: np.ndarray, probabilities: np.ndarray) -> Scaling | None:
+    """Fits slope and intercept by maximum likelihood on Platt's regularised targets.
+
+    The target of a positive is (P + 1) / (P + 2) and that of a negative 1 / (N + 2), of P positives and N negatives: a
+    finding that validation separates perfectly gets no infinite slope.
+
+    Args:
+      labels: (n,) 0 and 1.
+      probabilities: (n,) 0 to 1.
+
+    Returns:
+      None where the best slope is not above 0 (validation orders the images no better than chance), or where there
+      are no positives or no negatives.
+    """
+    positive = np.asarray(labels) == 1
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return None
+    targets = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    logits = _logits(probabilities)
+    # Fitted around the mean, where slope and intercept hardly depend on one another.
+    centre, spread = logits.mean(), logits.std()
+    if spread == 0:
+        return None
+    inputs = np.stack([(logits - centre) / spread, np.ones_like(logits)])
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = weights @ inputs
+        # log(1 + exp(s)) - t s, the cross-entropy of sigmoid(s) and t.
+        return float(np.mean(np.logaddexp(0, scores) - targets * scores)), inputs @ (expit(scores) - targets) / len(
+            targets
+        )
+
+    def curvature(weights: np.ndarray) -> np.ndarray:
+        share = expit(weights @ inputs)
+        return (inputs * (share * (1 - share))) @ inputs.T / len(targets)
+
+    start = np.array([1.0, logit(positives / len(targets))])
+    found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-9})
+    slope = float(found.x[0] / spread)
+    return Scaling(slope, float(found.x[1] - slope * centre)) if slope > 0 else None
+
+
+def cross_fit(labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Calibrates each image by a scaling that has seen neither it nor its patient: what calibration is worth.
+
+    Args:
+      labels: (n,) 0 and 1.
+      probabilities: (n,) 0 to 1.
+      patients: (n,) the patient of each image; whole patients go into one of five folds.
+
+    Returns:
+      (n,) calibrated; where no scaling can be fitted without a fold, that fold stays as it is.
+    """
+    people, places = np.unique(patients, return_inverse=True)
+    folds = (np.random.default_rng(_SEED).permutation(len(people)) % FOLDS)[places]
+    calibrated = np.array(probabilities, np.float64)
+    for fold in range(FOLDS):
+        inside = folds == fold
+        scaling = fit(labels[~inside], probabilities[~inside])
+        if scaling is not None:
+            calibrated[inside] = scaling(probabilities[inside])
+    return calibrated
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    return logit(np.clip(np.asarray(probabilities, np.float64), _LEAST, 1 - _LEAST))

@@ -1,0 +1,187 @@
+"""Platt scaling and `calibration.json`, beside scikit-learn."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+
+from sdfn_jax import calibration, calibration_file, platt
+from sdfn_jax.errors import UserError
+from sdfn_jax.findings import FINDINGS
+from sdfn_jax.predictions import Evaluation, Origin, Predictions
+
+
+def overconfident(count=2000, seed=0, slope=0.5, intercept=-1.0):
+    """Labels, and probabilities that Platt scaling with this slope and intercept makes right."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(-2, 3, count)
+    return (generator.random(count) < expit(slope * logits + intercept)).astype(np.uint8), expit(logits)
+
+
+def passing_logits_on():
+    """A fitted classifier in scikit-learn's eyes, whose decision function is its input."""
+    classifier = LogisticRegression()
+    classifier.coef_, classifier.intercept_, classifier.classes_ = np.ones((1, 1)), np.zeros(1), np.arange(2)
+    return FrozenEstimator(classifier)
+
+
+@pytest.mark.parametrize(("count", "slope", "intercept"), [(2000, 0.5, -1.0), (150, 2.0, 0.5), (9000, 1.0, -3.0)])
+def test_the_fit_is_scikit_learns_sigmoid_calibration(count, slope, intercept):
+    labels, probabilities = overconfident(count, 1, slope, intercept)
+    inputs = logit(probabilities)[:, None]
+    peer = CalibratedClassifierCV(passing_logits_on(), method="sigmoid", ensemble=False).fit(inputs, labels)
+    found = platt.fit(labels, probabilities)
+    # scikit-learn's L-BFGS stops somewhat earlier than ours.
+    np.testing.assert_allclose(found(probabilities), peer.predict_proba(inputs)[:, 1], atol=2e-4)
+
+
+def test_of_many_images_it_is_logistic_regression():
+    labels, probabilities = overconfident(20_000)
+    peer = LogisticRegression(C=np.inf).fit(logit(probabilities)[:, None], labels)
+    found = platt.fit(labels, probabilities)
+    # Platt's targets differ from 0 and 1 by one image in so many.
+    assert found.slope == pytest.approx(peer.coef_[0, 0], rel=5e-3)
+    assert found.intercept == pytest.approx(peer.intercept_[0], rel=5e-3)
+
+
+def test_it_finds_the_distortion_and_mends_it():
+    labels, probabilities = overconfident(50_000, slope=0.4, intercept=0.7)
+    found = platt.fit(labels, probabilities)
+    assert (found.slope, found.intercept) == pytest.approx((0.4, 0.7), abs=0.03)
+    others, raw = overconfident(20_000, seed=5, slope=0.4, intercept=0.7)
+    assert calibration.reliability(others, raw).error > 0.1
+    assert calibration.reliability(others, found(raw)).error < 0.02
+
+
+def test_images_never_change_places():
+    labels, probabilities = overconfident()
+    found = platt.fit(labels, probabilities)
+    assert found.slope > 0
+    assert (np.argsort(found(probabilities), kind="stable") == np.argsort(probabilities, kind="stable")).all()
+
+
+def test_what_separates_perfectly_gets_a_finite_slope():
+    probabilities = np.linspace(0.01, 0.99, 100)
+    found = platt.fit(probabilities > 0.5, probabilities)
+    assert 0 < found.slope < 100
+    assert (found(probabilities) < 1).all()
+
+
+def test_certainty_has_a_logit_too():
+    labels, probabilities = overconfident()
+    probabilities[:3], probabilities[3:6] = 0, 1
+    assert np.isfinite(platt.fit(labels, probabilities)(probabilities)).all()
+
+
+def test_an_order_worse_than_chance_is_not_turned_round():
+    labels, probabilities = overconfident()
+    assert platt.fit(labels, 1 - probabilities) is None
+    assert platt.fit(np.ones(9), np.linspace(0, 1, 9)) is None
+    assert platt.fit(np.arange(9) % 2, np.full(9, 0.3)) is None
+
+
+def test_cross_fitting_leaves_a_patient_out():
+    labels, probabilities = overconfident(400)
+    patients = np.arange(400) // 4
+    found = platt.cross_fit(labels, probabilities, patients)
+    turned = labels.copy()
+    turned[:4] = 1 - turned[:4]  # the first patient's; whoever saw him is calibrated otherwise now
+    other = platt.cross_fit(turned, probabilities, patients)
+    same = np.isclose(found, other, rtol=1e-9)
+    assert same[:4].all()
+    assert 60 <= same.sum() <= 100  # his fold, a fifth of the patients
+
+
+def evaluation(images=400, split="validation", **origin):
+    labels, probabilities = zip(*(overconfident(images, seed) for seed in range(len(FINDINGS))), strict=True)
+    labels, probabilities = np.stack(labels, axis=1), np.stack(probabilities, axis=1)
+    labels[:, 13] = 0  # nobody has a hernia
+    labels[:, 12] = 0
+    labels[:19, 12] = 1
+    probabilities[:, 11] = 1 - probabilities[:, 11]
+    given = {"stage": "entire", "checkpoint": "c0ffee", "data_version": "d", "label_version": "2017", "drawings": True}
+    return Evaluation(
+        Origin(**given | origin, split=split, seed=0),
+        Predictions(tuple(map(str, range(images))), np.arange(images) // 2, probabilities, labels),
+    )
+
+
+class TestFile:
+    def test_it_is_read_as_it_was_written(self, tmp_path):
+        record = calibration_file.make(evaluation())
+        calibration_file.write(tmp_path, record)
+        assert calibration_file.read(tmp_path) == record
+        assert [path.name for path in tmp_path.iterdir()] == [calibration_file.FILE]
+        assert calibration_file.read(tmp_path / "elsewhere") is None
+
+    def test_what_cannot_be_calibrated_says_why(self):
+        record = calibration_file.make(evaluation())
+        assert record.calibrated() == FINDINGS[:11]
+        reasons = [each.reason for each in record.findings.values()]
+        assert reasons[:11] == [""] * 11
+        assert reasons[11] == "validation is ordered no better than by chance"
+        assert reasons[12] == "19 positives and 381 negatives in validation; it takes 20 of each"
+        assert reasons[13] == "0 positives and 400 negatives in validation; it takes 20 of each"
+        assert list(record.thresholds()) == list(FINDINGS[:13])
+
+    def test_applied_to_probabilities(self):
+        given = evaluation()
+        record = calibration_file.make(given)
+        found = record.apply(given.predictions.probabilities)
+        for index in range(11):
+            scaling = platt.fit(given.predictions.labels[:, index], given.predictions.probabilities[:, index])
+            np.testing.assert_allclose(found[:, index], scaling(given.predictions.probabilities[:, index]))
+        assert np.isnan(found[:, 11:]).all()
+
+    def test_its_effect_is_cross_fitted(self):
+        given = evaluation()
+        labels, scores = given.predictions.labels[:, 0], given.predictions.probabilities[:, 0]
+        effect = calibration_file.make(given).findings["Atelectasis"].effect
+        after = platt.cross_fit(labels, scores, given.predictions.patients)
+        assert effect.brier == (calibration.brier(labels, scores), calibration.brier(labels, after))
+        assert effect.brier[1] < effect.brier[0]
+        assert effect.error[1] < effect.error[0]
+
+    def test_operating_points_count_what_they_call(self):
+        given = evaluation()
+        point = calibration_file.make(given).findings["Mass"].threshold
+        labels, scores = given.predictions.labels[:, 4], given.predictions.probabilities[:, 4]
+        called = scores >= point.probability
+        assert point.sensitivity == pytest.approx((called & (labels == 1)).sum() / labels.sum())
+        assert point.specificity == pytest.approx((~called & (labels == 0)).sum() / (labels == 0).sum())
+        assert (point.positives, point.negatives) == (labels.sum(), 400 - labels.sum())
+
+    def test_never_of_test(self):
+        with pytest.raises(ValueError, match="fitted on validation, not on test"):
+            calibration_file.make(evaluation(split="test"))
+
+    @pytest.mark.parametrize("damage", ["", "{}", "[]", '{"findings": {}}', "cut"])
+    def test_a_damaged_file_is_named(self, tmp_path, damage):
+        calibration_file.write(tmp_path, calibration_file.make(evaluation()))
+        path = tmp_path / calibration_file.FILE
+        path.write_text(path.read_text()[:-200] if damage == "cut" else damage)
+        with pytest.raises(UserError, match=r"calibration\.json: not the calibration of a run"):
+            calibration_file.read(tmp_path)
+
+    def test_a_field_of_another_version_is_refused(self, tmp_path):
+        calibration_file.write(tmp_path, calibration_file.make(evaluation()))
+        path = tmp_path / calibration_file.FILE
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"new": 1}))
+        with pytest.raises(UserError, match="not the calibration of a run"):
+            calibration_file.read(tmp_path)
+
+
+def test_thresholds_are_chosen_before_calibration():
+    """Calibrating moves no image across its operating point."""
+    given = evaluation()
+    record = calibration_file.make(given)
+    point, scaling = record.findings["Mass"].threshold, record.findings["Mass"].scaling
+    scores = given.predictions.probabilities[:, 4]
+    calls = scores >= point.probability
+    np.testing.assert_array_equal(scaling(scores) >= scaling(np.array(point.probability)), calls)
+    assert dataclasses.asdict(point)["probability"] in scores
