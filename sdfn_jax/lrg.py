@@ -184,9 +184,9 @@ def find_radiographs(folder: str | Path) -> list[Path]:
     # followlinks: the twelve archives of ChestX-ray14 are often gathered in one folder of links.
     for parent, _, names in os.walk(folder, followlinks=True):
         for name in names:
-            if name.startswith(".") or not name.lower().endswith(images.SUFFIXES):
-                continue
             path = Path(parent, name)
+            if name.startswith(".") or not images.is_radiograph(path):
+                continue
             if name in found:
                 first, second = sorted((found[name], path))
                 raise UserError(
@@ -196,7 +196,8 @@ def find_radiographs(folder: str | Path) -> list[Path]:
             found[name] = path
     if not found:
         raise UserError(
-            f"no radiograph in {folder.resolve()} or below it; looked for files ending in {', '.join(images.SUFFIXES)}"
+            f"no radiograph in {folder.resolve()} or below it; looked for files ending in {', '.join(images.SUFFIXES)} "
+            "and for DICOM files without a suffix"
         )
     return [found[name] for name in sorted(found)]
 

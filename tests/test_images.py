@@ -1,8 +1,14 @@
 import io
+import os
 import re
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from skimage.transform import resize as skimage_resize
 
@@ -99,6 +105,94 @@ def test_what_is_no_image_is_said(tmp_path):
     path.write_text("<html>404</html>")
     with pytest.raises(ValueError, match=r"a\.png: cannot be decoded \(not an image file\)"):
         images.read_radiograph(path)
+
+
+def test_content_decides_what_a_file_is(tmp_path):
+    for name in ("a.jpg", "a.img", "a.dcm", "a"):
+        path = tmp_path / name
+        Image.fromarray(GREY).save(path, "PNG")
+        np.testing.assert_array_equal(images.read_radiograph(path), GREY)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_in_which_white_is_zero_is_turned_round(tmp_path, kind):
+    scale = np.iinfo(kind).max // 255
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, (255 - GREY).astype(kind) * kind(scale), photometric="miniswhite")
+    np.testing.assert_array_equal(images.read_radiograph(path), GREY)
+
+
+def test_fractions_are_scaled_by_one_and_whole_numbers_by_their_bits(tmp_path):
+    path = tmp_path / "a.tif"
+    for pixels in (GREY / np.float32(255), GREY.astype(np.float32), GREY * np.float32(257)):
+        tifffile.imwrite(path, pixels)
+        np.testing.assert_array_equal(images.read_radiograph(path), GREY)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1, 70000])
+def test_numbers_that_are_no_grey_are_refused(tmp_path, value):
+    pixels = GREY.astype(np.float32)
+    pixels[3, 4] = value
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    with pytest.raises(ValueError, match=r"a\.tif: pixels outside the range of 16-bit numbers"):
+        images.read_radiograph(tmp_path / "a.tif")
+
+
+def test_a_picture_too_large_for_memory_is_refused_before_decoding(tmp_path):
+    def chunk(kind, body):
+        return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)
+
+    for side in (9000, 12000, 60000):  # below, about and far above Pillow's own limits
+        header = side.to_bytes(4) * 2 + bytes([8, 0, 0, 0, 0])
+        chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+        with pytest.raises(ValueError, match=r"a\.png: .*(more than the 67,108,864 that are read|decompression bomb)"):
+            images.read_radiograph(tmp_path / "a.png")
+
+
+def test_a_file_too_large_for_memory_is_not_read(tmp_path):
+    with (tmp_path / "a.img").open("wb") as file:
+        file.truncate(images.MAX_BYTES + 1)  # takes no place on the disk
+    with pytest.raises(ValueError, match=r"a\.img: 536,870,913 bytes, where 1 to 536,870,912 are read"):
+        images.read_radiograph(tmp_path / "a.img")
+
+
+def test_what_is_no_file_is_said_at_once(tmp_path):
+    (tmp_path / "empty.png").touch()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ValueError, match=r"empty\.png: 0 bytes"):
+        images.read_radiograph(tmp_path / "empty.png")
+    with pytest.raises(ValueError, match=r"pipe\.png: not a file"):
+        images.read_radiograph(tmp_path / "pipe.png")
+    for name in ("folder.png", "nowhere.png"):
+        with pytest.raises(OSError, match=name):
+            images.read_radiograph(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_a_file_one_may_not_read_is_named(tmp_path):
+    path = save(tmp_path / "a.png", GREY)
+    path.chmod(0)
+    with pytest.raises(PermissionError, match=r"a\.png"):
+        images.read_radiograph(path)
+
+
+def test_warnings_of_decoders_stay_inside_whatever_the_threads(tmp_path):
+    """A TIFF that Pillow warns of, read by several threads: no warning, and the filters as they were."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, GREY)
+    data = bytearray(path.read_bytes())
+    data[data.index(struct.pack("<HHI", 256, 4, 1)) + 4] = 2  # two widths
+    path.write_bytes(data)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        Image.open(path).close()
+        assert shown, "Pillow no longer warns of this file: find another"
+        before, shown[:] = list(warnings.filters), []
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(images.read_radiograph, [path] * 40))
+        assert not shown and warnings.filters == before
 
 
 def test_resizing_agrees_with_scikit_image():
