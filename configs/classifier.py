@@ -77,6 +77,7 @@ def training(config: ConfigDict) -> None:
     # lr times `factor` when the validation loss has not fallen by `minimum_fall` for `patience` epochs
     config.plateau = ConfigDict(dict(factor=0.1, patience=5, minimum_fall=1e-4))
     config.checkpoint_minutes = 10.0  # between saves within an epoch
+    config.dtype = "float32"  # of activations; "bfloat16" suits GPUs and TPUs. Weights, statistics and loss: float32
     config.tensorboard = False  # True: events in <workdir>/tensorboard, needs the extra of that name
 
 

@@ -69,6 +69,7 @@ def get_config(argument: str = "jsrt") -> ConfigDict:
     config.postprocessing.margin_bottom = 20
     config.postprocessing.smallest_side = 0.2  # share of the image: a narrower box holds no lungs, all of it is taken
 
+    config.dtype = "float32"  # of activations; "bfloat16" suits GPUs and TPUs. Weights and loss are float32
     config.checkpoint_minutes = 10.0  # between saves within an epoch
     config.tensorboard = False  # True: events in <workdir>/tensorboard, needs the extra of that name
     if demo:

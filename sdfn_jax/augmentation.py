@@ -12,13 +12,17 @@ def flip_together(key: jax.Array, views: dict[str, jax.Array]) -> dict[str, jax.
       key: of this step.
       views: {name: (B, H, W) or (B, H, W, C)}.
     """
-    count = next(iter(views.values())).shape[0]
-    flipped = jax.random.bernoulli(key, 0.5, (count,))
+    flipped = draw_flips(key, next(iter(views.values())).shape[0])
 
     def flip(images: jax.Array) -> jax.Array:
         return jnp.where(flipped.reshape((-1,) + (1,) * (images.ndim - 1)), images[:, :, ::-1], images)
 
     return {name: flip(images) for name, images in views.items()}
+
+
+def draw_flips(key: jax.Array, count: int) -> jax.Array:
+    """Returns for each of `count` radiographs whether it is mirrored: (count,) bool, true with probability 1/2."""
+    return jax.random.bernoulli(key, 0.5, (count,))
 
 
 def random_affine(

@@ -41,7 +41,7 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
     variables, metadata = checkpoint.read_best(config.workdir)
     check_same(Preprocessing.of(metadata["config"]), config, config.workdir, any_size=False)
     examples = Examples(data, [split])
-    task = tasks.classification(config)
+    task = tasks.classification(ConfigDict(metadata["config"]))  # in the precision that it was trained in
     mesh = device_mesh()
     values = run_over_split(
         make_evaluation_step(task, mesh),

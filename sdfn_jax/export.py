@@ -76,12 +76,12 @@ def record_of(metadata: dict) -> dict[str, Any]:
 
 
 def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:
-    """Returns the whole classifier as a function.
+    """Returns the whole classifier as a function, in float32 whatever it was trained in, as every machine has it.
 
     Returns:
       (B, S, S) uint8 for each view of the record, in its order -> (B, 14) float32 probabilities.
     """
-    config = ConfigDict(metadata["config"])
+    config = ConfigDict({**metadata["config"], "dtype": "float32"})
     task = tasks.classification(config)
     preprocessing = Preprocessing.of(config)
 

@@ -84,6 +84,34 @@ class Examples(Sequence):
         return chosen
 
 
+class Rows(Sequence):
+    """Examples that lie in one array, a row each: whole batches are taken out of it at once, without threads.
+
+    `rows[i]` is a dict with a value for each field; `rows[array of i]` one with an array for each field.
+    """
+
+    def __init__(self, table: np.ndarray, indices: np.ndarray | None = None):
+        """Takes the array; a memory map is read as its rows are asked for.
+
+        Args:
+          table: (N,) of a structured dtype.
+          indices: the rows to keep and their order; all of them where None.
+        """
+        self._table = table
+        self._indices = np.arange(len(table)) if indices is None else np.asarray(indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> dict[str, np.ndarray]:
+        rows = np.asarray(self._table[self._indices[index]])
+        return {name: rows[name] for name in rows.dtype.names}
+
+    def take(self, indices: np.ndarray) -> "Rows":
+        """Returns the rows at these places, in this order."""
+        return Rows(self._table, self._indices[indices])
+
+
 def steps_per_epoch(examples: Examples, batch_size: int) -> int:
     """Returns the number of whole batches; the remainder of an epoch waits for the next one's order.
 
@@ -148,6 +176,9 @@ def to_device(batches: Iterator[dict[str, np.ndarray]], sharding: jax.sharding.S
 def _batches(examples: Examples, select: Callable[[dict], dict], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
     if len(examples) == 0:
         return iter(())  # a run stopped between an epoch's last step and its validation
+    if isinstance(examples, Rows):
+        starts = range(0, len(examples), batch_size)
+        return (select(examples[start : start + batch_size]) for start in starts)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which only absl's own app.run parses (google/grain#1361)
     dataset = grain.MapDataset.source(examples).map(select)

@@ -19,10 +19,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from sdfn_jax import checkpoint, compiled, images, lung_boxes, progress
+from sdfn_jax import checkpoint, compiled, images, lung_boxes, progress, recipes
 from sdfn_jax.errors import UserError, exit_on_user_error
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.lung_boxes import BoxRow, LungRegion, PostProcessing
@@ -101,7 +102,7 @@ class Segmenter:
                 "generator: give the working directory of the stage lrg"
             )
         return cls(
-            model=UNet(filters=tuple(config["model"]["filters"])),
+            model=UNet(filters=tuple(config["model"]["filters"]), dtype=jnp.dtype(recipes.precision(config))),
             variables=variables,
             mean=metadata["normalisation"]["mean"],
             std=metadata["normalisation"]["std"],

@@ -17,9 +17,12 @@ _NOT_RECIPE = {
     "phantom",
     "postprocessing",
     "evaluation_batch_size",
+    "cache_features",
     "checkpoint_minutes",
     "tensorboard",
 }
+# Settings that came after the first checkpoints, and what those were trained with.
+_LATER = {"dtype": "float32"}
 _NOT_DATA = {"manual_dir", "data_dir", "boxes", "require_complete", "skip_bad_files"}
 
 
@@ -28,9 +31,14 @@ def as_json(config: ConfigDict) -> dict:
     return json.loads(json.dumps(config.to_dict()))
 
 
+def precision(config: ConfigDict | dict) -> str:
+    """Returns the dtype of a stage's activations, from its config or from what its checkpoint stores of it."""
+    return config.get("dtype", _LATER["dtype"])
+
+
 def recipe(config: dict) -> dict:
     """Returns the part of a stored config that decides what the trained network will be."""
-    kept = {name: value for name, value in config.items() if name not in _NOT_RECIPE}
+    kept = {name: value for name, value in {**_LATER, **config}.items() if name not in _NOT_RECIPE}
     kept["data"] = {name: value for name, value in kept["data"].items() if name not in _NOT_DATA}
     if kept.get("pretrained", "random") != "random":
         kept["pretrained"] = "file"  # it counts by its content, which is one of the inputs

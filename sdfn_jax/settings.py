@@ -27,6 +27,7 @@ _RULES = {
     "learning_rate": _POSITIVE,
     "learning_rate_decay": _NOT_NEGATIVE,
     "checkpoint_minutes": _POSITIVE,
+    "dtype": _one_of("float32", "bfloat16"),
     "plateau.factor": _SHARE,
     "plateau.patience": _POSITIVE,
     "plateau.minimum_fall": _POSITIVE,
@@ -67,6 +68,11 @@ def _faults(config: ConfigDict, flag: str) -> list[str]:
     if config.stage == "lrg":
         multiple = 2 ** (len(config.model.filters) - 1)
         rules["data.size"] = (lambda size: size > 0 and size % multiple == 0, f"a multiple of {multiple}")
+    if config.stage == "fusion" and not config.frozen:
+        rules["cache_features"] = (
+            lambda cached: not cached,
+            f"False, as {flag}.frozen=False trains the extractors too",
+        )
     for name, (holds, expected) in rules.items():
         *parents, last = name.split(".")
         place = config

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, evaluate, lrg, progress, recipes, tasks
+from sdfn_jax import checkpoint, evaluate, features, lrg, progress, recipes, tasks
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import file_digest
-from sdfn_jax.input_pipeline import Examples
+from sdfn_jax.input_pipeline import Examples, Rows
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.pretrained import download, weights
-from sdfn_jax.train import train
+from sdfn_jax.train import check_batch_size, device_mesh, train
 
 FOLDS = 5
 RANDOM, IMAGENET = "random", "imagenet"  # values of config.pretrained that name no file
@@ -70,24 +70,55 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
     _check_before_training(config, inputs)
     validation = Examples(data, ["validation"])
     check_validation_labels(validation)
+    training = Examples(data, ["train"])
     task = tasks.classification(config)
     branches, source = _branches(config, before)
-
-    def start() -> dict:
-        variables = initial_variables(task.model, config.seed, task.inputs, train=False)
-        for view, branch in branches.items():
-            for kind in ("params", "batch_stats"):
-                variables[kind][view] = branch[kind]
-        return variables
-
+    variables = initial_variables(task.model, config.seed, task.inputs, train=False)
+    for view, branch in branches.items():
+        for kind in ("params", "batch_stats"):
+            variables[kind][view] = branch[kind]
+    metadata = _provenance(config, inputs, data) | source
+    if before and config.cache_features:
+        training, validation = _cached_features(task, config, variables, training, validation, metadata)
+        task = tasks.fusion_head(task, config, variables)
+        variables = {"params": {"head": variables["params"]["head"]}}
     train(
         task,
         config,
-        training=Examples(data, ["train"]),
+        training=training,
         validation=validation,
-        initial_variables=start,
-        metadata=_provenance(config, inputs, data) | source,
+        initial_variables=lambda: variables,
+        metadata=metadata,
     )
+
+
+def _cached_features(
+    task: tasks.Task, config: ConfigDict, variables: dict, training: Examples, validation: Examples, metadata: dict
+) -> tuple[Rows, Rows]:
+    """Returns both splits as the frozen extractors' features, which lie in `<workdir>/features`."""
+    origin = {
+        **metadata["inputs"],
+        "data_version": metadata["data_version"],
+        "views": list(config.views),
+        "model": config.model.to_dict(),
+        "preprocessing": Preprocessing.of(config).as_dict(),
+        "dtype": recipes.precision(config),
+    }
+
+    def cached(examples: Examples, split: str, mirrored: bool) -> Rows:
+        return features.cached(
+            task,
+            variables,
+            examples,
+            Path(config.workdir) / "features" / f"{split}.npy",
+            mirrored=mirrored,
+            batch_size=config.evaluation_batch_size,
+            mesh=device_mesh(),
+            origin=origin,
+        )
+
+    check_batch_size(config)
+    return cached(training, "train", config.flip), cached(validation, "validation", False)
 
 
 def starting_points(config: ConfigDict, before: dict[str, str]) -> dict[str, str]:

@@ -11,9 +11,9 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from sdfn_jax import augmentation, lrg, metrics
+from sdfn_jax import augmentation, lrg, metrics, recipes
 from sdfn_jax.findings import FINDINGS
-from sdfn_jax.models.sdfn import SDFN
+from sdfn_jax.models.sdfn import SDFN, linear_head
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.preprocessing import Preprocessing
 
@@ -36,6 +36,8 @@ class Task:
       best: the metric the best epoch is chosen by; "loss" is the mean loss of the validation split.
       higher_is_better: its direction.
       frozen: first-level names of parameters that do not train.
+      whole: variables of the task's model -> those of the stage's network, which a checkpoint is to hold; another tree
+        only where the task is a part of that network.
     """
 
     model: nn.Module
@@ -49,6 +51,7 @@ class Task:
     best: str
     higher_is_better: bool
     frozen: tuple[str, ...] = ()
+    whole: Callable[[dict], dict] = lambda variables: variables
 
 
 def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task:
@@ -58,7 +61,7 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
       config: of `configs/lrg.py`.
       normalisation: `mean` and `std` of the training films after the contrast normalisation.
     """
-    model = UNet(filters=tuple(config.model.filters))
+    model = UNet(filters=tuple(config.model.filters), dtype=jnp.dtype(recipes.precision(config)))
     size = config.data.size
     # Plain numbers: the functions below are traced, and must not hold on to the config.
     ranges = dict(config.augmentation)
@@ -107,7 +110,13 @@ def classification(config: ConfigDict) -> Task:
     """
     views = tuple(config.views)
     frozen = views if config.frozen else ()
-    model = SDFN(branches=views, densenet=config.model.to_dict(), frozen=bool(frozen), classes=len(FINDINGS))
+    model = SDFN(
+        branches=views,
+        densenet=config.model.to_dict(),
+        frozen=bool(frozen),
+        classes=len(FINDINGS),
+        dtype=jnp.dtype(recipes.precision(config)),
+    )
     preprocessing = Preprocessing.of(config)
     image = (1, preprocessing.size, preprocessing.size, preprocessing.channels)
     flip = config.flip
@@ -143,4 +152,41 @@ def classification(config: ConfigDict) -> Task:
         best="mean_auc",
         higher_is_better=True,
         frozen=frozen,
+    )
+
+
+def fusion_head(network: Task, config: ConfigDict, variables: Mapping[str, dict]) -> Task:
+    """Returns the fusion network's task with its frozen extractors left out: the head alone, on `features.cached`.
+
+    The same keys draw the same flips, so that a step is the whole network's step.
+
+    Args:
+      network: `classification` of the same config.
+      config: of `configs/fusion.py`.
+      variables: of the whole network; all but the head's stay as they are.
+    """
+    head = linear_head(len(FINDINGS))
+    width = variables["params"]["head"]["kernel"].shape[0]
+    flip = config.flip
+
+    def prepare(batch: Batch, key: jax.Array | None):
+        variants = batch["features"]
+        variant = jnp.zeros(len(variants), jnp.int32)
+        if key is not None and flip:
+            variant = augmentation.draw_flips(key, len(variants)).astype(jnp.int32)
+        features = jnp.take_along_axis(variants, variant[:, None, None], axis=1)[:, 0]
+        return features, batch["labels"].astype(jnp.float32)
+
+    def whole(trained: dict) -> dict:
+        return {**variables, "params": {**variables["params"], **trained["params"]}}
+
+    return dataclasses.replace(
+        network,
+        model=head,
+        inputs=jax.ShapeDtypeStruct((1, width), jnp.float32),
+        select=lambda rows: rows,
+        prepare=prepare,
+        apply=lambda variables, features, train: (head.apply({"params": variables["params"]["head"]}, features), {}),
+        frozen=(),
+        whole=whole,
     )

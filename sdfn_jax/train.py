@@ -5,7 +5,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax import checkpoint, progress
 from sdfn_jax.errors import UserError
-from sdfn_jax.input_pipeline import Examples, evaluation_batches, steps_per_epoch, to_device, training_batches
+from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches, steps_per_epoch, to_device, training_batches
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.optimizer import learning_rate_schedule, make_optimizer, make_plateau
 from sdfn_jax.tasks import Task
@@ -30,7 +30,7 @@ class InterruptedRunError(Exception):
 
 @struct.dataclass
 class TrainState:
-    """Everything that training changes and a checkpoint keeps.
+    """Everything that training changes and a checkpoint keeps (which leaves out what is frozen).
 
     Attributes:
       step: updates so far, int32.
@@ -156,8 +156,8 @@ def train(
     task: Task,
     config: ConfigDict,
     *,
-    training: Examples,
-    validation: Examples,
+    training: Examples | Rows,
+    validation: Examples | Rows,
     initial_variables: Callable[[], dict],
     metadata: dict,
 ) -> None:
@@ -170,7 +170,7 @@ def train(
       config: the stage's config.
       training: training split.
       validation: validation split; it chooses the best epoch and lowers the learning rate.
-      initial_variables: called where there is no checkpoint to go on from.
+      initial_variables: variables before the first step.
       metadata: stored with the best checkpoint.
 
     Raises:
@@ -255,7 +255,8 @@ class _Run:
         if is_best:
             book.best_score, book.best_epoch = score, epoch + 1
             found = {"epoch": epoch + 1, "validation": scores, "best_metric": self.task.best}
-            checkpoint.save_best(self.workdir, int(state.step), variables, {**self.metadata, **found})
+            whole = self.task.whole(variables)
+            checkpoint.save_best(self.workdir, int(state.step), whole, {**self.metadata, **found})
         book.finished = epoch + 1 == self.config.num_epochs
         line = {
             "epoch": epoch + 1,
@@ -274,7 +275,8 @@ class _Run:
     def save(self, state: TrainState) -> None:
         self.check_finite(state)
         made_by = {name: self.metadata[name] for name in ("config", "inputs")}
-        checkpoint.save_latest(self.workdir, int(state.step), state, {**dataclasses.asdict(self.book), **made_by})
+        changing = _without(state, self.task.frozen)
+        checkpoint.save_latest(self.workdir, int(state.step), changing, {**dataclasses.asdict(self.book), **made_by})
 
     def check_finite(self, state: TrainState) -> None:
         bad_step = int(state.bad_step)
@@ -303,11 +305,23 @@ def _start(
     state = initial_state(task, config, initial_variables())
     book = _Bookkeeping()
     if found is not None:
-        state, found = checkpoint.read_latest(config.workdir, state)
+        changing, found = checkpoint.read_latest(config.workdir, _without(state, task.frozen))
+        state = changing.replace(
+            params={**state.params, **changing.params}, batch_stats={**state.batch_stats, **changing.batch_stats}
+        )
         book = _Bookkeeping(**{field.name: found[field.name] for field in dataclasses.fields(_Bookkeeping)})
         if not book.finished:
             logging.info("%s: going on from step %d", config.workdir, int(state.step))
     return jax.device_put(state, everywhere), book
+
+
+def _without(state: TrainState, frozen: Sequence[str]) -> TrainState:
+    """Returns the part of a state that changes: what is frozen comes from where it came from at the start."""
+    params, batch_stats = (
+        {name: branch for name, branch in tree.items() if name not in frozen}
+        for tree in (state.params, state.batch_stats)
+    )
+    return state.replace(params=params, batch_stats=batch_stats)
 
 
 def _describe_epoch(line: dict, num_epochs: int, best: str, is_best: bool) -> str:

@@ -238,17 +238,19 @@ def fusion(tmp_path_factory):
     start["batch_stats"] = jax.tree.map(lambda leaf: leaf + np.float32(0.3), start["batch_stats"])
     run(config, start=lambda: start)
     variables, _ = checkpoint.read_best(config.workdir)
-    latest, _ = checkpoint.read_latest(config.workdir, train.initial_state(task, config, start))
+    state = train.initial_state(task, config, start)
+    # What is frozen is not stored again with every state.
+    state = state.replace(params={"head": state.params["head"]}, batch_stats={})
+    latest, _ = checkpoint.read_latest(config.workdir, state)
     return start, variables, latest
 
 
 def test_frozen_weights_and_statistics_are_bit_identical(fusion):
-    start, variables, latest = fusion
+    start, variables, _ = fusion
     for view in ("entire", "lung"):
         for kind in ("params", "batch_stats"):
             digest = checkpoint.tree_digest(start[kind][view])
             assert checkpoint.tree_digest(variables[kind][view]) == digest
-            assert checkpoint.tree_digest(getattr(latest, kind)[view]) == digest
 
 
 def test_the_head_has_changed(fusion):

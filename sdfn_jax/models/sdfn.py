@@ -1,6 +1,6 @@
 """The segmentation-based deep fusion network (B.4), and with one branch the fine-tuned DenseNet of B.3."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,6 +60,18 @@ class SDFN(nn.Module):
             features[branch] = densenet(views[branch], train and not self.frozen)
         if self.frozen:
             features = jax.lax.stop_gradient(features)
-        pools = [features[branch].astype(jnp.float32).mean((1, 2)) for branch in self.branches]
-        head = nn.Dense(self.classes, name="head", kernel_init=nn.initializers.variance_scaling(*LINEAR_UNIFORM))
-        return head(jnp.concatenate(pools, axis=-1)), features
+        return linear_head(self.classes, name="head")(pool(features, self.branches)), features
+
+
+def pool(features: Mapping[str, jax.Array], branches: Sequence[str]) -> jax.Array:
+    """Global average pools of every branch's (B, h, w, C), side by side in the order of the branches.
+
+    Returns:
+      (B, C of all branches together) float32: what the head reads.
+    """
+    return jnp.concatenate([features[branch].astype(jnp.float32).mean((1, 2)) for branch in branches], axis=-1)
+
+
+def linear_head(classes: int, name: str | None = None) -> nn.Dense:
+    """Returns the fusion layer: from pools to logits (B.4)."""
+    return nn.Dense(classes, name=name, kernel_init=nn.initializers.variance_scaling(*LINEAR_UNIFORM))

@@ -1,0 +1,255 @@
+"""Pooled features of frozen extractors, computed once and kept on disk: all that the fusion head is trained on (B.4).
+
+With frozen extractors and a flip as the only augmentation, an image has the same features in every epoch: one vector of
+the image, one of its mirror image. `<folder>/<split>.npy` is a table with a row an image; `<split>.jsonl` says what it
+was computed from, and the SHA-256 of each finished block of rows. A block is listed only when it is on the disk: the
+computation can be killed at any moment, and goes on behind the last block listed.
+"""
+
+import collections
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sdfn_jax import progress
+from sdfn_jax.errors import UserError
+from sdfn_jax.files import appears_when_complete
+from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches
+from sdfn_jax.models.sdfn import pool
+from sdfn_jax.tasks import Task
+
+
+def cached(
+    task: Task,
+    variables: Mapping[str, dict],
+    examples: Examples,
+    path: str | Path,
+    *,
+    mirrored: bool,
+    batch_size: int,
+    mesh: Mesh,
+    origin: Mapping[str, Any],
+) -> Rows:
+    """Returns the features and labels of every example, computing those that are not on the disk yet.
+
+    A table that was computed from anything else than `origin` says, or is damaged, is not used but computed anew, and
+    why is printed.
+
+    Args:
+      task: of the fusion network.
+      variables: its variables; only the extractors' are used.
+      examples: a split of a prepared chestxray14.
+      path: the table's file, `.npy`; the record beside it ends in `.jsonl`.
+      mirrored: whether the mirrored images are wanted too.
+      batch_size: images at a time, a multiple of the number of devices.
+      mesh: the devices.
+      origin: whatever decides the features, as JSON can hold it.
+
+    Returns:
+      rows of `features`, (V, D) float32, and `labels`, (14,) uint8: V = 2 with the mirrored image (as it is, mirrored),
+      1 without; D is the width of the head. They are read from the disk as they are needed.
+
+    Raises:
+      UserError: where the disk has no room, or when several processes share the work.
+    """
+    if jax.process_count() > 1:
+        raise UserError(
+            "cached features are for one process (with any number of devices); with several give "
+            "--config.cache_features=False"
+        )
+    width = variables["params"]["head"]["kernel"].shape[0]
+    labels = np.asarray(examples[0]["labels"])
+    row = np.dtype(
+        [("features", np.float32, (1 + mirrored, width)), ("labels", np.uint8, labels.shape)],
+        align=True,
+    )
+    table = _Table(Path(path), row, len(examples), dict(origin))
+    done = table.open()
+    if done < len(examples):
+        table.check_room(done)
+        rest = examples.take(np.arange(done, len(examples)))
+        blocks = _computed(task, variables, rest, row, mirrored, batch_size, mesh)
+        what = f"compute the extractors' features, {table.path.stem}"
+        with progress.bar(what=what, unit="image", total=len(examples), initial=done) as bar:
+            for block in blocks:
+                table.append(block)
+                bar.update(len(block))
+    return Rows(np.load(table.path, mmap_mode="r"))
+
+
+def _computed(
+    task: Task,
+    variables: Mapping[str, dict],
+    examples: Examples,
+    row: np.dtype,
+    mirrored: bool,
+    batch_size: int,
+    mesh: Mesh,
+) -> Iterator[np.ndarray]:
+    """Yields blocks of rows in the order of the examples; the next is under way while one is used."""
+    everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+    views = task.model.branches
+
+    def pooled(variables: dict, batch: dict) -> jax.Array:
+        images, _ = task.prepare(batch, None)
+        _, maps = task.model.apply(variables, images, train=False)
+        return pool(maps, views)
+
+    pooled = jax.jit(pooled, in_shardings=(everywhere, shared), out_shardings=everywhere)
+    variables = jax.device_put(variables, everywhere)
+
+    def start(batch: dict) -> list[jax.Array]:
+        variants = [batch]
+        if mirrored:
+            variants.append({name: array[:, :, ::-1] if name in views else array for name, array in batch.items()})
+        return [pooled(variables, jax.device_put(variant, shared)) for variant in variants]
+
+    def finish(found: list[jax.Array], labels: np.ndarray, count: int) -> np.ndarray:
+        block = np.zeros(count, row)  # zeros: the padding between fields has a digest too
+        block["labels"] = labels[:count]
+        for variant, features in enumerate(jax.device_get(found)):
+            block["features"][:, variant] = features[:count]
+        return block
+
+    under_way = collections.deque()
+    for batch, count in evaluation_batches(examples, task.select, batch_size):
+        under_way.append((start(batch), batch["labels"], count))
+        if len(under_way) == 2:
+            yield finish(*under_way.popleft())
+    for block in under_way:
+        yield finish(*block)
+
+
+class _Table:
+    """A table on the disk that grows by blocks of rows, and the record of what it holds."""
+
+    def __init__(self, path: Path, row: np.dtype, count: int, origin: dict):
+        self.path, self.row, self.count = path, row, count
+        self.record = path.with_suffix(".jsonl")
+        self.header = _header(row, count)
+        self.origin = json.loads(json.dumps({**origin, "images": count, "row": str(row)}))
+
+    def open(self) -> int:
+        """Makes the table ready for the next block, with what was written before where it is sound.
+
+        Returns:
+          the number of rows that are there.
+        """
+        origin, blocks = self._recorded()
+        if origin is None or not self.path.is_file():
+            return self._begin()
+        if changed := _changed(origin, self.origin):
+            print(f"{self.path} was computed from something else ({'; '.join(changed[:5])}): it is computed anew")
+            return self._begin()
+        sound = self._sound(blocks)
+        done = sound[-1].rows if sound else 0
+        if len(sound) < len(blocks):
+            print(f"{self.path} is damaged: from image {done + 1} of {self.count} on it is computed anew")
+        if not sound:
+            return self._begin()
+        self._cut(sound)
+        return done
+
+    def append(self, rows: np.ndarray) -> None:
+        """Writes the next rows to the disk, then says so."""
+        data = rows.tobytes()
+        with self.path.open("r+b") as file:
+            before = (file.seek(0, os.SEEK_END) - len(self.header)) // self.row.itemsize
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        with self.record.open("a") as file:
+            file.write(_line(_Block(before + len(rows), hashlib.sha256(data).hexdigest())._asdict()))
+
+    def check_room(self, done: int) -> None:
+        """Raises UserError where the rest of the table does not fit on the disk."""
+        needed, free = (self.count - done) * self.row.itemsize, shutil.disk_usage(self.path.parent).free
+        if needed > free:
+            raise UserError(
+                f"the features take {needed / 1e9:.1f} GB in {self.path.parent}, where {free / 1e9:.1f} GB are free: "
+                "make room, give another --config.workdir, or --config.cache_features=False"
+            )
+
+    def _begin(self) -> int:
+        self.record.unlink(missing_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_bytes(self.header)
+        with appears_when_complete(self.record) as record:
+            record.write_text(_line(self.origin))
+        return 0
+
+    def _recorded(self) -> tuple[dict | None, list["_Block"]]:
+        """Returns the origin and the blocks of the record, as far as its lines are whole."""
+        if not self.record.is_file():
+            return None, []
+        found = []
+        for line in self.record.read_bytes().splitlines(keepends=True):
+            try:
+                found.append(_Block(**json.loads(line)) if found else dict(json.loads(line)))
+            except (ValueError, TypeError):
+                break  # a process was killed while it wrote this line, or it is damaged
+        return (found[0], found[1:]) if found else (None, [])
+
+    def _sound(self, blocks: list["_Block"]) -> list["_Block"]:
+        """Returns the blocks, from the first on, that are on the disk as they were written."""
+        with self.path.open("rb") as file:
+            if file.read(len(self.header)) != self.header:
+                return []
+            done = 0
+            for number, block in enumerate(blocks):
+                data = file.read((block.rows - done) * self.row.itemsize)
+                if hashlib.sha256(data).hexdigest() != block.sha256:
+                    return blocks[:number]
+                done = block.rows
+        return blocks
+
+    def _cut(self, blocks: list["_Block"]) -> None:
+        """Drops what lies behind these blocks: half a block or half a line of a killed process, or damage."""
+        size = len(self.header) + blocks[-1].rows * self.row.itemsize
+        if self.path.stat().st_size != size:
+            os.truncate(self.path, size)
+        text = "".join(map(_line, [self.origin, *(block._asdict() for block in blocks)]))
+        if self.record.read_bytes() != text.encode():
+            with appears_when_complete(self.record) as record:
+                record.write_text(text)
+
+
+class _Block(NamedTuple):
+    """A line of the record.
+
+    Attributes:
+      rows: number of rows in the table up to the end of this block.
+      sha256: of the block's bytes.
+    """
+
+    rows: int
+    sha256: str
+
+
+def _header(row: np.dtype, count: int) -> bytes:
+    """Returns the beginning of the `.npy` file of a whole table."""
+    file = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(row), "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, described)
+    return file.getvalue()
+
+
+def _line(record: dict) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _changed(there: dict, asked: dict) -> list[str]:
+    return [
+        f"{name}: {json.dumps(there.get(name))[:60]} then, {json.dumps(asked.get(name))[:60]} now"
+        for name in sorted({*there, *asked})
+        if there.get(name) != asked.get(name)
+    ]
