@@ -221,7 +221,10 @@ def _check_fit(where: str, arrays: dict[str, np.ndarray], like: dict[str, Any]) 
         if _describe(arrays.get(name)) != _describe(like.get(name))
     ]
     if wrong:
-        raise UserError(f"{where} was saved by another network or recipe: " + "; ".join(wrong[:5]))
+        raise UserError(
+            f"{where} was saved by another network, recipe or version: {'; '.join(wrong[:5])}. Give another folder "
+            "(--config.workdir=...), or delete this one to train it anew."
+        )
 
 
 def _describe(leaf: Any) -> str:

@@ -172,6 +172,15 @@ class TestTraining:
         for name, leaf in mine.items():
             np.testing.assert_allclose(leaf, theirs[name], atol=1e-5, err_msg=name)
 
+    def test_a_state_from_before_frozen_branches_were_left_out_is_refused(self, tmp_path):
+        config = fusion_config(tmp_path)
+        task, variables = network(config)
+        checkpoint.save_latest(
+            tmp_path, 3, train.initial_state(task, config, variables), {"finished": False, "config": {}, "inputs": {}}
+        )
+        with pytest.raises(UserError, match=r"latest/3 was saved by another .* version: .*entire.* delete this one"):
+            run(config)
+
     def test_without_flips_one_vector_an_image_is_enough(self, tmp_path):
         config = fusion_config(tmp_path)
         config.flip = False

@@ -163,6 +163,28 @@ class TestMainJob:
             for kind in ("params", "batch_stats"):
                 assert checkpoint.tree_digest(fusion[kind][view]) == checkpoint.tree_digest(extractor[kind][view])
 
+    def test_stage_3_trained_on_features_of_these_extractors_and_data(self, job):
+        folder, _ = job
+        _, metadata = checkpoint.read_best(folder / "fusion")
+        for split in ("train", "validation"):
+            origin = json.loads((folder / "fusion" / "features" / f"{split}.jsonl").read_text().splitlines()[0])
+            assert {name: origin[name] for name in ("data", "entire", "lung")} == metadata["inputs"]
+            table = np.load(folder / "fusion" / "features" / f"{split}.npy")
+            np.testing.assert_array_equal(
+                table["labels"], [film["labels"] for film in Examples(data_of(folder), [split])]
+            )
+
+    def test_stage_3_without_kept_features_trains_the_same_head(self, job, tmp_path):
+        folder, _ = job
+        config = fusion_config(folder)
+        config.workdir = str(tmp_path)
+        config.cache_features = False
+        stages.train_classifier(config, data_of(folder))
+        assert not (tmp_path / "features").exists()
+        (mine, _), (theirs, _) = (checkpoint.read_best(run) for run in (tmp_path, folder / "fusion"))
+        for name, leaf in checkpoint.flatten(mine).items():
+            np.testing.assert_allclose(leaf, checkpoint.flatten(theirs)[name], atol=1e-5, err_msg=name)
+
     def test_the_lrg_keeps_the_statistics_it_normalises_by(self, job):
         folder, _ = job
         _, metadata = checkpoint.read_best(folder / "lrg")

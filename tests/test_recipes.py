@@ -57,6 +57,7 @@ def changed(stage, name, value):
         ("entire", "lrg.learning_rate", 1.0),
         ("fusion", "entire.learning_rate", 1.0),
         ("fusion", "lung.workdir", "elsewhere"),
+        ("fusion", "cache_features", False),
         ("lrg", "postprocessing.margin_top", 0),
         ("lrg", "phantom.seed", 7),
     ],
@@ -82,6 +83,7 @@ def test_places_and_other_stages_are_no_part_of_a_recipe(stage, name, value):
         ("entire", "data.validation_share", 0.2, "data.validation_share is 0.1 there, 0.2 is asked for"),
         ("fusion", "frozen", False, "frozen is true there, false is asked for"),
         ("fusion", "model.growth_rate", 8, "model.growth_rate is 32 there, 8 is asked for"),
+        ("entire", "dtype", "bfloat16", 'dtype is "float32" there, "bfloat16" is asked for'),
         ("lrg", "test_fold", 0, "test_fold is null there, 0 is asked for"),
         ("lrg", "augmentation.zoom", 0.1, "augmentation.zoom is 0.2 there, 0.1 is asked for"),
         ("lrg", "contrast", "equalize", "contrast is .* there, .* is asked for"),
@@ -112,6 +114,15 @@ def test_a_setting_of_one_version_only_is_a_difference():
     del then["config"]["flip"]
     with pytest.raises(UserError, match="flip is null there, true is asked.*label_smoothing is 0.1 there, null is"):
         recipes.check_same("runs/x", then, config, {})
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_a_run_from_before_the_precision_could_be_set_was_in_float32(stage):
+    then = stored(CONFIGS[stage]())
+    del then["config"]["dtype"]
+    recipes.check_same("runs/x", then, CONFIGS[stage](), {})
+    with pytest.raises(UserError, match='dtype is "float32" there, "bfloat16" is asked for'):
+        recipes.check_same("runs/x", then, changed(stage, "dtype", "bfloat16"), {})
 
 
 def test_many_differences_are_cut_short():

@@ -58,6 +58,7 @@ CLASSIFIER_FAULTS = [
     ("learning_rate", float("nan"), "more than 0"),
     ("learning_rate_decay", -1e-5, "0 or more"),
     ("checkpoint_minutes", 0.0, "more than 0"),
+    ("dtype", "float16", "one of float32, bfloat16"),
     ("plateau.factor", 1.0, "between 0 and 1"),
     ("plateau.factor", 0.0, "between 0 and 1"),
     ("plateau.patience", 0, "more than 0"),
@@ -124,3 +125,9 @@ def test_an_lrgs_size_halves_as_often_as_its_network_pools(size):
     config = set_in(lrg.get_config(), "model.filters", (4, 8))
     settings.check(set_in(config, "data.size", size + 2))
     assert f"--config.data.size={size + 1}: expected a multiple of 2" in message(set_in(config, "data.size", size + 1))
+
+
+def test_features_of_extractors_that_train_are_not_kept():
+    config = set_in(fusion.get_config(), "frozen", False)
+    assert "--config.cache_features=True: expected False, as --config.frozen=False trains" in message(config)
+    settings.check(set_in(config, "cache_features", False))
