@@ -71,7 +71,7 @@ def _faults(config: ConfigDict, flag: str) -> list[str]:
     if config.stage == "fusion" and not config.frozen:
         rules["cache_features"] = (
             lambda cached: not cached,
-            f"False, as {flag}.frozen=False trains the extractors too",
+            f"False, as {flag}.frozen=False trains the extractors",
         )
     for name, (holds, expected) in rules.items():
         *parents, last = name.split(".")

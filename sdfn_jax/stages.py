@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from sdfn_jax import checkpoint, evaluate, features, lrg, progress, recipes, tasks
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import file_digest
-from sdfn_jax.input_pipeline import Examples, Rows
+from sdfn_jax.input_pipeline import Examples, Rows, steps_per_epoch
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.preprocessing import Preprocessing, check_same
@@ -118,6 +118,7 @@ def _cached_features(
         )
 
     check_batch_size(config)
+    steps_per_epoch(training, config.batch_size)  # whatever the trainer would refuse is said before the long work
     return cached(training, "train", config.flip), cached(validation, "validation", False)
 
 
