@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
 
-from sdfn_jax import calibration_file, cam, checkpoint, images, lrg, lung_boxes, predictions, views
+from sdfn_jax import calibration_file, cam, checkpoint, images, lrg, lung_boxes, predictions, recipes, views
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.lung_boxes import LungRegion, PostProcessing
@@ -158,7 +159,8 @@ class Predictor:
             )
         # Lists, as JSON gave them back, cannot be hashed, and a module is.
         shape = {name: tuple(value) if isinstance(value, list) else value for name, value in config["model"].items()}
-        model = SDFN(branches=tuple(config["views"]), densenet=shape, classes=len(FINDINGS))
+        dtype = jnp.dtype(recipes.precision(config))
+        model = SDFN(branches=tuple(config["views"]), densenet=shape, classes=len(FINDINGS), dtype=dtype)
         preprocessing = Preprocessing.of(config)
         segmenter = _segmenter(run, config, lrg, batch_size)
         calibration, uncalibrated = _calibration(run, metadata)
