@@ -24,6 +24,8 @@ from sdfn_jax.parallel import map_in_order
 from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.reading import Provenance, Reading
 
+BATCH_SIZE = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Film:
@@ -137,7 +139,7 @@ class Predictor:
     provenance: Provenance
 
     @classmethod
-    def load(cls, run: str | Path, lrg: str | Path | None = None, batch_size: int = 8) -> "Predictor":
+    def load(cls, run: str | Path, lrg: str | Path | None = None, batch_size: int = BATCH_SIZE) -> "Predictor":
         """Loads the best checkpoint of a classifier and its lung region generator.
 
         Args:

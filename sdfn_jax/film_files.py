@@ -1,0 +1,107 @@
+"""Which files to read, and what to call them: files, folders, patterns and lists -> films with different names."""
+
+import glob
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from sdfn_jax import images
+from sdfn_jax.errors import UserError
+from sdfn_jax.predictor import Film
+
+
+def find(places: Iterable[str], leave_out: Path | None = None) -> list[Film]:
+    """Returns the films that are meant, each file once, in the order given and by path within a place.
+
+    A file is called by its path below the folder or the unvaried part of the pattern that was given, a file given by
+    itself by its name. Where two have the same name, the folders above come before it, as many as tell them apart.
+
+    Args:
+      places: files, folders (searched with all below them for what `images` reads; hidden files and folders are passed
+        over) and patterns (`films/*.png`, `films/**/*.dcm`).
+      leave_out: a folder whose files are not films: where output goes.
+
+    Raises:
+      UserError: for a place that is not there, or without a film in it.
+    """
+    depths: dict[Path, int] = {}  # of each file, how many last parts of its path are its name
+    for place in places:
+        found = 0
+        for path, depth in _expand(place):
+            path = Path(os.path.abspath(path))
+            if leave_out is None or not path.is_relative_to(leave_out.absolute()):
+                found += 1
+                depths.setdefault(path, depth)
+        if not found:
+            raise UserError(
+                f"no radiograph in {place}: looked for files ending in {', '.join(images.SUFFIXES)}, in it and below it"
+            )
+    return [Film(name, path) for path, name in _names(depths).items()]
+
+
+def read_list(path: str | Path) -> list[str]:
+    """Reads a file that names a place in each line; empty lines are passed over.
+
+    Raises:
+      UserError: for a file that cannot be read, or names nothing.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--list={path}: {error}; expected a text file with a path in each line") from error
+    places = [line.strip() for line in lines if line.strip()]
+    if not places:
+        raise UserError(f"--list={path}: empty; expected a path in each line")
+    return places
+
+
+def _expand(place: str) -> Iterator[tuple[Path, int]]:
+    """Yields (file, number of last parts of its path that name it)."""
+    path = Path(place)
+    if path.is_dir():
+        yield from _below(path)
+    elif path.exists():
+        yield path, 1
+    elif glob.has_magic(place):
+        fixed = 0
+        while not glob.has_magic(path.parts[fixed]):
+            fixed += 1
+        for match in sorted(map(Path, glob.iglob(place, recursive=True))):
+            own = len(match.parts) - fixed
+            if match.is_dir():
+                if "**" not in place:  # whose files match by themselves
+                    yield from ((file, depth + own) for file, depth in _below(match))
+            else:
+                yield match, own
+    else:
+        raise UserError(f"{place}: no such file or folder")
+
+
+def _below(folder: Path) -> Iterator[tuple[Path, int]]:
+    # followlinks: the archives of a data set are often gathered in one folder of links.
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(".") and name.lower().endswith(images.SUFFIXES):
+                yield path, len(path.relative_to(folder).parts)
+
+
+def _names(depths: dict[Path, int]) -> dict[Path, str]:
+    """Returns {path: name}, all different."""
+    depths = dict(depths)
+    while True:
+        names = {path: "/".join(_parts(path)[-depth:]) for path, depth in depths.items()}
+        same: dict[str, list[Path]] = defaultdict(list)
+        for path, name in names.items():
+            same[name].append(path)
+        clashing = [path for paths in same.values() if len(paths) > 1 for path in paths]
+        if not clashing:
+            return names
+        for path in clashing:
+            depths[path] = min(depths[path] + 1, len(_parts(path)))
+
+
+def _parts(path: Path) -> Sequence[str]:
+    return path.parts[1:]  # without the root

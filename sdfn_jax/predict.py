@@ -1,0 +1,171 @@
+"""One's own radiographs: files -> findings one can look at.
+
+python -m sdfn_jax.predict FILES... --checkpoint=runs/fusion --output=FOLDER
+python -m sdfn_jax.predict --selftest                                      (is this installation right?)
+
+FILES are files, folders (with all below them) and quoted patterns; --list=FILE names a file with one in each line. What
+the output folder holds stands in sdfn_jax/prediction_files.py. Stopped at any moment, the same command goes on where it
+was. The exit status is 0; 1 where some files could not be read (errors.csv lists them, the others are there; with
+--selftest: where it failed); 2 where nothing was done, and the message says why; 130 where it was stopped.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdfn_jax import compiled, film_files, film_page, identifiers, prediction_files, progress, selftest
+from sdfn_jax.errors import UserError, exit_on_user_error
+from sdfn_jax.journal import Journal
+from sdfn_jax.parallel import map_in_order
+from sdfn_jax.predictor import BATCH_SIZE, Film, Predictor, Problem
+from sdfn_jax.reading import Reading
+
+RESEARCH = "For research, not for diagnosis."
+_JOURNAL = "journal.jsonl"
+
+
+def predict(predictor: Predictor, films: Sequence[Film], output: str | Path, keep_identifiers: bool = False) -> int:
+    """Reads films and writes everything about them, going on where an earlier call was stopped.
+
+    Args:
+      predictor: the networks.
+      films: with different names.
+      output: the folder; it must not hold a finished prediction.
+      keep_identifiers: whether the identifiers of DICOM headers go into the tables.
+
+    Returns:
+      how many films could not be read.
+
+    Raises:
+      UserError: where the folder holds a finished prediction, or one begun with other networks or settings.
+    """
+    output = Path(output)
+    if (output / prediction_files.PROVENANCE).exists():
+        raise UserError(f"--output={output} holds a finished prediction; give another folder, or delete it")
+    with Journal(output / _JOURNAL, _made_by(predictor, keep_identifiers)) as journal:
+        _read(predictor, films, journal, output, keep_identifiers)
+        found = {film.name: journal[film.name].get("problem") for film in films}
+        problems = {name: problem for name, problem in found.items() if problem is not None}
+        names = [name for name, problem in found.items() if problem is None]
+        record = {"films": len(names), "not_read": len(problems), "note": RESEARCH}
+        if predictor.uncalibrated:
+            record["uncalibrated"] = predictor.uncalibrated
+        written = prediction_files.assemble(
+            output, names, problems, journal.__getitem__, predictor.provenance, record, keep_identifiers
+        )
+        journal.delete()
+    print(f"{len(names):,} films read" + (f", {len(problems):,} not" if problems else ""))
+    print("\n".join(map(str, written)))
+    return len(problems)
+
+
+def _made_by(predictor: Predictor, keep_identifiers: bool) -> dict:
+    """Returns what decides what the journal holds of a film."""
+    calibration = None
+    if predictor.calibration is not None:
+        text = json.dumps(dataclasses.asdict(predictor.calibration), sort_keys=True)
+        calibration = hashlib.sha256(text.encode()).hexdigest()
+    return {
+        "checkpoint": predictor.provenance.checkpoint,
+        "lrg": predictor.provenance.lrg_checkpoint,
+        "calibration": calibration,
+        "keep_identifiers": keep_identifiers,
+    }
+
+
+def _read(predictor: Predictor, films: Sequence[Film], journal: Journal, output: Path, keep_identifiers: bool) -> None:
+    """Adds to the journal what it lacks of these films."""
+    size = predictor.classifier.batch_size
+    stamps = {film.name: _stamp(film.path) for film in films}
+    done = {film.name for film in films if film.name in journal and journal[film.name]["stamp"] == stamps[film.name]}
+    # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
+    batches = [films[start : start + size] for start in range(0, len(films), size)]
+    missing = [film for batch in batches if not {each.name for each in batch} <= done for film in batch]
+    paths = {film.name: film.path for film in missing}
+    if len(missing) < len(films):
+        print(f"going on: {len(films) - len(missing):,} of {len(films):,} films are done", flush=True)
+
+    def describe(found: Reading | Problem) -> tuple[str, dict]:
+        if isinstance(found, Problem):
+            return found.name, {"problem": found.reason}
+        kept = identifiers.read(paths[found.name]) if keep_identifiers else {}
+        row = prediction_files.row(found, predictor.provenance, kept)
+        prediction_files.write_overlay(output, found, row["top"], predictor.provenance)
+        return found.name, {"row": row, "entry": film_page.entry(found)}
+
+    with progress.bar(what="predict", unit="film", total=len(films), initial=len(films) - len(missing)) as bar:
+        for name, piece in map_in_order(describe, predictor.readings(missing)):
+            if "problem" in piece:
+                bar.write(f"not read: {piece['problem']}", file=sys.stderr)
+            journal.write(name, piece | {"stamp": stamps[name]})
+            bar.update()
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Tells a file from a later one of the same name; None where it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        "python -m sdfn_jax.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("films", metavar="FILES", nargs="*", help="files, folders, quoted patterns")
+    parser.add_argument("--list", help="a text file with one of these in each line")
+    parser.add_argument("--checkpoint", help="folder of a trained classifier, such as runs/fusion")
+    parser.add_argument(
+        "--lrg", help="folder of its lung region generator, where it is not the one it was trained with"
+    )
+    parser.add_argument("--output", type=Path, help="folder to write into")
+    parser.add_argument(
+        "--batch_size", type=int, default=BATCH_SIZE, help=f"films the networks take at a time (default: {BATCH_SIZE})"
+    )
+    parser.add_argument(
+        "--keep_identifiers",
+        action="store_true",
+        help=f"write {', '.join(identifiers.KEPT)} of DICOM files into the tables; nothing of a header otherwise",
+    )
+    parser.add_argument("--selftest", action="store_true", help="compare this installation with golden outputs")
+    options = parser.parse_args(arguments)
+    compiled.use_cache()
+    if options.selftest:
+        found = selftest.run()
+        print(selftest.table(found))
+        sys.exit(0 if all(each.passed for each in found) else 1)
+    for needed in ("checkpoint", "output"):
+        if getattr(options, needed) is None:
+            parser.error(f"--{needed} is missing")
+    if not options.films and options.list is None:
+        parser.error("no FILES: name files, folders or patterns, or a list of them with --list")
+    if options.batch_size < 1:
+        parser.error(f"--batch_size is {options.batch_size}; it must be at least 1")
+    try:
+        sys.exit(1 if _run(options) else 0)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(options: argparse.Namespace) -> int:
+    places = options.films + (film_files.read_list(options.list) if options.list else [])
+    films = film_files.find(places, leave_out=options.output)
+    predictor = Predictor.load(options.checkpoint, options.lrg, options.batch_size)
+    print(f"{len(films):,} films, checkpoint {predictor.provenance.checkpoint[:12]}. {RESEARCH}")
+    for note in (film_page.DRAWINGS if predictor.provenance.drawings else "", predictor.uncalibrated):
+        if note:
+            print(note)
+    sys.stdout.flush()
+    return predict(predictor, films, options.output, options.keep_identifiers)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,59 @@
+import pytest
+
+from sdfn_jax.errors import UserError
+from sdfn_jax.journal import Journal
+
+MADE_BY = {"checkpoint": "c0ffee"}
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "folder" / "journal.jsonl"
+    with Journal(path, MADE_BY) as journal:
+        journal.write("a", {"n": 1})
+        journal.write("b/ü\n", {"n": 2})
+        journal.write("a", {"n": 3})
+    return path
+
+
+def test_it_is_taken_up(path):
+    with Journal(path, MADE_BY) as journal:
+        assert {key: journal[key] for key in journal} == {"a": {"n": 3}, "b/ü\n": {"n": 2}}
+        journal.write("c", {"n": 4})
+        assert journal["a"] == {"n": 3}
+        assert len(journal) == 3
+    with Journal(path, MADE_BY) as journal:
+        assert journal["c"] == {"n": 4}
+        assert "d" not in journal
+
+
+def test_killed_at_any_byte_it_is_taken_up_as_far_as_it_is_whole(path):
+    whole = path.read_bytes()
+    ends = [index + 1 for index, byte in enumerate(whole) if byte == ord("\n")]
+    for size in range(len(whole) + 1):
+        path.write_bytes(whole[:size])
+        with Journal(path, MADE_BY) as journal:
+            lines = max(0, sum(end <= size for end in ends) - 1)
+            assert len(journal) == min(lines, 2)
+            journal.write("z", {})
+        with Journal(path, MADE_BY) as journal:
+            assert journal["z"] == {}
+            assert len(journal) == min(lines, 2) + 1
+
+
+def test_of_other_work_it_is_refused_and_stays(path):
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="begun with other networks or settings: .*c0ffee.*now they are .*other"):
+        Journal(path, {"checkpoint": "other"})
+    assert path.read_bytes() == before
+
+
+def test_damage_is_named(path):
+    path.write_bytes(path.read_bytes().replace(b'{"key": "a"', b'{"kex": "a"'))
+    with pytest.raises(UserError, match=r"journal.jsonl is damaged .*; delete it to begin anew"):
+        Journal(path, MADE_BY)
+
+
+def test_it_is_deleted(path):
+    Journal(path, MADE_BY).delete()
+    assert not path.exists()

@@ -1,0 +1,288 @@
+"""The command: drawn films in folders -> tables, pictures and pages, by the golden networks."""
+
+import csv
+import hashlib
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_platt import evaluation
+
+from sdfn_jax import calibration_file, cam, checkpoint, film_page, localization, predict, prediction_files, selftest
+from sdfn_jax.drawing import draw
+from sdfn_jax.findings import FINDINGS
+from sdfn_jax.predictor import Film, Predictor
+
+NAMES = ["1.png", "2.png", "3.png", "deep/1.png", "deep/5.png", "deep/6.png"]
+BAD = "3.png"
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A folder of five drawn films in two folders, two of the same name, and a file that is none."""
+    folder = tmp_path_factory.mktemp("films")
+    (folder / "deep").mkdir()
+    for number, name in enumerate(NAMES):
+        radiograph = Image.fromarray(draw(np.random.default_rng(number), ("Effusion", "Mass")).image)
+        radiograph.resize((300 + 20 * number, 320)).save(folder / name)
+    (folder / BAD).write_bytes(b"\x89PNG\r\n\x1a\n cut off")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with a calibration."""
+    run = selftest.unpack(tmp_path_factory.mktemp("runs"))
+    digest = checkpoint.best_metadata(run)["digest"]
+    calibration_file.write(run, calibration_file.make(evaluation(stage="fusion", checkpoint=digest)))
+    return run
+
+
+def command(*arguments):
+    """Runs the command and returns its exit status."""
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+@pytest.fixture(scope="module")
+def done(run, films, tmp_path_factory):
+    """The finished output folder; the status is checked here, as a fixture runs once."""
+    output = tmp_path_factory.mktemp("done") / "output"
+    assert command(films, f"--checkpoint={run}", f"--output={output}", "--batch_size=2") == 1
+    return output
+
+
+@pytest.fixture(scope="module")
+def readings(run, films):
+    predictor = Predictor.load(run, batch_size=2)
+    return list(predictor.readings(Film(name, films / name) for name in NAMES if name != BAD))
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def content(folder):
+    """{file: digest} of everything in a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+class TestFiles:
+    def test_what_there_is(self, done):
+        assert sorted(content(done)) == sorted(
+            [
+                *("boxes.csv", "errors.csv", "index.html", "predictions.csv", "predictions.jsonl", "provenance.json"),
+                *(f"overlays/{name}.png" for name in NAMES if name != BAD),
+            ]
+        )
+
+    def test_the_table_holds_the_readings(self, done, run, readings):
+        rows, record = table(done / "predictions.csv"), calibration_file.read(run)
+        assert [row["film"] for row in rows] == [reading.name for reading in readings]
+        for row, reading in zip(rows, readings, strict=True):
+            assert (int(row["height"]), int(row["width"])) == reading.radiograph.shape
+            assert tuple(int(row[f"lung_{edge}"]) for edge in ("left", "top", "right", "bottom")) == reading.lung_box
+            assert (row["rule"], row["flags"], row["fixes"]) == (reading.rule, "", "")
+            calibrated = record.apply(reading.probabilities)
+            for index, name in enumerate(FINDINGS):
+                assert float(row[f"probability_{name}"]) == reading.probabilities[index]
+                expected = "" if np.isnan(calibrated[index]) else str(calibrated[index])
+                assert row[f"calibrated_{name}"] == expected
+                point = record.findings[name].threshold
+                called = None if point is None else reading.probabilities[index] >= point.probability
+                assert row[f"positive_{name}"] == ("" if point is None else str(int(called)))
+                assert row[f"sensitivity_{name}"] == ("" if point is None else str(point.sensitivity))
+                assert row[f"specificity_{name}"] == ("" if point is None else str(point.specificity))
+            assert row["top"] == FINDINGS[int(np.argmax(reading.probabilities))]
+            Image.open(done / row["overlay"]).verify()
+
+    def test_findings_stand_in_the_papers_order(self, done):
+        columns = list(table(done / "predictions.csv")[0])
+        for kind in ("probability", "calibrated", "positive", "sensitivity", "specificity"):
+            assert [name for name in columns if name.startswith(kind)] == [f"{kind}_{name}" for name in FINDINGS]
+
+    def test_the_lines_say_the_same_and_hold_the_boxes(self, done, readings):
+        lines = [json.loads(line) for line in (done / "predictions.jsonl").read_text().splitlines()]
+        boxes = table(done / "boxes.csv")
+        for row, line, reading in zip(table(done / "predictions.csv"), lines, readings, strict=True):
+            assert line["film"] == row["film"]
+            assert list(line["probabilities"]) == list(FINDINGS)
+            assert line["probabilities"]["Mass"] == float(row["probability_Mass"])
+            called = {name for name, each in line["decisions"].items() if each["positive"]}
+            assert set(line["boxes"]) == called | {line["top"]}
+            for name, found in line["boxes"].items():
+                maps = {view: each[..., FINDINGS.index(name)] for view, each in reading.maps.items()}
+                heatmap = cam.rescale(cam.on_radiograph(maps, reading.lung_box, reading.radiograph.shape))
+                for threshold in (60, 180):
+                    expected = localization.find_boxes(heatmap, threshold).tolist()
+                    assert found[str(threshold)] == expected
+                    written = [
+                        [float(each[edge]) for edge in ("left", "top", "right", "bottom")]
+                        for each in boxes
+                        if (each["film"], each["finding"], each["threshold"]) == (line["film"], name, str(threshold))
+                    ]
+                    assert written == expected
+
+    def test_what_could_not_be_read_is_listed(self, done, films):
+        (row,) = table(done / "errors.csv")
+        assert row["film"] == BAD
+        assert row["problem"].startswith(f"{films / BAD}: cannot be decoded")
+        assert BAD not in {line["film"] for line in table(done / "predictions.csv")}
+
+    def test_provenance(self, done, run):
+        record = json.loads((done / "provenance.json").read_text())
+        assert record["checkpoint"] == checkpoint.best_metadata(run)["digest"]
+        assert (record["films"], record["not_read"], record["drawings"]) == (5, 1, True)
+        assert record["note"] == predict.RESEARCH
+        assert list(record["thresholds"]) == list(FINDINGS[:13])
+
+    def test_the_page_holds_every_film(self, done):
+        page = (done / "index.html").read_text()
+        for name in NAMES:
+            assert (json.dumps({"name": name})[1:-1].replace(" ", "") in page) == (name != BAD)
+
+    def test_over_500_films_there_are_more_pages(self, done, tmp_path, run, monkeypatch):
+        monkeypatch.setattr(prediction_files, "FILMS_A_PAGE", 2)
+        lines = [json.loads(line) for line in (done / "predictions.jsonl").read_text().splitlines()]
+        written = []
+        monkeypatch.setattr(film_page, "write", lambda path, _, entries: written.append((path.name, list(entries))))
+        pieces = {line["film"]: {"row": line, "entry": line["film"]} for line in lines}
+        provenance = Predictor.load(run).provenance
+        prediction_files.assemble(tmp_path, list(pieces), {}, pieces.__getitem__, provenance, {}, False)
+        names = list(pieces)
+        assert written == [("index.html", names[:2]), ("index_2.html", names[2:4]), ("index_3.html", names[4:])]
+        assert not (tmp_path / "errors.csv").exists()
+
+
+class TestGoingOn:
+    @pytest.mark.parametrize("films_before", [2, 4])
+    def test_interrupted_it_goes_on_to_the_same_bits(
+        self, run, films, done, tmp_path, monkeypatch, capsys, films_before
+    ):
+        arguments = films, f"--checkpoint={run}", f"--output={tmp_path / 'output'}", "--batch_size=2"
+        drawn = []
+        write = prediction_files.write_overlay
+
+        def stopping(folder, reading, *rest):
+            drawn.append(reading.name)
+            if len(drawn) > films_before:
+                raise KeyboardInterrupt
+            write(folder, reading, *rest)
+
+        monkeypatch.setattr(prediction_files, "write_overlay", stopping)
+        assert command(*arguments) == 130
+        assert "the same command goes on from here" in capsys.readouterr().err
+        assert "index.html" not in content(tmp_path / "output")
+        drawn.clear()
+        monkeypatch.setattr(
+            prediction_files, "write_overlay", lambda *given: (drawn.append(given[1].name), write(*given))
+        )
+        assert command(*arguments) == 1
+        assert content(tmp_path / "output") == content(done)
+        assert len(drawn) < 5
+
+    def test_a_film_that_changed_is_read_again(self, run, films, tmp_path, monkeypatch):
+        for name in NAMES[:2]:
+            (tmp_path / name).write_bytes((films / name).read_bytes())
+        arguments = tmp_path, f"--checkpoint={run}", f"--output={tmp_path / 'output'}", "--batch_size=2"
+        with monkeypatch.context() as patch:
+            patch.setattr(prediction_files, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            assert command(*arguments) == 130
+        (tmp_path / NAMES[0]).write_bytes((films / NAMES[4]).read_bytes())
+        assert command(*arguments) == 0
+        first, _ = table(tmp_path / "output" / "predictions.csv")
+        assert first["width"] == "380"  # of the film whose content it has now
+
+    def test_a_journal_of_other_settings_is_refused(self, run, films, tmp_path, monkeypatch, capsys):
+        output = tmp_path / "output"
+        monkeypatch.setattr(prediction_files, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        arguments = films / "1.png", f"--checkpoint={run}", f"--output={output}"
+        assert command(*arguments) == 130
+        before = content(output)
+        with pytest.raises(predict.UserError, match="begun with other networks or settings"):
+            predict.main([*map(str, arguments), "--keep_identifiers"])
+        assert content(output) == before
+
+    def test_a_finished_prediction_is_not_written_over(self, run, films, done):
+        before = content(done)
+        with pytest.raises(predict.UserError, match="holds a finished prediction; give another folder, or delete it"):
+            predict.main([str(films), f"--checkpoint={run}", f"--output={done}"])
+        assert content(done) == before
+
+    def test_output_inside_the_folder_of_films_is_not_read(self, run, films, tmp_path):
+        (tmp_path / "1.png").write_bytes((films / "1.png").read_bytes())
+        (tmp_path / "output").mkdir()
+        (tmp_path / "output" / "old.png").write_bytes((films / "1.png").read_bytes())
+        assert command(tmp_path, f"--checkpoint={run}", f"--output={tmp_path / 'output'}") == 0
+        assert [row["film"] for row in table(tmp_path / "output" / "predictions.csv")] == ["1.png"]
+
+
+class TestScreen:
+    def test_it_says_what_it_is_for_once_and_that_it_was_trained_on_drawings(self, run, films, tmp_path, capsys):
+        output = tmp_path / "output"
+        assert command(films / BAD, films / "1.png", f"--checkpoint={run}", f"--output={output}") == 1
+        printed = capsys.readouterr()
+        assert (printed.out + printed.err).count("not for diagnosis") == 1
+        assert "trained on drawings" in printed.out
+        assert f"not read: {films / BAD}: cannot be decoded" in printed.err
+        assert "1 films read, 1 not" in printed.out
+        assert str(output / "errors.csv") in printed.out
+        assert "calibration.json" not in printed.out
+
+    def test_without_a_calibration_the_command_that_makes_one_is_named(self, films, tmp_path, capsys):
+        run = selftest.unpack(tmp_path / "runs")
+        assert command(films / "1.png", f"--checkpoint={run}", f"--output={tmp_path / 'output'}") == 0
+        assert "--mode=evaluate --split=validation" in capsys.readouterr().out
+        (row,) = table(tmp_path / "output" / "predictions.csv")
+        assert {value for name, value in row.items() if re.match("calibrated|positive|sens|spec", name)} == {""}
+        assert "--split=validation" in json.loads((tmp_path / "output" / "provenance.json").read_text())["uncalibrated"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "--checkpoint is missing"),
+            (["--checkpoint=x"], "--output is missing"),
+            (["--checkpoint=x", "--output=y"], "no FILES"),
+            (["films", "--checkpoint=x", "--output=y", "--batch_size=0"], "--batch_size is 0; it must be at least 1"),
+        ],
+    )
+    def test_what_is_missing_is_said(self, arguments, message, capsys):
+        assert command(*arguments) == 2
+        assert message in capsys.readouterr().err
+
+    def test_nothing_is_written_where_nothing_can_be_read(self, run, tmp_path):
+        for places, checkpoint_folder in (([tmp_path], run), ([tmp_path / "no.png"], run), ([__file__], tmp_path)):
+            with pytest.raises(predict.UserError):
+                predict.main(
+                    [*map(str, places), f"--checkpoint={checkpoint_folder}", f"--output={tmp_path / 'output'}"]
+                )
+            assert list(tmp_path.iterdir()) == []
+
+
+class TestSelftest:
+    def test_this_installation_passes(self, capsys):
+        assert command("--selftest") == 0
+        printed = capsys.readouterr().out
+        assert printed.count("pass ") + printed.count("pass\n") >= 4
+        assert "passed: largest difference" in printed
+
+    def test_another_resize_fails(self, capsys, monkeypatch):
+        nearest = lambda image, size: np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.NEAREST))  # noqa: E731
+        monkeypatch.setattr("sdfn_jax.images.resize", nearest)
+        assert command("--selftest") == 1
+        assert "FAILED: largest difference" in capsys.readouterr().out
+
+    def test_weights_that_are_not_those_that_were_packed_are_refused(self, tmp_path, monkeypatch):
+        for path in selftest._GOLDEN.iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        content = bytearray((tmp_path / "lrg.safetensors").read_bytes())
+        content[-5] ^= 1
+        (tmp_path / "lrg.safetensors").write_bytes(content)
+        monkeypatch.setattr(selftest, "_GOLDEN", tmp_path)
+        with pytest.raises(predict.UserError, match=r"lrg.safetensors is damaged; install the package again"):
+            selftest.unpack(tmp_path / "runs")
