@@ -114,6 +114,8 @@ let finding = null; // the finding on show
 let chosen = false; // whether the reader chose it; until then each film shows its most probable one
 
 const nameOf = (film) => film.name || "film";
+const lastOf = (name) => name.slice(name.lastIndexOf("/") + 1);
+const number = (value) => value.toPrecision(3).replace("-", "−");
 const percent = (share) => `${Math.round(100 * share)} %`;
 const positive = (film, index) => about.points[index] !== null && film.probabilities[index] >= about.points[index][0];
 const byProbability = (film) => about.findings.map((_, index) => index).sort((one, other) => film.probabilities[other] - film.probabilities[one]);
@@ -136,9 +138,9 @@ function addFilm(film) {
   image.loading = "lazy";
   image.decoding = "async";
   image.src = `data:image/jpeg;base64,${film.thumbnail}`;
-  film.sorted = make("span");
+  film.sorted = make("span", "sorted");
   const name = make("span");
-  name.append(make("bdi", "", nameOf(film)));
+  name.append(make("bdi", "", lastOf(nameOf(film))));
   button.append(image, name, film.sorted);
   if (film.flags.length) button.append(make("span", "flagged", `⚑ ${film.flags.length === 1 ? film.flags[0] : `${film.flags.length} flags`}`));
   button.title = nameOf(film);
@@ -189,7 +191,7 @@ function listFilms() {
   else if (sort !== "given") shown.sort((one, other) => other.probabilities[sort] - one.probabilities[sort]);
   for (const film of shown) {
     const index = /^\d+$/.test(sort) ? Number(sort) : film.top;
-    film.sorted.textContent = `${about.findings[index]} ${film.probabilities[index].toFixed(2)}`;
+    film.sorted.replaceChildren(make("span", "", about.findings[index]), film.probabilities[index].toFixed(2));
   }
   element("thumbnails").replaceChildren(...shown.map((film) => film.item));
   element("count").textContent = `${shown.length} of ${films.length} films`;
@@ -266,15 +268,17 @@ function listFindings(film) {
     const fill = make("span", "fill");
     fill.style.width = `${100 * film.probabilities[index]}%`;
     bar.append(fill);
-    row.append(radio, make("span", called ? "called" : "", about.findings[index]), value, bar);
+    const name = make("span", "name", about.findings[index]);
+    row.append(radio, name, value, bar);
     const notes = [];
+    if (film.calibrated[index] !== null) notes.push(`calibrated ${film.calibrated[index].toFixed(3)}`);
     if (point !== null) {
       const mark = make("span", "mark");
       mark.style.left = `${100 * point[0]}%`;
       bar.append(mark);
-      notes.push(`${called ? "positive" : "negative"} (from ${point[0].toFixed(3)}: sensitivity ${point[1].toFixed(2)}, specificity ${point[2].toFixed(2)} on validation)`);
+      name.append(make("small", "", called ? "positive" : "negative"));
+      notes.push(`from ${point[0].toFixed(3)}: sensitivity ${point[1].toFixed(2)}, specificity ${point[2].toFixed(2)}`);
     }
-    if (film.calibrated[index] !== null) notes.unshift(`calibrated ${film.calibrated[index].toFixed(3)}`);
     if (notes.length) row.append(make("span", "fine", notes.join("; ")));
     return row;
   }));
@@ -287,7 +291,7 @@ function drawHeatmap() {
   const name = about.findings[finding];
   element("heatmap").setAttribute("aria-label", `Heatmap of ${name}`);
   element("range").textContent = high > low
-    ? `${name}: this map is rescaled on its own, whatever the probability. Its colours compare places within this picture, not findings or films. Before rescaling it went from ${low.toPrecision(3)} to ${high.toPrecision(3)} (parts of the logit).`
+    ? `${name}: this map is rescaled on its own, whatever the probability. Its colours compare places within this picture, not findings or films. Before rescaling it went from ${number(low)} to ${number(high)} (parts of the logit).`
     : `${name}: this map is the same everywhere and points nowhere.`;
   element("said").textContent = `${nameOf(film)}, ${name}, probability ${film.probabilities[finding].toFixed(3)}`;
 }
@@ -355,6 +359,8 @@ element("sort").addEventListener("input", () => {
   if (shown.length) show(shown[0]);
 });
 
+element("filters").open = !window.matchMedia("(max-width: 46rem)").matches; // as film.css
+element("points").hidden = about.points.every((point) => point === null);
 element("strength").value = 100 * about.strength;
 paint(element("scale"), Float32Array.from({ length: 256 }, (_, value) => value), 0, 255);
 for (const card of document.querySelectorAll("script.card")) {
