@@ -52,7 +52,8 @@ def entry(reading: Reading) -> dict:
     height, width = reading.radiograph.shape
     screen = screen_size(reading.radiograph.shape)
     return {
-        "name": reading.name,
+        # A file's name may hold bytes that are no text, which Python keeps as lone surrogates.
+        "name": reading.name.encode("utf-8", "surrogatepass").decode("utf-8", "replace"),
         "size": [width, height],
         "lung_box": None if reading.lung_box is None else list(map(int, reading.lung_box)),
         "rule": reading.rule,
@@ -81,34 +82,42 @@ def write(path: str | Path, provenance: Provenance, entries: Iterable[dict]) -> 
         file.writelines(document(provenance, entries))
 
 
-def document(
-    provenance: Provenance, entries: Iterable[dict], *, scripts: tuple[str, ...] = (), connect: str = "'none'"
-) -> Iterator[str]:
+def document(provenance: Provenance, entries: Iterable[dict], *, largest_upload: int | None = None) -> Iterator[str]:
     """Yields the page in pieces, an entry at a time.
 
     Args:
       provenance: of all the readings.
       entries: from `entry`.
-      scripts: files of `pages/` that run after the page's own.
-      connect: where these may connect to, as a Content-Security-Policy says it.
+      largest_upload: makes it a page that takes films, of at most so many bytes, and sends them to the server that it
+        came from, which answers with entries (`viewer`); None for a page that stands by itself.
     """
-    style = _file("film.css")
-    script = "".join(_file(name) for name in ("film.js", *scripts))
+    uploads = largest_upload is not None
     head, tail = _file("film.html").split("<!-- films -->")
     yield Template(head).substitute(
-        policy=html.escape(
-            f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; "
-            f"connect-src {connect}; base-uri 'none'; form-action 'none'"
-        ),
-        style=style,
+        policy=html.escape(policy(uploads)),
+        style=_style(),
         drawings=f'<p class="note">{html.escape(DRAWINGS)}</p>' if provenance.drawings else "",
+        upload=Template(_file("upload.html")).substitute(limit=largest_upload) if uploads else "",
     )
     for each in entries:
         card = {key: value for key, value in each.items() if key != "picture"}
         yield _data("card", card)
         yield _data("picture", each["picture"])
     yield Template(tail).substitute(
-        provenance=_provenance(provenance), about=_data("about", _about(provenance)), script=script
+        provenance=_provenance(provenance), about=_data("about", _about(provenance)), script=_script(uploads)
+    )
+
+
+def policy(uploads: bool) -> str:
+    """Returns the page's Content-Security-Policy: it runs its own script and asks no one for anything.
+
+    Args:
+      uploads: whether it takes films; it may then ask the server that it came from.
+    """
+    connect = "'self'" if uploads else "'none'"
+    return (
+        f"default-src 'none'; script-src {_hash(_script(uploads))}; style-src {_hash(_style())}; img-src data:; "
+        f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -191,6 +200,14 @@ def _numbers(maps: np.ndarray) -> dict:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _script(uploads: bool) -> str:
+    return _file("film.js") + (_file("upload.js") if uploads else "")
+
+
+def _style() -> str:
+    return _file("film.css")
 
 
 def _file(name: str) -> str:

@@ -9,6 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 
+class Keys:
+    """What WebDriver calls keys without a letter (W3C WebDriver, section 17.4.2)."""
+
+    ESCAPE, HOME = "\ue00c", "\ue011"
+    ARROW_LEFT, ARROW_UP, ARROW_RIGHT, ARROW_DOWN = "\ue012", "\ue013", "\ue014", "\ue015"
+
+
 @contextlib.contextmanager
 def chromium(kind: str = "desktop") -> Iterator:
     """Gives a selenium driver; where Chromium or selenium is missing the test is skipped, but in CI it fails.

@@ -1,4 +1,7 @@
+"""The page of films: what stands in it, and what a real browser makes of it."""
+
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -7,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdfn_jax import film_page
+from sdfn_jax import cam, film_page
+from sdfn_jax.findings import FINDINGS, display_name
+from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size
+from tests.browser import Keys, chromium
 from tests.readings import PROVENANCE, reading
 
 
@@ -74,3 +80,282 @@ def test_a_page_says_what_it_was_made_with(tmp_path):
         assert part in text
     assert text.count("For research, not for diagnosis") == 1
     assert film_page.DRAWINGS not in text
+
+
+# In a real browser.
+
+HOSTILE = (
+    '<img src=x onerror="window.taken=1">.png',
+    "</script><script>window.taken=2</script>.png",
+    "<!--<script>\u2028 & &lt; \udcff.png",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def films():
+    """Of many shapes: small, larger than a screen, of one view, with a map that is constant, with hostile names."""
+    flat = {view: np.full((4, 4, 14), 0.5, np.float32) for view in ("entire", "lung")}
+    return [
+        reading("films/first.png"),
+        reading("films/large.png", (1300, 1700), 1, flags=("inverted", "rotated"), fixes=("inverted",)),
+        reading("films/entire.png", (130, 70), 2, ("entire",), lung_box=None, rule=""),
+        reading("films/lung.png", (90, 90), 3, ("lung",), flags=("inverted",)),
+        reading("films/flat.png", (64, 64), 4, maps=flat, lung_box=(0, 0, 64, 64)),
+        reading("films/fine.png", (40, 60), 5, cells=(32, 32), lung_box=(20, 10, 38, 25)),
+        *(reading(name, (50, 50), 6 + index) for index, name in enumerate(HOSTILE)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(films, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    film_page.write(path, PROVENANCE, map(film_page.entry, films))
+    return path.as_uri()
+
+
+@pytest.fixture
+def opened(page, browser):
+    browser.get(page)
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def press(driver, *keys):
+    for key in keys:
+        driver.switch_to.active_element.send_keys(key)
+
+
+def heatmap_on_show(driver, every=1):
+    """The canvas's own pixels, each `every`-th of its rows and columns: (h, w, 4)."""
+    size, values = driver.execute_script(
+        "const canvas = document.getElementById('heatmap'), every = arguments[0];"
+        "const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);"
+        "const kept = [];"
+        "for (let y = 0; y < canvas.height; y += every) for (let x = 0; x < canvas.width; x += every)"
+        "  kept.push(...data.subarray(4 * (y * canvas.width + x), 4 * (y * canvas.width + x) + 4));"
+        "return [[Math.ceil(canvas.height / every), Math.ceil(canvas.width / every)], kept]",
+        every,
+    )
+    return np.array(values, np.uint8).reshape(*size, 4)
+
+
+def names_listed(driver):
+    return driver.execute_script("return [...document.querySelectorAll('#thumbnails bdi')].map(e => e.textContent)")
+
+
+def state(driver):
+    return driver.execute_script(
+        "const shown = id => getComputedStyle(document.getElementById(id)).display !== 'none';"
+        "return {film: document.getElementById('name').textContent, heatmap: shown('heatmap'), box: shown('box'),"
+        " finding: document.querySelector('.finding:has(:checked) .name').firstChild.data,"
+        " keys: document.getElementById('keys').open}"
+    )
+
+
+def test_the_picture_is_cams_for_every_shape_of_film(opened, films):
+    for number, film in enumerate(films[:6]):
+        if number:
+            press(opened, "j")
+        height, width = film.radiograph.shape
+        every = 1 if width < 1024 else 13
+        rows, columns = (
+            np.floor((np.arange(count) + 0.5) * side / count).astype(int)[::every]
+            for count, side in zip(screen_size((height, width)), (height, width), strict=True)
+        )
+        pictures = []
+        for index in np.argsort(-film.probabilities)[[0, 1, 13]]:
+            opened.find_element("css selector", f".finding:has([value='{index}'])").click()
+            maps = {view: values[..., index] for view, values in film.maps.items()}
+            expected = cam.rescale(cam.on_radiograph(maps, film.lung_box, (height, width)))[np.ix_(rows, columns)]
+            picture = heatmap_on_show(opened, every)
+            # Opacity is the rescaled heatmap, rounded; sums of float32 may round the other way.
+            np.testing.assert_allclose(picture[..., 3], expected, atol=0.51)
+            # Colours come back less exactly where they are transparent: a canvas keeps them multiplied by the opacity.
+            strong = expected > 128
+            colour = colours()[np.minimum(expected * 256 / 255, 255).astype(int)]
+            np.testing.assert_allclose(picture[..., :3][strong].astype(int), colour[strong], atol=4)
+            pictures.append(picture)
+        flat = film.name == "films/flat.png"
+        assert all((pictures[0] == other).all() == flat for other in pictures[1:])
+        said = opened.find_element("id", "range").text
+        assert ("points nowhere" in said) == flat
+        assert ("rescaled on its own" in said) != flat
+
+
+def test_the_lung_box_lies_where_it_is_in_the_film(opened, films):
+    press(opened, "j")
+    film = films[1]
+    stage, box = opened.execute_script(
+        "return [document.getElementById('radiograph'), document.querySelector('#box rect:last-child')]"
+        ".map(e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom] })"
+    )
+    scale = (stage[2] - stage[0]) / 1700
+    expected = np.array(film.lung_box) * scale + [stage[0], stage[1]] * 2
+    np.testing.assert_allclose(box, expected, atol=1.5)  # the line is 2 pixels wide
+    assert (stage[3] - stage[1]) / (stage[2] - stage[0]) == pytest.approx(1300 / 1700, abs=0.01)
+    press(opened, "j")
+    assert not state(opened)["box"]  # of a film without one
+
+
+def test_findings_are_sorted_and_say_what_their_numbers_mean(opened, films):
+    rows = opened.find_elements("class name", "finding")
+    order = np.argsort(-films[0].probabilities)
+    assert [row.find_element("class name", "name").text.split()[0] for row in rows] == [
+        display_name(FINDINGS[index]).split()[0] for index in order
+    ]
+    for row, index in zip(rows, order, strict=True):
+        probability = films[0].probabilities[index]
+        assert f"{probability:.3f}" in row.text
+        if FINDINGS[index] == "Hernia":  # has no operating point
+            assert "tive" not in row.text
+        else:
+            assert ("positive" if probability >= 0.3 else "negative") in row.text
+            assert "from 0.300: sensitivity 0.90, specificity 0.63" in row.text
+        assert ("calibrated" in row.text) == (index in (4, 5))
+        fill = row.find_element("class name", "fill").size["width"]
+        assert fill == pytest.approx(row.find_element("class name", "bar").size["width"] * probability, abs=1)
+    assert opened.find_element("css selector", "[name=finding]:checked").get_property("value") == str(order[0])
+
+
+def test_everything_can_be_done_from_the_keyboard(opened, films):
+    first, second = state(opened), films[1].name
+    assert (first["film"], first["heatmap"], first["box"]) == ("films/first.png", True, True)
+    press(opened, "h", "b")
+    assert (state(opened)["heatmap"], state(opened)["box"]) == (False, False)
+    press(opened, "h", "b", "k")  # no film before the first
+    assert state(opened) == first
+    press(opened, "j")
+    assert state(opened)["film"] == second
+    press(opened, Keys.ARROW_LEFT, Keys.ARROW_RIGHT)
+    assert state(opened)["film"] == second
+    order = np.argsort(-films[1].probabilities)
+    press(opened, Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_UP)
+    assert state(opened)["finding"] == display_name(FINDINGS[order[1]])
+    focused = opened.switch_to.active_element
+    assert focused.get_property("value") == str(order[1])
+    assert focused.find_element("xpath", "..").value_of_css_property("outline-width") == "3px"  # it can be seen
+    press(opened, Keys.ARROW_RIGHT)  # what was chosen stays chosen on the next film
+    assert state(opened)["finding"] == display_name(FINDINGS[order[1]])
+    press(opened, "?")
+    assert state(opened)["keys"]
+    press(opened, Keys.ESCAPE)
+    assert not state(opened)["keys"]
+    before = state(opened)
+    opened.find_element("id", "search").send_keys("hbj")  # letters typed there are no shortcuts
+    assert state(opened) == before
+    assert names_listed(opened) == []
+
+
+def test_films_are_found_by_name_flag_decision_and_probability(opened, films):
+    def select(menu, value):
+        opened.find_element("css selector", f"#{menu} option[value='{value}']").click()
+
+    given = [film.name.rsplit("/", 1)[-1] for film in films]
+    assert len(names_listed(opened)) == len(films)
+    assert names_listed(opened)[:6] == given[:6]
+    select("filter", "flagged")
+    assert names_listed(opened) == ["large.png", "lung.png"]
+    select("filter", "flag:rotated")
+    assert names_listed(opened) == ["large.png"]
+    mass = FINDINGS.index("Mass")
+    select("filter", f"positive:{mass}")
+    assert len(names_listed(opened)) == sum(film.probabilities[mass] >= 0.3 for film in films)
+    select("filter", "all")
+    select("sort", mass)
+    highest = max(films, key=lambda film: film.probabilities[mass])
+    assert (state(opened)["film"], state(opened)["finding"]) == (highest.name, "Mass")
+    said = opened.find_element("css selector", "#thumbnails .sorted").text
+    assert said.split() == ["Mass", f"{highest.probabilities[mass]:.2f}"]
+    opened.find_element("id", "search").send_keys("LARGE")
+    assert names_listed(opened) == ["large.png"]
+    assert "1 of 9 films" in opened.find_element("css selector", "#filters summary").text
+
+
+def test_names_are_text_whatever_they_hold(opened, films):
+    shown = [name.replace("\udcff", "\ufffd" * 3) for name in HOSTILE]  # a byte that is no UTF-8
+    buttons = {each.get_attribute("title"): each for each in opened.find_elements("css selector", "#thumbnails button")}
+    for name in shown:
+        buttons[name].click()
+        assert state(opened)["film"] == name
+        assert opened.execute_script("return window.taken") is None
+    assert opened.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
+    assert opened.execute_script("return [...document.scripts].filter(e => !e.type).length") == 1
+
+
+def test_the_strength_is_the_opacity_and_the_scale_follows(opened):
+    def opacities():
+        return [opened.find_element("id", name).value_of_css_property("opacity") for name in ("heatmap", "scale")]
+
+    assert opacities() == [str(HEATMAP_STRENGTH)] * 2  # as on the pages of heatmaps
+    opened.find_element("id", "strength").send_keys(Keys.HOME)
+    assert opacities() == ["0", "0"]
+    assert opened.find_element("id", "strength-said").text == "0 %"
+
+
+@pytest.mark.parametrize("kind", ["desktop", "phone", "dark"])
+def test_the_page_fits_every_screen(page, kind):
+    with chromium(kind) as driver:
+        driver.get(page)
+        for _ in range(3):
+            shown = driver.execute_script(
+                "const box = id => document.getElementById(id).getBoundingClientRect();"
+                "return {page: document.documentElement.scrollWidth, window: window.innerWidth,"
+                " requests: performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length,"
+                " stage: box('stage').width, bottom: box('stage').bottom, height: window.innerHeight,"
+                " text: Math.min(...[...document.querySelectorAll('p, small, span, td')]"
+                "   .map(e => parseFloat(getComputedStyle(e).fontSize))),"
+                " targets: [...document.querySelectorAll('.finding, .title button, .controls label')]"
+                "   .map(e => e.getBoundingClientRect().height).filter(h => h > 0),"
+                " ink: getComputedStyle(document.body).color, paper: getComputedStyle(document.body).backgroundColor}"
+            )
+            assert shown["page"] == shown["window"]
+            assert shown["requests"] == 0
+            assert shown["stage"] > 250
+            assert shown["bottom"] <= shown["height"]  # all of the film is on the first screen
+            assert shown["text"] >= 11.9
+            assert min(shown["targets"]) >= (44 if kind == "phone" else 30)
+            brightness = [sum(map(float, colour[4:-1].split(","))) / 3 for colour in (shown["ink"], shown["paper"])]
+            dark = brightness[0] > 200 and brightness[1] < 60
+            assert dark if kind == "dark" else brightness[0] < 60 < 200 < brightness[1]
+            press(driver, "j")
+        assert "For research, not for diagnosis" in driver.find_element("tag name", "header").text
+        assert driver.get_log("browser") == []
+
+
+def test_500_films_on_one_page(browser, tmp_path):
+    """As many, each as large, as a real page has; only the film on show is decoded."""
+    noise = np.random.default_rng(0).integers(100, 112, (1024, 1024), dtype=np.uint8)
+    film = film_page.entry(reading(radiograph=noise, lung_box=(100, 100, 900, 900)))
+    film_page.write(tmp_path / "page.html", PROVENANCE, (film | {"name": f"{n:03}.png"} for n in range(500)))
+    assert (tmp_path / "page.html").stat().st_size > 40_000_000  # 500 films of ChestX-ray14: 46 MB
+    browser.get((tmp_path / "page.html").as_uri())
+    assert len(names_listed(browser)) == 500
+    heap = []
+    for _ in range(3):
+        press(browser, *"jjjjjjjjjj")
+        browser.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+        heap.append(browser.execute_script("return performance.memory.usedJSHeapSize"))
+    assert state(browser)["film"] == "030.png"
+    assert browser.execute_script("return [...document.images].filter(e => e.naturalWidth > 128).length") == 1
+    assert heap[2] - heap[0] < 5_000_000  # not even ten films of 0.1 MB with their maps and pictures
+    assert browser.get_log("browser") == []
+
+
+def test_the_page_of_one_film_and_of_a_network_of_drawings(browser, tmp_path):
+    provenance = dataclasses.replace(PROVENANCE, drawings=True, thresholds={}, lrg_checkpoint=None)
+    film_page.write(tmp_path / "page.html", provenance, [film_page.entry(reading())])
+    browser.get((tmp_path / "page.html").as_uri())
+    assert film_page.DRAWINGS in browser.find_element("tag name", "header").text
+    assert not browser.find_element("id", "films").is_displayed()
+    assert not browser.find_element("id", "next").is_displayed()
+    assert "tive" not in browser.find_element("id", "findings").text  # no operating points: nothing is called
+    browser.find_element("css selector", "footer summary").click()
+    assert "carries no operating points" in browser.find_element("tag name", "footer").text
+    assert "none was used" in browser.find_element("tag name", "footer").text
+    assert browser.get_log("browser") == []

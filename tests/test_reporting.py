@@ -6,10 +6,8 @@ import dataclasses
 import html.parser
 import io
 import json
-import os
 import subprocess
 import sys
-import tempfile
 
 import numpy as np
 import pytest
@@ -21,6 +19,7 @@ from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictions import Evaluation, Origin, Predictions, write_evaluation
 from sdfn_jax.reporting import card, material
+from tests.browser import chromium
 from tests.official_files import HEADER_2017
 
 SECTIONS = [
@@ -453,31 +452,8 @@ def test_images_of_the_test_list_that_were_not_evaluated_are_counted(tmp_path):
 
 @pytest.fixture(params=["desktop", "phone", "dark"])
 def browser(request):
-    """Headless Chromium. Where it or selenium is missing the test is skipped, but in CI it fails."""
-    selenium = __import__("importlib").import_module if os.environ.get("CI") else pytest.importorskip
-    webdriver = selenium("selenium.webdriver")
-    if not os.path.exists("/usr/bin/chromedriver") and not os.environ.get("CI"):
-        pytest.skip("no /usr/bin/chromedriver (Debian: chromium, chromium-driver)")
-    width, height = {"phone": (390, 844)}.get(request.param, (1280, 900))
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for argument in (
-            *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
-            *(f"--user-data-dir={profile}", f"--window-size={width},{height}"),
-        ):
-            options.add_argument(argument)
-        if request.param == "phone":
-            metrics = {"width": width, "height": height, "pixelRatio": 1.0}
-            options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        driver = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
-        if request.param == "dark":
-            feature = {"name": "prefers-color-scheme", "value": "dark"}
-            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    with chromium(request.param) as driver:
         yield request.param, driver
-        driver.quit()
 
 
 def test_the_page_in_a_real_browser(made, browser):

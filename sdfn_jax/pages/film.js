@@ -264,22 +264,20 @@ function listFindings(film) {
     const radio = make("input");
     Object.assign(radio, { type: "radio", name: "finding", value: String(index), checked: index === finding });
     const value = make("span", "value", film.probabilities[index].toFixed(3));
+    if (film.calibrated[index] !== null) value.prepend(make("small", "", `calibrated ${film.calibrated[index].toFixed(3)}`), " ");
     const bar = make("span", "bar");
     const fill = make("span", "fill");
     fill.style.width = `${100 * film.probabilities[index]}%`;
     bar.append(fill);
     const name = make("span", "name", about.findings[index]);
     row.append(radio, name, value, bar);
-    const notes = [];
-    if (film.calibrated[index] !== null) notes.push(`calibrated ${film.calibrated[index].toFixed(3)}`);
     if (point !== null) {
       const mark = make("span", "mark");
       mark.style.left = `${100 * point[0]}%`;
       bar.append(mark);
-      name.append(make("small", "", called ? "positive" : "negative"));
-      notes.push(`from ${point[0].toFixed(3)}: sensitivity ${point[1].toFixed(2)}, specificity ${point[2].toFixed(2)}`);
+      name.append(" ", make("small", "", called ? "positive" : "negative"));
+      row.append(make("span", "fine", `from ${point[0].toFixed(3)}: sensitivity ${point[1].toFixed(2)}, specificity ${point[2].toFixed(2)}`));
     }
-    if (notes.length) row.append(make("span", "fine", notes.join("; ")));
     return row;
   }));
 }
@@ -352,10 +350,14 @@ element("next").addEventListener("click", () => step(1));
 element("help").addEventListener("click", () => element("keys").showModal());
 for (const id of ["heatmap-on", "box-on"]) element(id).addEventListener("change", switchLayers);
 element("strength").addEventListener("input", switchLayers);
-for (const id of ["filter", "search"]) element(id).addEventListener("input", listFilms);
-element("sort").addEventListener("input", () => {
+element("filter").addEventListener("change", listFilms);
+element("search").addEventListener("input", listFilms);
+element("sort").addEventListener("change", () => {
   listFilms();
-  if (/^\d+$/.test(element("sort").value)) chosen = true, finding = Number(element("sort").value);
+  if (/^\d+$/.test(element("sort").value)) {
+    finding = Number(element("sort").value);
+    chosen = true;
+  }
   if (shown.length) show(shown[0]);
 });
 
