@@ -35,7 +35,8 @@ def find(places: Iterable[str], leave_out: Path | None = None) -> list[Film]:
                 depths.setdefault(path, depth)
         if not found:
             raise UserError(
-                f"no radiograph in {place}: looked for files ending in {', '.join(images.SUFFIXES)}, in it and below it"
+                f"no radiograph in {place}: looked, in it and below it, for files ending in "
+                f"{', '.join(images.SUFFIXES)} and for DICOM files without a suffix"
             )
     return [Film(name, path) for path, name in _names(depths).items()]
 
@@ -84,8 +85,15 @@ def _below(folder: Path) -> Iterator[tuple[Path, int]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if not name.startswith(".") and name.lower().endswith(images.SUFFIXES):
+            if not name.startswith(".") and _is_meant(path):
                 yield path, len(path.relative_to(folder).parts)
+
+
+def _is_meant(path: Path) -> bool:
+    try:
+        return images.is_radiograph(path)
+    except OSError:
+        return True  # cannot be opened: reading it will say so
 
 
 def _names(depths: dict[Path, int]) -> dict[Path, str]:

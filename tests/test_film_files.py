@@ -71,6 +71,13 @@ def test_the_output_is_no_film(folder):
         names("films/b", leave_out=Path("films/b"))
 
 
+def test_dicom_files_without_a_suffix_are_films(folder):
+    (folder / "IM0001").write_bytes(b"\0" * 128 + b"DICM")
+    (folder / "README").write_bytes(b"\0" * 200)
+    assert names("films")[0] == "IM0001"
+    assert "README" not in names("films")
+
+
 def test_links_are_followed(folder, tmp_path):
     other = tmp_path / "links"
     other.mkdir()
@@ -82,7 +89,7 @@ def test_links_are_followed(folder, tmp_path):
     ("place", "message"),
     [
         ("nowhere", "nowhere: no such file or folder"),
-        ("films/*.bmp", r"no radiograph in films/\*.bmp: looked for files ending in .png"),
+        ("films/*.bmp", r"no radiograph in films/\*.bmp: looked, .* for files ending in .png"),
         ("empty", "no radiograph in empty"),
     ],
 )

@@ -1,10 +1,13 @@
 """The command: drawn films in folders -> tables, pictures and pages, by the golden networks."""
 
+import base64
 import csv
 import hashlib
 import json
+import logging
 import re
 
+import dicom_files
 import numpy as np
 import pytest
 from PIL import Image
@@ -262,6 +265,95 @@ class TestScreen:
                     [*map(str, places), f"--checkpoint={checkpoint_folder}", f"--output={tmp_path / 'output'}"]
                 )
             assert list(tmp_path.iterdir()) == []
+
+
+SECRETS = {
+    "PatientName": "Doe^Jane Secret",
+    "PatientID": "ID-SECRET-4711",
+    "PatientBirthDate": "19601224",
+    "OtherPatientIDs": "OTHER-SECRET-1",
+    "PatientAddress": "Secret Street 9",
+    "InstitutionName": "Secret Hospital",
+    "ReferringPhysicianName": "Secret^Doctor",
+    "AccessionNumber": "ACC-SECRET",
+    "StudyDescription": "Secret study",
+    "ImageComments": "Jane Secret, bed 9",
+    "StudyInstanceUID": "1.2.826.0.1.3680043.8.498.4711",
+    "SeriesInstanceUID": "1.2.826.0.1.3680043.8.498.4712",
+    "SOPInstanceUID": "1.2.826.0.1.3680043.8.498.4713",
+}
+
+
+def leaks(data: bytes, names=tuple(SECRETS)) -> list[str]:
+    """Which secrets stand in a file, as text or in base64 within it."""
+    # Base64 begins anew wherever a string does; what is none of it decodes to nonsense.
+    packed = b"".join(
+        base64.b64decode(found[: len(found) // 4 * 4]) for found in re.findall(rb"[A-Za-z0-9+/]{40,}", data)
+    )
+    parts = {part for secret in map(SECRETS.get, names) for part in (secret, *secret.split("^")) if len(part) > 5}
+    return sorted(part for part in parts if part.encode() in data + packed)
+
+
+@pytest.fixture(scope="module")
+def dicom_films(films, tmp_path_factory):
+    """A DICOM film, one cut off, and one that is none; all with names all over."""
+    folder = tmp_path_factory.mktemp("dicom")
+    pixels = np.asarray(Image.open(films / "1.png").convert("L"))
+    dicom_files.write(folder / "good.dcm", pixels, **SECRETS)
+    dicom_files.write(folder / "bad.dcm", pixels, **SECRETS, NumberOfFrames="3")
+    content = (folder / "good.dcm").read_bytes()
+    (folder / "cut.dcm").write_bytes(content[: len(content) // 2])
+    assert leaks(content) == leaks(base64.b64encode(content)) != []
+    return folder
+
+
+class TestPatientData:
+    def test_nothing_of_a_header_gets_out(self, run, dicom_films, tmp_path, monkeypatch, caplog, capfd):
+        caplog.set_level(logging.DEBUG)
+        arguments = dicom_films, f"--checkpoint={run}", f"--output={tmp_path / 'output'}"
+        with monkeypatch.context() as patch:
+            patch.setattr(prediction_files, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            assert command(*arguments) == 130
+        assert leaks((tmp_path / "output" / "journal.jsonl").read_bytes()) == []
+        assert command(*arguments) == 1
+        printed = capfd.readouterr()
+        assert leaks((printed.out + printed.err + caplog.text).encode()) == []
+        files = [path for path in (tmp_path / "output").rglob("*") if path.is_file()]
+        assert {path.suffix for path in files} == {".csv", ".jsonl", ".json", ".html", ".png"}
+        assert {path.name: leaks(path.read_bytes()) for path in files} == {path.name: [] for path in files}
+        with Image.open(tmp_path / "output" / "overlays" / "good.dcm.png") as picture:
+            assert picture.info == {}
+        assert len(table(tmp_path / "output" / "errors.csv")) == 2
+
+    def test_three_identifiers_are_kept_where_asked_for(self, run, dicom_films, films, tmp_path):
+        output = tmp_path / "output"
+        arguments = dicom_films / "good.dcm", films / "1.png", f"--checkpoint={run}", f"--output={output}"
+        assert command(*arguments, "--keep_identifiers") == 0
+        kept = ("PatientID", "StudyInstanceUID", "SOPInstanceUID")
+        first, second = table(output / "predictions.csv")
+        assert [first[name] for name in kept] == [SECRETS[name] for name in kept]
+        assert [second[name] for name in kept] == ["", "", ""]
+        line = json.loads((output / "predictions.jsonl").read_text().splitlines()[0])
+        assert [line[name] for name in kept] == [SECRETS[name] for name in kept]
+        others = [name for name in SECRETS if name not in kept]
+        for path in (path for path in output.rglob("*") if path.is_file()):
+            told = leaks(path.read_bytes(), others if path.stem == "predictions" else SECRETS)
+            assert told == [], path
+
+    def test_one_film_in_every_coding_has_the_same_probabilities(self, run, films, tmp_path):
+        pixels = np.asarray(Image.open(films / "1.png").convert("L"))
+        wide = pixels.astype(np.uint16) * 257
+        (tmp_path / "films").mkdir()
+        Image.fromarray(pixels).save(tmp_path / "films" / "8.png")
+        Image.fromarray(wide).save(tmp_path / "films" / "16.png")
+        dicom_files.write(tmp_path / "films" / "m1.dcm", 65535 - wide, photometric="MONOCHROME1")
+        dicom_files.write(tmp_path / "films" / "m2.dcm", wide)
+        output = tmp_path / "output"
+        assert command(tmp_path / "films", f"--checkpoint={run}", f"--output={output}") == 0
+        rows = table(output / "predictions.csv")
+        assert len(rows) == 4
+        found = np.array([[float(row[f"probability_{name}"]) for name in FINDINGS] for row in rows])
+        np.testing.assert_allclose(found, found[:1].repeat(4, axis=0), atol=1e-3)
 
 
 class TestSelftest:
