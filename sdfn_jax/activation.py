@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax import cam, tasks
 from sdfn_jax.input_pipeline import Examples, evaluation_batches
+from sdfn_jax.parallel import one_ahead
 
 
 def stream(config: ConfigDict, variables: Mapping[str, dict], examples: Examples) -> Iterator[dict[str, np.ndarray]]:
@@ -19,11 +20,17 @@ def stream(config: ConfigDict, variables: Mapping[str, dict], examples: Examples
       examples: of a prepared chestxray14.
     """
     task = tasks.classification(config)
-    features_of = jax.jit(lambda variables, images: task.model.apply(variables, images, train=False)[1])
+
+    @jax.jit
+    def features_of(variables: Mapping[str, dict], batch: dict) -> dict[str, jax.Array]:
+        images, _ = task.prepare(batch, None)
+        return task.model.apply(variables, images, train=False)[1]
+
     kernel = variables["params"]["head"]["kernel"]
     on_device = jax.device_put(variables)
-    for batch, count in evaluation_batches(examples, task.select, config.evaluation_batch_size):
-        features = jax.device_get(features_of(on_device, task.prepare(batch, None)[0]))
-        maps = cam.activation_maps(features, kernel, task.model.branches)
+    batches = evaluation_batches(examples, task.select, config.evaluation_batch_size)
+    # The device works on a batch while the maps of the one before are looked at.
+    for features, count in one_ahead((features_of(on_device, batch), count) for batch, count in batches):
+        maps = cam.activation_maps(jax.device_get(features), kernel, task.model.branches)
         for row in range(count):
             yield {view: each[row] for view, each in maps.items()}

@@ -3,6 +3,9 @@
 `<workdir>/latest/` holds the two newest train states (the older one is the fallback when the newer is damaged);
 `<workdir>/best/` the variables with the best validation score. Orbax keeps no checksum, and a flipped bit restores
 silently: both carry a SHA-256 of the tree and one of their metadata, and what does not match is refused.
+
+Of several processes, which all hold the same state, the first writes and each reads for itself: Orbax, which would have
+all of them meet at each call, takes each for a process by itself.
 """
 
 import contextlib
@@ -17,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from sdfn_jax import processes
 from sdfn_jax.errors import UserError
 
 _ARRAYS, _METADATA = "arrays", "metadata"
@@ -125,6 +129,8 @@ def read_best(workdir: str | Path) -> tuple[dict, dict]:
 
 
 def _save(folder: Path, step: int, arrays: dict[str, Any], metadata: dict, keep: int) -> None:
+    if not processes.is_first():
+        return
     arrays = jax.tree.map(np.asarray, jax.device_get(arrays))
     metadata = {**metadata, "step": step, "digest": tree_digest(arrays)}
     # Says now, not at the next start, that something cannot be stored.
@@ -142,16 +148,31 @@ def _save(folder: Path, step: int, arrays: dict[str, Any], metadata: dict, keep:
         manager.wait_until_finished()
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    index = processes.index()
+    return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
+
+
 def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
+    folder.mkdir(parents=True, exist_ok=True)  # Orbax does not for a process by itself
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        max_to_keep=keep,
+        create=False,
+        enable_async_checkpointing=False,
+        cleanup_tmp_directories=True,
+        multiprocessing_options=_alone(),
     )
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
 
 def _reader(folder: Path) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False)
-    handlers = {_ARRAYS: ocp.PyTreeCheckpointHandler(), _METADATA: ocp.JsonCheckpointHandler()}
+    options = ocp.CheckpointManagerOptions(
+        create=False, enable_async_checkpointing=False, multiprocessing_options=_alone()
+    )
+    handlers = {
+        _ARRAYS: ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone()),
+        _METADATA: ocp.JsonCheckpointHandler(multiprocessing_options=_alone()),
+    }
     return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
 
 

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import evaluate, plan, report, results, settings, stages
+from sdfn_jax import evaluate, plan, processes, report, results, settings, stages
 from sdfn_jax.errors import UserError
 
 
@@ -18,21 +18,27 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
       UserError: for whatever the user can mend; what cannot be made is said before anything is trained.
     """
     settings.check(config)
+    processes.check_same("the command", f"{mode} {split} {config.to_json_best_effort()}")
     if mode == "train":
         plan.follow(plan.make_plan(config), config.workdir)
-        if config.stage != "lrg":
+        if config.stage != "lrg" and processes.is_first():
             results.show(config, plan.classifiers(config))
     elif mode == "cross_validate":
         if config.stage != "lrg":
             raise UserError(f"--mode=cross_validate is for --config=configs/lrg.py, not for the stage {config.stage}")
+        _check_one_process(mode)
         print(stages.cross_validate(config, _prepared(config)))
     elif config.stage == "lrg":
+        _check_one_process(mode)
         print(stages.evaluate_lrg(config, _prepared(config)))
     else:
         data = _prepared(config)
         metadata = stages.data_metadata(data)
         shown = plan.classifiers(config)
-        print(report.table_one([evaluate.evaluate_classifier(stage, data, metadata, split) for stage in shown]))
+        evaluations = [evaluate.evaluate_classifier(stage, data, metadata, split) for stage in shown]
+        if not processes.is_first():
+            return
+        print(report.table_one(evaluations))
         for stage in shown:
             print(evaluate.evaluation_folder(stage.workdir, split))
 
@@ -46,3 +52,8 @@ def _prepared(config: ConfigDict):
             f"--size={config.data.size}"
         )
     return directory
+
+
+def _check_one_process(mode: str) -> None:
+    if processes.several():
+        raise UserError(f"--mode={mode} of the lung region generator is for one process: leave --coordinator out")

@@ -8,7 +8,18 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import calibration_file, checkpoint, contact_sheet, images, lrg, lung_boxes, metrics, progress, tasks
+from sdfn_jax import (
+    calibration_file,
+    checkpoint,
+    contact_sheet,
+    images,
+    lrg,
+    lung_boxes,
+    metrics,
+    processes,
+    progress,
+    tasks,
+)
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.predictions import RECIPE_FILE, Evaluation, Origin, Predictions, write_evaluation
@@ -21,7 +32,7 @@ def evaluation_folder(workdir: str | Path, split: str) -> Path:
     return Path(workdir) / "evaluation" / split
 
 
-def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, split: str) -> Evaluation:
+def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, split: str) -> Evaluation | None:
     """Runs an extractor or the fusion network over a split.
 
     It writes `predictions.csv`, `evaluation.json`, and `recipe.json`: what the checkpoint says of its training; and of
@@ -33,12 +44,16 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
       data_metadata: its `metadata.json`.
       split: `train`, `validation` or `test`.
 
+    Returns:
+      what it wrote; None in the other processes of a run of several, which only share the work.
+
     Raises:
       UserError: without a trained checkpoint, for a checkpoint that reads other inputs than the data set has, or
         without such a split.
     """
     check_batch_size(config)
     variables, metadata = checkpoint.read_best(config.workdir)
+    processes.check_same(f"the checkpoint in {config.workdir}", metadata["digest"])
     check_same(Preprocessing.of(metadata["config"]), config, config.workdir, any_size=False)
     examples = Examples(data, [split])
     task = tasks.classification(ConfigDict(metadata["config"]))  # in the precision that it was trained in
@@ -52,6 +67,8 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
         mesh,
         f"evaluate {config.stage} on {split}",
     )
+    if not processes.is_first():
+        return None
     named = [examples.describe(index) for index in range(len(examples))]
     evaluation = Evaluation(
         Origin(

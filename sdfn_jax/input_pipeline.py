@@ -1,11 +1,12 @@
 """Prepared TFDS folder -> Grain -> batches of NumPy arrays -> sharded device batches.
 
+A batch is global; of several processes each reads only the rows of its own devices.
+
 The step number is the whole data state: the order of an epoch is a function of (seed, epoch), so going on in the middle
 of one is a slice, and a resumed run sees exactly the batches an uninterrupted one does.
 """
 
-import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import grain
@@ -15,9 +16,11 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from sdfn_jax.errors import UserError
+from sdfn_jax.parallel import one_ahead
 
 # Few elements ahead: after `batch`, one element is a whole batch (Grain's own default would hold 500 of them).
 _READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+_ALL = slice(None)  # a process by itself reads every row of a batch
 
 
 class Examples(Sequence):
@@ -127,8 +130,21 @@ def steps_per_epoch(examples: Examples, batch_size: int) -> int:
     return steps
 
 
+def rows_of_this_process(sharding: jax.sharding.Sharding, batch_size: int) -> slice:
+    """Returns which rows of each global batch of `batch_size` belong to the devices of this process."""
+    parts = sharding.addressable_devices_indices_map((batch_size,)).values()
+    bounds = [part.indices(batch_size) for (part,) in parts]
+    return slice(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
+
+
 def training_batches(
-    examples: Examples, select: Callable[[dict], dict], batch_size: int, seed: int, epoch: int, first_step: int = 0
+    examples: Examples,
+    select: Callable[[dict], dict],
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+    rows: slice = _ALL,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields an epoch's batches, from `first_step` of that epoch on.
 
@@ -139,47 +155,45 @@ def training_batches(
       seed: of the run.
       epoch: counts from 0; each has its own order.
       first_step: batches of this epoch an earlier run has had.
+      rows: of each batch, those that are read and yielded.
     """
     steps = steps_per_epoch(examples, batch_size)
     order = np.random.default_rng((seed, epoch)).permutation(len(examples))
     order = order[first_step * batch_size : steps * batch_size]
-    return _batches(examples.take(order), select, batch_size)
+    return _batches(examples, order.reshape(-1, batch_size)[:, rows], select)
 
 
 def evaluation_batches(
-    examples: Examples, select: Callable[[dict], dict], batch_size: int
+    examples: Examples, select: Callable[[dict], dict], batch_size: int, rows: slice = _ALL
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """Yields every example once, in order: (batch of B, how many of it are real).
+    """Yields every example once, in order: (`rows` of a batch of B, how many examples of the whole batch are real).
 
-    The last batch is filled up with copies of its last example, so that one compiled shape serves all.
+    The last batch is filled up with copies of the last example, so that one compiled shape serves all.
     """
-    for batch in _batches(examples, select, batch_size):
-        count = len(next(iter(batch.values())))
-        if count < batch_size:
-            batch = {
-                name: np.concatenate([array, np.repeat(array[-1:], batch_size - count, axis=0)])
-                for name, array in batch.items()
-            }
-        yield batch, count
+    starts = range(0, len(examples), batch_size)
+    places = np.arange(len(starts) * batch_size).clip(max=len(examples) - 1).reshape(-1, batch_size)
+    counts = (min(batch_size, len(examples) - start) for start in starts)
+    return zip(_batches(examples, places[:, rows], select), counts, strict=True)
 
 
-def to_device(batches: Iterator[dict[str, np.ndarray]], sharding: jax.sharding.Sharding) -> Iterator[dict]:
+def to_device(batches: Iterable[dict[str, np.ndarray]], sharding: jax.sharding.Sharding) -> Iterator[dict]:
     """Yields the batches on the devices, one always under way while another is used."""
-    ahead = collections.deque()
-    for batch in batches:
-        ahead.append(jax.device_put(batch, sharding))
-        if len(ahead) == 2:
-            yield ahead.popleft()
-    yield from ahead
+    return one_ahead(put(batch, sharding) for batch in batches)
 
 
-def _batches(examples: Examples, select: Callable[[dict], dict], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-    if len(examples) == 0:
+def put(batch: dict[str, np.ndarray], sharding: jax.sharding.Sharding) -> dict[str, jax.Array]:
+    """Starts to copy a batch to the devices; of several processes each gives its own rows of it."""
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def _batches(examples: Examples, places: np.ndarray, select: Callable[[dict], dict]) -> Iterator[dict[str, np.ndarray]]:
+    """Yields a batch for each row of `places`, (steps, B)."""
+    if places.size == 0:
         return iter(())  # a run stopped between an epoch's last step and its validation
     if isinstance(examples, Rows):
         starts = range(0, len(examples), batch_size)
         return (select(examples[start : start + batch_size]) for start in starts)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which only absl's own app.run parses (google/grain#1361)
-    dataset = grain.MapDataset.source(examples).map(select)
-    return iter(dataset.batch(batch_size, drop_remainder=False).to_iter_dataset(_READ_AHEAD))
+    dataset = grain.MapDataset.source(examples.take(places.ravel())).map(select)
+    return iter(dataset.batch(places.shape[1]).to_iter_dataset(_READ_AHEAD))

@@ -19,13 +19,21 @@ _MODE = flags.DEFINE_enum(
     "cross_validate: the LRG, five folds.",
 )
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "What --mode=evaluate reads.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Of a run of several processes, the same command in each: HOST:PORT of process 0, with --processes and --process; "
+    "or auto, where the cluster says them (Slurm, Open MPI, Kubernetes, Cloud TPU).",
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are.")
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
     """Runs the stage named by --config."""
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell each of their steps otherwise
-    from sdfn_jax import commands, compiled  # here, so that --help and a misspelt flag need no jax
+    from sdfn_jax import commands, compiled, processes  # here, so that --help and a misspelt flag need no jax
     from sdfn_jax.errors import UserError, exit_on_user_error
     from sdfn_jax.train import InterruptedRunError
 
@@ -37,13 +45,19 @@ def main(argv: list[str]) -> None:
         except OSError as error:
             raise UserError(f"--config: run from the repository's folder, or mend the path. {error}") from error
         compiled.use_cache()
-        commands.run(_CONFIG.value, _MODE.value, _SPLIT.value)
+        processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        try:
+            commands.run(_CONFIG.value, _MODE.value, _SPLIT.value)
+        except UserError as error:
+            raise UserError(f"{processes.name()}{error}") from error
 
-    try:
-        exit_on_user_error(command)
-    except (InterruptedRunError, KeyboardInterrupt) as stop:
-        print(f"\n{str(stop) or 'stopped; the same command goes on from the last checkpoint'}", file=sys.stderr)
-        sys.exit(130)
+    with processes.ends_alone():
+        try:
+            exit_on_user_error(command)
+        except (InterruptedRunError, KeyboardInterrupt) as stop:
+            message = str(stop) or "stopped; the same command goes on from the last checkpoint"
+            print(f"\n{processes.name()}{message}", file=sys.stderr)
+            sys.exit(130)
 
 
 def _parse_flags(arguments: list[str]) -> list[str]:

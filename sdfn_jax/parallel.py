@@ -1,4 +1,4 @@
-"""Work done ahead by threads, handed out in order."""
+"""Work done ahead, by threads or devices, handed out in order."""
 
 import collections
 import os
@@ -40,3 +40,13 @@ def map_in_order(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Yields the items, always with the next one begun: for work that a device goes on with while another is used."""
+    waiting = collections.deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) == 2:
+            yield waiting.popleft()
+    yield from waiting

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, lrg, lung_boxes, phantom, recipes, results, stages
+from sdfn_jax import checkpoint, lrg, lung_boxes, phantom, processes, recipes, results, stages
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import file_digest
 from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.pretrained import download
-from sdfn_jax.train import check_batch_size
+from sdfn_jax.train import batch_size_problems
 from tfds_builders import prepare
 
 THERE, TO_DO, NOT_NEEDED = "there", "to do", "not needed"
@@ -29,6 +29,7 @@ class Step:
       writes: where it goes.
       state: `there`, `to do`, `not needed`, or how far an interrupted run has come.
       run: makes it.
+      together: whether all processes of the run make it; otherwise the first does, and the others wait.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Step:
     writes: Path
     state: str
     run: Callable[[], None]
+    together: bool = False
 
     @property
     def there(self) -> bool:
@@ -52,7 +54,6 @@ def make_plan(config: ConfigDict) -> list[Step]:
       UserError: naming everything that is missing and cannot be made, with the command or file that mends it; or a
         folder that holds another run than the one asked for.
     """
-    check_batch_size(config)
     problems: list[str] = []
     drawn = "phantom" in config
     steps = [_drawings(config.phantom)] if drawn else []
@@ -72,7 +73,12 @@ def make_plan(config: ConfigDict) -> list[Step]:
 
 
 def follow(steps: list[Step], workdir: str) -> None:
-    """Prints the plan and runs what is missing, saying how long each step took."""
+    """Prints the plan and runs what is missing, saying how long each step took.
+
+    Raises:
+      UserError: where another process of the run has another plan.
+    """
+    processes.check_same(f"the plan for {workdir}", str([(step.name, step.state) for step in steps]))
     width = max(len(step.name) for step in steps)
     print(f"Plan for {workdir} (for research, not for diagnosis):")
     for number, step in enumerate(steps, start=1):
@@ -85,7 +91,9 @@ def follow(steps: list[Step], workdir: str) -> None:
             continue
         print(f"\n[{number}/{len(steps)}] {step.name}", flush=True)
         step_begun = time.monotonic()
-        step.run()
+        if step.together or processes.is_first():
+            step.run()
+        processes.wait_for_all()
         step_time, all_time = time.monotonic() - step_begun, time.monotonic() - begun
         print(
             f"[{number}/{len(steps)}] {step.name}: {_clock(step_time)} (in all {_clock(all_time)})",
@@ -195,7 +203,7 @@ def _lrg(config: ConfigDict, flag: str, needed: bool, drawn: bool, problems: lis
     elif not needed:
         data.state = state = NOT_NEEDED
     else:
-        problems += missing
+        problems += missing + batch_size_problems(config, flag)
         if missing and config.data.name == "jsrt":
             problems.append(
                 "JSRT needs a registration; open data serve as well: "
@@ -204,7 +212,14 @@ def _lrg(config: ConfigDict, flag: str, needed: bool, drawn: bool, problems: lis
     name = "lung region generator"
     return [
         data,
-        Step(name, str(data.writes), Path(config.workdir), state, lambda: stages.train_lrg(config, data.writes)),
+        Step(
+            name,
+            str(data.writes),
+            Path(config.workdir),
+            state,
+            lambda: stages.train_lrg(config, data.writes),
+            together=True,
+        ),
     ]
 
 
@@ -271,11 +286,19 @@ def _classifier(config: ConfigDict, flag: str, data: Step, problems: list[str]) 
     if missing is None:
         inputs |= stages.starting_points(config, upstream)
     state = _trained(config, inputs)
-    if missing is not None and state != THERE:
-        problems.append(missing)
+    if state != THERE:
+        problems += [missing] if missing is not None else []
+        problems += batch_size_problems(config, flag)
     name = "fusion network" if upstream else f"extractor, {config.stage} view"
     reads = ", ".join([str(data.writes), *(upstream.values() or [config.pretrained])])
-    return Step(name, reads, Path(config.workdir), state, lambda: stages.train_classifier(config, data.writes))
+    return Step(
+        name,
+        reads,
+        Path(config.workdir),
+        state,
+        lambda: stages.train_classifier(config, data.writes),
+        together=True,
+    )
 
 
 def _imagenet(stages_shown: list[ConfigDict]) -> list[Step]:
@@ -316,7 +339,14 @@ def _evaluation(config: ConfigDict, data: Step) -> Step:
     reads = ", ".join([str(data.writes), *(stage.workdir for stage in shown)])
     writes = results.folder(config)
     state = THERE if fresh and (writes / results.TABLE).is_file() else TO_DO
-    return Step("evaluation on test", reads, writes, state, lambda: results.make(config, shown, data.writes))
+    return Step(
+        "evaluation on test",
+        reads,
+        writes,
+        state,
+        lambda: results.make(config, shown, data.writes),
+        together=True,
+    )
 
 
 def _clock(seconds: float) -> str:

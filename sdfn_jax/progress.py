@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
+from sdfn_jax import processes
+
 _SCREEN_INTERVAL, _LOG_INTERVAL = 0.2, 10.0  # seconds between lines
 
 
@@ -19,7 +21,7 @@ def bar(
 ) -> tqdm:
     """Returns a progress bar on standard error; in a log file it prints a line every ten seconds instead.
 
-    Work that is over before the first line is due shows none.
+    Work that is over before the first line is due shows none, and of several processes only the first shows any.
 
     Args:
       iterable: what to go through; None for a bar moved by `update`.
@@ -42,4 +44,5 @@ def bar(
         leave=stays,
         dynamic_ncols=True,
         file=sys.stderr,
+        disable=not processes.is_first(),
     )

@@ -5,7 +5,19 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import activation, checkpoint, contact_sheet, evaluate, heatmaps, images, lrg, lung_boxes, report, stages
+from sdfn_jax import (
+    activation,
+    checkpoint,
+    contact_sheet,
+    evaluate,
+    heatmaps,
+    images,
+    lrg,
+    lung_boxes,
+    processes,
+    report,
+    stages,
+)
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.predictions import Evaluation, read_evaluation
@@ -33,6 +45,8 @@ def is_fresh(config: ConfigDict, data_version: str, split: str) -> bool:
 def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     """Evaluates every stage on validation and test, and draws what there is to look at; the table comes last.
 
+    Every process takes part in the evaluation; the first draws and writes.
+
     Args:
       config: of the stage that was asked for.
       classifiers: configs of the stages in the table.
@@ -42,6 +56,8 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     for stage in classifiers:  # where the report chooses operating points
         evaluate.evaluate_classifier(stage, data, metadata, "validation")
     evaluations = [evaluate.evaluate_classifier(stage, data, metadata, "test") for stage in classifiers]
+    if not processes.is_first():
+        return
     where = folder(config)
     report.roc_figure(where / "roc_curves.png", evaluations)
     films = {path.name: path for path in lrg.find_radiographs(config.data.manual_dir)}

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,21 @@ from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, progress
+from sdfn_jax import checkpoint, processes, progress
 from sdfn_jax.errors import UserError
-from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches, steps_per_epoch, to_device, training_batches
+from sdfn_jax.input_pipeline import (
+    Examples,
+    Rows,
+    evaluation_batches,
+    put,
+    rows_of_this_process,
+    steps_per_epoch,
+    to_device,
+    training_batches,
+)
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.optimizer import learning_rate_schedule, make_optimizer, make_plateau
+from sdfn_jax.parallel import one_ahead
 from sdfn_jax.tasks import Task
 
 
@@ -62,8 +73,19 @@ class _Bookkeeping:
 
 
 def device_mesh() -> Mesh:
-    """Returns all devices in a row; a batch is shared out over them, everything else is on each."""
-    return jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
+    """Returns all devices in a row; a batch is shared out over them, everything else is on each.
+
+    Those of one process stand together, so that its rows of a batch do too.
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return jax.make_mesh((len(devices),), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Returns a tree of arrays, the same in every process, on each device."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    # Not jax.device_put: with several processes it sends every leaf around to compare them.
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)), tree)
 
 
 def make_train_step(task: Task, config: ConfigDict, mesh: Mesh) -> Callable[[TrainState, dict], TrainState]:
@@ -117,16 +139,18 @@ def run_over_split(
 ) -> dict[str, np.ndarray]:
     """Runs an evaluation step over every example of a split, the last partial batch included.
 
+    The devices work on a batch while the results of the one before are fetched. Every process gets all results.
+
     Returns:
       {name: (N, ...)} for "loss" and the task's results, in the order of the examples.
     """
-    variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+    variables = replicate(variables, mesh)
     shared = NamedSharding(mesh, PartitionSpec("batch"))
+    batches = evaluation_batches(examples, task.select, batch_size, rows_of_this_process(shared, batch_size))
     parts = []
     with progress.bar(what=what, unit="image", total=len(examples), stays=False) as bar:
-        for batch, count in evaluation_batches(examples, task.select, batch_size):
-            results = jax.device_get(step(variables, jax.device_put(batch, shared)))
-            parts.append({name: array[:count] for name, array in results.items()})
+        for results, count in one_ahead((step(variables, put(batch, shared)), count) for batch, count in batches):
+            parts.append({name: array[:count] for name, array in jax.device_get(results).items()})
             bar.update(count)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -146,10 +170,23 @@ def initial_state(task: Task, config: ConfigDict, variables: dict) -> TrainState
 
 def check_batch_size(config: ConfigDict) -> None:
     """Raises UserError where a batch does not divide by the number of devices."""
+    if problems := batch_size_problems(config, "--config"):
+        raise UserError("; ".join(problems))
+
+
+def batch_size_problems(config: ConfigDict, flag: str) -> list[str]:
+    """Returns which batches of a stage do not divide by the number of devices.
+
+    Args:
+      config: of the stage.
+      flag: how the command line names this config.
+    """
     devices = jax.device_count()
-    for name in ("batch_size", "evaluation_batch_size"):
-        if config[name] % devices:
-            raise UserError(f"--config.{name}={config[name]} does not divide by the {devices} devices; give a multiple")
+    return [
+        f"{flag}.{name}={config[name]} does not divide by the {devices} devices; give a multiple"
+        for name in ("batch_size", "evaluation_batch_size")
+        if config[name] % devices
+    ]
 
 
 def train(
@@ -175,7 +212,7 @@ def train(
 
     Raises:
       UserError: where the loss is not finite, or the checkpoint there was made by another recipe.
-      InterruptedRunError: after Ctrl-C or SIGTERM, with the state saved.
+      InterruptedRunError: after Ctrl-C or SIGTERM in any process, with the state saved.
     """
     check_batch_size(config)
     workdir = Path(config.workdir)
@@ -186,7 +223,7 @@ def train(
     run = _Run(task, config, workdir, steps, mesh, metadata, book)
     if book.finished:
         return
-    log = MetricsLog(workdir, book.epochs_done, config.tensorboard)
+    log = MetricsLog(workdir, book.epochs_done, config.tensorboard) if processes.is_first() else None
     total = steps * config.num_epochs
     with (
         _StopSignal() as stop,
@@ -195,6 +232,7 @@ def train(
         for epoch in range(book.epochs_done, config.num_epochs):
             state = run.train_epoch(state, epoch, training, stop, bar)
             state = run.finish_epoch(state, epoch, validation, log, bar)
+    processes.wait_for_all()  # whatever reads the checkpoint now finds it there
 
 
 class _Run:
@@ -207,27 +245,32 @@ class _Run:
         self.evaluation_step = make_evaluation_step(task, mesh)
         self.plateau = make_plateau(config)
         self.rate = learning_rate_schedule(config.learning_rate, config.learning_rate_decay)
+        self.vote = processes.StopVote(mesh)
 
     def train_epoch(self, state: TrainState, epoch: int, training: Examples, stop: "_StopSignal", bar) -> TrainState:
         first = int(state.step) - epoch * self.steps
+        sharding = NamedSharding(self.mesh, PartitionSpec("batch"))
+        rows = rows_of_this_process(sharding, self.config.batch_size)
         batches = training_batches(
-            training, self.task.select, self.config.batch_size, self.config.seed, epoch, first_step=first
+            training, self.task.select, self.config.batch_size, self.config.seed, epoch, first_step=first, rows=rows
         )
         last_saved = time.monotonic()
-        sharding = NamedSharding(self.mesh, PartitionSpec("batch"))
         for batch in to_device(batches, sharding):
             state = self.train_step(state, batch)
             bar.update()
+            stopping = self.vote.ask(stop.came)
             overdue = time.monotonic() - last_saved > 60 * self.config.checkpoint_minutes
-            if stop.came or overdue:
+            if stopping or overdue:
                 self.save(state)
                 last_saved = time.monotonic()
-            if stop.came:
+            if stopping:
                 raise InterruptedRunError(self.stopped_at(state))
         self.check_finite(state)
         return state
 
-    def finish_epoch(self, state: TrainState, epoch: int, validation: Examples, log: MetricsLog, bar) -> TrainState:
+    def finish_epoch(
+        self, state: TrainState, epoch: int, validation: Examples, log: MetricsLog | None, bar
+    ) -> TrainState:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         values = run_over_split(
             self.evaluation_step,
@@ -267,7 +310,8 @@ class _Run:
             "best_epoch": book.best_epoch,
         }
         # Before the state: a line of an epoch that was not saved is dropped when the run goes on.
-        log.write(line)
+        if log is not None:
+            log.write(line)
         self.save(state)
         bar.write(_describe_epoch(line, self.config.num_epochs, self.task.best, is_best))
         return state
@@ -300,8 +344,8 @@ class _Run:
 def _start(
     task: Task, config: ConfigDict, initial_variables: Callable[[], dict], mesh
 ) -> tuple[TrainState, _Bookkeeping]:
-    everywhere = NamedSharding(mesh, PartitionSpec())
     found = checkpoint.latest_metadata(config.workdir)
+    processes.check_same(f"the checkpoint to go on from in {config.workdir}", str(found))
     state = initial_state(task, config, initial_variables())
     book = _Bookkeeping()
     if found is not None:
@@ -312,7 +356,7 @@ def _start(
         book = _Bookkeeping(**{field.name: found[field.name] for field in dataclasses.fields(_Bookkeeping)})
         if not book.finished:
             logging.info("%s: going on from step %d", config.workdir, int(state.step))
-    return jax.device_put(state, everywhere), book
+    return replicate(state, mesh), book
 
 
 def _without(state: TrainState, frozen: Sequence[str]) -> TrainState:

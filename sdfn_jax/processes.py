@@ -1,0 +1,196 @@
+"""Several processes as one run (`jax.distributed`): who joins, who writes, who waits, and what all agree on.
+
+Every process runs the same program, on its own devices and its own rows of each batch (`input_pipeline`). The train
+state is the same in all of them, and only the first writes files and prints. All read the same folders.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
+from sdfn_jax.errors import UserError
+
+AUTO = "auto"  # as the coordinator: the cluster says who takes part
+_WEEK = 7 * 24 * 3600  # seconds; the longest wait, for a box table of all of ChestX-ray14 on one processor
+_GOODBYE = 5  # seconds in which others may come upon the same error, before a process that leaves ends their work
+
+_index, _count = 0, 1
+_waits = itertools.count()
+
+
+def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Joins the run of several processes that the flags name; without any of them this process is a run by itself.
+
+    Call it before anything asks jax for a device. The first process goes on printing; the others' standard output and
+    progress bars are dropped, their errors are not.
+
+    Args:
+      coordinator: `host:port` of the first process, or `auto`: jax asks the cluster (Slurm, Open MPI, Kubernetes, Cloud
+        TPU).
+      processes: how many there are; not with `auto`.
+      process: which one this is, from 0; not with `auto`.
+
+    Raises:
+      UserError: for flags that do not go together, or where the others cannot be reached.
+    """
+    global _index, _count
+    _check(coordinator, processes, process)
+    if coordinator is None:
+        return
+    import jax
+
+    # Its SIGTERM handler would replace ours in the trainer, and swallow the signal everywhere else.
+    jax.config.update("jax_enable_preemption_service", False)
+    named = {} if coordinator == AUTO else dict(coordinator_address=coordinator, num_processes=processes)
+    if coordinator != AUTO:
+        named["process_id"] = process
+        print(f"process {process} of {processes}: waiting for the others at {coordinator}", file=sys.stderr, flush=True)
+    try:
+        jax.distributed.initialize(**named)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--coordinator={coordinator}: the processes did not come together: {str(error).splitlines()[0]}. "
+            "Are all of them started, with the same --coordinator (host:port of process 0, a free port that the "
+            "others reach)? auto is for Slurm, Open MPI, Kubernetes and Cloud TPU."
+        ) from error
+    _index, _count = jax.process_index(), jax.process_count()
+    if not is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+
+
+def _check(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
+    missing = [name for name, value in given.items() if value is None]
+    if coordinator == AUTO:
+        if len(missing) != 2:
+            raise UserError(f"--coordinator={AUTO} asks the cluster: leave --processes and --process out")
+    elif missing and len(missing) < 3:
+        raise UserError(
+            f"a run of several processes is told by three flags; {' and '.join(missing)} missing. For two processes: "
+            "--coordinator=HOST:PORT --processes=2 --process=0, and --process=1 in the other"
+        )
+    elif not missing:
+        if not coordinator.rpartition(":")[2].isdigit() or coordinator.startswith(":"):
+            raise UserError(f"--coordinator={coordinator}: expected HOST:PORT of process 0, or {AUTO}")
+        if not 0 <= process < processes:
+            raise UserError(f"--process={process}: expected 0 to {processes - 1}, as --processes={processes}")
+
+
+def index() -> int:
+    """Returns which process of the run this is, from 0."""
+    return _index
+
+
+def is_first() -> bool:
+    """Returns whether this process is the one that writes and prints."""
+    return _index == 0
+
+
+def several() -> bool:
+    """Returns whether this run has more than one process."""
+    return _count > 1
+
+
+def name() -> str:
+    """Returns what a message of this process begins with: `process 1: `, or nothing in a run of one."""
+    return f"process {_index}: " if several() else ""
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here; no device takes part, so that it may take days."""
+    if several():
+        from orbax.checkpoint import multihost
+
+        everyone = set(range(_count))
+        multihost.sync_global_processes(f"sdfn_jax_{next(_waits)}", timeout=_WEEK, processes=everyone)
+
+
+def check_same(what: str, value: str) -> None:
+    """Checks that every process has come here with the same value.
+
+    Raises:
+      UserError: in all of them, where one has another.
+    """
+    if not several():
+        return
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
+    found = multihost_utils.process_allgather(digest)
+    other = np.flatnonzero((found != found[0]).any(axis=1))
+    if other.size:
+        raise UserError(
+            f"{what}: process {other[0]} has another than process 0. Start all processes with the same command, in "
+            "folders that all of them share."
+        )
+
+
+class StopVote:
+    """Whether any process wishes to stop: the same answer in all of them, at the same call.
+
+    A process by itself gets its own wish back. With several the answer is that of the call before: a tiny reduction
+    runs behind each training step, and is looked at when the next step is under way, so that no device waits for it.
+    """
+
+    def __init__(self, mesh):
+        """Prepares it for the devices of a `jax.sharding.Mesh` with the one axis `batch`."""
+        self._before = None
+        if several():
+            import jax
+            from jax.sharding import NamedSharding, PartitionSpec
+
+            self._places = NamedSharding(mesh, PartitionSpec("batch"))
+            self._any = jax.jit(lambda ballots: ballots.any(), out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def ask(self, wish: bool) -> bool:
+        """Casts this process's vote, as every process must at the same step; returns whether all are to stop."""
+        if not several():
+            return wish
+        import jax
+        import numpy as np
+
+        ballots = np.full(len(self._places.addressable_devices), wish)
+        before, self._before = (
+            self._before,
+            self._any(jax.make_array_from_process_local_data(self._places, ballots)),
+        )
+        return before is not None and bool(before)
+
+
+@contextlib.contextmanager
+def ends_alone() -> Iterator[None]:
+    """Whatever stops one of several processes ends it at once, so that the others notice instead of waiting for it.
+
+    At its exit jax waits for all processes, for minutes, while they wait for this one's part of a sum.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not several():
+            raise
+        if isinstance(error, SystemExit):
+            status = error.code if isinstance(error.code, int) else 1
+        else:
+            status = 1
+            traceback.print_exc()
+            print(
+                f"{name()}ended by the error above. If it speaks of a lost connection, another process ended before "
+                "this one: its own message says why. The same command goes on from the last checkpoint.",
+                file=sys.stderr,
+            )
+        _say_goodbye()
+        os._exit(status)
+
+
+def _say_goodbye() -> None:
+    from orbax.checkpoint import multihost
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with contextlib.suppress(Exception):  # the others do not come: they have not ended, or have ended before
+        multihost.sync_global_processes("sdfn_jax_goodbye", timeout=_GOODBYE, processes=set(range(_count)))
