@@ -10,7 +10,9 @@ import itertools
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import numpy as np
 
 from sdfn_jax.errors import UserError
 
@@ -109,6 +111,26 @@ def wait_for_all() -> None:
         multihost.sync_global_processes(f"sdfn_jax_{next(_waits)}", timeout=_WEEK, processes=everyone)
 
 
+def by_first(make: Callable[[], None]) -> None:
+    """Has the first process make something, while the others wait.
+
+    Raises:
+      UserError: in the others, where the first was stopped by an error.
+    """
+    error = None
+    if is_first():
+        try:
+            make()
+        except BaseException as caught:
+            error = caught
+    wait_for_all()
+    stopped = _of_all(np.array(error is not None))[0] if several() else False
+    if error is not None:
+        raise error
+    if stopped:
+        raise UserError("process 0 was stopped by an error; its own message says which")
+
+
 def check_same(what: str, value: str) -> None:
     """Checks that every process has come here with the same value.
 
@@ -117,17 +139,20 @@ def check_same(what: str, value: str) -> None:
     """
     if not several():
         return
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
-    found = multihost_utils.process_allgather(digest)
+    found = _of_all(np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8))
     other = np.flatnonzero((found != found[0]).any(axis=1))
     if other.size:
         raise UserError(
             f"{what}: process {other[0]} has another than process 0. Start all processes with the same command, in "
             "folders that all of them share."
         )
+
+
+def _of_all(array: np.ndarray) -> np.ndarray:
+    """Returns the arrays of all processes, stacked."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(array)
 
 
 class StopVote:
@@ -152,7 +177,6 @@ class StopVote:
         if not several():
             return wish
         import jax
-        import numpy as np
 
         ballots = np.full(len(self._places.addressable_devices), wish)
         before, self._before = (
@@ -173,24 +197,24 @@ def ends_alone() -> Iterator[None]:
     except BaseException as error:
         if not several():
             raise
+        status = 1
         if isinstance(error, SystemExit):
             status = error.code if isinstance(error.code, int) else 1
+            _say_goodbye()
         else:
-            status = 1
             traceback.print_exc()
             print(
                 f"{name()}ended by the error above. If it speaks of a lost connection, another process ended before "
                 "this one: its own message says why. The same command goes on from the last checkpoint.",
                 file=sys.stderr,
             )
-        _say_goodbye()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
 
 
 def _say_goodbye() -> None:
     from orbax.checkpoint import multihost
 
-    sys.stdout.flush()
-    sys.stderr.flush()
     with contextlib.suppress(Exception):  # the others do not come: they have not ended, or have ended before
         multihost.sync_global_processes("sdfn_jax_goodbye", timeout=_GOODBYE, processes=set(range(_count)))
