@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sdfn_jax import progress
+from sdfn_jax import processes, progress
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches
@@ -41,6 +41,8 @@ def cached(
 ) -> Rows:
     """Returns the features and labels of every example, computing those that are not on the disk yet.
 
+    Of several processes the first computes, on its own devices, while the others wait; all read the table.
+
     A table that was computed from anything else than `origin` says, or is damaged, is not used but computed anew, and
     why is printed.
 
@@ -51,7 +53,7 @@ def cached(
       path: the table's file, `.npy`; the record beside it ends in `.jsonl`.
       mirrored: whether the mirrored images are wanted too.
       batch_size: images at a time, a multiple of the number of devices.
-      mesh: the devices.
+      mesh: devices of this process.
       origin: whatever decides the features, as JSON can hold it.
 
     Returns:
@@ -59,13 +61,8 @@ def cached(
       1 without; D is the width of the head. They are read from the disk as they are needed.
 
     Raises:
-      UserError: where the disk has no room, or when several processes share the work.
+      UserError: where the disk has no room.
     """
-    if jax.process_count() > 1:
-        raise UserError(
-            "cached features are for one process (with any number of devices); with several give "
-            "--config.cache_features=False"
-        )
     width = variables["params"]["head"]["kernel"].shape[0]
     labels = np.asarray(examples[0]["labels"])
     row = np.dtype(
@@ -73,8 +70,11 @@ def cached(
         align=True,
     )
     table = _Table(Path(path), row, len(examples), dict(origin))
-    done = table.open()
-    if done < len(examples):
+
+    def complete() -> None:
+        done = table.open()
+        if done == len(examples):
+            return
         table.check_room(done)
         rest = examples.take(np.arange(done, len(examples)))
         blocks = _computed(task, variables, rest, row, mirrored, batch_size, mesh)
@@ -83,6 +83,9 @@ def cached(
             for block in blocks:
                 table.append(block)
                 bar.update(len(block))
+
+    # It is two passes over the images, beside the training of the extractors a trifle: not worth sharing out.
+    processes.by_first(complete)
     return Rows(np.load(table.path, mmap_mode="r"))
 
 

@@ -191,8 +191,7 @@ def _batches(examples: Examples, places: np.ndarray, select: Callable[[dict], di
     if places.size == 0:
         return iter(())  # a run stopped between an epoch's last step and its validation
     if isinstance(examples, Rows):
-        starts = range(0, len(examples), batch_size)
-        return (select(examples[start : start + batch_size]) for start in starts)
+        return (select(examples[batch]) for batch in places)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which only absl's own app.run parses (google/grain#1361)
     dataset = grain.MapDataset.source(examples.take(places.ravel())).map(select)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -113,7 +114,7 @@ def _cached_features(
             Path(config.workdir) / "features" / f"{split}.npy",
             mirrored=mirrored,
             batch_size=config.evaluation_batch_size,
-            mesh=device_mesh(),
+            mesh=device_mesh(jax.local_devices()),
             origin=origin,
         )
 

@@ -72,12 +72,12 @@ class _Bookkeeping:
     finished: bool = False
 
 
-def device_mesh() -> Mesh:
-    """Returns all devices in a row; a batch is shared out over them, everything else is on each.
+def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns devices in a row; a batch is shared out over them, everything else is on each.
 
-    Those of one process stand together, so that its rows of a batch do too.
+    Without any named they are those of all processes; one's own stand together, so that its rows of a batch do too.
     """
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     return jax.make_mesh((len(devices),), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
 
 

@@ -10,11 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from small import InMemory, extractor_config, fusion_config, two_view_examples
 
-from sdfn_jax import checkpoint, commands, lung_boxes, phantom, processes, recipes, tasks, train
+from sdfn_jax import checkpoint, commands, features, lung_boxes, phantom, processes, recipes, tasks, train
 from sdfn_jax.errors import UserError
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.models.initial import initial_variables
@@ -76,6 +77,29 @@ def run(folder, training=TRAINING, validation=VALIDATION):
     )
 
 
+def run_on_features(folder):
+    """Trains the fusion head on features in the same folder."""
+    config = config_in(folder)
+    config.stage, config.views, config.frozen = "fusion", ("entire", "lung"), True
+    task = tasks.classification(config)
+    variables = initial_variables(task.model, config.seed, task.inputs, train=False)
+
+    def cached(examples, split):
+        mine, path = train.device_mesh(jax.local_devices()), folder / "features" / f"{split}.npy"
+        return features.cached(
+            task, variables, examples, path, mirrored=split == "train", batch_size=BATCH, mesh=mine, origin={}
+        )
+
+    train.train(
+        tasks.fusion_head(task, config, variables),
+        config,
+        training=cached(TRAINING, "train"),
+        validation=cached(VALIDATION, "validation"),
+        initial_variables=lambda: {"params": {"head": variables["params"]["head"]}},
+        metadata={"stage": config.stage, "config": recipes.as_json(config), "inputs": {}},
+    )
+
+
 def over_validation(folder):
     config = config_in(folder)
     task, mesh = tasks.classification(config), train.device_mesh()
@@ -93,6 +117,7 @@ def worker(folder, coordinator, index):
     (folder / f"read_{index}.json").write_text(json.dumps([training.seen, validation.seen]))
     np.savez(folder / f"values_{index}.npz", **over_validation(folder / "two"))
     run(folder / "one_then_two")
+    run_on_features(folder / "fusion")
     try:
         run(folder / "two_then_one", Signals(TRAINING) if index == 1 else TRAINING)
     except train.InterruptedRunError as stop:
@@ -201,6 +226,14 @@ class TestTwoProcesses:
         assert [len(training) for training, _ in seen] == [2 * STEPS * BATCH // 2] * 2
         # 11 films in batches of 8: the last is filled up with copies of the last film, all in the second's share.
         assert [sorted(set(validation)) for _, validation in seen] == [[0, 1, 2, 3, 8, 9, 10], [4, 5, 6, 7, 10]]
+
+    def test_they_train_the_fusion_head_that_one_does(self, two, tmp_path):
+        run_on_features(tmp_path)
+        np.testing.assert_allclose(losses(two[0] / "fusion"), losses(tmp_path), rtol=0, atol=LOSS)
+        (found, _), (expected, _) = (checkpoint.read_best(folder) for folder in (two[0] / "fusion", tmp_path))
+        for name in ("kernel", "bias"):
+            theirs = expected["params"]["head"][name]
+            np.testing.assert_allclose(found["params"]["head"][name], theirs, rtol=0, atol=WEIGHT)
 
     def test_both_have_every_result_of_an_evaluation(self, two):
         expected = over_validation(two[0] / "two")

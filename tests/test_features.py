@@ -288,7 +288,7 @@ class TestOnDisk:
         films = Counted(TRAINING)
         cache(fusion_config(copy), copy, films, origin={**ORIGIN, name: value})
         assert f"computed from something else ({name}: " in capsys.readouterr().out
-        assert len(films.read) == 1 + len(TRAINING)
+        assert set(films.read) == {film["name"] for film in TRAINING}
         films = Counted(TRAINING)
         cache(fusion_config(copy), copy, films, origin={**ORIGIN, name: value})
         assert len(films.read) == 1
@@ -305,12 +305,6 @@ class TestOnDisk:
         with pytest.raises(UserError, match="GB are free: make room.*--config.cache_features=False"):
             cache(fusion_config(tmp_path), tmp_path, films)
         assert len(films.read) == 1
-
-    def test_several_processes_are_refused(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(jax, "process_count", lambda: 2)
-        with pytest.raises(UserError, match="one process.*--config.cache_features=False"):
-            cache(fusion_config(tmp_path), tmp_path)
-        assert list(tmp_path.iterdir()) == []
 
 
 _ON_DEVICES = """
