@@ -1,0 +1,201 @@
+"""Names what looks wrong with a film before anybody believes its probabilities; never mends it unasked.
+
+A frontal chest film, however exposed, has two dark lungs beside a bright middle, above a bright abdomen: a few slow
+cosine waves, even about the vertical axis. Turned or inverted, the same waves change places or signs, so one small
+template tells which of the eight (four turns, each as it is or inverted) a film is in; and how far its waves are from
+those of chest films tells what is none. The numbers were fitted by `benchmarks/guards.py` to 238 films of ChestX-ray14
+and Montgomery; its table says what they do on the other 224, and on pictures of other things.
+"""
+
+import numpy as np
+from scipy.fft import dctn
+from skimage.exposure import equalize_hist
+
+from sdfn_jax.images import resize
+from sdfn_jax.lung_boxes import LungRegion
+
+FLAGS = {
+    "inverted": "Looks inverted: bone seems dark and air bright.",
+    "rotated_90": "Looks as if it lies on its side.",
+    "rotated_180": "Looks as if it stands on its head.",
+    "not_frontal_chest": "Does not look like a frontal chest radiograph.",
+    "almost_empty": "Shows next to nothing: its pixels are nearly all alike.",
+    "border": "Over half of it is blank border or collimation.",
+    "too_small": "Has fewer pixels than the networks look at (224 on a side).",
+    "lung_region_fallback": "No believable pair of lungs was found: the lung region may be wrong.",
+}
+FIXES = {
+    "inverted": "Grey values turned round.",
+    "rotated_90": "Turned upright by a quarter.",
+    "rotated_180": "Turned upright by a half.",
+}
+
+SMALLEST_SIDE = 224
+# Of 255 grey levels: what varies by less, over the middle 98 % of its pixels, is empty.
+_LEAST_CONTRAST = 16
+# A line of the film is blank where the middle 80 % of its pixels vary by no more grey levels.
+_BLANK_LINE = 8
+_LEAST_CONTENT = 0.5
+# Lungs and box of Montgomery's 138 reference masks: no lungs cover less than 0.10 of the film, no box has a side below
+# 0.54 of it.
+_LEAST_LUNG = 0.05
+_LEAST_BOX_SIDE = 0.4
+
+_OVERVIEW = 128
+_SIDE = 64
+# Waves looked at, down and across; and those of the template: of these, the even ones across are alike on both sides.
+_WAVES = 8
+_DOWN, _ACROSS = 4, 4
+# Fitted: the template, in the order of `_even`; then the mean of `_description`, a triangle that makes its entries
+# uncorrelated and of variance 1 (the inverse of the covariance's Cholesky factor), and the distance that 1 % exceed.
+_TEMPLATE = np.array([-6.8, -5.5, 6.7, 2.5, -7.0, -3.0, -3.0])
+_MEAN = np.array([-0.294, -0.42, 0.305, 0.067, -0.211, -0.111, -0.152, 0.809, 0.092])
+_TRIANGLE = (
+    (6.2,),
+    (3.6, 5.7),
+    (2.3, -2.4, 10.7),
+    (-1.9, -1.8, 0.7, 8.9),
+    (7.9, 4.1, -2.5, -7.8, 14.2),
+    (-0.7, 3.8, -3.5, 1.1, -5.7, 12.8),
+    (-0.5, -1.0, 3.1, 0.9, -3.0, -5.1, 20.8),
+    (2.1, 5.8, -5.6, -1.3, 2.0, 4.1, -1.2, 13.5),
+    (2.8, 4.2, -1.1, 0.2, 0.8, 2.0, -1.5, 29.3, 31.8),
+)
+_SCALE = np.array([row + (0.0,) * (len(_TRIANGLE) - len(row)) for row in _TRIANGLE])
+_FARTHEST = 5.47
+
+
+def check(radiograph: np.ndarray, region: LungRegion | None) -> tuple[str, ...]:
+    """Names what looks wrong with a film.
+
+    What is nearly empty, or no chest, is not asked how it is turned.
+
+    Args:
+      radiograph: (H, W) uint8, bones bright.
+      region: what the lung region generator found on it; None where there is none.
+
+    Returns:
+      names from `FLAGS`, in its order; none of them for an ordinary film.
+    """
+    found = set()
+    if min(radiograph.shape) < SMALLEST_SIDE:
+        found.add("too_small")
+    content, share = _content(radiograph)
+    if content is None:
+        found.add("almost_empty")
+    else:
+        if share < _LEAST_CONTENT:
+            found.add("border")
+        found |= _looks(content)
+    if region is not None and not _believable(region, radiograph.shape):
+        found.add("lung_region_fallback")
+    return tuple(name for name in FLAGS if name in found)
+
+
+def fix(radiograph: np.ndarray, name: str) -> np.ndarray:
+    """Applies one correction, whether or not the film is flagged.
+
+    Args:
+      radiograph: (H, W) uint8.
+      name: from `FIXES`; `rotated_90` finds out itself which way the film has to be turned.
+
+    Returns:
+      uint8, (W, H) for `rotated_90`, otherwise (H, W).
+
+    Raises:
+      ValueError: for another name.
+    """
+    if name == "inverted":
+        return 255 - radiograph
+    if name == "rotated_180":
+        return np.ascontiguousarray(radiograph[::-1, ::-1])
+    if name == "rotated_90":
+        content, _ = _content(radiograph)
+        if content is None:
+            return np.ascontiguousarray(np.rot90(radiograph))
+        left, right = _likeness(_hypotheses(_waves(content)))[1].max(axis=1)
+        return np.ascontiguousarray(np.rot90(radiograph, -1 if left >= right else 1))
+    raise ValueError(f"unknown correction {name!r}; expected one of {', '.join(FIXES)}")
+
+
+def _content(radiograph: np.ndarray) -> tuple[np.ndarray | None, float]:
+    """Returns a small copy of the film without its blank border, and the share of the film that it is.
+
+    None and 0 for a film that shows next to nothing.
+    """
+    overview = resize(radiograph, (_OVERVIEW, _OVERVIEW))
+    if np.ptp(np.percentile(overview, (1, 99))) < _LEAST_CONTRAST:
+        return None, 0.0
+    top, bottom, left, right = 0, _OVERVIEW, 0, _OVERVIEW
+    for _ in range(3):  # without blank columns a row may be seen to be blank, and so on
+        for across in (True, False):
+            inner = overview[top:bottom, left:right]
+            used = np.flatnonzero(np.ptp(np.percentile(inner, (10, 90), axis=int(across)), axis=0) > _BLANK_LINE)
+            if not used.size:
+                return None, 0.0
+            if across:
+                top, bottom = top + used[0], top + used[-1] + 1
+            else:
+                left, right = left + used[0], left + used[-1] + 1
+    return overview[top:bottom, left:right], (bottom - top) * (right - left) / _OVERVIEW**2
+
+
+def _waves(content: np.ndarray) -> np.ndarray:
+    """Returns the slow cosine waves of a film as shares of all its variation, (8, 8) float64; [0, 0] is 0."""
+    small = resize(np.ascontiguousarray(content), (_SIDE, _SIDE))
+    waves = dctn(equalize_hist(small), norm="ortho")
+    waves[0, 0] = 0
+    return waves[:_WAVES, :_WAVES] / np.linalg.norm(waves)
+
+
+def _hypotheses(waves: np.ndarray) -> np.ndarray:
+    """Returns the waves of the film put right, were it turned or inverted, (2, 2, 2, 8, 8).
+
+    The axes: whether it lies on its side; whether the neck is then at the right, or at the bottom; whether it is
+    inverted. Mirror images are not told apart.
+    """
+    sides = np.stack([waves, waves.T])
+    odd = (-1.0) ** np.arange(_WAVES)[:, None]
+    turned = np.stack([sides, sides * odd], axis=1)
+    return np.stack([turned, -turned], axis=2)
+
+
+def _even(hypotheses: np.ndarray) -> np.ndarray:
+    """Returns the (..., 7) waves that the template has."""
+    slow = hypotheses[..., :_DOWN, 0:_ACROSS:2]
+    return slow.reshape(*slow.shape[:-2], -1)[..., 1:]
+
+
+def _likeness(hypotheses: np.ndarray) -> np.ndarray:
+    """Returns how probable each of the (2, 2, 2) hypotheses is, for a chest film."""
+    scores = _even(hypotheses) @ _TEMPLATE
+    likeness = np.exp(scores - scores.max())
+    return likeness / likeness.sum()
+
+
+def _strangeness(upright: np.ndarray) -> float:
+    """Returns how far a film's waves, put right, are from those of chest films: Mahalanobis' distance."""
+    return float(np.linalg.norm(_SCALE @ (_description(upright) - _MEAN)))
+
+
+def _description(upright: np.ndarray) -> np.ndarray:
+    """Returns the (9,) numbers that tell a chest from other things: waves, and how much is even, and how much odd."""
+    return np.append(_even(upright), [(upright[:, 0::2] ** 2).sum(), (upright[:, 1::2] ** 2).sum()])
+
+
+def _looks(content: np.ndarray) -> set[str]:
+    hypotheses = _hypotheses(_waves(content))
+    likeness = _likeness(hypotheses)
+    sideways, reversed_, inverted = np.unravel_index(likeness.argmax(), likeness.shape)
+    if _strangeness(hypotheses[sideways, reversed_, inverted]) > _FARTHEST:
+        return {"not_frontal_chest"}
+    if likeness.max() < 0.5:
+        return set()
+    turned = {"rotated_90"} if sideways else {"rotated_180"} if reversed_ else set()
+    return turned | ({"inverted"} if inverted else set())
+
+
+def _believable(region: LungRegion, size: tuple[int, int]) -> bool:
+    left, top, right, bottom = region.box
+    side = min((right - left) / size[1], (bottom - top) / size[0])
+    return "whole_image" not in region.rule and region.lung_area >= _LEAST_LUNG and side >= _LEAST_BOX_SIDE
