@@ -158,7 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(options: argparse.Namespace) -> int:
     places = options.films + (film_files.read_list(options.list) if options.list else [])
     films = film_files.find(places, leave_out=options.output)
-    predictor = Predictor.load(options.checkpoint, options.lrg, options.batch_size)
+    # A batch that is not filled takes as long as a full one: few films are read one by one.
+    batch_size = options.batch_size if len(films) >= options.batch_size else 1
+    predictor = Predictor.load(options.checkpoint, options.lrg, batch_size)
     print(f"{len(films):,} films, checkpoint {predictor.provenance.checkpoint[:12]}. {RESEARCH}")
     for note in (film_page.DRAWINGS if predictor.provenance.drawings else "", predictor.uncalibrated):
         if note:

@@ -28,9 +28,9 @@ from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictor import Film, Predictor
 from sdfn_jax.reading import Reading
 
-# Largest difference of a probability. Devices sum float32 numbers in another order, some with 10 bits of mantissa
-# (TF32), and drawing libraries round a grey level up or down; what is wrong in an installation (another resize, an
-# inverted film, weights in another order) changes them by tenths.
+# Largest difference of a probability. Devices sum float32 in another order and some round it to TF32's 11 bits, and
+# drawing libraries round a grey level up or down. Activations in bfloat16 (8 bits) change these probabilities by
+# 2.1e-3, so TF32 changes them by some 3e-4; another resize changes them by 1e-2 and more.
 TOLERANCE = 1e-3
 _GOLDEN = Path(__file__).parent / "golden"
 _FILMS_FILE = _GOLDEN / "films.json"
