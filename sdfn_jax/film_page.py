@@ -97,7 +97,7 @@ def document(provenance: Provenance, entries: Iterable[dict], *, largest_upload:
         policy=html.escape(policy(uploads)),
         style=_style(),
         drawings=f'<p class="note">{html.escape(DRAWINGS)}</p>' if provenance.drawings else "",
-        upload=Template(_file("upload.html")).substitute(limit=largest_upload) if uploads else "",
+        upload=_upload(largest_upload) if uploads else "",
     )
     for each in entries:
         card = {key: value for key, value in each.items() if key != "picture"}
@@ -119,6 +119,10 @@ def policy(uploads: bool) -> str:
         f"default-src 'none'; script-src {_hash(_script(uploads))}; style-src {_hash(_style())}; img-src data:; "
         f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
+
+
+def _upload(largest: int) -> str:
+    return Template(_file("upload.html")).substitute(limit=largest, megabytes=f"{largest / 1e6:g}")
 
 
 def _about(provenance: Provenance) -> dict:

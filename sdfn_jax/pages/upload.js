@@ -11,15 +11,16 @@ function sayError(file, text) {
   element("errors").append(line);
 }
 
-// Sends a film, never its name, and shows what comes back.
+// Sends a film and its name's suffix, never the name, and shows what comes back.
 async function read(file) {
   if (file.size > largest) {
     sayError(file, `${(file.size / 1e6).toFixed(0)} MB; the viewer takes films of at most ${largest / 1e6} MB.`);
     return;
   }
+  const suffix = encodeURIComponent((/\.[a-z]{1,5}$/i.exec(file.name) ?? [""])[0]);
   let answer;
   try {
-    answer = await fetch("readings", { method: "POST", body: await file.arrayBuffer() });
+    answer = await fetch(`readings?suffix=${suffix}`, { method: "POST", body: await file.arrayBuffer() });
   } catch (error) {
     sayError(file, error instanceof TypeError ? "the viewer does not answer; is it still running?" : "this file cannot be opened.");
     return;

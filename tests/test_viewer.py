@@ -1,0 +1,347 @@
+"""The viewer: what its server answers, and a real browser that drops films on its page."""
+
+import asyncio
+import contextlib
+import http.client
+import importlib.util
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdfn_jax import phantom, selftest, viewer
+from sdfn_jax.errors import UserError
+from tests import dicom_files
+from tests.browser import chromium
+from tests.readings import PROVENANCE, reading
+
+
+class Stub:
+    """A predictor without networks; it fails on a film that is all black."""
+
+    provenance = PROVENANCE
+
+    def __init__(self):
+        self.running = self.most_running = 0
+
+    def read(self, name, radiograph):
+        if not radiograph.any():
+            raise RuntimeError(f"a film of {radiograph.size} pixels")
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        time.sleep(0.02)  # long enough for another to begin
+        self.running -= 1
+        return reading(name, radiograph=radiograph, size=radiograph.shape)
+
+
+def png(value=100):
+    data = io.BytesIO()
+    Image.fromarray(np.full((40, 50), value, np.uint8)).save(data, "PNG")
+    return data.getvalue()
+
+
+def ask(app, *request, **headers):
+    return asyncio.run(asking(app, *request, **headers))
+
+
+async def asking(app, method="GET", path="/", chunks=(b"",), query=b"", broken_off=False, **headers):
+    """One request to a web application, as a server hands it over (ASGI): its status, headers and body."""
+    sent, waiting = [], list(chunks)
+    headers = {"host": "127.0.0.1:8000", "origin": "http://127.0.0.1:8000"} | headers
+    scope = {
+        **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": ""},
+        **{"method": method, "path": path, "raw_path": path.encode(), "query_string": query},
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items() if value],
+    }
+
+    async def receive():
+        if not waiting:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting) or broken_off}
+
+    async def send(message):
+        sent.append(message)
+
+    await app(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return SimpleNamespace(status=sent[0]["status"], headers=dict(sent[0]["headers"]), body=body, left=len(waiting))
+
+
+@pytest.fixture
+def app():
+    return viewer.application(Stub(), ["127.0.0.1", "[::1]"], largest=1000)
+
+
+def test_a_film_is_answered_with_its_entry(app):
+    answer = ask(app, "POST", "/readings", [png()[:50], png()[50:]])
+    assert answer.status == 200
+    entry = json.loads(answer.body)
+    assert (entry["size"], entry["name"]) == ([50, 40], "")
+    assert len(entry["probabilities"]) == 14
+    assert answer.headers[b"cache-control"] == b"no-store"
+    assert not any(name.startswith(b"access-control") for name in answer.headers)  # no other site may read it
+
+
+def test_the_page_may_run_its_own_script_and_ask_its_own_server_only(app):
+    answer = ask(app)
+    assert answer.status == 200
+    policy = answer.headers[b"content-security-policy"].decode()
+    assert "default-src 'none'" in policy
+    assert "connect-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers[b"x-content-type-options"] == b"nosniff"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "0.0.0.0:8000"])
+def test_another_host_name_is_refused(app, host):
+    """A site whose name is made to point to 127.0.0.1 (DNS rebinding) would otherwise count as ourselves."""
+    for method, path in (("GET", "/"), ("POST", "/readings")):
+        answer = ask(app, method, path, [png()], host=host, origin=f"http://{host}")
+        assert answer.status == 400
+        assert b"probabilities" not in answer.body
+
+
+def test_ipv6_has_a_name_too(app):
+    assert ask(app, host="[::1]:8000").status == 200
+    assert ask(app, "POST", "/readings", [png()], host="[::1]:8000", origin="http://[::1]:8000").status == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["", "null", "http://evil.example", "http://127.0.0.1:9000", "https://127.0.0.1:8000", "http://127.0.0.1"]
+)
+def test_a_film_from_another_page_is_refused(app, origin):
+    answer = ask(app, "POST", "/readings", [png()], origin=origin)
+    assert answer.status == 403
+    assert "own page" in json.loads(answer.body)["error"]
+
+
+def test_too_large_a_film_is_refused_before_all_of_it_is_there(app):
+    announced = ask(app, "POST", "/readings", [png()], content_length="1001")
+    unannounced = ask(app, "POST", "/readings", [b"x" * 600] * 5)
+    for answer in (announced, unannounced):
+        assert answer.status == 413
+        assert json.loads(answer.body)["error"] == "larger than 0.001 MB, the most that the viewer takes"
+    assert (announced.left, unannounced.left) == (1, 3)
+    assert ask(app, "POST", "/readings", [png().ljust(1000, b"\0")]).status == 200
+
+
+def test_what_is_no_film_is_answered_with_a_sentence(app):
+    answer = ask(app, "POST", "/readings", [b"dear diary"])
+    assert (answer.status, json.loads(answer.body)) == (422, {"error": "cannot be decoded (not an image file)"})
+    answer = ask(app, "POST", "/readings", [b"dear diary"], b"suffix=.img")
+    assert "a JSRT .IMG has 8388608" in json.loads(answer.body)["error"]
+    assert ask(app, "POST", "/readings", [b""]).status == 422
+
+
+def test_a_mistake_of_ours_is_said_without_what_it_quotes(app, capsys):
+    answer = ask(app, "POST", "/readings", [png(0)])
+    assert answer.status == 500
+    assert "RuntimeError" in json.loads(answer.body)["error"]
+    said = "".join(capsys.readouterr())
+    assert "in read" in said  # the place in the program
+    assert "2000" not in said + answer.body.decode()
+
+
+def test_films_are_read_one_at_a_time():
+    stub = Stub()
+    app = viewer.application(stub, ["127.0.0.1"])
+
+    async def several():
+        return await asyncio.gather(*(asking(app, "POST", "/readings", [png()]) for _ in range(4)))
+
+    assert [answer.status for answer in asyncio.run(several())] == [200] * 4
+    assert stub.most_running == 1
+
+
+def test_an_upload_that_is_broken_off_is_no_mistake_of_ours(app):
+    assert ask(app, "POST", "/readings", [png()[:50]], broken_off=True).status == 400
+
+
+def test_other_requests_are_refused(app):
+    assert ask(app, "GET", "/readings").status == 405
+    assert ask(app, "POST", "/").status == 405
+    assert ask(app, "GET", "/../README.md").status == 404
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)]
+)
+def test_only_this_machine_is_answered_unless_asked_for(monkeypatch, capsys, host, warned):
+    monkeypatch.setattr(viewer.Predictor, "load", lambda *_: SimpleNamespace(provenance=PROVENANCE, read=lambda *_: 0))
+    bound = []
+    monkeypatch.setattr(viewer.uvicorn.Server, "run", lambda self, sockets: bound.append(sockets[0].getsockname()))
+    flags = ["--checkpoint=run", "--port=0"] + [f"--host={host}"] * (host != viewer.HOST)
+    try:
+        viewer.main(flags)
+    except UserError:
+        assert host == "::1"  # a machine without IPv6
+        return
+    said = capsys.readouterr()
+    assert bound[0][0] == {"localhost": "127.0.0.1"}.get(host, host)
+    assert ("WARNING" in said.err and "unencrypted" in said.err) == warned
+    assert f":{bound[0][1]}/" in said.out
+
+
+def test_a_port_that_is_taken_or_none_is_said(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port={port}.*--port=0 takes any free port"):
+            viewer.serve("run", None, "127.0.0.1", port)
+    with pytest.raises(SystemExit):
+        viewer.main(["--checkpoint=run", "--port=99999"])
+    assert "--port is 99999; it must be from 0 to 65535" in capsys.readouterr().err
+
+
+def test_without_the_extra_the_command_that_installs_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    copy = importlib.util.spec_from_file_location("viewer_copy", viewer.__file__)
+    with pytest.raises(SystemExit, match=r"needs the package uvicorn: pip install 'sdfn_jax\[viewer\]'"):
+        copy.loader.exec_module(importlib.util.module_from_spec(copy))
+
+
+# A real server, and a real browser.
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The command with the golden networks; Ctrl-C ends it in the end, and its folder is then as it was."""
+    run = selftest.unpack(tmp_path_factory.mktemp("golden"))
+    home = tmp_path_factory.mktemp("home")
+    log = tmp_path_factory.mktemp("log") / "log.txt"
+    command = [sys.executable, "-m", "sdfn_jax.viewer", f"--checkpoint={run}", "--port=0"]
+    paths = {"PYTHONPATH": str(Path(viewer.__file__).parents[1]), "TMPDIR": str(home), "HOME": str(home)}
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=home, env=os.environ | paths, stdout=subprocess.PIPE, stderr=file)
+        try:
+            lines = [process.stdout.readline().decode() for _ in range(2)]
+            (address,) = re.findall(r"http://127\.0\.0\.1:\d+/", lines[1]) or pytest.fail(log.read_text())
+            yield address
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 0
+            rest = process.stdout.read().decode()
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+    # Nothing of the films: no name, no line for a request, no traceback; and no file.
+    assert (rest, log.read_text()) == ("", "")
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+@pytest.fixture(scope="module")
+def browser(served):
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def opened(served, browser):
+    browser.get(served)
+    yield browser
+    assert [line for line in browser.get_log("browser") if "422" not in line["message"]] == []
+
+
+def drop(driver, *paths):
+    """Drags files from the desktop onto the page, and waits until they are read."""
+    data = {"items": [], "files": list(map(str, paths)), "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        driver.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 200, "y": 300, "data": data})
+    driver.set_script_timeout(60)
+    driver.execute_async_script("const done = arguments[0]; setTimeout(() => queue.then(done), 50)")
+
+
+def drawing(tmp_path):
+    record = json.loads((Path(selftest.__file__).parent / "golden" / "films.json").read_text())["films"][0]
+    film = phantom.Film(record["name"], tuple(record["findings"]), tuple(record["stream"])).draw().image
+    Image.fromarray(film).save(tmp_path / "Jane_Doe.png")
+    return film, record
+
+
+def picture(driver):
+    """What the canvas holds, and its largest opacity."""
+    return driver.execute_script(
+        "const canvas = document.getElementById('heatmap');"
+        "const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);"
+        "return [canvas.toDataURL(), data.reduce((most, value, k) => Math.max(most, k % 4 === 3 ? value : 0))]"
+    )
+
+
+def test_a_dropped_film_is_read_and_shown(opened, tmp_path):
+    _, record = drawing(tmp_path)
+    assert not opened.find_element("id", "app").is_displayed()
+    drop(opened, tmp_path / "Jane_Doe.png")
+    assert opened.find_element("id", "name").text == "Jane_Doe.png"
+    golden = list(record["probabilities"].values())
+    for row in opened.find_elements("class name", "finding"):
+        index = int(row.find_element("tag name", "input").get_property("value"))
+        assert float(row.find_element("class name", "value").text) == pytest.approx(golden[index], abs=0.002)
+    box = opened.find_element("css selector", "#box rect:last-child")
+    assert box.is_displayed()
+    left, top, right, bottom = record["lung_box"]
+    corner = [float(box.get_attribute(name)) for name in ("x", "y", "width", "height")]
+    assert corner == [left, top, right - left, bottom - top]
+    first = picture(opened)
+    opened.find_elements("class name", "finding")[5].click()
+    second = picture(opened)
+    assert first[0] != second[0]
+    assert first[1] == second[1] == 255
+    assert "trained on drawings" in opened.find_element("tag name", "header").text
+
+
+def test_text_renamed_to_png_gives_a_readable_message_and_the_others_go_on(opened, tmp_path):
+    (tmp_path / "notes.png").write_text("dear diary")
+    film, _ = drawing(tmp_path)
+    dicom = dicom_files.write(tmp_path / "film.dcm", film)
+    drop(opened, tmp_path / "notes.png", tmp_path / "Jane_Doe.png", dicom)
+    assert opened.find_element("id", "errors").text == "notes.png: cannot be decoded (not an image file)"
+    assert opened.find_element("id", "reading").text == ""
+    names = [each.text for each in opened.find_elements("css selector", "#thumbnails bdi")]
+    assert names == ["Jane_Doe.png", "film.dcm"]
+    same = [each.text for each in opened.find_elements("css selector", "#thumbnails .sorted")]
+    assert same[0] == same[1]  # the same film, the same finding
+
+
+def test_a_film_chosen_from_a_folder_is_read(opened, tmp_path):
+    drawing(tmp_path)
+    opened.find_element("id", "files").send_keys(str(tmp_path / "Jane_Doe.png"))
+    opened.execute_async_script("const done = arguments[0]; setTimeout(() => queue.then(done), 50)")
+    assert opened.find_element("id", "name").text == "Jane_Doe.png"
+
+
+def test_too_large_a_file_is_not_even_sent(opened, tmp_path):
+    with (tmp_path / "huge.dcm").open("wb") as file:
+        file.truncate(viewer.LARGEST + 1)
+    drop(opened, tmp_path / "huge.dcm")
+    assert "huge.dcm: 100 MB; the viewer takes films of at most 100 MB" in opened.find_element("id", "errors").text
+
+
+def test_a_page_of_another_site_reaches_nothing(served):
+    connection = http.client.HTTPConnection(served.split("/")[2])
+    with contextlib.closing(connection):
+        connection.request("GET", "/", headers={"Host": "evil.example"})
+        assert connection.getresponse().status == 400
+
+
+@pytest.mark.real
+def test_a_real_film_is_dropped(opened, real_data):
+    path = sorted((real_data / "chestxray14" / "images").glob("*.png"))[0]
+    drop(opened, path)
+    assert opened.find_element("id", "name").text == path.name
+    assert opened.find_element("css selector", "#box rect:last-child").is_displayed()
+    pictures = []
+    for row in opened.find_elements("class name", "finding")[:2]:
+        row.click()
+        pictures.append(picture(opened))
+    assert pictures[0][0] != pictures[1][0]
