@@ -48,8 +48,10 @@ _HEADERS = {
 
 
 def application(predictor: Predictor, hosts: Sequence[str], largest: int = LARGEST) -> Starlette:
-    """Makes the web application: `GET /`, the page; `POST /readings?suffix=.dcm`, a film's bytes and its
-    name's suffix, which some formats need -> `film_page.entry` as JSON.
+    """Makes the web application: the page, and readings for it.
+
+    `GET /` is the page. `POST /readings?suffix=.dcm`, with a film's bytes as the body and its name's suffix, which some
+    formats need, is answered with `film_page.entry` as JSON.
 
     Whatever is refused is answered with JSON, {"error": a sentence}: 403 to other pages than our own, 413 above
     `largest`, 422 for what cannot be read as a film. A request under another host name gets 400.
@@ -136,6 +138,8 @@ def serve(checkpoint: str, lrg: str | None, host: str, port: int) -> None:
         print("Loading and compiling the networks ...", flush=True)
         predictor = Predictor.load(checkpoint, lrg)
         predictor.read("", np.zeros((1024, 1024), np.uint8))
+        if predictor.uncalibrated:
+            print(predictor.uncalibrated)
         if not _is_local(host):
             print(
                 f"WARNING: --host={host}: whoever reaches this address can use the viewer, without a password, and "

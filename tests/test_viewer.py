@@ -179,7 +179,8 @@ def test_other_requests_are_refused(app):
     ("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)]
 )
 def test_only_this_machine_is_answered_unless_asked_for(monkeypatch, capsys, host, warned):
-    monkeypatch.setattr(viewer.Predictor, "load", lambda *_: SimpleNamespace(provenance=PROVENANCE, read=lambda *_: 0))
+    stub = SimpleNamespace(provenance=PROVENANCE, read=lambda *_: 0, uncalibrated="")
+    monkeypatch.setattr(viewer.Predictor, "load", lambda *_: stub)
     bound = []
     monkeypatch.setattr(viewer.uvicorn.Server, "run", lambda self, sockets: bound.append(sockets[0].getsockname()))
     flags = ["--checkpoint=run", "--port=0"] + [f"--host={host}"] * (host != viewer.HOST)
@@ -225,9 +226,10 @@ def served(tmp_path_factory):
     with log.open("w") as file:
         process = subprocess.Popen(command, cwd=home, env=os.environ | paths, stdout=subprocess.PIPE, stderr=file)
         try:
-            lines = [process.stdout.readline().decode() for _ in range(2)]
-            (address,) = re.findall(r"http://127\.0\.0\.1:\d+/", lines[1]) or pytest.fail(log.read_text())
-            yield address
+            said = iter(lambda: process.stdout.readline().decode(), "")
+            found = (re.search(r"http://127\.0\.0\.1:\d+/", line) for line in said)
+            address = next(filter(None, found), None) or pytest.fail(log.read_text())
+            yield address[0]
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=20) == 0
             rest = process.stdout.read().decode()
