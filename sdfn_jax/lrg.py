@@ -149,7 +149,11 @@ class Segmenter:
             standardised = (inputs - self.mean) / self.std
             return jax.nn.sigmoid(self.model.apply(variables, standardised[..., None]))
 
-        return jax.jit(network)
+        def one_by_one(variables: dict, inputs: jax.Array) -> jax.Array:
+            return jax.lax.map(lambda film: network(variables, film[None])[0], inputs)
+
+        # On a CPU film by film: what one layer leaves in the cache the next one reads there.
+        return jax.jit(one_by_one if jax.default_backend() == "cpu" else network)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

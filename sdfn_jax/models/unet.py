@@ -97,15 +97,21 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     batch, height, width, channels = x.shape
     features = kernel.shape[-1]
-    # parity of the output row, row of the small map, row of the kernel: even rows see (0 | 1 + 2), odd (0 + 1 | 2)
-    fold = jnp.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], kernel.dtype)
-    kernels = jnp.einsum("yir,xjc,rcnf->ijnyxf", fold, fold, kernel).reshape(2, 2, channels, 4 * features)
+    # Even rows of the output see (row 0 | rows 1 + 2) of the kernel, odd rows (rows 0 + 1 | row 2); so do columns.
+    kernels = _fold(_fold(kernel, axis=0), axis=2)  # column of the output, row of the output, 2, 2, C, F
+    kernels = kernels.transpose(2, 3, 4, 1, 0, 5).reshape(2, 2, channels, 4 * features)
     maps = _convolve(x, kernels).reshape(batch, height + 1, width + 1, 2, 2, features)
     rows = [
         jnp.stack([maps[:, y : y + height, x : x + width, y, x] for x in (0, 1)], axis=3)  # (B, H, W, 2, F)
         for y in (0, 1)
     ]
     return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, features)
+
+
+def _fold(kernel: jax.Array, axis: int) -> jax.Array:
+    """Returns what the 3 taps of an axis add up to on the 2 pixels of the small map, for even and odd outputs, first."""
+    first, middle, last = jnp.split(kernel, 3, axis)
+    return jnp.stack([jnp.concatenate([first, middle + last], axis), jnp.concatenate([first + middle, last], axis)])
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:

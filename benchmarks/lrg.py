@@ -1,0 +1,140 @@
+"""The lung region generator: the U-Net's inference beside PyTorch's, and the box table beside the U-Net alone.
+
+python benchmarks/lrg.py --output=lrg.json
+
+The network has the published width and random weights, and takes 256 x 256 pixels. Films are those of
+$SDFN_DATA/chestxray14/images, or drawings of 1024 x 1024. Both sides run in one process, in turn, after one round that
+does not count.
+"""
+
+import argparse
+import itertools
+import tempfile
+from pathlib import Path
+
+import films
+import jax
+import numpy as np
+import record
+
+from sdfn_jax import lrg
+from sdfn_jax.lung_boxes import PostProcessing
+from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.models.unet import UNet
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--films", type=int, default=64, help="of the box table")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="a tiny network and few films: shows that it runs")
+    parser.add_argument("--output", default="lrg.json")
+    options = parser.parse_args()
+    if options.quick:
+        options.batch_size, options.films, options.rounds = 2, 4, 1
+    record.with_one_allocator()
+
+    filters, size = ((2, 2, 3), 32) if options.quick else ((32, 64, 64, 128, 256), 256)
+    segmenter = with_random_weights(filters, size, options.batch_size)
+    rows, not_run = compare_networks(segmenter, options)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        source, kind = films.chestxray14(folder / "films", options.films)
+        paths = films.paths(source, options.films)
+        rows += compare_box_table(segmenter, paths, folder, options)
+    packages = ["jax", "flax", "numpy", *([] if not_run else ["torch"])]
+    settings = {"filters": segmenter.model.filters, "size": segmenter.size, "batch_size": options.batch_size}
+    record.write(options.output, rows, packages, settings=settings, films=f"{len(paths)} {kind}", not_run=not_run)
+
+
+def with_random_weights(filters, size, batch_size):
+    model = UNet(filters)
+    variables = initial_variables(model, 0, jax.ShapeDtypeStruct((1, size, size, 1), np.float32))
+    return lrg.Segmenter(
+        model, variables, 0.5, 0.25, "equalize_clipped", size, "random weights", PostProcessing(), batch_size
+    )
+
+
+def compare_networks(segmenter, options):
+    """Returns the rows of the network by itself, and the peers that are not installed."""
+    shape = (options.batch_size, segmenter.size, segmenter.size)
+    inputs = np.random.default_rng(0).random(shape, np.float32)
+    sides, not_run = {"ours": lambda: np.asarray(segmenter.start(inputs))}, {}
+    try:
+        import torch
+    except ImportError as error:
+        not_run["PyTorch"] = str(error)
+    else:
+        sides |= torch_sides(torch, segmenter, inputs)
+    for name, side in sides.items():
+        np.testing.assert_allclose(side(), sides["ours"](), atol=1e-4, err_msg=name)
+    rates = {name: options.batch_size / seconds for name, seconds in record.medians(sides, options.rounds).items()}
+    what = f"U-Net, inference, batch {options.batch_size}"
+    return record.rate(what, rates.pop("ours"), "images/s", rates, goal=1.0), not_run
+
+
+def torch_sides(torch, segmenter, inputs):
+    """Returns the same network in PyTorch's plain layers, in both memory formats."""
+    functional = torch.nn.functional
+
+    def network(x, weights):
+        def conv(x, name):
+            return functional.conv2d(x, *weights[name], padding=1)
+
+        skips = []
+        levels = len(segmenter.model.filters) - 1
+        for level in range(levels):
+            x = conv(conv(x, f"down{level}_conv1").relu_(), f"down{level}_conv2").relu_()
+            skips.append(x)
+            x = functional.max_pool2d(x, 2)
+        x = conv(x, "bottom_conv").relu_()
+        for level in reversed(range(levels)):
+            x = functional.interpolate(x, scale_factor=2, mode="nearest")
+            x = conv(conv(x, f"up{level}_conv1").relu_(), f"up{level}_conv2").relu_()
+            x = conv(torch.cat([skips[level], x], dim=1), f"up{level}_conv3").relu_()
+        return torch.sigmoid(conv(x, "output_conv")[:, 0])
+
+    def side(memory_format):
+        weights = {
+            name: (
+                torch.tensor(layer["kernel"].transpose(3, 2, 0, 1)).contiguous(memory_format=memory_format),
+                torch.tensor(layer["bias"]),
+            )
+            for name, layer in segmenter.variables["params"].items()
+        }
+
+        def run():
+            standardised = (torch.tensor(inputs) - segmenter.mean) / segmenter.std
+            with torch.inference_mode():
+                return network(standardised[:, None].contiguous(memory_format=memory_format), weights).numpy()
+
+        return run
+
+    return {"PyTorch channels_last": side(torch.channels_last), "PyTorch": side(torch.contiguous_format)}
+
+
+def compare_box_table(segmenter, paths, folder, options):
+    """Returns the rows of the whole way from files to the box table, beside the network on films in memory."""
+    inputs = np.random.default_rng(0).random((options.batch_size, segmenter.size, segmenter.size), np.float32)
+    tables = (folder / f"{number}.csv" for number in itertools.count())
+
+    def network():
+        # As the box table feeds it: the next batch is started before the last one is waited for.
+        under_way = segmenter.start(inputs)
+        for _ in range(len(paths) // options.batch_size - 1):
+            under_way, last = segmenter.start(inputs), under_way
+            np.asarray(last)
+        np.asarray(under_way)
+
+    sides = {
+        "box table": lambda: lrg.make_box_table(segmenter, paths, next(tables), segmenter.postprocessing),
+        "the U-Net alone": network,
+    }
+    taken = record.medians(sides, options.rounds)
+    rates = {name: len(paths) / seconds for name, seconds in taken.items()}
+    return record.rate("box table, from files", rates.pop("box table"), "images/s", rates, goal=0.9)
+
+
+if __name__ == "__main__":
+    main()
