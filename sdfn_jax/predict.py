@@ -10,6 +10,7 @@ was. The exit status is 0; 1 where some files could not be read (errors.csv list
 """
 
 import argparse
+import collections
 import dataclasses
 import hashlib
 import json
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdfn_jax import compiled, film_files, film_page, identifiers, prediction_files, progress, selftest
+from sdfn_jax import compiled, film_files, film_page, guards, identifiers, prediction_files, progress, selftest
 from sdfn_jax.errors import UserError, exit_on_user_error
 from sdfn_jax.journal import Journal
 from sdfn_jax.parallel import map_in_order
@@ -28,13 +29,20 @@ RESEARCH = "For research, not for diagnosis."
 _JOURNAL = "journal.jsonl"
 
 
-def predict(predictor: Predictor, films: Sequence[Film], output: str | Path, keep_identifiers: bool = False) -> int:
+def predict(
+    predictor: Predictor,
+    films: Sequence[Film],
+    output: str | Path,
+    fixes: Sequence[str] = (),
+    keep_identifiers: bool = False,
+) -> int:
     """Reads films and writes everything about them, going on where an earlier call was stopped.
 
     Args:
       predictor: the networks.
       films: with different names.
       output: the folder; it must not hold a finished prediction.
+      fixes: corrections for the films that are flagged so (`guards.FIXES`).
       keep_identifiers: whether the identifiers of DICOM headers go into the tables.
 
     Returns:
@@ -46,11 +54,16 @@ def predict(predictor: Predictor, films: Sequence[Film], output: str | Path, kee
     output = Path(output)
     if (output / prediction_files.PROVENANCE).exists():
         raise UserError(f"--output={output} holds a finished prediction; give another folder, or delete it")
-    with Journal(output / _JOURNAL, _made_by(predictor, keep_identifiers)) as journal:
-        _read(predictor, films, journal, output, keep_identifiers)
-        found = {film.name: journal[film.name].get("problem") for film in films}
-        problems = {name: problem for name, problem in found.items() if problem is not None}
-        names = [name for name, problem in found.items() if problem is None]
+    with Journal(output / _JOURNAL, _made_by(predictor, fixes, keep_identifiers)) as journal:
+        _read(predictor, films, journal, output, fixes, keep_identifiers)
+        names, problems, flags = [], {}, collections.Counter()
+        for film in films:
+            piece = journal[film.name]
+            if "problem" in piece:
+                problems[film.name] = piece["problem"]
+            else:
+                names.append(film.name)
+                flags.update(piece["row"]["flags"])
         record = {"films": len(names), "not_read": len(problems), "note": RESEARCH}
         if predictor.uncalibrated:
             record["uncalibrated"] = predictor.uncalibrated
@@ -59,11 +72,13 @@ def predict(predictor: Predictor, films: Sequence[Film], output: str | Path, kee
         )
         journal.delete()
     print(f"{len(names):,} films read" + (f", {len(problems):,} not" if problems else ""))
+    for name, count in flags.most_common():
+        print(f"flagged {name}: {count:,}. {guards.FLAGS[name]}")
     print("\n".join(map(str, written)))
     return len(problems)
 
 
-def _made_by(predictor: Predictor, keep_identifiers: bool) -> dict:
+def _made_by(predictor: Predictor, fixes: Sequence[str], keep_identifiers: bool) -> dict:
     """Returns what decides what the journal holds of a film."""
     calibration = None
     if predictor.calibration is not None:
@@ -73,11 +88,19 @@ def _made_by(predictor: Predictor, keep_identifiers: bool) -> dict:
         "checkpoint": predictor.provenance.checkpoint,
         "lrg": predictor.provenance.lrg_checkpoint,
         "calibration": calibration,
+        "fixes": sorted(set(fixes)),
         "keep_identifiers": keep_identifiers,
     }
 
 
-def _read(predictor: Predictor, films: Sequence[Film], journal: Journal, output: Path, keep_identifiers: bool) -> None:
+def _read(
+    predictor: Predictor,
+    films: Sequence[Film],
+    journal: Journal,
+    output: Path,
+    fixes: Sequence[str],
+    keep_identifiers: bool,
+) -> None:
     """Adds to the journal what it lacks of these films."""
     size = predictor.classifier.batch_size
     stamps = {film.name: _stamp(film.path) for film in films}
@@ -98,7 +121,7 @@ def _read(predictor: Predictor, films: Sequence[Film], journal: Journal, output:
         return found.name, {"row": row, "entry": film_page.entry(found)}
 
     with progress.bar(what="predict", unit="film", total=len(films), initial=len(films) - len(missing)) as bar:
-        for name, piece in map_in_order(describe, predictor.readings(missing)):
+        for name, piece in map_in_order(describe, predictor.readings(missing, fixes)):
             if "problem" in piece:
                 bar.write(f"not read: {piece['problem']}", file=sys.stderr)
             journal.write(name, piece | {"stamp": stamps[name]})
@@ -128,6 +151,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="folder to write into")
     parser.add_argument(
         "--batch_size", type=int, default=BATCH_SIZE, help=f"films the networks take at a time (default: {BATCH_SIZE})"
+    )
+    parser.add_argument(
+        "--fix",
+        action="append",
+        default=[],
+        choices=guards.FIXES,
+        help="correct the films that are flagged so, and say which; may be given several times",
     )
     parser.add_argument(
         "--keep_identifiers",
@@ -166,7 +196,7 @@ def _run(options: argparse.Namespace) -> int:
         if note:
             print(note)
     sys.stdout.flush()
-    return predict(predictor, films, options.output, options.keep_identifiers)
+    return predict(predictor, films, options.output, options.fix, options.keep_identifiers)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
 
-from sdfn_jax import calibration_file, cam, checkpoint, images, lrg, lung_boxes, predictions, recipes, views
+from sdfn_jax import calibration_file, cam, checkpoint, guards, images, lrg, lung_boxes, predictions, recipes, views
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.lung_boxes import LungRegion, PostProcessing
@@ -116,6 +116,8 @@ class _Work:
     lrg_input: np.ndarray | None = None
     region: LungRegion | None = None
     views: dict[str, np.ndarray] | None = None
+    flags: tuple[str, ...] = ()
+    fixes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,16 +189,21 @@ class Predictor:
             ),
         )
 
-    def readings(self, films: Iterable[Film]) -> Iterator[Reading | Problem]:
+    def readings(self, films: Iterable[Film], fixes: Sequence[str] = ()) -> Iterator[Reading | Problem]:
         """Reads films, in order; decoding, networks and post-processing run side by side.
 
         Memory stays the same however many films there are. A film is always in the same batch, at the same place, for
         the same `films`; an unreadable one leaves its place empty.
 
+        Args:
+          films: the files.
+          fixes: names from `guards.FIXES`, applied to the films that are flagged so, before anything else.
+
         Yields:
           for each film a `Reading`, or a `Problem` where its file cannot be read.
         """
-        return self._stream((film.name, functools.partial(images.read_radiograph, film.path)) for film in films)
+        opened = ((film.name, functools.partial(images.read_radiograph, film.path)) for film in films)
+        return self._stream(opened, fixes)
 
     def read(self, name: str, radiograph: np.ndarray) -> Reading:
         """Reads one radiograph that is in memory, at once: compiled for a batch of one.
@@ -205,7 +212,7 @@ class Predictor:
           name: for the reading.
           radiograph: (H, W) uint8, bones bright, as `images.read_radiograph` gives it.
         """
-        (reading,) = self._single._stream([(name, lambda: radiograph)])
+        (reading,) = self._single._stream([(name, lambda: radiograph)], ())
         return reading
 
     @functools.cached_property
@@ -216,21 +223,27 @@ class Predictor:
             segmenter=None if self.segmenter is None else dataclasses.replace(self.segmenter, batch_size=1),
         )
 
-    def _stream(self, films: Iterable[tuple[str, Callable[[], np.ndarray]]]) -> Iterator[Reading | Problem]:
-        work = map_in_order(self._open, films)
+    def _stream(
+        self, films: Iterable[tuple[str, Callable[[], np.ndarray]]], fixes: Sequence[str]
+    ) -> Iterator[Reading | Problem]:
+        work = map_in_order(functools.partial(self._open, fixes), films)
         if self.segmenter is not None:
             work = map_in_order(self._box, self._find_lungs(work))
         return self._classify(work)
 
-    def _open(self, film: tuple[str, Callable[[], np.ndarray]]) -> _Work:
+    def _open(self, fixes: Sequence[str], film: tuple[str, Callable[[], np.ndarray]]) -> _Work:
         name, load = film
         try:
             radiograph = load()
         except (ValueError, OSError) as error:
             return _Work(name, problem=str(error))
-        work = _Work(name, radiograph)
+        flagged = guards.check(radiograph, None) if fixes else ()
+        applied = tuple(fix for fix in guards.FIXES if fix in fixes and fix in flagged)
+        for fix in applied:
+            radiograph = guards.fix(radiograph, fix)
+        work = _Work(name, radiograph, fixes=applied)
         if self.segmenter is None:
-            return self._with_views(work)
+            return self._cut_and_check(work)
         view = images.resize(radiograph, (self.segmenter.size,) * 2)
         return dataclasses.replace(work, lrg_input=lrg.contrast(view, self.segmenter.contrast))
 
@@ -248,11 +261,15 @@ class Predictor:
         if work.problem:
             return work
         region = lung_boxes.lung_box(mask, work.radiograph.shape, self.postprocessing)
-        return self._with_views(dataclasses.replace(work, region=region, lrg_input=None))
+        return self._cut_and_check(dataclasses.replace(work, region=region, lrg_input=None))
 
-    def _with_views(self, work: _Work) -> _Work:
+    def _cut_and_check(self, work: _Work) -> _Work:
         box = None if work.region is None else work.region.box
-        return dataclasses.replace(work, views=views.cut(work.radiograph, box, self.classifier.preprocessing.size))
+        return dataclasses.replace(
+            work,
+            views=views.cut(work.radiograph, box, self.classifier.preprocessing.size),
+            flags=guards.check(work.radiograph, work.region),
+        )
 
     def _classify(self, films: Iterable[_Work]) -> Iterator[Reading | Problem]:
         blank = np.zeros((self.classifier.preprocessing.size,) * 2, np.uint8)
@@ -277,8 +294,8 @@ class Predictor:
             radiograph=work.radiograph,
             lung_box=None if work.region is None else work.region.box,
             rule="" if work.region is None else work.region.rule,
-            flags=(),
-            fixes=(),
+            flags=work.flags,
+            fixes=work.fixes,
             probabilities=probabilities,
             calibrated=nothing if self.calibration is None else self.calibration.apply(probabilities),
             maps=maps,

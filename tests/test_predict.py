@@ -90,7 +90,7 @@ class TestFiles:
         for row, reading in zip(rows, readings, strict=True):
             assert (int(row["height"]), int(row["width"])) == reading.radiograph.shape
             assert tuple(int(row[f"lung_{edge}"]) for edge in ("left", "top", "right", "bottom")) == reading.lung_box
-            assert (row["rule"], row["flags"], row["fixes"]) == (reading.rule, "", "")
+            assert (row["rule"], row["flags"], row["fixes"]) == (reading.rule, "+".join(reading.flags), "")
             calibrated = record.apply(reading.probabilities)
             for index, name in enumerate(FINDINGS):
                 assert float(row[f"probability_{name}"]) == reading.probabilities[index]
@@ -225,6 +225,20 @@ class TestGoingOn:
         assert [row["film"] for row in table(tmp_path / "output" / "predictions.csv")] == ["1.png"]
 
 
+def test_fixes_are_applied_where_asked_for_and_told(run, films, tmp_path, capsys):
+    Image.fromarray(255 - np.asarray(Image.open(films / "1.png").convert("L"))).save(tmp_path / "dark.png")
+    arguments = tmp_path / "dark.png", films / "1.png", f"--checkpoint={run}"
+    assert command(*arguments, f"--output={tmp_path / 'as_it_is'}") == 0
+    assert "flagged inverted: 1. Looks inverted" in capsys.readouterr().out
+    first, _ = table(tmp_path / "as_it_is" / "predictions.csv")
+    assert (first["flags"].split("+")[0], first["fixes"]) == ("inverted", "")
+    assert command(*arguments, f"--output={tmp_path / 'mended'}", "--fix=inverted") == 0
+    assert "flagged inverted" not in capsys.readouterr().out
+    first, second = table(tmp_path / "mended" / "predictions.csv")
+    assert (first["fixes"], second["fixes"]) == ("inverted", "")
+    assert float(first["probability_Mass"]) == pytest.approx(float(second["probability_Mass"]), abs=1e-6)
+
+
 class TestScreen:
     def test_it_says_what_it_is_for_once_and_that_it_was_trained_on_drawings(self, run, films, tmp_path, capsys):
         output = tmp_path / "output"
@@ -251,6 +265,7 @@ class TestScreen:
             ([], "--checkpoint is missing"),
             (["--checkpoint=x"], "--output is missing"),
             (["--checkpoint=x", "--output=y"], "no FILES"),
+            (["films", "--checkpoint=x", "--output=y", "--fix=brightness"], "choose from"),
             (["films", "--checkpoint=x", "--output=y", "--batch_size=0"], "--batch_size is 0; it must be at least 1"),
         ],
     )

@@ -134,6 +134,45 @@ def test_it_reads_only_as_far_ahead_as_it_needs(predictor, films):
     stream.close()
 
 
+class TestGuards:
+    @pytest.fixture
+    def wrong(self, films, tmp_path):
+        """The first film as it is, inverted, on its head, and both."""
+        film = np.asarray(images.read_radiograph(films[0].path))
+        kinds = {"0": film, "1": 255 - film, "2": film[::-1, ::-1], "3": 255 - film[::-1, ::-1]}
+        for name, radiograph in kinds.items():
+            Image.fromarray(radiograph).save(tmp_path / f"{name}.png")
+        return [Film(name, tmp_path / f"{name}.png") for name in kinds]
+
+    def test_what_looks_wrong_is_flagged_and_left(self, predictor, wrong):
+        found = list(predictor.readings(wrong))
+        expected = [set(), {"inverted"}, {"rotated_180"}, {"inverted", "rotated_180"}]
+        assert [set(each.flags) - {"lung_region_fallback"} for each in found] == expected
+        assert [each.fixes for each in found] == [()] * 4
+        for each, film in zip(found, wrong, strict=True):
+            np.testing.assert_array_equal(each.radiograph, images.read_radiograph(film.path))
+
+    def test_a_correction_that_is_asked_for_is_applied_where_it_is_needed(self, predictor, wrong, readings):
+        found = list(predictor.readings(wrong, fixes=("rotated_180", "inverted")))
+        assert [each.fixes for each in found] == [(), ("inverted",), ("rotated_180",), ("inverted", "rotated_180")]
+        for each in found:
+            assert each.flags == readings[0].flags
+            assert each.lung_box == readings[0].lung_box
+            np.testing.assert_array_equal(each.radiograph, readings[0].radiograph)
+            np.testing.assert_allclose(each.probabilities, readings[0].probabilities, atol=1e-6)
+
+    def test_one_that_is_not_asked_for_is_not(self, predictor, wrong):
+        found = list(predictor.readings(wrong, fixes=("inverted",)))
+        assert [each.fixes for each in found] == [(), ("inverted",), (), ("inverted",)]
+        assert "rotated_180" in found[3].flags
+
+    def test_the_lung_region_counts(self, predictor, films):
+        strict = dataclasses.replace(predictor, postprocessing=PostProcessing(smallest_side=1.0))
+        (reading,) = strict.readings(films[:1])
+        assert "whole_image" in reading.rule
+        assert "lung_region_fallback" in reading.flags
+
+
 class TestLoad:
     def test_provenance(self, runs, predictor):
         found = predictor.provenance
