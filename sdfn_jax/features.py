@@ -19,25 +19,72 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from sdfn_jax import processes, progress
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches
+from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.sdfn import pool
+from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.tasks import Task
 
 
+class Extractors:
+    """The frozen branches of a fusion network at work.
+
+    Attributes:
+      width: number of features of an image, those of all branches side by side.
+    """
+
+    def __init__(self, task: Task, config: ConfigDict, variables: Mapping[str, dict], mesh: Mesh):
+        """Puts the branches on the devices.
+
+        Args:
+          task: of the fusion network.
+          config: of the stage.
+          variables: of the network.
+          mesh: devices of this process; a batch is shared out over them.
+        """
+        everywhere, self._shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+        self._select, self._batch_size = task.select, config.evaluation_batch_size
+        self.width = variables["params"]["head"]["kernel"].shape[0]
+        self._branches = {
+            view: jax.device_put({kind: variables[kind][view] for kind in ("params", "batch_stats")}, everywhere)
+            for view in task.model.branches
+        }
+        densenet = DenseNet(**task.model.densenet, dtype=task.model.dtype)
+        preprocessing = Preprocessing.of(config)
+
+        def pooled(branch: dict, images: jax.Array) -> jax.Array:
+            return pool(densenet.apply(branch, preprocessing(images), train=False))
+
+        # One program for all branches, which differ in their variables alone: half as long to compile, half the memory.
+        self._pooled = jax.jit(pooled, in_shardings=(everywhere, self._shared), out_shardings=everywhere)
+
+    def blocks(self, examples: Examples, row: np.dtype) -> Iterator[np.ndarray]:
+        """Yields blocks of rows, in the order of the examples; the next is under way while one is used."""
+        under_way = collections.deque()
+        for batch, count in evaluation_batches(examples, self._select, self._batch_size):
+            mirrors = (slice(None), slice(None, None, -1))[: row["features"].shape[0]]
+            pools = [self._start(batch, mirror) for mirror in mirrors]
+            under_way.append((pools, batch["labels"], count))
+            if len(under_way) == 2:
+                yield _block(row, *under_way.popleft())
+        for found in under_way:
+            yield _block(row, *found)
+
+    def _start(self, batch: dict[str, np.ndarray], mirror: slice) -> list[jax.Array]:
+        """Starts each branch on its view, (B, S, S) with its columns in this order; does not wait for it."""
+        return [
+            self._pooled(branch, jax.device_put(batch[view][:, :, mirror], self._shared))
+            for view, branch in self._branches.items()
+        ]
+
+
 def cached(
-    task: Task,
-    variables: Mapping[str, dict],
-    examples: Examples,
-    path: str | Path,
-    *,
-    mirrored: bool,
-    batch_size: int,
-    mesh: Mesh,
-    origin: Mapping[str, Any],
+    extractors: Extractors, examples: Examples, path: str | Path, *, mirrored: bool, origin: Mapping[str, Any]
 ) -> Rows:
     """Returns the features and labels of every example, computing those that are not on the disk yet.
 
@@ -47,28 +94,21 @@ def cached(
     why is printed.
 
     Args:
-      task: of the fusion network.
-      variables: its variables; only the extractors' are used.
+      extractors: the frozen branches.
       examples: a split of a prepared chestxray14.
       path: the table's file, `.npy`; the record beside it ends in `.jsonl`.
-      mirrored: whether the mirrored images are wanted too.
-      batch_size: images at a time, a multiple of the number of devices.
-      mesh: devices of this process.
+      mirrored: whether the mirror images are wanted too.
       origin: whatever decides the features, as JSON can hold it.
 
     Returns:
-      rows of `features`, (V, D) float32, and `labels`, (14,) uint8: V = 2 with the mirrored image (as it is, mirrored),
-      1 without; D is the width of the head. They are read from the disk as they are needed.
+      rows of `features`, (V, D) float32, and `labels`, (14,) uint8: V = 2 with mirror images (the image first), 1
+      without; D is the width of the head. They are read from the disk as they are needed.
 
     Raises:
       UserError: where the disk has no room.
     """
-    width = variables["params"]["head"]["kernel"].shape[0]
-    labels = np.asarray(examples[0]["labels"])
-    row = np.dtype(
-        [("features", np.float32, (1 + mirrored, width)), ("labels", np.uint8, labels.shape)],
-        align=True,
-    )
+    features = ("features", np.float32, (1 + mirrored, extractors.width))
+    row = np.dtype([features, ("labels", np.uint8, np.shape(examples[0]["labels"]))], align=True)
     table = _Table(Path(path), row, len(examples), dict(origin))
 
     def complete() -> None:
@@ -77,10 +117,9 @@ def cached(
             return
         table.check_room(done)
         rest = examples.take(np.arange(done, len(examples)))
-        blocks = _computed(task, variables, rest, row, mirrored, batch_size, mesh)
         what = f"compute the extractors' features, {table.path.stem}"
         with progress.bar(what=what, unit="image", total=len(examples), initial=done) as bar:
-            for block in blocks:
+            for block in extractors.blocks(rest, row):
                 table.append(block)
                 bar.update(len(block))
 
@@ -89,47 +128,13 @@ def cached(
     return Rows(np.load(table.path, mmap_mode="r"))
 
 
-def _computed(
-    task: Task,
-    variables: Mapping[str, dict],
-    examples: Examples,
-    row: np.dtype,
-    mirrored: bool,
-    batch_size: int,
-    mesh: Mesh,
-) -> Iterator[np.ndarray]:
-    """Yields blocks of rows in the order of the examples; the next is under way while one is used."""
-    everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
-    views = task.model.branches
-
-    def pooled(variables: dict, batch: dict) -> jax.Array:
-        images, _ = task.prepare(batch, None)
-        _, maps = task.model.apply(variables, images, train=False)
-        return pool(maps, views)
-
-    pooled = jax.jit(pooled, in_shardings=(everywhere, shared), out_shardings=everywhere)
-    variables = jax.device_put(variables, everywhere)
-
-    def start(batch: dict) -> list[jax.Array]:
-        variants = [batch]
-        if mirrored:
-            variants.append({name: array[:, :, ::-1] if name in views else array for name, array in batch.items()})
-        return [pooled(variables, jax.device_put(variant, shared)) for variant in variants]
-
-    def finish(found: list[jax.Array], labels: np.ndarray, count: int) -> np.ndarray:
-        block = np.zeros(count, row)  # zeros: the padding between fields has a digest too
-        block["labels"] = labels[:count]
-        for variant, features in enumerate(jax.device_get(found)):
-            block["features"][:, variant] = features[:count]
-        return block
-
-    under_way = collections.deque()
-    for batch, count in evaluation_batches(examples, task.select, batch_size):
-        under_way.append((start(batch), batch["labels"], count))
-        if len(under_way) == 2:
-            yield finish(*under_way.popleft())
-    for block in under_way:
-        yield finish(*block)
+def _block(row: np.dtype, pools: list[list[jax.Array]], labels: np.ndarray, count: int) -> np.ndarray:
+    """Returns the rows of a batch, whose first `count` images are real."""
+    block = np.zeros(count, row)  # zeros: the padding between fields has a digest too
+    block["labels"] = labels[:count]
+    for variant, branches in enumerate(jax.device_get(pools)):
+        block["features"][:, variant] = np.concatenate(branches, axis=-1)[:count]
+    return block
 
 
 class _Table:

@@ -106,21 +106,14 @@ def _cached_features(
         "dtype": recipes.precision(config),
     }
 
-    def cached(examples: Examples, split: str, mirrored: bool) -> Rows:
-        return features.cached(
-            task,
-            variables,
-            examples,
-            Path(config.workdir) / "features" / f"{split}.npy",
-            mirrored=mirrored,
-            batch_size=config.evaluation_batch_size,
-            mesh=device_mesh(jax.local_devices()),
-            origin=origin,
-        )
-
     check_batch_size(config)
     steps_per_epoch(training, config.batch_size)  # whatever the trainer would refuse is said before the long work
-    return cached(training, "train", config.flip), cached(validation, "validation", False)
+    extractors = features.Extractors(task, config, variables, device_mesh(jax.local_devices()))
+    folder = Path(config.workdir) / "features"
+    return (
+        features.cached(extractors, training, folder / "train.npy", mirrored=config.flip, origin=origin),
+        features.cached(extractors, validation, folder / "validation.npy", mirrored=False, origin=origin),
+    )
 
 
 def starting_points(config: ConfigDict, before: dict[str, str]) -> dict[str, str]:

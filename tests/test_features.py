@@ -39,16 +39,8 @@ def network(config):
 
 def cache(config, folder, examples=TRAINING, mirrored=True, origin=ORIGIN, name="train") -> Rows:
     task, variables = network(config)
-    return features.cached(
-        task,
-        variables,
-        examples,
-        folder / f"{name}.npy",
-        mirrored=mirrored,
-        batch_size=4,
-        mesh=train.device_mesh(),
-        origin=origin,
-    )
+    extractors = features.Extractors(task, config, variables, train.device_mesh())
+    return features.cached(extractors, examples, folder / f"{name}.npy", mirrored=mirrored, origin=origin)
 
 
 def run(config, folder=None, change=lambda rows: rows):

@@ -1,6 +1,6 @@
 """The segmentation-based deep fusion network (B.4), and with one branch the fine-tuned DenseNet of B.3."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -60,16 +60,13 @@ class SDFN(nn.Module):
             features[branch] = densenet(views[branch], train and not self.frozen)
         if self.frozen:
             features = jax.lax.stop_gradient(features)
-        return linear_head(self.classes, name="head")(pool(features, self.branches)), features
+        pools = [pool(features[branch]) for branch in self.branches]
+        return linear_head(self.classes, name="head")(jnp.concatenate(pools, axis=-1)), features
 
 
-def pool(features: Mapping[str, jax.Array], branches: Sequence[str]) -> jax.Array:
-    """Global average pools of every branch's (B, h, w, C), side by side in the order of the branches.
-
-    Returns:
-      (B, C of all branches together) float32: what the head reads.
-    """
-    return jnp.concatenate([features[branch].astype(jnp.float32).mean((1, 2)) for branch in branches], axis=-1)
+def pool(features: jax.Array) -> jax.Array:
+    """Global average pooling: (B, h, w, C) -> (B, C) float32."""
+    return features.astype(jnp.float32).mean((1, 2))
 
 
 def linear_head(classes: int, name: str | None = None) -> nn.Dense:
