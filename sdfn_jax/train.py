@@ -243,7 +243,8 @@ class _Run:
         self.metadata, self.book = metadata, book
         self.train_step = make_train_step(task, config, mesh)
         self.evaluation_step = make_evaluation_step(task, mesh)
-        self.plateau = make_plateau(config)
+        # Compiled once: outside jit, optax's rule is compiled anew at every call.
+        self.update_plateau = jax.jit(make_plateau(config).update)
         self.rate = learning_rate_schedule(config.learning_rate, config.learning_rate_decay)
         self.vote = processes.StopVote(mesh)
 
@@ -289,7 +290,7 @@ class _Run:
                 f"last good checkpoint: {self.last_good()}"
             )
         scale = float(state.plateau.scale)
-        _, plateau = self.plateau.update({}, state.plateau, value=jnp.float32(scores["loss"]))
+        _, plateau = self.update_plateau({}, state.plateau, value=jnp.float32(scores["loss"]))
         train_loss = float(state.loss_sum) / self.steps
         state = state.replace(plateau=plateau, loss_sum=jnp.zeros_like(state.loss_sum))
         book, sign = self.book, 1 if self.task.higher_is_better else -1
