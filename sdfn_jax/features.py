@@ -6,7 +6,6 @@ was computed from, and the SHA-256 of each finished block of rows. A block is li
 computation can be killed at any moment, and goes on behind the last block listed.
 """
 
-import collections
 import hashlib
 import io
 import json
@@ -24,7 +23,7 @@ from ml_collections import ConfigDict
 from sdfn_jax import processes, progress
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import appears_when_complete
-from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches
+from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches, one_ahead
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.sdfn import pool
 from sdfn_jax.preprocessing import Preprocessing
@@ -64,16 +63,13 @@ class Extractors:
         self._pooled = jax.jit(pooled, in_shardings=(everywhere, self._shared), out_shardings=everywhere)
 
     def blocks(self, examples: Examples, row: np.dtype) -> Iterator[np.ndarray]:
-        """Yields blocks of rows, in the order of the examples; the next is under way while one is used."""
-        under_way = collections.deque()
-        for batch, count in evaluation_batches(examples, self._select, self._batch_size):
-            mirrors = (slice(None), slice(None, None, -1))[: row["features"].shape[0]]
-            pools = [self._start(batch, mirror) for mirror in mirrors]
-            under_way.append((pools, batch["labels"], count))
-            if len(under_way) == 2:
-                yield _block(row, *under_way.popleft())
-        for found in under_way:
-            yield _block(row, *found)
+        """Returns blocks of rows in the order of the examples; the next is under way while one is used."""
+        mirrors = (slice(None), slice(None, None, -1))[: row["features"].shape[0]]
+        started = (
+            ([self._start(batch, mirror) for mirror in mirrors], batch["labels"], count)
+            for batch, count in evaluation_batches(examples, self._select, self._batch_size)
+        )
+        return (_block(row, *found) for found in one_ahead(started))
 
     def _start(self, batch: dict[str, np.ndarray], mirror: slice) -> list[jax.Array]:
         """Starts each branch on its view, (B, S, S) with its columns in this order; does not wait for it."""

@@ -84,11 +84,11 @@ def run_on_features(folder):
     task = tasks.classification(config)
     variables = initial_variables(task.model, config.seed, task.inputs, train=False)
 
+    extractors = features.Extractors(task, config, variables, train.device_mesh(jax.local_devices()))
+
     def cached(examples, split):
-        mine, path = train.device_mesh(jax.local_devices()), folder / "features" / f"{split}.npy"
-        return features.cached(
-            task, variables, examples, path, mirrored=split == "train", batch_size=BATCH, mesh=mine, origin={}
-        )
+        path = folder / "features" / f"{split}.npy"
+        return features.cached(extractors, examples, path, mirrored=split == "train", origin={})
 
     train.train(
         tasks.fusion_head(task, config, variables),
