@@ -18,7 +18,7 @@ from string import Template
 import numpy as np
 from PIL import Image
 
-from sdfn_jax import images, paper
+from sdfn_jax import guards, images, paper
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size
@@ -134,8 +134,8 @@ def _about(provenance: Provenance) -> dict:
             None if point is None else [point.probability, point.sensitivity, point.specificity] for point in points
         ],
         "rules": _RULES,
-        "flags": {},
-        "fixes": {},
+        "flags": guards.FLAGS,
+        "fixes": guards.FIXES,
         "colours": base64.b64encode(colours().tobytes()).decode(),
         "strength": HEATMAP_STRENGTH,
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdfn_jax import cam, film_page
+from sdfn_jax import cam, film_page, guards
 from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size
 from tests.browser import Keys, chromium
@@ -107,7 +107,7 @@ def films():
     edge["lung"] -= 1
     return [
         reading("films/first.png"),
-        reading("films/large.png", (1300, 1700), 1, flags=("inverted", "rotated"), fixes=("inverted",)),
+        reading("films/large.png", (1300, 1700), 1, flags=("not_frontal_chest", "border"), fixes=("inverted",)),
         reading("films/entire.png", (130, 70), 2, ("entire",), lung_box=None, rule=""),
         reading("films/lung.png", (90, 90), 3, ("lung",), flags=("inverted",)),
         reading("films/flat.png", (64, 64), 4, maps=flat, lung_box=(0, 0, 64, 64)),
@@ -266,7 +266,7 @@ def test_films_are_found_by_name_flag_decision_and_probability(opened, films):
     assert names_listed(opened)[:7] == given[:7]
     select("filter", "flagged")
     assert names_listed(opened) == ["large.png", "lung.png"]
-    select("filter", "flag:rotated")
+    select("filter", "flag:border")
     assert names_listed(opened) == ["large.png"]
     mass = FINDINGS.index("Mass")
     select("filter", f"positive:{mass}")
@@ -291,6 +291,21 @@ def test_names_are_text_whatever_they_hold(opened, films):
         assert opened.execute_script("return window.taken") is None
     assert opened.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
     assert opened.execute_script("return [...document.scripts].filter(e => !e.type).length") == 1
+
+
+def test_what_looks_wrong_and_what_was_corrected_is_said(opened, films):
+    assert opened.find_element("id", "flags").text == ""
+    press(opened, "j")
+    assert opened.find_element("id", "flags").text.split("\n") == [
+        *(guards.FLAGS[flag] for flag in films[1].flags),
+        f"Corrected as asked: {guards.FIXES['inverted']}",
+    ]
+    marks = [each.text for each in opened.find_elements("class name", "flagged")]
+    assert marks == ["⚑ 2 flags", "⚑ inverted"]
+    said = opened.find_element("id", "lungs").text
+    left, top, right, bottom = films[1].lung_box
+    assert f"columns {left} to {right}, rows {top} to {bottom} of 1700 × 1300 pixels" in said
+    assert "two nearest the centre were kept; the one region was mirrored" in said
 
 
 def test_the_strength_is_the_opacity_and_the_scale_follows(opened):

@@ -115,6 +115,7 @@ let chosen = false; // whether the reader chose it; until then each film shows i
 
 const nameOf = (film) => film.name || "film";
 const lastOf = (name) => name.slice(name.lastIndexOf("/") + 1);
+const spoken = (flag) => flag.replaceAll("_", " ");
 const number = (value) => value.toPrecision(3).replace("-", "−");
 const percent = (share) => `${Math.round(100 * share)} %`;
 const positive = (film, index) => about.points[index] !== null && film.probabilities[index] >= about.points[index][0];
@@ -142,7 +143,10 @@ function addFilm(film) {
   const name = make("span");
   name.append(make("bdi", "", lastOf(nameOf(film))));
   button.append(image, name, film.sorted);
-  if (film.flags.length) button.append(make("span", "flagged", `⚑ ${film.flags.length === 1 ? film.flags[0] : `${film.flags.length} flags`}`));
+  if (film.flags.length) {
+    const flags = film.flags.length === 1 ? spoken(film.flags[0]) : `${film.flags.length} flags`;
+    button.append(make("span", "flagged", `⚑ ${flags}`));
+  }
   button.title = nameOf(film);
   button.addEventListener("click", () => show(film));
   film.item = make("li");
@@ -169,7 +173,7 @@ function passes(film, filter) {
 function fillFilters() {
   const flags = [...new Set(films.flatMap((film) => film.flags))].sort();
   const filters = [["all", "all films"]];
-  if (flags.length) filters.push(["flagged", "any flag"], ...flags.map((flag) => [`flag:${flag}`, `flag: ${flag}`]));
+  if (flags.length) filters.push(["flagged", "any flag"], ...flags.map((flag) => [`flag:${flag}`, `flag: ${spoken(flag)}`]));
   about.findings.forEach((name, index) => {
     if (about.points[index] !== null) filters.push([`positive:${index}`, `${name}: positive`]);
   });
@@ -243,17 +247,16 @@ function showBox(film) {
       for (const [name, value] of Object.entries({ x: left, y: top, width: right - left, height: bottom - top })) rectangle.setAttribute(name, value);
     }
   }
-  const rules = film.rule.split("+").filter(Boolean).map((rule) => about.rules[rule] ?? rule);
+  const rules = film.rule.split("+").filter(Boolean).map((rule) => about.rules[rule]);
   element("lungs").textContent = film.lung_box === null ? "" :
     `Lung box: columns ${film.lung_box[0]} to ${film.lung_box[2]}, rows ${film.lung_box[1]} to ${film.lung_box[3]} of ${film.size[0]} × ${film.size[1]} pixels; ${rules.join("; ")}.`;
   switchLayers();
 }
 
 function showNotes(film) {
-  const sentences = (names, known) => names.map((name) => known[name] ?? name);
   element("flags").replaceChildren(
-    ...sentences(film.flags, about.flags).map((text) => make("p", "note", text)),
-    ...sentences(film.fixes, about.fixes).map((text) => make("p", "fine", `Corrected as asked: ${text}`)));
+    ...film.flags.map((flag) => make("p", "note", about.flags[flag])),
+    ...film.fixes.map((fix) => make("p", "fine", `Corrected as asked: ${about.fixes[fix]}`)));
 }
 
 function listFindings(film) {
