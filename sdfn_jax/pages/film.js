@@ -5,7 +5,7 @@ const element = (id) => document.getElementById(id);
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const colours = bytes(about.colours); // 256 x (red, green, blue), cold to hot
 
-// ---------------------------------------------------------------------------------------- heatmaps, as cam.py draws them
+// Heatmaps, as cam.py draws them.
 
 // Weights of Pillow's bilinear filter for some pixels of a map of `cells` cells enlarged to `length` pixels.
 function weightsOf(cells, length, pixels) {
@@ -32,11 +32,21 @@ function lay(onto, map, [left, top, right, bottom], rows, columns) {
   if (firstRow < 0 || firstColumn < 0) return;
   const lastRow = inside(rows, top, bottom);
   const lastColumn = inside(columns, left, right);
-  const down = weightsOf(map.height, bottom - top, rows.slice(firstRow, lastRow).map((row) => row - top));
-  const across = weightsOf(map.width, right - left, columns.slice(firstColumn, lastColumn).map((column) => column - left));
+  const down = weightsOf(
+    map.height,
+    bottom - top,
+    rows.slice(firstRow, lastRow).map((row) => row - top),
+  );
+  const across = weightsOf(
+    map.width,
+    right - left,
+    columns.slice(firstColumn, lastColumn).map((column) => column - left),
+  );
   const wide = Array.from({ length: map.height }, (_, y) =>
     Float64Array.from(across, ({ first, weights }) =>
-      weights.reduce((sum, weight, k) => sum + weight * map.values[y * map.width + first + k], 0)));
+      weights.reduce((sum, weight, k) => sum + weight * map.values[y * map.width + first + k], 0),
+    ),
+  );
   down.forEach(({ first, weights }, y) => {
     const start = (firstRow + y) * columns.length + firstColumn;
     weights.forEach((weight, k) => {
@@ -66,7 +76,10 @@ function heatmapOf(film, picture, finding) {
   const layers = Object.entries(picture.maps).map(([view, { shape, values }]) => {
     const cells = shape[0] * shape[1];
     const numbers = new Float32Array(bytes(values).buffer).subarray(finding * cells, (finding + 1) * cells);
-    return { map: { height: shape[0], width: shape[1], values: numbers }, box: view === "lung" ? film.lung_box : [0, 0, width, height] };
+    return {
+      map: { height: shape[0], width: shape[1], values: numbers },
+      box: view === "lung" ? film.lung_box : [0, 0, width, height],
+    };
   });
   const at = (rows, columns) => {
     const sum = new Float32Array(rows.length * columns.length);
@@ -76,8 +89,15 @@ function heatmapOf(film, picture, finding) {
   const under = (count, length) => Array.from({ length: count }, (_, k) => Math.floor(((k + 0.5) * length) / count));
   const values = at(under(rowCount, height), under(columnCount, width));
   const extremes = at(
-    corners(layers.map(({ map, box }) => ({ start: box[1], stop: box[3], cells: map.height })), height),
-    corners(layers.map(({ map, box }) => ({ start: box[0], stop: box[2], cells: map.width })), width));
+    corners(
+      layers.map(({ map, box }) => ({ start: box[1], stop: box[3], cells: map.height })),
+      height,
+    ),
+    corners(
+      layers.map(({ map, box }) => ({ start: box[0], stop: box[2], cells: map.width })),
+      width,
+    ),
+  );
   let low = Infinity;
   let high = -Infinity;
   for (const some of [values, extremes]) {
@@ -105,7 +125,7 @@ function paint(canvas, values, low, high) {
   context.putImageData(image, 0, 0);
 }
 
-// ------------------------------------------------------------------------------------------------------------- the films
+// The films.
 
 const films = []; // what `film_page.entry` gives, each with its thumbnail's button; `picture` is parsed when shown
 let shown = []; // those that the filter lets through, in the order of the list
@@ -119,7 +139,8 @@ const spoken = (flag) => flag.replaceAll("_", " ");
 const number = (value) => value.toPrecision(3).replace("-", "−");
 const percent = (share) => `${Math.round(100 * share)} %`;
 const positive = (film, index) => about.points[index] !== null && film.probabilities[index] >= about.points[index][0];
-const byProbability = (film) => about.findings.map((_, index) => index).sort((one, other) => film.probabilities[other] - film.probabilities[one]);
+const byProbability = (film) =>
+  about.findings.map((_, index) => index).sort((one, other) => film.probabilities[other] - film.probabilities[one]);
 
 function make(tag, className, text) {
   const made = document.createElement(tag);
@@ -173,17 +194,22 @@ function passes(film, filter) {
 function fillFilters() {
   const flags = [...new Set(films.flatMap((film) => film.flags))].sort();
   const filters = [["all", "all films"]];
-  if (flags.length) filters.push(["flagged", "any flag"], ...flags.map((flag) => [`flag:${flag}`, `flag: ${spoken(flag)}`]));
+  if (flags.length)
+    filters.push(["flagged", "any flag"], ...flags.map((flag) => [`flag:${flag}`, `flag: ${spoken(flag)}`]));
   about.findings.forEach((name, index) => {
     if (about.points[index] !== null) filters.push([`positive:${index}`, `${name}: positive`]);
   });
   const before = element("filter").value;
-  element("filter").replaceChildren(...filters.map(([value, text]) =>
-    option(value, `${text} (${films.filter((film) => passes(film, value)).length})`)));
+  element("filter").replaceChildren(
+    ...filters.map(([value, text]) => option(value, `${text} (${films.filter((film) => passes(film, value)).length})`)),
+  );
   if (filters.some(([value]) => value === before)) element("filter").value = before;
   if (!element("sort").options.length) {
-    element("sort").append(option("given", "as given"), option("name", "by name"),
-      ...about.findings.map((name, index) => option(String(index), `by ${name}`)));
+    element("sort").append(
+      option("given", "as given"),
+      option("name", "by name"),
+      ...about.findings.map((name, index) => option(String(index), `by ${name}`)),
+    );
   }
 }
 
@@ -191,7 +217,8 @@ function listFilms() {
   const sort = element("sort").value;
   const search = element("search").value.toLowerCase();
   shown = films.filter((film) => passes(film, element("filter").value) && nameOf(film).toLowerCase().includes(search));
-  if (sort === "name") shown.sort((one, other) => nameOf(one).localeCompare(nameOf(other), undefined, { numeric: true }));
+  if (sort === "name")
+    shown.sort((one, other) => nameOf(one).localeCompare(nameOf(other), undefined, { numeric: true }));
   else if (sort !== "given") shown.sort((one, other) => other.probabilities[sort] - one.probabilities[sort]);
   for (const film of shown) {
     const index = /^\d+$/.test(sort) ? Number(sort) : film.top;
@@ -208,7 +235,8 @@ function listFilms() {
 function sayPlace() {
   if (current === null) return;
   const place = shown.indexOf(current.film);
-  element("place").textContent = films.length < 2 ? "" : place < 0 ? "not in this list" : `${place + 1} of ${shown.length}`;
+  element("place").textContent =
+    films.length < 2 ? "" : place < 0 ? "not in this list" : `${place + 1} of ${shown.length}`;
   element("previous").disabled = place <= 0;
   element("next").disabled = place === shown.length - 1 || shown.length === 0;
 }
@@ -240,49 +268,63 @@ function show(film) {
 
 function showBox(film) {
   element("box-control").hidden = film.lung_box === null;
+  element("lungs").textContent = "";
   if (film.lung_box !== null) {
     const [left, top, right, bottom] = film.lung_box;
     element("box").setAttribute("viewBox", `0 0 ${film.size[0]} ${film.size[1]}`);
     for (const rectangle of element("box").children) {
-      for (const [name, value] of Object.entries({ x: left, y: top, width: right - left, height: bottom - top })) rectangle.setAttribute(name, value);
+      rectangle.setAttribute("x", left);
+      rectangle.setAttribute("y", top);
+      rectangle.setAttribute("width", right - left);
+      rectangle.setAttribute("height", bottom - top);
     }
+    const place = `columns ${left} to ${right}, rows ${top} to ${bottom} of ${film.size.join(" × ")} pixels`;
+    const rules = film.rule.split("+").map((rule) => about.rules[rule]);
+    element("lungs").textContent = `Lung box: ${place}; ${rules.join("; ")}.`;
   }
-  const rules = film.rule.split("+").filter(Boolean).map((rule) => about.rules[rule]);
-  element("lungs").textContent = film.lung_box === null ? "" :
-    `Lung box: columns ${film.lung_box[0]} to ${film.lung_box[2]}, rows ${film.lung_box[1]} to ${film.lung_box[3]} of ${film.size[0]} × ${film.size[1]} pixels; ${rules.join("; ")}.`;
   switchLayers();
 }
 
 function showNotes(film) {
   element("flags").replaceChildren(
     ...film.flags.map((flag) => make("p", "note", about.flags[flag])),
-    ...film.fixes.map((fix) => make("p", "fine", `Corrected as asked: ${about.fixes[fix]}`)));
+    ...film.fixes.map((fix) => make("p", "fine", `Corrected as asked: ${about.fixes[fix]}`)),
+  );
 }
 
 function listFindings(film) {
-  element("list").replaceChildren(...byProbability(film).map((index) => {
-    const point = about.points[index];
-    const called = positive(film, index);
-    const row = make("label", called ? "finding positive" : "finding");
-    const radio = make("input");
-    Object.assign(radio, { type: "radio", name: "finding", value: String(index), checked: index === finding });
-    const value = make("span", "value", film.probabilities[index].toFixed(3));
-    if (film.calibrated[index] !== null) value.prepend(make("small", "", `calibrated ${film.calibrated[index].toFixed(3)}`), " ");
-    const bar = make("span", "bar");
-    const fill = make("span", "fill");
-    fill.style.width = `${100 * film.probabilities[index]}%`;
-    bar.append(fill);
-    const name = make("span", "name", about.findings[index]);
-    row.append(radio, name, value, bar);
-    if (point !== null) {
-      const mark = make("span", "mark");
-      mark.style.left = `${100 * point[0]}%`;
-      bar.append(mark);
-      name.append(" ", make("small", "", called ? "positive" : "negative"));
-      row.append(make("span", "fine", `from ${point[0].toFixed(3)}: sensitivity ${point[1].toFixed(2)}, specificity ${point[2].toFixed(2)}`));
-    }
-    return row;
-  }));
+  element("list").replaceChildren(
+    ...byProbability(film).map((index) => {
+      const point = about.points[index];
+      const called = positive(film, index);
+      const row = make("label", called ? "finding positive" : "finding");
+      const radio = make("input");
+      Object.assign(radio, { type: "radio", name: "finding", value: String(index), checked: index === finding });
+      const value = make("span", "value", film.probabilities[index].toFixed(3));
+      if (film.calibrated[index] !== null)
+        value.prepend(make("small", "", `calibrated ${film.calibrated[index].toFixed(3)}`), " ");
+      const bar = make("span", "bar");
+      const fill = make("span", "fill");
+      fill.style.width = `${100 * film.probabilities[index]}%`;
+      bar.append(fill);
+      const name = make("span", "name", about.findings[index]);
+      row.append(radio, name, value, bar);
+      if (point !== null) {
+        const mark = make("span", "mark");
+        mark.style.left = `${100 * point[0]}%`;
+        bar.append(mark);
+        name.append(" ", make("small", "", called ? "positive" : "negative"));
+        row.append(
+          make(
+            "span",
+            "fine",
+            `from ${point[0].toFixed(3)}: sensitivity ${point[1].toFixed(2)}, specificity ${point[2].toFixed(2)}`,
+          ),
+        );
+      }
+      return row;
+    }),
+  );
 }
 
 function drawHeatmap() {
@@ -291,9 +333,12 @@ function drawHeatmap() {
   paint(element("heatmap"), values, low, high);
   const name = about.findings[finding];
   element("heatmap").setAttribute("aria-label", `Heatmap of ${name}`);
-  element("range").textContent = high > low
-    ? `${name}: this map is rescaled on its own, whatever the probability. Its colours compare places within this picture, not findings or films. Before rescaling it went from ${number(low)} to ${number(high)} (parts of the logit).`
-    : `${name}: this map is the same everywhere and points nowhere.`;
+  element("range").textContent =
+    high > low
+      ? `${name}: this map is rescaled on its own, whatever the probability. Its colours compare places within this ` +
+        `picture, not findings or films. Before rescaling it went from ${number(low)} to ${number(high)} (parts of ` +
+        "the logit)."
+      : `${name}: this map is the same everywhere and points nowhere.`;
   element("said").textContent = `${nameOf(film)}, ${name}, probability ${film.probabilities[finding].toFixed(3)}`;
 }
 
@@ -305,13 +350,16 @@ function choose(index) {
 
 function switchLayers() {
   element("heatmap").hidden = !element("heatmap-on").checked;
-  element("box").toggleAttribute("hidden", !element("box-on").checked || current === null || current.film.lung_box === null);
+  element("box").toggleAttribute(
+    "hidden",
+    !element("box-on").checked || current === null || current.film.lung_box === null,
+  );
   const strength = element("strength").value / 100;
   for (const canvas of ["heatmap", "scale"]) element(canvas).style.opacity = strength;
   element("strength-said").textContent = percent(strength);
 }
 
-// ---------------------------------------------------------------------------------------------------------- the controls
+// The controls.
 
 function step(by) {
   const next = shown[shown.indexOf(current.film) + by];
@@ -336,14 +384,29 @@ function toggle(id) {
 }
 
 const KEYS = {
-  ArrowLeft: () => step(-1), ArrowRight: () => step(1), k: () => step(-1), j: () => step(1),
-  ArrowUp: () => stepFinding(-1), ArrowDown: () => stepFinding(1),
-  h: () => toggle("heatmap-on"), b: () => toggle("box-on"), "?": () => element("keys").showModal(),
+  ArrowLeft: () => step(-1),
+  ArrowRight: () => step(1),
+  k: () => step(-1),
+  j: () => step(1),
+  ArrowUp: () => stepFinding(-1),
+  ArrowDown: () => stepFinding(1),
+  h: () => toggle("heatmap-on"),
+  b: () => toggle("box-on"),
+  "?": () => element("keys").showModal(),
 };
 
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("select, input[type=search], input[type=range]");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || element("keys").open || current === null || !(event.key in KEYS)) return;
+  if (
+    typing ||
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    element("keys").open ||
+    current === null ||
+    !(event.key in KEYS)
+  )
+    return;
   event.preventDefault();
   KEYS[event.key]();
 });
@@ -367,7 +430,12 @@ element("sort").addEventListener("change", () => {
 element("filters").open = !window.matchMedia("(max-width: 46rem)").matches; // as film.css
 element("points").hidden = about.points.every((point) => point === null);
 element("strength").value = 100 * about.strength;
-paint(element("scale"), Float32Array.from({ length: 256 }, (_, value) => value), 0, 255);
+paint(
+  element("scale"),
+  Float32Array.from({ length: 256 }, (_, value) => value),
+  0,
+  255,
+);
 for (const card of document.querySelectorAll("script.card")) {
   const picture = card.nextElementSibling;
   addFilm({ ...JSON.parse(card.textContent), picture: () => JSON.parse(picture.textContent) });

@@ -1,5 +1,4 @@
-
-// ------------------------------------------------------------------------------------- films dropped on the viewer's page
+// Films dropped on the viewer's page.
 
 const upload = element("upload");
 const largest = Number(upload.dataset.limit);
@@ -22,7 +21,10 @@ async function read(file) {
   try {
     answer = await fetch(`readings?suffix=${suffix}`, { method: "POST", body: await file.arrayBuffer() });
   } catch (error) {
-    sayError(file, error instanceof TypeError ? "the viewer does not answer; is it still running?" : "this file cannot be opened.");
+    sayError(
+      file,
+      error instanceof TypeError ? "the viewer does not answer; is it still running?" : "this file cannot be opened.",
+    );
     return;
   }
   const said = await answer.json().catch(() => ({ error: `the viewer answered ${answer.status}.` }));
