@@ -109,7 +109,7 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _fold(kernel: jax.Array, axis: int) -> jax.Array:
-    """Returns what the 3 taps of an axis add up to on the 2 pixels of the small map, for even and odd outputs, first."""
+    """Returns what the 3 taps of an axis add up to on 2 pixels of the small map, for even and odd outputs."""
     first, middle, last = jnp.split(kernel, 3, axis)
     return jnp.stack([jnp.concatenate([first, middle + last], axis), jnp.concatenate([first + middle, last], axis)])
 
