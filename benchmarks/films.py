@@ -11,17 +11,21 @@ SIDE = 1024  # of the official images and of the drawings
 def chestxray14(folder, count):
     """Returns a folder in ChestX-ray14's format with at most `count` films, and what they are.
 
-    Real tables and films are linked into `folder`, drawings written there.
+    Real films are linked into `folder`, and their rows of the official tables copied; drawings are written there.
     """
     if "SDFN_DATA" not in os.environ:
         phantom.write_chestxray14(folder, max(count, 8), seed=0, test_share=0.3)
         return folder, f"drawings of {SIDE} x {SIDE}"
     source = Path(os.environ["SDFN_DATA"], "chestxray14").absolute()
     (folder / "images").mkdir(parents=True)
-    for table in (*source.glob("*.csv"), *source.glob("*.txt")):
-        (folder / table.name).symlink_to(table)
-    for film in sorted((source / "images").glob("*.png"))[:count]:
+    chosen = sorted((source / "images").glob("*.png"))[:count]
+    for film in chosen:
         (folder / "images" / film.name).symlink_to(film)
+    names = {film.name for film in chosen}
+    for table in ("Data_Entry_2017.csv", "BBox_List_2017.csv", "train_val_list.txt", "test_list.txt"):
+        lines = (source / table).read_text().splitlines()
+        kept = [line for line in lines if line.startswith("Image Index") or line.partition(",")[0] in names]
+        (folder / table).write_text("".join(f"{line}\n" for line in kept))
     return folder, f"radiographs of {SIDE} x {SIDE}"
 
 
