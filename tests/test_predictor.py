@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from test_platt import evaluation
 
-from sdfn_jax import calibration_file, cam, checkpoint, images, lrg, parallel, selftest, views
+from sdfn_jax import calibration_file, cam, checkpoint, images, lrg, parallel, selftest
 from sdfn_jax.drawing import draw
 from sdfn_jax.errors import UserError
 from sdfn_jax.lung_boxes import PostProcessing, lung_box
@@ -79,7 +79,12 @@ def test_a_reading_is_what_the_steps_of_training_give_one_by_one(runs, films, re
         (lungs,) = segmenter.probabilities(images.resize(radiograph, (256, 256))[None])
         region = lung_box(lungs > 0.5, radiograph.shape, processing)
         assert (reading.lung_box, reading.rule) == (region.box, region.rule)
-        cut = views.cut(radiograph, region.box, config["data"]["size"])
+        left, top, right, bottom = region.box
+        size = (config["data"]["size"],) * 2
+        cut = {
+            "entire": images.resize(radiograph, size),
+            "lung": images.resize(radiograph[top:bottom, left:right], size),
+        }
         inputs = {view: Preprocessing.of(config)(each[None]) for view, each in cut.items()}
         logits, features = network(inputs)
         # float32 summed in another order
