@@ -59,6 +59,10 @@ _NEEDED = (
     "PixelRepresentation",
 )
 _GREY = ("MONOCHROME1", "MONOCHROME2")
+# Of the decoders that pydicom may find, always these: the same pixels everywhere, and none that a damaged file was seen
+# to bring down (pylibjpeg-rle 2.2 panics).
+_DECODER = "pylibjpeg"
+_RLE_DECODER = "pydicom"
 # Frame headers of JPEG (ITU-T T.81, table B.1) and JPEG-LS (T.87): all of FFC0 to FFCF but FFC4, FFC8, FFCC; FFF7.
 _JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7]")
 _JPEG_2000_SIZE = b"\xff\x4f\xff\x51"
@@ -142,7 +146,8 @@ def _stored(header: Dataset) -> np.ndarray:
         decoder = pixels.get_decoder(syntax)
     except NotImplementedError:
         raise Refused(f"its transfer syntax ({_name(syntax)}) is not one of those read") from None
-    if not decoder.is_available:
+    plugin = "" if not syntax.is_encapsulated else _RLE_DECODER if syntax == uid.RLELossless else _DECODER
+    if plugin and plugin not in decoder.available_plugins:
         raise UserError(f"reading DICOM files in {_name(syntax)} takes more packages: pip install -e '.[dicom]'")
     if syntax.is_encapsulated:
         _check_frame(header)
@@ -151,7 +156,7 @@ def _stored(header: Dataset) -> np.ndarray:
         expected = -(-header.Rows * header.Columns * header.BitsAllocated // 8)
         if len(header.PixelData) < expected:
             raise Refused(f"truncated: {len(header.PixelData):,} bytes of pixel data where {expected:,} belong")
-    return decoder.as_array(header, index=0, raw=True)[0].astype(np.int32)
+    return decoder.as_array(header, index=0, raw=True, decoding_plugin=plugin)[0].astype(np.int32)
 
 
 def _check_is_radiograph(header: Dataset) -> None:

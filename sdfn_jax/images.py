@@ -4,6 +4,7 @@ A radiograph is an (H, W) uint8 array: 0 is black (air), 255 is white (bone), as
 """
 
 import io
+import logging
 import os
 import stat
 from pathlib import Path
@@ -26,6 +27,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".img", *D
 MAX_PIXELS = 2**26
 # What a file may have: 8 bytes for each of so many pixels.
 MAX_BYTES = 8 * MAX_PIXELS
+
+# Pillow logs what it finds in a file: numbers that make no sense, and for those who listen closely the text in it.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+logging.getLogger("PIL").propagate = False
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
 _WHITE_IS_ZERO = 0
