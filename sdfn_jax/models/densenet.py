@@ -1,24 +1,20 @@
 """DenseNet (Huang et al. 2017) as torchvision builds it, the feature extractor of B.3.
 
 Parameters carry torchvision's names and shapes. The arithmetic differs from the plain definition where that is exact
-away from rounding and pays:
-
-* a 1 x 1 convolution is a matrix product, whose weight gradient is far cheaper on a CPU;
-* a transition pools before its 1 x 1 convolution (both are linear), which then works on a quarter of the pixels;
-* every later layer of a block normalises a feature map with the same batch mean and variance: they are computed once,
-  when the map is made. Running statistics stay each layer's own, as in the published weights.
+away from rounding and pays: inside the dense blocks (see `dense_block`), and in the transitions, which pool before
+their 1 x 1 convolution (both are linear) and so convolve a quarter of the pixels.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from sdfn_jax.models.dense_block import Affine, Layer, Moments, infer_block, moments_of, normalise, train_block
 from sdfn_jax.models.initial import KAIMING_NORMAL
 from sdfn_jax.models.pooling import max_pool
 
-_EPSILON = 1e-5
 _MOMENTUM = 0.9  # of the running statistics; PyTorch writes 0.1 for the same
 _KERNEL_INIT = nn.initializers.variance_scaling(*KAIMING_NORMAL)
 
@@ -62,14 +58,14 @@ class DenseNet(nn.Module):
                 f"an image of {x.shape[1]} x {x.shape[2]}: this DenseNet takes {smallest} x {smallest} and more"
             )
         x = x.astype(self.dtype)
-        x = Conv(self.init_features, size=7, stride=2, name="conv0")(x)
-        x = BatchNorm(name="norm0")(x, _moments(x, train))
+        x = Conv(3, self.init_features, size=7, stride=2, name="conv0")(x)
+        x = BatchNorm(self.init_features, name="norm0")(x, moments_of(x) if train else None)
         x = max_pool(x, window=3, stride=2, padding=1)
         for block, layers in enumerate(self.block_sizes, start=1):
             x, moments = DenseBlock(layers, self.growth_rate, self.bottleneck, name=f"denseblock{block}")(x, train)
             if block < len(self.block_sizes):
-                x = Transition(x.shape[-1] // 2, name=f"transition{block}")(x, moments)
-        return BatchNorm(name="norm5")(x, moments)
+                x = Transition(x.shape[-1], name=f"transition{block}")(x, moments)
+        return BatchNorm(x.shape[-1], name="norm5")(x, moments)
 
 
 class DenseBlock(nn.Module):
@@ -80,57 +76,79 @@ class DenseBlock(nn.Module):
     bottleneck: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, "Moments | None"]:
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, Moments | None]:
         """Appends layers * growth_rate maps to (B, H, W, C); returns them with their moments for whoever is next."""
-        moments = _moments(x, train)
-        for layer in range(1, self.layers + 1):
-            new = DenseLayer(self.growth_rate, self.bottleneck, name=f"denselayer{layer}")(x, moments, train)
-            x = jnp.concatenate([x, new], axis=-1)
-            if train:
-                moments = Moments(*map(jnp.concatenate, zip(moments, _moments(new, train), strict=True)))
+        inputs = [x.shape[-1] + layer * self.growth_rate for layer in range(self.layers)]
+        layers = [
+            DenseLayer(channels, self.bottleneck * self.growth_rate, self.growth_rate, name=f"denselayer{layer}")
+            for layer, channels in enumerate(inputs, start=1)
+        ]
+        weights = tuple(layer.weights() for layer in layers)
+        if not train:
+            return infer_block(x, weights, [layer.running() for layer in layers]), None
+        x, moments, inner = train_block(x, weights)
+        values = x.size // x.shape[-1]
+        for layer, channels, squeezed in zip(layers, inputs, inner, strict=True):
+            layer.norm1.follow(Moments(moments.mean[:channels], moments.var[:channels]), values)
+            layer.norm2.follow(squeezed, values)
         return x, moments
 
 
 class DenseLayer(nn.Module):
-    """Makes growth_rate new feature maps."""
+    """Weights of a layer that makes `features` maps of `inputs` maps by way of `squeezed`."""
 
-    growth_rate: int
-    bottleneck: int
+    inputs: int
+    squeezed: int
+    features: int
 
-    @nn.compact
-    def __call__(self, x: jax.Array, moments: "Moments | None", train: bool) -> jax.Array:
-        """Maps (B, H, W, C) with its moments to (B, H, W, growth_rate)."""
-        x = BatchNorm(name="norm1")(x, moments)
-        x = Conv(self.bottleneck * self.growth_rate, size=1, name="conv1")(x)
-        x = BatchNorm(name="norm2")(x, _moments(x, train))
-        return Conv(self.growth_rate, size=3, name="conv2")(x)
+    def setup(self):
+        """Declares the variables."""
+        self.norm1 = BatchNorm(self.inputs)
+        self.conv1 = Conv(self.inputs, self.squeezed, size=1)
+        self.norm2 = BatchNorm(self.squeezed)
+        self.conv2 = Conv(self.squeezed, self.features, size=3)
+
+    def weights(self) -> Layer:
+        """Returns the parameters."""
+        return Layer(self.norm1.affine(), self.conv1.kernel[0, 0], self.norm2.affine(), self.conv2.kernel)
+
+    def running(self) -> tuple[Moments, Moments]:
+        """Returns the running statistics of norm1 and of norm2."""
+        return self.norm1.running(), self.norm2.running()
 
 
 class Transition(nn.Module):
-    """Halves height and width, and the number of feature maps to `features`."""
+    """Halves height, width and the number of feature maps."""
 
-    features: int
+    inputs: int
 
-    @nn.compact
-    def __call__(self, x: jax.Array, moments: "Moments | None") -> jax.Array:
-        """Maps (B, H, W, C) with its moments to (B, H // 2, W // 2, features)."""
-        x = BatchNorm(name="norm")(x, moments)
+    def setup(self):
+        """Declares the variables."""
+        self.norm = BatchNorm(self.inputs)
+        self.conv = Conv(self.inputs, self.inputs // 2, size=1)
+
+    def __call__(self, x: jax.Array, moments: Moments | None) -> jax.Array:
+        """Maps (B, H, W, C) with its moments to (B, H // 2, W // 2, C // 2)."""
+        x = self.norm(x, moments)
         x = nn.avg_pool(x, (2, 2), strides=(2, 2))
-        return Conv(self.features, size=1, name="conv")(x)
+        return self.conv(x)
 
 
 class Conv(nn.Module):
     """A convolution without bias, padded by size // 2 on every side (`SAME` would pad the stem otherwise)."""
 
+    inputs: int
     features: int
     size: int
     stride: int = 1
 
-    @nn.compact
+    def setup(self):
+        """Declares the variables."""
+        self.kernel = self.param("kernel", _KERNEL_INIT, (self.size, self.size, self.inputs, self.features))
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, H, W, C) to (B, h, w, features), of the dtype of x."""
-        kernel = self.param("kernel", _KERNEL_INIT, (self.size, self.size, x.shape[-1], self.features))
-        kernel = kernel.astype(x.dtype)
+        """Maps (B, H, W, inputs) to (B, h, w, features), of the dtype of x."""
+        kernel = self.kernel.astype(x.dtype)
         if self.size == 1:
             return x @ kernel[0, 0]
         return jax.lax.conv_general_dilated(
@@ -142,23 +160,6 @@ class Conv(nn.Module):
         )
 
 
-class Moments(NamedTuple):
-    """Mean and (biased) variance of each feature map over batch and pixels: (C,) float32."""
-
-    mean: jax.Array
-    var: jax.Array
-
-
-def _moments(x: jax.Array, train: bool) -> Moments | None:
-    """Returns the moments of (B, H, W, C), or None outside training."""
-    if not train:
-        return None
-    x = x.astype(jnp.float32)
-    mean = x.mean((0, 1, 2))
-    # The derivative of the variance by the mean is zero: leaving it out saves a pass.
-    return Moments(mean, jnp.square(x - jax.lax.stop_gradient(mean)).mean((0, 1, 2)))
-
-
 class BatchNorm(nn.Module):
     """Batch normalisation by given moments, and ReLU.
 
@@ -166,24 +167,39 @@ class BatchNorm(nn.Module):
     the biased one), so that fine-tuning published weights updates them as PyTorch would.
     """
 
-    @nn.compact
+    features: int
+
+    def setup(self):
+        """Declares the variables."""
+        shape = (self.features,)
+        self.scale = self.param("scale", nn.initializers.ones, shape)
+        self.bias = self.param("bias", nn.initializers.zeros, shape)
+        self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        self.var = self.variable("batch_stats", "var", jnp.ones, shape)
+
+    def affine(self) -> Affine:
+        """Returns the parameters."""
+        return Affine(self.scale, self.bias)
+
+    def running(self) -> Moments:
+        """Returns the running statistics."""
+        return Moments(self.mean.value, self.var.value)
+
+    def follow(self, moments: Moments, values: int) -> None:
+        """Moves the running statistics towards the moments of a batch with so many values per feature map."""
+        if self.is_initializing():
+            return
+        if values == 1:
+            raise ValueError(
+                f"{'/'.join(self.path)}: one value per feature map has no variance; train on more or larger images"
+            )
+        self.mean.value = _MOMENTUM * self.mean.value + (1 - _MOMENTUM) * moments.mean
+        self.var.value = _MOMENTUM * self.var.value + (1 - _MOMENTUM) * moments.var * (values / (values - 1))
+
     def __call__(self, x: jax.Array, moments: Moments | None) -> jax.Array:
         """Normalises (B, H, W, C) by its moments and updates the running ones, or uses the running ones for None."""
-        shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if moments is None:
-            moments = Moments(running_mean.value, running_var.value)
-        elif not self.is_initializing():
-            values = x.size // x.shape[-1]
-            if values == 1:
-                raise ValueError(
-                    f"{'/'.join(self.path)}: one value per feature map has no variance; train on more or larger images"
-                )
-            unbiased = moments.var * (values / (values - 1))
-            running_mean.value = _MOMENTUM * running_mean.value + (1 - _MOMENTUM) * moments.mean
-            running_var.value = _MOMENTUM * running_var.value + (1 - _MOMENTUM) * unbiased
-        gain = scale * jax.lax.rsqrt(moments.var + _EPSILON)
-        return nn.relu((x - moments.mean) * gain + bias).astype(x.dtype)
+            moments = self.running()
+        else:
+            self.follow(moments, x.size // x.shape[-1])
+        return normalise(x, moments, self.affine())
