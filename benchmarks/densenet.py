@@ -37,6 +37,7 @@ from pathlib import Path
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))  # the package need not be installed
 CLASSES = 14
 LEARNING_RATE = 1e-3
 PACKAGES = {
@@ -72,7 +73,7 @@ def ours(setting: dict) -> tuple[Callable[[], None], dict]:
         (logits, _), changed = model.apply(variables, {"entire": images}, train, mutable=["batch_stats"])
         return logits, changed["batch_stats"]
 
-    return in_jax(setting, apply, shapes_from(model, setting, {"entire": None}))
+    return in_jax(setting, apply, draw_variables(model, setting, view="entire"))
 
 
 def plain(setting: dict) -> tuple[Callable[[], None], dict]:
@@ -99,23 +100,22 @@ def plain(setting: dict) -> tuple[Callable[[], None], dict]:
         logits, changed = model.apply(variables, images, train, mutable=["batch_stats"])
         return logits, changed.get("batch_stats", variables["batch_stats"])
 
-    return in_jax(setting, apply, shapes_from(model, setting, None))
+    return in_jax(setting, apply, draw_variables(model, setting))
 
 
-def shapes_from(model, setting: dict, views: dict | None) -> dict:
-    """Draws the initial variables of a network that takes images, or a dictionary of views."""
+def draw_variables(model, setting: dict, view: str | None = None) -> dict:
+    """Draws the initial variables of a network that takes images, or views by name."""
     import jax
 
     from sdfn_jax.models.initial import initial_variables
 
     images = jax.ShapeDtypeStruct((1, setting["size"], setting["size"], 3), np.float32)
-    return initial_variables(model, 0, images if views is None else dict.fromkeys(views, images), train=False)
+    return initial_variables(model, 0, {view: images} if view else images, train=False)
 
 
 def in_jax(setting: dict, apply: Callable, variables: dict) -> tuple[Callable[[], None], dict]:
     """Compiles inference or a training step of `apply(variables, images, train) -> (logits, batch_stats)`."""
     import jax
-    import jax.numpy as jnp
     import optax
 
     images, labels = jax.device_put(images_and_labels(setting))
@@ -159,7 +159,6 @@ def in_jax(setting: dict, apply: Callable, variables: dict) -> tuple[Callable[[]
     def peak_memory() -> float:
         return jax.devices()[0].memory_stats()["peak_bytes_in_use"] / 1e9
 
-    del jnp
     return turn, facts | {"peak_memory": peak_memory}
 
 

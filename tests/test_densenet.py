@@ -204,14 +204,29 @@ def test_densenet121_equals_monai():
         assert_close(apply(images), peer.detach().numpy().transpose(0, 2, 3, 1), f"features of {size}")
 
 
-def test_bfloat16_keeps_float32_statistics():
+def relative_error(tree, exact) -> float:
+    """Returns the root mean square of all differences over that of all exact values."""
+    ours, exact = (
+        np.concatenate([np.ravel(np.asarray(leaf, np.float32)) for leaf in jax.tree.leaves(each)])
+        for each in (tree, exact)
+    )
+    return float(np.linalg.norm(ours - exact) / np.linalg.norm(exact))
+
+
+def test_bfloat16_stays_near_float32():
+    """The bounds: 8 bits are 0.4 % a rounding, over some 14 in a row; PyTorch's autocast is 1.5 % off the features."""
     variables, images = random_variables(DenseNet(**SMALL), 0), random_images(SIZES[0])
-    (gradients, _), (features, statistics) = train_step(DenseNet(**SMALL, dtype=jnp.bfloat16), variables, images)
-    _, (exact, exact_statistics) = our_train_step(SIZES[0])
-    assert features.dtype == jnp.bfloat16
+    half = DenseNet(**SMALL, dtype=jnp.bfloat16)
+    (gradients, _), (features, statistics) = train_step(half, variables, images)
+    (exact_gradients, _), (exact, exact_statistics) = our_train_step(SIZES[0])
+    inferred = infer(half, variables, images)
+    assert features.dtype == inferred.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves((gradients, statistics))} == {np.dtype(np.float32)}
-    assert_close(features.astype(np.float32), exact, "features", tolerance=0.05)
-    jax.tree.map(lambda a, b: assert_close(a, b, "statistics", 0.02), statistics, exact_statistics)
+    assert 1e-3 < relative_error(inferred, infer(DenseNet(**SMALL), variables, images)) < 0.02
+    assert 1e-3 < relative_error(features, exact) < 0.02
+    assert relative_error(statistics, exact_statistics) < 0.002
+    # A ReLU near 0 passes a gradient or does not.
+    assert relative_error(gradients, exact_gradients) < 0.2
 
 
 def test_impossible_images_are_refused():

@@ -58,7 +58,7 @@ class DenseNet(nn.Module):
                 f"an image of {x.shape[1]} x {x.shape[2]}: this DenseNet takes {smallest} x {smallest} and more"
             )
         x = x.astype(self.dtype)
-        x = Conv(3, self.init_features, size=7, stride=2, name="conv0")(x)
+        x = Conv(x.shape[-1], self.init_features, size=7, stride=2, name="conv0")(x)
         x = BatchNorm(self.init_features, name="norm0")(x, moments_of(x) if train else None)
         x = max_pool(x, window=3, stride=2, padding=1)
         for block, layers in enumerate(self.block_sizes, start=1):
