@@ -1,6 +1,6 @@
 """Patient-level bootstrap of 14 AUCs at the size of the official test list, beside a loop over scikit-learn.
 
-python benchmarks/bootstrap.py --output=bootstrap.json
+python -m benchmarks.bootstrap --output=bootstrap.json
 
 Scores are drawn; images, patients (at most 184 images of one) and positives are as many as in the official test list.
 """

@@ -1,6 +1,6 @@
 """The lung region generator: the U-Net's inference beside PyTorch's, and the box table beside the U-Net alone.
 
-python benchmarks/lrg.py --output=lrg.json
+python -m benchmarks.lrg --output=lrg.json
 
 The network has the published width and random weights, and takes 256 x 256 pixels. Films are those of
 $SDFN_DATA/chestxray14/images, or drawings of 1024 x 1024. Both sides run in one process, in turn, after one round that
@@ -12,11 +12,10 @@ import itertools
 import tempfile
 from pathlib import Path
 
-import films
 import jax
 import numpy as np
-import record
 
+from benchmarks import films, record
 from sdfn_jax import lrg
 from sdfn_jax.lung_boxes import PostProcessing
 from sdfn_jax.models.initial import initial_variables

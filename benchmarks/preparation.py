@@ -1,6 +1,6 @@
 """Preparing chestxray14 from a given box table, beside decoding alone: all cores, the same files, the same run.
 
-python benchmarks/preparation.py --output=preparation.json
+python -m benchmarks.preparation --output=preparation.json
 
 Films are those of $SDFN_DATA/chestxray14, or drawings in the same format, 1024 x 1024. Decoding alone is Pillow on as
 many threads as there are cores, and keeps nothing. Both sides take turns, after one round that does not count; the
@@ -15,11 +15,10 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import films
 import numpy as np
-import record
 from PIL import Image
 
+from benchmarks import films, record
 from sdfn_jax import lung_boxes, parallel
 from tfds_builders import prepare
 

@@ -1,6 +1,6 @@
 """From the start of a process to its first reading, at full size: with nothing compiled, and then again.
 
-python benchmarks/startup.py --output=startup.json
+python -m benchmarks.startup --output=startup.json
 
 Two DenseNet-121 with the fusion head, and the U-Net, all of random weights, read one film of 1024 x 1024 (a radiograph
 where SDFN_DATA names the folder of real data, a drawing otherwise), and then as many as a batch holds. Every start is a
@@ -16,11 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import films
 import jax
 import numpy as np
-import record
 
+from benchmarks import films, record
 from configs import fusion
 from configs import lrg as lrg_config
 from sdfn_jax import checkpoint, recipes
@@ -28,6 +27,7 @@ from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.models.unet import UNet
 
+ROOT = Path(__file__).parent.parent
 GOAL = 5.0  # seconds to the first reading of one film, at the second start
 # Says at its end how long each part took, from the moment it was started: {part: seconds}.
 START = """
@@ -99,6 +99,7 @@ def start(folder, count):
         stdout=subprocess.PIPE,
         text=True,
         check=True,
+        cwd=ROOT,
     )
     return json.loads(done.stdout)
 
