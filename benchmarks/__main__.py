@@ -40,6 +40,16 @@ def bootstrap_rows(found):
     return record.rate("bootstrap of 14 AUCs", found["replicates"] / found["seconds"], "replicates/s", peers)
 
 
+def densenet_rows(found):
+    rows = []
+    for measured in found["measured"]:
+        rates = {side: facts["images_per_second"] for side, facts in measured["sides"].items() if "seconds" in facts}
+        what = "DenseNet-121, {what}, batch {batch}, {size} x {size}, {dtype}".format(**measured)
+        goal = 1.0 if measured["what"] == "inference" else 0.6
+        rows += record.rate(what, rates.pop("ours"), "images/s", rates, goal)
+    return rows
+
+
 def input_rows(found):
     ours = found["costs"]["pipeline"]
     cost = record.amount("a pair of views, disk to device", ours["cpu_ms_a_pair"], "ms", at_most=1)
@@ -49,7 +59,10 @@ def input_rows(found):
 
 BENCHMARKS = {
     "bootstrap": Benchmark(("--replicates=20", "--peer_replicates=1"), bootstrap_rows),
-    "input": Benchmark(("--films=40", "--rounds=1", "--steps=2"), input_rows),
+    "densenet": Benchmark(
+        ("--what=inference", "--batch=1", "--size=32", "--rounds=1", "--sides=ours,torch"), densenet_rows
+    ),
+    "input": Benchmark(("--films=24", "--rounds=1", "--steps=2"), input_rows),
     "lrg": Benchmark(),
     "preparation": Benchmark(),
     "startup": Benchmark(),
@@ -76,7 +89,8 @@ def main():
             continue
         records[name] = found
         rows += BENCHMARKS[name].rows(found)
-        not_run |= {f"{peer} in {name}": reason for peer, reason in found.get("not_run", {}).items()}
+        left_out = found.get("not_run", {}) | dict.fromkeys(found.get("left_out", ()), "not installed")
+        not_run |= {f"{peer} in {name}": reason for peer, reason in left_out.items()}
     print("\n" + record.table(rows))
     for what, reason in not_run.items():
         print(f"not run: {what}: {reason}")
