@@ -34,6 +34,10 @@ from sdfn_jax.optimizer import learning_rate_schedule, make_optimizer, make_plat
 from sdfn_jax.parallel import one_ahead
 from sdfn_jax.tasks import Task
 
+# Seconds; epochs shorter than this share a checkpoint, which can take longer than the epoch of a head on kept
+# features. A killed run makes again what it had not saved, to the same bits.
+_SHORT_EPOCH = 10.0
+
 
 class InterruptedRunError(Exception):
     """Ctrl-C or SIGTERM came, and the state was saved."""
@@ -247,6 +251,8 @@ class _Run:
         self.update_plateau = jax.jit(make_plateau(config).update)
         self.rate = learning_rate_schedule(config.learning_rate, config.learning_rate_decay)
         self.vote = processes.StopVote(mesh)
+        self.last_saved = time.monotonic()
+        self.unsaved_best = None
 
     def train_epoch(self, state: TrainState, epoch: int, training: Examples, stop: "_StopSignal", bar) -> TrainState:
         first = int(state.step) - epoch * self.steps
@@ -255,15 +261,12 @@ class _Run:
         batches = training_batches(
             training, self.task.select, self.config.batch_size, self.config.seed, epoch, first_step=first, rows=rows
         )
-        last_saved = time.monotonic()
         for batch in to_device(batches, sharding):
             state = self.train_step(state, batch)
             bar.update()
             stopping = self.vote.ask(stop.came)
-            overdue = time.monotonic() - last_saved > 60 * self.config.checkpoint_minutes
-            if stopping or overdue:
+            if stopping or self.unsaved_seconds() > 60 * self.config.checkpoint_minutes:
                 self.save(state)
-                last_saved = time.monotonic()
             if stopping:
                 raise InterruptedRunError(self.stopped_at(state))
         self.check_finite(state)
@@ -299,8 +302,9 @@ class _Run:
         if is_best:
             book.best_score, book.best_epoch = score, epoch + 1
             found = {"epoch": epoch + 1, "validation": scores, "best_metric": self.task.best}
-            whole = self.task.whole(variables)
-            checkpoint.save_best(self.workdir, int(state.step), whole, {**self.metadata, **found})
+            # Copies: the next step takes the arrays' memory.
+            copied = jax.tree.map(np.array, jax.device_get(variables))
+            self.unsaved_best = int(state.step), copied, {**self.metadata, **found}
         book.finished = epoch + 1 == self.config.num_epochs
         line = {
             "epoch": epoch + 1,
@@ -313,15 +317,25 @@ class _Run:
         # Before the state: a line of an epoch that was not saved is dropped when the run goes on.
         if log is not None:
             log.write(line)
-        self.save(state)
+        if book.finished or self.unsaved_seconds() > min(_SHORT_EPOCH, 60 * self.config.checkpoint_minutes):
+            self.save(state)
         bar.write(_describe_epoch(line, self.config.num_epochs, self.task.best, is_best))
         return state
 
+    def unsaved_seconds(self) -> float:
+        return time.monotonic() - self.last_saved
+
     def save(self, state: TrainState) -> None:
+        """Saves the best variables, where they are new, and then the state that names their epoch."""
         self.check_finite(state)
+        if self.unsaved_best is not None:
+            step, variables, metadata = self.unsaved_best
+            checkpoint.save_best(self.workdir, step, self.task.whole(variables), metadata)
+            self.unsaved_best = None
         made_by = {name: self.metadata[name] for name in ("config", "inputs")}
         changing = _without(state, self.task.frozen)
         checkpoint.save_latest(self.workdir, int(state.step), changing, {**dataclasses.asdict(self.book), **made_by})
+        self.last_saved = time.monotonic()
 
     def check_finite(self, state: TrainState) -> None:
         bad_step = int(state.bad_step)
