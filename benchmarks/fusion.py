@@ -5,8 +5,8 @@ python benchmarks/fusion.py --data=data/tfds/chestxray14/size224_labels2017/1.0.
 
 The stage is the paper's (DenseNet-121 twice, 224 x 224, batches of 16, 100 epochs) with random weights, on a prepared
 data set or on random images, as many as train and validate of the public sample of 324 films. All 100 epochs of the
-head are run, with their checkpoints. Of the whole network a few steps and a batch of validation are timed and multiplied
-by those of an epoch (its checkpoints and data are left out); of the features a few blocks, by the number of blocks.
+head are run, with their checkpoints. Of the whole network a few steps and a batch of validation are timed and
+multiplied by those of an epoch (its checkpoints and data are left out); of the features a few blocks, by their number.
 """
 
 import argparse
