@@ -15,11 +15,12 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sdfn_jax import compiled, film_files, film_page, guards, identifiers, prediction_files, progress, selftest
 from sdfn_jax.errors import UserError, exit_on_user_error
+from sdfn_jax.findings import display_name
 from sdfn_jax.journal import Journal
 from sdfn_jax.parallel import map_in_order
 from sdfn_jax.predictor import BATCH_SIZE, Film, Predictor, Problem
@@ -192,11 +193,22 @@ def _run(options: argparse.Namespace) -> int:
     batch_size = options.batch_size if len(films) >= options.batch_size else 1
     predictor = Predictor.load(options.checkpoint, options.lrg, batch_size)
     print(f"{len(films):,} films, checkpoint {predictor.provenance.checkpoint[:12]}. {RESEARCH}")
-    for note in (film_page.DRAWINGS if predictor.provenance.drawings else "", predictor.uncalibrated):
-        if note:
-            print(note)
+    for note in _notes(predictor):
+        print(note)
     sys.stdout.flush()
     return predict(predictor, films, options.output, options.fix, options.keep_identifiers)
+
+
+def _notes(predictor: Predictor) -> Iterator[str]:
+    """What a reader must know of the networks beforehand."""
+    if predictor.provenance.drawings:
+        yield film_page.DRAWINGS
+    if predictor.calibration is None:
+        yield predictor.uncalibrated
+    else:
+        for name, found in predictor.calibration.findings.items():
+            if found.reason:
+                yield f"not calibrated: {display_name(name)} ({found.reason})"
 
 
 if __name__ == "__main__":

@@ -250,6 +250,10 @@ class TestScreen:
         assert "1 films read, 1 not" in printed.out
         assert str(output / "errors.csv") in printed.out
         assert "calibration.json" not in printed.out
+        assert (
+            "not calibrated: Hernia (0 positives and 400 negatives in validation; it takes 20 of each)" in printed.out
+        )
+        assert printed.out.count("not calibrated") == 3
 
     def test_without_a_calibration_the_command_that_makes_one_is_named(self, films, tmp_path, capsys):
         run = selftest.unpack(tmp_path / "runs")
