@@ -347,6 +347,13 @@ def test_the_page_fits_every_screen(page, kind):
             dark = brightness[0] > 200 and brightness[1] < 60
             assert dark if kind == "dark" else brightness[0] < 60 < 200 < brightness[1]
             press(driver, "j")
+        driver.execute_script("scrollTo(0, 60)")
+        press(driver, *"jjjj")
+        assert driver.execute_script("return scrollY") == 60  # only the list of films scrolls along
+        item, films = (driver.find_element("css selector", at).rect for at in ("[aria-current]", "#thumbnails"))
+        for start, length in (("x", "width"), ("y", "height")):  # in view, but for rounding
+            assert item[start] >= films[start] - 1
+            assert item[start] + item[length] <= films[start] + films[length] + 1
         assert "For research, not for diagnosis" in driver.find_element("tag name", "header").text
         assert driver.get_log("browser") == []
 

@@ -250,7 +250,7 @@ function show(film) {
   current = { film, picture };
   film.button.setAttribute("aria-current", "true");
   film.button.tabIndex = 0;
-  film.item.scrollIntoView({ block: "nearest", inline: "nearest" });
+  bringIntoList(film.item);
   if (!chosen) finding = film.top;
 
   const [width, height] = picture.screen;
@@ -264,6 +264,14 @@ function show(film) {
   listFindings(film);
   drawHeatmap();
   sayPlace();
+}
+
+// Scrolls the list until it shows an item; `scrollIntoView` would scroll the page as well.
+function bringIntoList(item) {
+  const list = element("thumbnails");
+  const [outer, inner] = [list.getBoundingClientRect(), item.getBoundingClientRect()];
+  list.scrollTop += Math.min(0, inner.top - outer.top) + Math.max(0, inner.bottom - outer.bottom);
+  list.scrollLeft += Math.min(0, inner.left - outer.left) + Math.max(0, inner.right - outer.right);
 }
 
 function showBox(film) {
