@@ -111,7 +111,11 @@ def over_validation(folder):
 
 def worker(folder, coordinator, index):
     """What each of two processes does; ends with the other's death."""
+    heard = []
+    signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
     processes.start(coordinator, 2, index)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert heard  # jax's own handler has not taken the place of this one
     training, validation = Read(TRAINING), Read(VALIDATION)
     run(folder / "two", training, validation)
     (folder / f"read_{index}.json").write_text(json.dumps([training.seen, validation.seen]))
