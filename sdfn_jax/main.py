@@ -50,6 +50,7 @@ def main(argv: list[str]) -> None:
             commands.run(_CONFIG.value, _MODE.value, _SPLIT.value)
         except UserError as error:
             raise UserError(f"{processes.name()}{error}") from error
+        processes.wait_for_all()  # for the first, which may still write
 
     with processes.ends_alone():
         try:

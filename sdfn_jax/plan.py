@@ -91,7 +91,10 @@ def follow(steps: list[Step], workdir: str) -> None:
             continue
         print(f"\n[{number}/{len(steps)}] {step.name}", flush=True)
         step_begun = time.monotonic()
-        step.run() if step.together else processes.by_first(step.run)
+        if step.together:
+            step.run()
+        else:
+            processes.by_first(step.run)
         step_time, all_time = time.monotonic() - step_begun, time.monotonic() - begun
         print(
             f"[{number}/{len(steps)}] {step.name}: {_clock(step_time)} (in all {_clock(all_time)})",

@@ -178,11 +178,8 @@ class StopVote:
             return wish
         import jax
 
-        ballots = np.full(len(self._places.addressable_devices), wish)
-        before, self._before = (
-            self._before,
-            self._any(jax.make_array_from_process_local_data(self._places, ballots)),
-        )
+        before, ballots = self._before, np.full(len(self._places.addressable_devices), wish)
+        self._before = self._any(jax.make_array_from_process_local_data(self._places, ballots))
         return before is not None and bool(before)
 
 
