@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
@@ -54,12 +55,13 @@ class Extractors:
             for view in task.model.branches
         }
         densenet = DenseNet(**task.model.densenet, dtype=task.model.dtype)
-        preprocessing = Preprocessing.of(config)
+        preprocessing, views = Preprocessing.of(config), task.model.branches
 
-        def pooled(branch: dict, images: jax.Array) -> jax.Array:
-            return pool(densenet.apply(branch, preprocessing(images), train=False))
+        def pooled(branches: dict, images: dict) -> jax.Array:
+            # One program for all branches: on a CPU they run side by side.
+            pools = [pool(densenet.apply(branches[view], preprocessing(images[view]), train=False)) for view in views]
+            return jnp.concatenate(pools, axis=-1)
 
-        # One program for all branches, which differ in their variables alone: half as long to compile, half the memory.
         self._pooled = jax.jit(pooled, in_shardings=(everywhere, self._shared), out_shardings=everywhere)
 
     def blocks(self, examples: Examples, row: np.dtype) -> Iterator[np.ndarray]:
@@ -71,12 +73,10 @@ class Extractors:
         )
         return (_block(row, *found) for found in one_ahead(started))
 
-    def _start(self, batch: dict[str, np.ndarray], mirror: slice) -> list[jax.Array]:
-        """Starts each branch on its view, (B, S, S) with its columns in this order; does not wait for it."""
-        return [
-            self._pooled(branch, jax.device_put(batch[view][:, :, mirror], self._shared))
-            for view, branch in self._branches.items()
-        ]
+    def _start(self, batch: dict[str, np.ndarray], mirror: slice) -> jax.Array:
+        """Starts the branches on their views, (B, S, S) with the columns in this order; does not wait for them."""
+        images = {view: batch[view][:, :, mirror] for view in self._branches}
+        return self._pooled(self._branches, jax.device_put(images, self._shared))
 
 
 def cached(
@@ -124,12 +124,12 @@ def cached(
     return Rows(np.load(table.path, mmap_mode="r"))
 
 
-def _block(row: np.dtype, pools: list[list[jax.Array]], labels: np.ndarray, count: int) -> np.ndarray:
+def _block(row: np.dtype, pools: list[jax.Array], labels: np.ndarray, count: int) -> np.ndarray:
     """Returns the rows of a batch, whose first `count` images are real."""
     block = np.zeros(count, row)  # zeros: the padding between fields has a digest too
     block["labels"] = labels[:count]
-    for variant, branches in enumerate(jax.device_get(pools)):
-        block["features"][:, variant] = np.concatenate(branches, axis=-1)[:count]
+    for variant, features in enumerate(jax.device_get(pools)):
+        block["features"][:, variant] = features[:count]
     return block
 
 
