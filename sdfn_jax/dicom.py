@@ -129,17 +129,22 @@ def _check_inflated(data: bytes, start: int) -> None:
 
 def _to_8_bits(header: Dataset) -> np.ndarray:
     stored = _stored(header)
-    padding = _padding(stored, header)
-    shown, black, white = _display_values(stored, padding, header)
+    # All that follows looks at each pixel by itself: done once for each of the 65,536 numbers there can be, at most.
+    smallest = int(stored.min())
+    places = stored.astype(np.int32) - smallest
+    numbers = np.arange(smallest, int(stored.max()) + 1, dtype=np.int32)
+    padding = _is_padding(numbers, header)
+    occurs = np.bincount(places.ravel(), minlength=len(numbers)) > 0
+    shown, black, white = _display_values(numbers, numbers[occurs & ~padding], header)
     grey = np.clip((shown - black) / (white - black), 0, 1)
     if header.PhotometricInterpretation == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE":
         grey = 1 - grey
     grey[padding] = 0
-    return np.rint(grey * 255).astype(np.uint8)
+    return np.rint(grey * 255).astype(np.uint8)[places]
 
 
 def _stored(header: Dataset) -> np.ndarray:
-    """Returns the stored numbers, (H, W) int32."""
+    """Returns the stored numbers, (H, W), 8 or 16 bits, signed or not."""
     _check_is_radiograph(header)
     syntax = header.file_meta.TransferSyntaxUID
     try:
@@ -156,7 +161,7 @@ def _stored(header: Dataset) -> np.ndarray:
         expected = -(-header.Rows * header.Columns * header.BitsAllocated // 8)
         if len(header.PixelData) < expected:
             raise Refused(f"truncated: {len(header.PixelData):,} bytes of pixel data where {expected:,} belong")
-    return decoder.as_array(header, index=0, raw=True, decoding_plugin=plugin)[0].astype(np.int32)
+    return decoder.as_array(header, index=0, raw=True, decoding_plugin=plugin)[0]
 
 
 def _check_is_radiograph(header: Dataset) -> None:
@@ -224,20 +229,23 @@ def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int] | None:
     return bottom - top, right - left, int.from_bytes(frame[start + 32 : start + 34])
 
 
-def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Returns (H, W) bool: what lies outside the image proper (PS3.3, C.7.5.1.1.2)."""
+def _is_padding(numbers: np.ndarray, header: Dataset) -> np.ndarray:
+    """Returns which stored numbers, (N,), stand for what lies outside the image proper (PS3.3, C.7.5.1.1.2)."""
     if "PixelPaddingValue" not in header:
-        return np.zeros(stored.shape, bool)
+        return np.zeros(numbers.shape, bool)
     first = header.PixelPaddingValue
     first, last = sorted((first, header.get("PixelPaddingRangeLimit", first)))
-    return (stored >= first) & (stored <= last)
+    return (numbers >= first) & (numbers <= last)
 
 
-def _display_values(stored: np.ndarray, padding: np.ndarray, header: Dataset) -> tuple[np.ndarray, float, float]:
-    """Returns the values after modality and VOI, (H, W), and which of them are black and white."""
+def _display_values(numbers: np.ndarray, used: np.ndarray, header: Dataset) -> tuple[np.ndarray, float, float]:
+    """Returns the values of stored numbers, (N,), after modality and VOI, and which of these are black and white.
+
+    `used` are the numbers that occur in the image proper, in order.
+    """
     if "ModalityLUTSequence" in header:
         _widen(header.ModalityLUTSequence)
-    values = apply_modality_lut(stored, header)
+    values = apply_modality_lut(numbers, header)
     if "VOILUTSequence" in header:
         _widen(header.VOILUTSequence)
         every = _every_index(header.VOILUTSequence)
@@ -249,7 +257,7 @@ def _display_values(stored: np.ndarray, padding: np.ndarray, header: Dataset) ->
     if "ModalityLUTSequence" in header:
         every = _every_index(header.ModalityLUTSequence)
         return values, 0, full_scale(int(apply_modality_lut(every, header).max()))
-    ends = apply_modality_lut(np.array(_stored_range(stored[~padding], header)), header)
+    ends = apply_modality_lut(np.array(_stored_range(used, header)), header)
     return values, ends.min(), ends.max()
 
 
@@ -268,10 +276,10 @@ def _every_index(sequence: list[Dataset]) -> np.ndarray:
     return sequence[0].LUTDescriptor[1] + np.arange(2**16, dtype=np.int32)
 
 
-def _stored_range(stored: np.ndarray, header: Dataset) -> tuple[int, int]:
-    if stored.size == 0:
+def _stored_range(used: np.ndarray, header: Dataset) -> tuple[int, int]:
+    if used.size == 0:
         return 0, 1  # nothing but padding
-    smallest, largest = int(stored.min()), int(stored.max())
+    smallest, largest = int(used[0]), int(used[-1])
     if smallest >= 0:
         return 0, min(full_scale(largest), max(2**header.BitsStored - 1, largest))
     return smallest, max(largest, smallest + 1)

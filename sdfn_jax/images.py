@@ -22,8 +22,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 # Bytes before a DICOM file's first element: 128 of anything and the four letters DICM.
 DICOM_PREFIX = 132
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".img", *DICOM_SUFFIXES)
-# What an image may have. A film digitised at 4 times the detail of today's detectors has half of it; decoding one of
-# this size takes some 2 GiB.
+# What an image may have. Today's detectors have a quarter of it; decoding one of this size as DICOM takes some 2 GiB.
 MAX_PIXELS = 2**26
 # What a file may have: 8 bytes for each of so many pixels.
 MAX_BYTES = 8 * MAX_PIXELS
