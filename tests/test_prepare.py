@@ -1,8 +1,6 @@
 """What holds for every data set: TFDS's conventions, and a set that is whole or not there."""
 
-import contextlib
 import importlib
-import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +11,7 @@ import numpy as np
 import official_files as official
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from sdfn_jax.errors import UserError
 from tfds_builders import base, prepare
@@ -112,23 +111,36 @@ def test_a_prepare_that_dies_while_swapping_brings_the_older_version_back(downlo
     assert not left_behind(data_dir)
 
 
-def end_film(pipe):
-    """Closes a pipe somebody reads from."""
-    with contextlib.suppress(OSError):
-        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+# The command, held at a film until a file appears.
+HELD = """
+import sys, time
+from pathlib import Path
+from sdfn_jax import images
+from tfds_builders import prepare
+
+read = images.read_radiograph
+
+def held(path):
+    while path.name == "MCUCXR_0017_0.png" and not Path(sys.argv[1]).exists():
+        time.sleep(0.02)
+    return read(path)
+
+images.read_radiograph = held
+prepare.main(sys.argv[2:])
+"""
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_prepare_leaves_the_older_version_usable(download, data_dir, ending):
-    """The process is held in the midst of its work by a named pipe in place of a film, and killed there."""
+    """The process is held in the midst of its work, at a film, and killed there."""
     folder = run(download, data_dir)
     other = official.write_montgomery(download.parent / "other", NUMBERS)
     films = download / "MontgomerySet" / "CXR_png"
-    (films / "MCUCXR_0017_0.png").unlink()
-    os.mkfifo(films / "MCUCXR_0017_0.png")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(films / "MCUCXR_0017_0.png")  # so that there is work to do
+    release = download.parent / "release"
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "tfds_builders.prepare", "montgomery"),
+            *(sys.executable, "-c", HELD, str(release), "montgomery"),
             *(f"--manual_dir={download}", f"--data_dir={data_dir}", "--size=16"),
         ],
         stderr=subprocess.PIPE,
@@ -145,14 +157,11 @@ def test_a_killed_prepare_leaves_the_older_version_usable(download, data_dir, en
             run(other, data_dir)
     finally:
         process.send_signal(ending)
-        while process.poll() is None:
-            end_film(films / "MCUCXR_0017_0.png")  # threads end with their film
-            time.sleep(0.02)
+        release.touch()  # threads end with their film
         process.communicate()
     assert bool(left_behind(data_dir)) == (ending == signal.SIGKILL)
     assert names(folder) == ALL
 
-    (films / "MCUCXR_0017_0.png").unlink()
     official.write_montgomery(download, [17, 18])
     assert names(run(download, data_dir)) == [*ALL, "MCUCXR_0018_0"]
     assert not left_behind(data_dir)
@@ -265,6 +274,7 @@ def test_neither_jax_nor_tensorflow_is_imported(download, data_dir):
     script = f"""
 import sys
 import tensorflow_datasets as tfds
+from PIL import Image
 from tfds_builders import prepare
 folder = prepare.prepare("montgomery", manual_dir={str(download)!r}, data_dir={str(data_dir)!r}, size=16)
 decoders = {{"mask_original": tfds.decode.SkipDecoding()}}

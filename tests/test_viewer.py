@@ -258,10 +258,15 @@ def opened(served, browser):
 def drop(driver, *paths):
     """Drags files from the desktop onto the page, and waits until they are read."""
     data = {"items": [], "files": list(map(str, paths)), "dragOperationsMask": 1}
+    driver.execute_script("window.before = queue")
     for kind in ("dragEnter", "dragOver", "drop"):
         driver.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 200, "y": 300, "data": data})
     driver.set_script_timeout(60)
-    driver.execute_async_script("const done = arguments[0]; setTimeout(() => queue.then(done), 50)")
+    driver.execute_async_script(  # the page hears of the drop when it has time
+        "const done = arguments[0];"
+        "const wait = () => queue === window.before ? setTimeout(wait, 20) : queue.then(done);"
+        "wait()"
+    )
 
 
 def drawing(tmp_path):
