@@ -69,7 +69,7 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
     )
     if not processes.is_first():
         return None
-    named = [examples.describe(index) for index in range(len(examples))]
+    named = list(examples.told("name", "patient"))
     evaluation = Evaluation(
         Origin(
             stage=config.stage,

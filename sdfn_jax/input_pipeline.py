@@ -8,6 +8,7 @@ of one is a slice, and a resumed run sees exactly the batches an uninterrupted o
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import grain
 import jax
@@ -48,15 +49,14 @@ class Examples(Sequence):
                     f"{directory} has no split {split!r}; it has {', '.join(builder.info.splits)}. "
                     "A split without images is not written: see the counts that the preparation printed."
                 )
+        self._features = builder.info.features
         self._shapes = {
             name: feature.shape
-            for name, feature in builder.info.features.items()
+            for name, feature in self._features.items()
             if isinstance(feature, tfds.features.Tensor) and len(feature.shape) == 2
         }
-        self._texts = [
-            name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)
-        ]
-        encoded = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+        self._texts = [name for name, feature in self._features.items() if isinstance(feature, tfds.features.Text)]
+        encoded = [name for name, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
         decoders = {name: tfds.decode.SkipDecoding() for name in (*self._shapes, *encoded)}
         self._sources = [builder.as_data_source(split, decoders=decoders) for split in splits]
         self._starts = np.cumsum([0] + [len(source) for source in self._sources])
@@ -66,18 +66,18 @@ class Examples(Sequence):
         return len(self._indices)
 
     def __getitem__(self, index: int) -> dict:
-        place = int(self._indices[index])
-        part = int(np.searchsorted(self._starts, place, side="right")) - 1
-        example = dict(self._sources[part][place - int(self._starts[part])])
+        source, place = self._find(index)
+        example = dict(source[place])
         for name, shape in self._shapes.items():
             example[name] = np.frombuffer(example[name], np.uint8).reshape(shape)
-        for name in self._texts:
-            example[name] = example[name].decode()
-        return example
+        return self._with_texts(example)
 
-    def describe(self, index: int) -> dict:
-        """Returns what is said of an example: everything but its (S, S) arrays."""
-        return {name: value for name, value in self[index].items() if name not in self._shapes}
+    def told(self, *names: str) -> Iterator[dict]:
+        """Yields these features alone of every example, in order: views are not decoded for the sake of a name."""
+        features = tfds.features.FeaturesDict({name: self._features[name] for name in names})
+        for index in range(len(self)):
+            source, place = self._find(index)
+            yield self._with_texts(features.deserialize_example_np(source.data_source[place]))
 
     def take(self, indices: np.ndarray) -> "Examples":
         """Returns the examples at these places, in this order."""
@@ -85,6 +85,15 @@ class Examples(Sequence):
         chosen.__dict__.update(self.__dict__)
         chosen._indices = self._indices[indices]
         return chosen
+
+    def _find(self, index: int) -> tuple[Any, int]:
+        """Returns the split's source that holds an example, and its place there."""
+        place = int(self._indices[index])
+        part = int(np.searchsorted(self._starts, place, side="right")) - 1
+        return self._sources[part], place - int(self._starts[part])
+
+    def _with_texts(self, example: dict) -> dict:
+        return {name: value.decode() if name in self._texts else value for name, value in example.items()}
 
 
 class Rows(Sequence):

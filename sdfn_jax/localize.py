@@ -46,14 +46,16 @@ def of_network(run: Path) -> tuple[list[localization.Case], dict]:
     if not data.is_dir():
         raise UserError(f"--run={run}: the data set it was trained on, {data}, is not there; run from the same folder")
     examples = Examples(data, ["test"])
-    boxed = [index for index in range(len(examples)) if len(examples.describe(index)["reference_boxes"]["finding"])]
+    boxes = (example["reference_boxes"] for example in examples.told("reference_boxes"))
+    boxed = [index for index, found in enumerate(boxes) if len(found["finding"])]
     if not boxed:
         raise UserError(f"--run={run}: no image of the test split of {data} has a reference box")
     chosen = examples.take(np.array(boxed))
-    stream = activation.stream(config, variables, chosen)
+    told = chosen.told("name", "patient", "image_size", "lung_box", "reference_boxes")
+    stream = zip(told, activation.stream(config, variables, chosen), strict=True)
     cases = []
-    for index, maps in enumerate(progress.bar(stream, what="heatmaps", unit="image", total=len(chosen))):
-        cases += _of_example(chosen.describe(index), maps)
+    for example, maps in progress.bar(stream, what="heatmaps", unit="image", total=len(chosen)):
+        cases += _of_example(example, maps)
     return cases, {
         "method": config.stage,
         "checkpoint": metadata["digest"],

@@ -105,10 +105,11 @@ def _draw_heatmaps(
 ) -> None:
     """Heatmaps (eq. 5 and 6; Figure 9): of each finding with reference boxes, the surest true positive."""
     examples = Examples(data, ["test"])
-    boxes = {index: _reference_boxes(examples.describe(index)) for index in range(len(examples))}
+    told = list(examples.told("name", "lung_box", "reference_boxes"))
+    boxes = [_reference_boxes(example) for example in told]
     chosen = []
     for finding in range(len(FINDINGS)):
-        boxed = [index for index, found in boxes.items() if finding in found and _file(examples, index) in films]
+        boxed = [index for index, found in enumerate(boxes) if finding in found and told[index]["name"] in films]
         if boxed:
             probabilities = evaluation.predictions.probabilities[boxed, finding]
             chosen.append((boxed[int(np.argmax(probabilities))], finding))
@@ -122,7 +123,7 @@ def _draw_heatmaps(
     )
     cases = []
     for row, (index, finding) in enumerate(chosen):
-        example = examples.describe(index)
+        example = told[index]
         cases.append(
             heatmaps.Case(
                 image=example["name"],
@@ -140,10 +141,6 @@ def _draw_heatmaps(
     heatmaps.heatmap_page(where / "heatmaps.png", cases, drawings=drawings)
     own = [each["entire"][..., finding] for each, (_, finding) in zip(traditional, chosen, strict=True)]
     heatmaps.figure_nine(where / "figure_9.png", cases, own, drawings=drawings)
-
-
-def _file(examples: Examples, index: int) -> str:
-    return examples.describe(index)["name"]
 
 
 def _reference_boxes(example: dict) -> dict[int, list[tuple[float, ...]]]:

@@ -149,7 +149,7 @@ def load_pretrained(config: ConfigDict) -> weights.Weights:
 
 def check_validation_labels(validation: Examples) -> None:
     """Raises UserError where no class has both positives and negatives, so that no epoch could be called best."""
-    labels = np.stack([validation.describe(index)["labels"] for index in range(len(validation))])
+    labels = np.stack([example["labels"] for example in validation.told("labels")])
     if not ((labels.sum(axis=0) > 0) & (labels.sum(axis=0) < len(labels))).any():
         raise UserError(
             f"none of the 14 findings has both positives and negatives among the {len(labels)} validation images: the "

@@ -116,10 +116,14 @@ def test_chosen_examples(prepared, examples):
     assert [given[index]["number"] for index in range(3)] == [chosen[index]["number"] for index in range(3)]
 
 
-def test_a_description_leaves_the_views_out(examples):
-    described = examples.describe(3)
-    assert set(described) == {"mask_original", "name", "labels", "number", "boxes"}
-    assert described["name"] == f"film-{described['number']}-ä"
+def test_some_features_of_every_example_are_told_in_order(examples):
+    chosen = examples.take(np.array([22, 3]))
+    told = list(chosen.told("name", "number", "boxes"))
+    for example, whole in zip(told, chosen, strict=True):
+        assert example.keys() == {"name", "number", "boxes"}
+        assert (example["name"], example["number"]) == (whole["name"], whole["number"])
+        assert example["name"] == f"film-{example['number']}-ä"
+        np.testing.assert_equal(example["boxes"], whole["boxes"])
 
 
 def test_a_split_that_is_not_there_is_named(prepared):
