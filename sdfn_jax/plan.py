@@ -282,12 +282,10 @@ def _check_box_table(boxes: Path, digest: str) -> None:
 
 def _classifier(config: ConfigDict, flag: str, data: Step, problems: list[str]) -> Step:
     upstream = stages.upstream(config)
-    missing = _missing_start(config, flag, upstream)
     inputs = {"data": stages.data_metadata(data.writes)["inputs_digest"]} if data.there else {}
-    if missing is None:
-        inputs |= stages.starting_points(config, upstream)
-    state = _trained(config, inputs)
+    state = _trained(config, inputs | stages.starting_points(config, upstream))
     if state != THERE:
+        missing = _missing_start(config, flag, upstream)
         problems += [missing] if missing is not None else []
         problems += batch_size_problems(config, flag)
     name = "fusion network" if upstream else f"extractor, {config.stage} view"

@@ -1,5 +1,6 @@
 """The stages at work: what each reads and starts from, handed to the one trainer or to evaluation."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -139,12 +140,20 @@ def load_pretrained(config: ConfigDict) -> weights.Weights:
       UserError: naming the file and what is wrong with it, or for weights that expect other images than this config
         prepares (but for their size, which may change).
     """
+    path = weights_file(config)
+    written = path.stat().st_mtime_ns if path.is_file() else None
     try:
-        found = weights.read(weights_file(config), DenseNet(**config.model.to_dict()))
+        found = _read_weights(path, written, DenseNet(**config.model.to_dict()))
     except ValueError as error:
         raise UserError(str(error)) from error
     check_same(found.preprocessing, config, found.file, any_size=True)
     return found
+
+
+@functools.lru_cache(maxsize=1)  # the plan reads it, and then both extractors start from it
+def _read_weights(path: Path, written: int | None, model: DenseNet) -> weights.Weights:
+    del written  # its time: a file that was written anew is read anew
+    return weights.read(path, model)
 
 
 def check_validation_labels(validation: Examples) -> None:

@@ -1,5 +1,7 @@
 """From a weights file to a run that evaluates: no data, no training."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -139,6 +141,15 @@ class TestStart:
         jax.tree.map(np.testing.assert_array_equal, branches["entire"], variables_of(MODEL))
         assert recorded["pretrained"]["sha256"] == file_digest(config.pretrained)
         assert "CheXNet-style" in capsys.readouterr().out
+
+    def test_the_file_is_read_once_and_again_where_it_was_written_anew(self, tmp_path, config, monkeypatch):
+        config.pretrained, read, original = str(weights_file(tmp_path)), [], weights.read
+        monkeypatch.setattr(weights, "read", lambda *asked: read.append(asked) or original(*asked))
+        first = stages.load_pretrained(config)
+        assert stages.load_pretrained(config) is first and len(read) == 1
+        os.utime(config.pretrained, ns=(0, 0))
+        stages.load_pretrained(config)
+        assert len(read) == 2
 
     def test_another_preprocessing_is_refused(self, tmp_path, config):
         config.pretrained = str(weights_file(tmp_path, channels=1))
