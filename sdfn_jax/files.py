@@ -1,10 +1,13 @@
-"""Files that appear only when they are complete, their digests, and the folder of what is kept between commands."""
+"""Files that appear only when they are complete, locks, digests, and the folder of what is kept between commands."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from sdfn_jax.errors import UserError
 
 CACHE_VARIABLE = "SDFN_CACHE"
 
@@ -24,6 +27,23 @@ def appears_when_complete(path: str | Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, busy: str) -> Iterator[None]:
+    """Holds a lock file while the block runs; its folder is made. A process that dies holds it no longer.
+
+    Raises:
+      UserError: saying `busy`, where another process holds it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(busy) from None
+        yield
 
 
 def file_digest(path: str | Path) -> str:

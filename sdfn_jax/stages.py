@@ -1,16 +1,18 @@
 """The stages at work: what each reads and starts from, handed to the one trainer or to evaluation."""
 
+import contextlib
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, evaluate, features, lrg, progress, recipes, tasks
+from sdfn_jax import checkpoint, evaluate, features, lrg, processes, progress, recipes, tasks
 from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest
+from sdfn_jax.files import file_digest, locked
 from sdfn_jax.input_pipeline import Examples, Rows, steps_per_epoch
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
@@ -35,22 +37,23 @@ def train_lrg(config: ConfigDict, data: Path) -> None:
       data: the prepared jsrt or montgomery data set.
     """
     inputs = {"data": data_metadata(data)["inputs_digest"]}
-    _check_before_training(config, inputs)
-    folds = _folds(data, data_metadata(data), config.test_fold)
-    films = Examples(data, folds)
-    order = np.random.default_rng(config.seed).permutation(len(films))
-    held_out = max(1, round(config.validation_share * len(films)))
-    training, validation = films.take(np.sort(order[held_out:])), films.take(np.sort(order[:held_out]))
-    normalisation = _normalisation(training, config.contrast)
-    task = tasks.segmentation(config, normalisation)
-    train(
-        task,
-        config,
-        training=training,
-        validation=validation,
-        initial_variables=lambda: initial_variables(task.model, config.seed, task.inputs),
-        metadata={**_provenance(config, inputs, data), "normalisation": normalisation},
-    )
+    with _alone(config):
+        _check_before_training(config, inputs)
+        folds = _folds(data, data_metadata(data), config.test_fold)
+        films = Examples(data, folds)
+        order = np.random.default_rng(config.seed).permutation(len(films))
+        held_out = max(1, round(config.validation_share * len(films)))
+        training, validation = films.take(np.sort(order[held_out:])), films.take(np.sort(order[:held_out]))
+        normalisation = _normalisation(training, config.contrast)
+        task = tasks.segmentation(config, normalisation)
+        train(
+            task,
+            config,
+            training=training,
+            validation=validation,
+            initial_variables=lambda: initial_variables(task.model, config.seed, task.inputs),
+            metadata={**_provenance(config, inputs, data), "normalisation": normalisation},
+        )
 
 
 def upstream(config: ConfigDict) -> dict[str, str]:
@@ -69,29 +72,30 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
     if not before and config.pretrained == IMAGENET:
         download.fetch()
     inputs = {"data": data_metadata(data)["inputs_digest"], **starting_points(config, before)}
-    _check_before_training(config, inputs)
-    validation = Examples(data, ["validation"])
-    check_validation_labels(validation)
-    training = Examples(data, ["train"])
-    task = tasks.classification(config)
-    branches, source = _branches(config, before)
-    variables = initial_variables(task.model, config.seed, task.inputs, train=False)
-    for view, branch in branches.items():
-        for kind in ("params", "batch_stats"):
-            variables[kind][view] = branch[kind]
-    metadata = _provenance(config, inputs, data) | source
-    if before and config.cache_features:
-        training, validation = _cached_features(task, config, variables, training, validation, metadata)
-        task = tasks.fusion_head(task, config, variables)
-        variables = {"params": {"head": variables["params"]["head"]}}
-    train(
-        task,
-        config,
-        training=training,
-        validation=validation,
-        initial_variables=lambda: variables,
-        metadata=metadata,
-    )
+    with _alone(config):
+        _check_before_training(config, inputs)
+        validation = Examples(data, ["validation"])
+        check_validation_labels(validation)
+        training = Examples(data, ["train"])
+        task = tasks.classification(config)
+        branches, source = _branches(config, before)
+        variables = initial_variables(task.model, config.seed, task.inputs, train=False)
+        for view, branch in branches.items():
+            for kind in ("params", "batch_stats"):
+                variables[kind][view] = branch[kind]
+        metadata = _provenance(config, inputs, data) | source
+        if before and config.cache_features:
+            training, validation = _cached_features(task, config, variables, training, validation, metadata)
+            task = tasks.fusion_head(task, config, variables)
+            variables = {"params": {"head": variables["params"]["head"]}}
+        train(
+            task,
+            config,
+            training=training,
+            validation=validation,
+            initial_variables=lambda: variables,
+            metadata=metadata,
+        )
 
 
 def _cached_features(
@@ -212,6 +216,17 @@ def cross_validate(config: ConfigDict, data: Path) -> str:
         digests[f"fold_{fold}"] = checkpoint.best_metadata(one.workdir)["digest"]
     origin = _segmentation_origin(config, data, digests)
     return evaluate.write_segmentation(where, results, origin)
+
+
+@contextlib.contextmanager
+def _alone(config: ConfigDict) -> Iterator[None]:
+    """Keeps every other command from training into the stage's folder; of several processes the first does so."""
+    if not processes.is_first():
+        yield
+        return
+    busy = f"{config.workdir} is being trained by another command; wait for it, or give another folder"
+    with locked(Path(config.workdir) / ".lock", busy):
+        yield
 
 
 def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:

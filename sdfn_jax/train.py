@@ -268,6 +268,7 @@ class _Run:
             if stopping or self.unsaved_seconds() > 60 * self.config.checkpoint_minutes:
                 self.save(state)
             if stopping:
+                processes.wait_for_all()  # for the first, which may still write
                 raise InterruptedRunError(self.stopped_at(state))
         self.check_finite(state)
         return state

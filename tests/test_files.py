@@ -4,7 +4,8 @@ import subprocess
 
 import pytest
 
-from sdfn_jax.files import appears_when_complete, file_digest
+from sdfn_jax.errors import UserError
+from sdfn_jax.files import appears_when_complete, file_digest, locked
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -56,3 +57,11 @@ def test_the_digest_is_sha256sums(tmp_path):
     assert file_digest(path) == file_digest(str(path)) == expected
     path.write_bytes(b"")
     assert file_digest(path) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_a_lock_is_held_by_one_until_its_block_ends(tmp_path):
+    path = tmp_path / "new" / ".lock"
+    with locked(path, "at work"), pytest.raises(UserError, match="at work"), locked(path, "at work"):
+        pytest.fail("two hold it")
+    with locked(path, "at work"):
+        pass

@@ -34,7 +34,7 @@ from sdfn_jax import (
     tasks,
 )
 from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest
+from sdfn_jax.files import file_digest, locked
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.logs import MetricsLog
@@ -215,6 +215,14 @@ class TestPlan:
     def copy(self, job, tmp_path):
         shutil.copytree(job[0], tmp_path / "job")
         return tmp_path / "job"
+
+    def test_two_commands_do_not_train_into_one_folder(self, job):
+        config = fusion_config(job[0])
+        with (
+            locked(job[0] / "fusion" / ".lock", ""),
+            pytest.raises(UserError, match="fusion is being trained by another"),
+        ):
+            stages.train_classifier(config, data_of(job[0]))
 
     def test_another_recipe_is_refused_by_name(self, job):
         config = fusion_config(job[0])

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import fcntl
 import io
 import json
 import os
@@ -16,6 +15,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from sdfn_jax.errors import UserError, exit_on_user_error
+from sdfn_jax.files import locked
 from tfds_builders import base, lung_masks
 from tfds_builders.chestxray14 import chestxray14_dataset_builder as chestxray14
 from tfds_builders.chestxray14 import nih_tables
@@ -117,13 +117,9 @@ def _config(name: str, size: int | None, label_version: str) -> tfds.core.Builde
 @contextlib.contextmanager
 def _scratch_folder(name: str, data_dir: Path) -> Iterator[Path]:
     """Gives an empty folder to one process at a time; it is gone afterwards, at the latest when the next one starts."""
-    data_dir.mkdir(parents=True, exist_ok=True)
     scratch = data_dir / f".preparing_{name}"
-    with (data_dir / f".preparing_{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
-        except BlockingIOError:
-            raise UserError(f"{name} is being prepared in {data_dir} by another process; wait for it") from None
+    busy = f"{name} is being prepared in {data_dir} by another process; wait for it"
+    with locked(data_dir / f".preparing_{name}.lock", busy):
         _clear(scratch, data_dir)
         scratch.mkdir()
         try:
