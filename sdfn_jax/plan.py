@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, lrg, lung_boxes, phantom, processes, recipes, results, stages
+from sdfn_jax import calibration_file, checkpoint, lrg, lung_boxes, phantom, processes, recipes, results, stages
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import file_digest
 from sdfn_jax.preprocessing import Preprocessing, check_same
@@ -67,6 +67,7 @@ def make_plan(config: ConfigDict) -> list[Step]:
             flag = "--config" if stage is config else f"--config.{stage.stage}"
             steps.append(_classifier(stage, flag, data, problems))
         steps.append(_evaluation(config, data))
+        steps += _calibration(config, data, steps[-1])
     if problems:
         raise UserError("not everything that this needs is there:\n" + "\n".join(f"  * {text}" for text in problems))
     return steps
@@ -346,6 +347,23 @@ def _evaluation(config: ConfigDict, data: Step) -> Step:
         lambda: results.make(config, shown, data.writes),
         together=True,
     )
+
+
+def _calibration(config: ConfigDict, data: Step, evaluation: Step) -> list[Step]:
+    """Returns the step that gives stages their calibration which were evaluated before there was any."""
+    shown = classifiers(config)
+    if not evaluation.there or all(map(results.is_calibrated, shown)):
+        return []  # whatever is evaluated now is calibrated too
+    return [
+        Step(
+            "calibration",
+            ", ".join(stage.workdir for stage in shown),
+            Path(config.workdir) / calibration_file.FILE,
+            TO_DO,
+            lambda: results.calibrate(shown, data.writes),
+            together=True,
+        )
+    ]
 
 
 def _clock(seconds: float) -> str:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax import (
     activation,
+    calibration_file,
     checkpoint,
     contact_sheet,
     evaluate,
@@ -40,6 +41,29 @@ def is_fresh(config: ConfigDict, data_version: str, split: str) -> bool:
         return False
     origin = read_evaluation(where).origin
     return (origin.checkpoint, origin.data_version) == (metadata["digest"], data_version)
+
+
+def is_calibrated(config: ConfigDict) -> bool:
+    """Returns whether a stage's best checkpoint has its `calibration.json`."""
+    metadata, found = checkpoint.best_metadata(config.workdir), calibration_file.read(config.workdir)
+    return metadata is not None and found is not None and found.checkpoint == metadata["digest"]
+
+
+def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
+    """Makes the calibration of the stages that lack it, where it can from the evaluation of validation on disk.
+
+    Args:
+      classifiers: configs of evaluated stages.
+      data: the prepared data set.
+    """
+    for stage in classifiers:
+        if is_calibrated(stage):
+            continue
+        if not is_fresh(stage, stages.data_version(data), "validation"):
+            evaluate.evaluate_classifier(stage, data, stages.data_metadata(data), "validation")
+        elif processes.is_first():
+            evaluation = read_evaluation(evaluate.evaluation_folder(stage.workdir, "validation"))
+            calibration_file.write(stage.workdir, calibration_file.make(evaluation))
 
 
 def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:

@@ -30,6 +30,7 @@ from sdfn_jax import (
     plan,
     predictions,
     report,
+    results,
     stages,
     tasks,
 )
@@ -277,6 +278,24 @@ class TestPlan:
         shutil.rmtree(copy / "fusion" / "evaluation")
         found = states(plan.make_plan(fusion_config(copy)))
         assert [name for name, state in found.items() if state != "there"] == ["evaluation on test"]
+
+    def test_a_run_evaluated_before_there_was_calibration_gets_it_from_its_predictions(self, copy, monkeypatch):
+        made = {stage: calibration_file.read(copy / stage) for stage in ("entire", "lung", "fusion")}
+        for stage in ("entire", "fusion"):
+            (copy / stage / calibration_file.FILE).unlink()
+        steps = plan.make_plan(fusion_config(copy))
+        assert [step.name for step in steps if not step.there] == ["calibration"]
+        with monkeypatch.context() as patch:
+            patch.setattr(results.evaluate, "evaluate_classifier", None)  # the network does not run
+            steps[-1].run()
+        assert {stage: calibration_file.read(copy / stage) for stage in made} == made
+        assert all(step.there for step in plan.make_plan(fusion_config(copy)))
+        # One of another checkpoint does not count; without predictions the network makes them.
+        stale = dataclasses.replace(made["fusion"], checkpoint="c0ffee")
+        calibration_file.write(copy / "fusion", stale)
+        shutil.rmtree(copy / "fusion" / "evaluation" / "validation")
+        plan.make_plan(fusion_config(copy))[-1].run()
+        assert calibration_file.read(copy / "fusion").checkpoint == made["fusion"].checkpoint
 
     def test_everything_that_cannot_be_made_is_said_at_once_with_its_flag(self, tmp_path):
         config = fusion_config(tmp_path)
