@@ -31,7 +31,8 @@ try:
     from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
 except ImportError as error:
-    raise SystemExit(f"error: the viewer needs the package {error.name}: pip install 'sdfn_jax[viewer]'") from error
+    print(f"error: the viewer needs the package {error.name}: pip install -e '.[viewer]'", file=sys.stderr)
+    raise SystemExit(2) from error
 
 HOST = "127.0.0.1"
 PORT = 8000

@@ -205,11 +205,13 @@ def test_a_port_that_is_taken_or_none_is_said(capsys):
     assert "--port is 99999; it must be from 0 to 65535" in capsys.readouterr().err
 
 
-def test_without_the_extra_the_command_that_installs_it_is_named(monkeypatch):
+def test_without_the_extra_the_command_that_installs_it_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     copy = importlib.util.spec_from_file_location("viewer_copy", viewer.__file__)
-    with pytest.raises(SystemExit, match=r"needs the package uvicorn: pip install 'sdfn_jax\[viewer\]'"):
+    with pytest.raises(SystemExit) as stop:
         copy.loader.exec_module(importlib.util.module_from_spec(copy))
+    assert stop.value.code == 2
+    assert "needs the package uvicorn: pip install -e '.[viewer]'" in capsys.readouterr().err
 
 
 # A real server, and a real browser.
