@@ -62,7 +62,7 @@ def write(path: str | Path, reading: Reading, finding: str, *, drawings: bool) -
     if drawings:
         lines.append("The network was trained on DRAWINGS: this means nothing of radiographs.")
     with appears_when_complete(path) as unfinished:
-        _captioned(picture, lines).save(unfinished, "PNG", compress_level=4)
+        _captioned(picture, lines).save(unfinished, "PNG", compress_level=2)
 
 
 def _blend(film: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
