@@ -117,7 +117,12 @@ def read_best(workdir: str | Path) -> tuple[dict, dict]:
             f"{workdir} holds no trained checkpoint (no {folder}). Train the stage first: "
             "python -m sdfn_jax.main --config=configs/<stage>.py"
         )
-    arrays, metadata = _read(folder, steps[-1])
+    try:
+        arrays, metadata = _read(folder, steps[-1])
+    except DamagedCheckpointError as error:
+        raise DamagedCheckpointError(
+            f"{error} Copy it anew from where it is whole, or train the stage again."
+        ) from error
     variables = {"params": {}, "batch_stats": {}}
     for name, array in arrays.items():
         *parents, leaf = name.split("/")
