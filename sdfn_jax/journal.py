@@ -7,6 +7,11 @@ from pathlib import Path
 
 from sdfn_jax.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing keeps a second command out
+    fcntl = None
+
 
 class Journal:
     """The pieces that are done, on disk; in memory only where each stands."""
@@ -19,11 +24,12 @@ class Journal:
           made_by: what decides the pieces; work goes on under the same alone.
 
         Raises:
-          UserError: for a journal of other work, or a damaged one.
+          UserError: for a journal of other work, a damaged one, or one that another command writes into.
         """
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("a+b")
+        self._lock()
         self._places: dict[str, int] = {}
         first = (json.dumps(made_by) + "\n").encode()
         self._file.seek(0)
@@ -75,7 +81,21 @@ class Journal:
     def delete(self) -> None:
         """Removes the file, when all that it was for is done."""
         self.close()
-        self._path.unlink()
+        self._path.unlink(missing_ok=True)
+
+    def _lock(self) -> None:
+        """Keeps others out until the file is closed, or the process is gone in whatever way."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise UserError(
+                f"{self._path}: another command writes into this folder now; wait for its end, or give another folder"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
 
     def _take_up(self) -> None:
         place = self._file.tell()

@@ -57,3 +57,22 @@ def test_damage_is_named(path):
 def test_it_is_deleted(path):
     Journal(path, MADE_BY).delete()
     assert not path.exists()
+
+
+def test_two_commands_do_not_write_into_one_journal(path):
+    with Journal(path, MADE_BY) as journal:
+        journal.write("c", {})
+        before = path.read_bytes()
+        for made_by in (MADE_BY, {"checkpoint": "another"}):
+            with pytest.raises(UserError, match=r"journal.jsonl: another command writes into this folder now; wait"):
+                Journal(path, made_by)
+        assert path.read_bytes() == before
+        journal.write("d", {})
+    with Journal(path, MADE_BY) as journal:  # free again, whatever ended the other one
+        assert len(journal) == 4
+
+
+def test_where_nothing_locks_files_it_does_without(path, monkeypatch):
+    monkeypatch.setattr("sdfn_jax.journal.fcntl", None)
+    with Journal(path, MADE_BY), Journal(path, MADE_BY):
+        pass
