@@ -46,3 +46,11 @@ def bar(
         file=sys.stderr,
         disable=not processes.is_first(),
     )
+
+
+def note(shown: tqdm, line: str) -> None:
+    """Prints a line on standard error, above a bar where one is to be seen."""
+    if shown.disable or shown.last_print_t < shown.start_t + shown.delay:
+        print(line, file=sys.stderr)  # `write` would draw the bar, and leave it without an end of its line
+    else:
+        shown.write(line, file=sys.stderr)

@@ -41,3 +41,15 @@ def test_a_log_file_is_not_flooded(capsys):
 def test_short_work_leaves_the_screen_alone(capsys):
     list(progress.bar(range(5), what="validate", unit="image"))
     assert capsys.readouterr().err.strip() == ""
+
+
+def test_a_note_stands_in_a_line_of_its_own_before_and_after_the_bar_shows(capsys):
+    with progress.bar(what="predict", unit="film", total=2) as bar:
+        progress.note(bar, "not read: 1.png")
+        assert capsys.readouterr().err == "not read: 1.png\n"
+        time.sleep(0.6)
+        bar.update()
+        progress.note(bar, "not read: 2.png")
+    shown = capsys.readouterr().err
+    assert "\rnot read: 2.png\n" in shown.replace(" ", "").replace("notread:", "not read: ")
+    assert shown.endswith("\n")
