@@ -11,8 +11,8 @@ from sdfn_jax.errors import UserError
 from sdfn_jax.predictor import Film
 
 
-def find(places: Iterable[str], leave_out: Path | None = None) -> list[Film]:
-    """Returns the films that are meant, each file once, in the order given and by path within a place.
+def find(places: Iterable[str], leave_out: Path | None = None) -> tuple[list[Film], list[tuple[str, str]]]:
+    """Finds the films that are meant.
 
     A file is called by its path below the folder or the unvaried part of the pattern that was given, a file given by
     itself by its name. Where two have the same name, the folders above come before it, as many as tell them apart.
@@ -22,11 +22,19 @@ def find(places: Iterable[str], leave_out: Path | None = None) -> list[Film]:
         over) and patterns (`films/*.png`, `films/**/*.dcm`).
       leave_out: a folder whose files are not films: where output goes.
 
+    Returns:
+      the films, each file once, in the order given and by path within a place; and (place, what is wrong) of the places
+      that are not there or without a film in them.
+
     Raises:
-      UserError: for a place that is not there, or without a film in it.
+      UserError: where no place has a film.
     """
+    problems = []
     depths: dict[Path, int] = {}  # of each file, how many last parts of its path are its name
     for place in places:
+        if not _exists(place):
+            problems.append((place, f"{place}: no such file or folder"))
+            continue
         found = 0
         for path, depth in _expand(place):
             path = Path(os.path.abspath(path))
@@ -34,11 +42,17 @@ def find(places: Iterable[str], leave_out: Path | None = None) -> list[Film]:
                 found += 1
                 depths.setdefault(path, depth)
         if not found:
-            raise UserError(
-                f"no radiograph in {place}: looked, in it and below it, for files ending in "
-                f"{', '.join(images.SUFFIXES)} and for DICOM files without a suffix"
+            problems.append(
+                (
+                    place,
+                    f"no radiograph in {place}: looked, in it and below it, for files ending in "
+                    f"{', '.join(images.SUFFIXES)} and for DICOM files without a suffix",
+                )
             )
-    return [Film(name, path) for path, name in _names(depths).items()]
+    if not depths:
+        more = f"; and {len(problems) - 1:,} more places without one" if len(problems) > 1 else ""
+        raise UserError(problems[0][1] + more)
+    return [Film(name, path) for path, name in _names(depths).items()], problems
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -57,14 +71,19 @@ def read_list(path: str | Path) -> list[str]:
     return places
 
 
+def _exists(place: str) -> bool:
+    """Tells whether a place can hold films: a pattern always can."""
+    return os.path.exists(place) or glob.has_magic(place)
+
+
 def _expand(place: str) -> Iterator[tuple[Path, int]]:
     """Yields (file, number of last parts of its path that name it)."""
     path = Path(place)
-    if path.is_dir():
+    if os.path.isdir(place):
         yield from _below(path)
-    elif path.exists():
+    elif os.path.exists(place):
         yield path, 1
-    elif glob.has_magic(place):
+    else:
         fixed = 0
         while not glob.has_magic(path.parts[fixed]):
             fixed += 1
@@ -75,8 +94,6 @@ def _expand(place: str) -> Iterator[tuple[Path, int]]:
                     yield from ((file, depth + own) for file, depth in _below(match))
             else:
                 yield match, own
-    else:
-        raise UserError(f"{place}: no such file or folder")
 
 
 def _below(folder: Path) -> Iterator[tuple[Path, int]]:

@@ -5,6 +5,7 @@ The page holds each film as a JPEG and each activation map as the few numbers th
 """
 
 import base64
+import dataclasses
 import hashlib
 import html
 import io
@@ -40,6 +41,25 @@ DRAWINGS = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Pager:
+    """Where a page stands among those that share the films of one prediction.
+
+    Attributes:
+      files: names of all the pages, which lie in one folder.
+      number: of this one among them, from 0.
+      first: number of its first film, from 1.
+      films: on this page.
+      all_films: on all of them.
+    """
+
+    files: tuple[str, ...]
+    number: int
+    first: int
+    films: int
+    all_films: int
+
+
 def entry(reading: Reading) -> dict:
     """Returns what the page holds of a reading, as JSON can hold it; some 110 kB of text.
 
@@ -70,24 +90,28 @@ def entry(reading: Reading) -> dict:
     }
 
 
-def write(path: str | Path, provenance: Provenance, entries: Iterable[dict]) -> None:
+def write(path: str | Path, provenance: Provenance, entries: Iterable[dict], pager: Pager | None = None) -> None:
     """Writes the page, an entry at a time; it appears when it is complete.
 
     Args:
       path: of the page (`.html`).
       provenance: of all the readings.
       entries: from `entry`, in the order in which the page lists them.
+      pager: the pages that it links to; None for one by itself.
     """
     with appears_when_complete(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(document(provenance, entries))
+        file.writelines(document(provenance, entries, pager))
 
 
-def document(provenance: Provenance, entries: Iterable[dict], *, largest_upload: int | None = None) -> Iterator[str]:
+def document(
+    provenance: Provenance, entries: Iterable[dict], pager: Pager | None = None, *, largest_upload: int | None = None
+) -> Iterator[str]:
     """Yields the page in pieces, an entry at a time.
 
     Args:
       provenance: of all the readings.
       entries: from `entry`.
+      pager: the pages that it links to; None for one by itself.
       largest_upload: makes it a page that takes films, of at most so many bytes, and sends them to the server that it
         came from, which answers with entries (`viewer`); None for a page that stands by itself.
     """
@@ -98,6 +122,7 @@ def document(provenance: Provenance, entries: Iterable[dict], *, largest_upload:
         style=_style(),
         drawings=f'<p class="note">{html.escape(DRAWINGS)}</p>' if provenance.drawings else "",
         upload=_upload(largest_upload) if uploads else "",
+        pages="" if pager is None or len(pager.files) == 1 else _pages(pager),
     )
     for each in entries:
         card = {key: value for key, value in each.items() if key != "picture"}
@@ -119,6 +144,20 @@ def policy(uploads: bool) -> str:
         f"default-src 'none'; script-src {_hash(_script(uploads))}; style-src {_hash(_style())}; img-src data:; "
         f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
+
+
+def _pages(pager: Pager) -> str:
+    """Links to the page before and the page behind."""
+    around = {"Previous page": pager.number - 1, "Next page": pager.number + 1}
+    links = [
+        f'<a href="{html.escape(pager.files[number])}">{text}</a>' if 0 <= number < len(pager.files) else ""
+        for text, number in around.items()
+    ]
+    here = (
+        f"Page {pager.number + 1:,} of {len(pager.files):,}: films {pager.first:,} to "
+        f"{pager.first + pager.films - 1:,} of {pager.all_films:,}"
+    )
+    return f'<nav aria-label="Pages">{links[0]} <span>{here}</span> {links[1]}</nav>'
 
 
 def _upload(largest: int) -> str:

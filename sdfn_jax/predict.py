@@ -3,10 +3,10 @@
 python -m sdfn_jax.predict FILES... --checkpoint=runs/fusion --output=FOLDER
 python -m sdfn_jax.predict --selftest                                      (is this installation right?)
 
-FILES are files, folders (with all below them) and quoted patterns; --list=FILE names a file with one in each line. What
-the output folder holds stands in sdfn_jax/prediction_files.py. Stopped at any moment, the same command goes on where it
-was. The exit status is 0; 1 where some files could not be read (errors.csv lists them, the others are there; with
---selftest: where it failed); 2 where nothing was done, and the message says why; 130 where it was stopped.
+FILES are files, folders (with all below them) and quoted patterns; --list=FILE names a file with one in each line.
+Stopped at any moment, the same command goes on where it was. The exit status is 0; 1 where some files could not be read
+(errors.csv lists them, the others are there; with --selftest: where it failed); 2 where it could not be done, and the
+message says why; 130 where it was stopped.
 """
 
 import argparse
@@ -36,6 +36,7 @@ def predict(
     output: str | Path,
     fixes: Sequence[str] = (),
     keep_identifiers: bool = False,
+    not_found: Sequence[tuple[str, str]] = (),
 ) -> int:
     """Reads films and writes everything about them, going on where an earlier call was stopped.
 
@@ -45,23 +46,44 @@ def predict(
       output: the folder; it must not hold a finished prediction.
       fixes: corrections for the films that are flagged so (`guards.FIXES`).
       keep_identifiers: whether the identifiers of DICOM headers go into the tables.
+      not_found: (place, what is wrong with it) of the places where no films were found.
 
     Returns:
-      how many films could not be read.
+      how many films could not be read, places without films among them.
 
     Raises:
-      UserError: where the folder holds a finished prediction, or one begun with other networks or settings.
+      UserError: where the folder holds a finished prediction, or one begun with other networks or settings; where it
+        cannot be written.
     """
-    output = Path(output)
+    try:
+        return _predict(predictor, films, Path(output), fixes, keep_identifiers, not_found)
+    except OSError as error:  # of the output: what a film cannot be read for is a `Problem`
+        where = "" if error.filename is None else f" ({error.filename})"
+        raise UserError(
+            f"--output={output} cannot be written: {error.strerror or error}{where}. When that is mended, the same "
+            "command goes on from here."
+        ) from error
+
+
+def _predict(
+    predictor: Predictor,
+    films: Sequence[Film],
+    output: Path,
+    fixes: Sequence[str],
+    keep_identifiers: bool,
+    not_found: Sequence[tuple[str, str]],
+) -> int:
     if (output / prediction_files.PROVENANCE).exists():
         raise UserError(f"--output={output} holds a finished prediction; give another folder, or delete it")
     with Journal(output / _JOURNAL, _made_by(predictor, fixes, keep_identifiers)) as journal:
+        for _, problem in not_found:
+            print(f"not read: {_printable(problem)}", file=sys.stderr)
         _read(predictor, films, journal, output, fixes, keep_identifiers)
-        names, problems, flags = [], {}, collections.Counter()
+        names, problems, flags = [], list(not_found), collections.Counter()
         for film in films:
             piece = journal[film.name]
             if "problem" in piece:
-                problems[film.name] = piece["problem"]
+                problems.append((film.name, piece["problem"]))
             else:
                 names.append(film.name)
                 flags.update(piece["row"]["flags"])
@@ -115,7 +137,7 @@ def _read(
 
     def describe(found: Reading | Problem) -> tuple[str, dict]:
         if isinstance(found, Problem):
-            return found.name, {"problem": found.reason}
+            return found.name, {"problem": _printable(found.reason)}
         kept = identifiers.read(paths[found.name]) if keep_identifiers else {}
         row = prediction_files.row(found, predictor.provenance, kept)
         prediction_files.write_overlay(output, found, row["top"], predictor.provenance)
@@ -124,9 +146,14 @@ def _read(
     with progress.bar(what="predict", unit="film", total=len(films), initial=len(films) - len(missing)) as bar:
         for name, piece in map_in_order(describe, predictor.readings(missing, fixes)):
             if "problem" in piece:
-                bar.write(f"not read: {piece['problem']}", file=sys.stderr)
+                progress.note(bar, f"not read: {piece['problem']}")
             journal.write(name, piece | {"stamp": stamps[name]})
             bar.update()
+
+
+def _printable(text: str) -> str:
+    """Returns a text in one line that does nothing to a terminal: file names may hold anything."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _stamp(path: Path) -> list[int] | None:
@@ -141,7 +168,10 @@ def _stamp(path: Path) -> list[int] | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(
-        "python -m sdfn_jax.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m sdfn_jax.predict",
+        description=__doc__,
+        epilog="the output folder:\n" + prediction_files.__doc__.split("\n\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("films", metavar="FILES", nargs="*", help="files, folders, quoted patterns")
     parser.add_argument("--list", help="a text file with one of these in each line")
@@ -188,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     places = options.films + (film_files.read_list(options.list) if options.list else [])
-    films = film_files.find(places, leave_out=options.output)
+    films, not_found = film_files.find(places, leave_out=options.output)
     # A batch that is not filled takes as long as a full one: few films are read one by one.
     batch_size = options.batch_size if len(films) >= options.batch_size else 1
     predictor = Predictor.load(options.checkpoint, options.lrg, batch_size)
@@ -196,7 +226,7 @@ def _run(options: argparse.Namespace) -> int:
     for note in _notes(predictor):
         print(note)
     sys.stdout.flush()
-    return predict(predictor, films, options.output, options.fix, options.keep_identifiers)
+    return predict(predictor, films, options.output, options.fix, options.keep_identifiers, not_found)
 
 
 def _notes(predictor: Predictor) -> Iterator[str]:

@@ -10,18 +10,23 @@ predictions.csv     a line a film. film, width, height (pixels); lung_left, lung
 predictions.jsonl   the same, a JSON object a film, with the thresholds and the boxes of the heatmaps.
 boxes.csv           a line a box. film, finding, threshold (60 or 180 of the heatmap's 0 to 255), left, top, right,
                     bottom; of the findings called positive and of the most probable one (Wang et al., CVPR 2017, 5.2).
-errors.csv          a line a file that could not be read: film, problem. Only where there is one.
-overlays/           a picture a film: the heatmap of its most probable finding, the lung box.
-index.html          all films, every heatmap; of over 500 films the others in index_2.html and so on.
+errors.csv          a line a file that could not be read, or a place without films: film, problem. Only where there is
+                    one.
+overlays/           a picture a film: the heatmap of its most probable finding, the lung box. Under the film's name,
+                    cut where a file system would not take it.
+index.html          all films, every heatmap; of over 500 films the others in index_2.html and so on, linked.
 provenance.json     networks, data, thresholds, software, counts.
 """
 
 import csv
 import dataclasses
+import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 import numpy as np
 
@@ -34,6 +39,8 @@ from sdfn_jax.reading import Provenance, Reading
 PREDICTIONS, LINES, BOXES, ERRORS = "predictions.csv", "predictions.jsonl", "boxes.csv", "errors.csv"
 PAGE, PROVENANCE, OVERLAYS = "index", "provenance.json", "overlays"
 FILMS_A_PAGE = 500
+# Bytes of a name that a file system takes, less what a file is called while it is written (`appears_when_complete`).
+_LONGEST_NAME = 255 - len("..writing.png")
 _EDGES = ("left", "top", "right", "bottom")
 
 
@@ -58,7 +65,7 @@ def row(reading: Reading, provenance: Provenance, identifiers: dict[str, str]) -
         "flags": list(reading.flags),
         "fixes": list(reading.fixes),
         "top": top,
-        "overlay": f"{OVERLAYS}/{reading.name}.png",
+        "overlay": overlay_path(reading.name),
         "probabilities": probabilities,
         "calibrated": {
             name: None if math.isnan(value) else value
@@ -69,15 +76,25 @@ def row(reading: Reading, provenance: Provenance, identifiers: dict[str, str]) -
     }
 
 
+def overlay_path(film: str) -> str:
+    """Returns the name of a film's picture within the output folder, another for every film."""
+    path = PurePosixPath(film)
+    name = os.fsencode(path.name)
+    if len(name) > _LONGEST_NAME:
+        digest = hashlib.sha256(name).hexdigest()[:16]
+        path = path.with_name(f"{name[: _LONGEST_NAME - 17].decode(errors='ignore')}-{digest}")
+    return f"{OVERLAYS}/{path}.png"
+
+
 def write_overlay(folder: Path, reading: Reading, top: str, provenance: Provenance) -> None:
     """Draws a reading's picture in the output folder."""
-    overlay.write(folder / OVERLAYS / f"{reading.name}.png", reading, top, drawings=provenance.drawings)
+    overlay.write(folder / overlay_path(reading.name), reading, top, drawings=provenance.drawings)
 
 
 def assemble(
     folder: Path,
     names: Sequence[str],
-    problems: dict[str, str],
+    problems: Sequence[tuple[str, str]],
     piece: Callable[[str], dict],
     provenance: Provenance,
     record: dict,
@@ -88,7 +105,7 @@ def assemble(
     Args:
       folder: the output folder.
       names: of the films that were read, in order.
-      problems: {film: what is wrong with it} of the others.
+      problems: (film or place, what is wrong with it) of what was not read.
       piece: {`row`: from `row`, `entry`: from `film_page.entry`} of a film.
       provenance: of all of them.
       record: what `provenance.json` says beside it.
@@ -97,19 +114,22 @@ def assemble(
     Returns:
       the files, in the order a reader wants them.
     """
-    pages = []
-    for number, start in enumerate(range(0, max(len(names), 1), FILMS_A_PAGE), start=1):
-        pages.append(folder / (f"{PAGE}.html" if number == 1 else f"{PAGE}_{number}.html"))
+    starts = range(0, max(len(names), 1), FILMS_A_PAGE)
+    pages = [
+        folder / (f"{PAGE}.html" if start == 0 else f"{PAGE}_{number}.html") for number, start in enumerate(starts, 1)
+    ]
+    for number, (page, start) in enumerate(zip(pages, starts, strict=True)):
         chosen = names[start : start + FILMS_A_PAGE]
-        film_page.write(pages[-1], provenance, (piece(name)["entry"] for name in chosen))
+        pager = film_page.Pager(tuple(each.name for each in pages), number, start + 1, len(chosen), len(names))
+        film_page.write(page, provenance, (piece(name)["entry"] for name in chosen), pager)
     rows = (piece(name)["row"] for name in names)
     with (
         appears_when_complete(folder / PREDICTIONS) as table,
         appears_when_complete(folder / LINES) as lines,
         appears_when_complete(folder / BOXES) as boxes,
-        table.open("w", newline="", encoding="utf-8") as table_file,
+        _open_table(table) as table_file,
         lines.open("w", encoding="utf-8") as lines_file,
-        boxes.open("w", newline="", encoding="utf-8") as boxes_file,
+        _open_table(boxes) as boxes_file,
     ):
         table_writer, box_writer = (csv.writer(file, lineterminator="\n") for file in (table_file, boxes_file))
         table_writer.writerow(_columns(keep_identifiers))
@@ -122,14 +142,19 @@ def assemble(
     (folder / ERRORS).unlink(missing_ok=True)
     if problems:
         written.append(folder / ERRORS)
-        with appears_when_complete(written[-1]) as path, path.open("w", newline="", encoding="utf-8") as file:
+        with appears_when_complete(written[-1]) as path, _open_table(path) as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([("film", "problem"), *problems.items()])
+            writer.writerows([("film", "problem"), *problems])
     written.append(folder / PROVENANCE)
     with appears_when_complete(written[-1]) as path:
         text = json.dumps(dataclasses.asdict(provenance) | record, indent=2)
         path.write_text(text + "\n", encoding="utf-8")
     return written
+
+
+def _open_table(path: Path) -> TextIO:
+    # A file's name may hold bytes that are no text, which Python keeps as lone surrogates: here as JSON writes them.
+    return path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
 
 
 def _columns(keep_identifiers: bool) -> list[str]:

@@ -1,5 +1,6 @@
 """Files, folders, patterns and lists -> films with different names."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,15 @@ def folder(tmp_path, monkeypatch):
 
 
 def names(*places, **given):
-    return [film.name for film in film_files.find(map(str, places), **given)]
+    films, problems = film_files.find(map(str, places), **given)
+    assert problems == []
+    return [film.name for film in films]
 
 
 def test_a_folder_is_searched_below_and_names_are_paths_in_it(folder):
     assert names("films") == ["a/x.png", "a/deep/y.JPG", "b/x.png", "b/z.IMG"]
     assert names("films/") == names(folder) == names("films")
-    (film, *_) = film_files.find(["films"])
+    (film, *_), _ = film_files.find(["films"])
     assert film.path == folder / "a/x.png"
 
 
@@ -91,12 +94,19 @@ def test_links_are_followed(folder, tmp_path):
         ("nowhere", "nowhere: no such file or folder"),
         ("films/*.bmp", r"no radiograph in films/\*.bmp: looked, .* for files ending in .png"),
         ("empty", "no radiograph in empty"),
+        ("long" * 100, "longlong: no such file or folder"),
     ],
 )
-def test_what_names_no_film_is_said(folder, place, message):
+def test_what_names_no_film_is_said_and_the_others_are_found(folder, place, message):
     Path("empty").mkdir()
+    films, ((where, problem),) = film_files.find([place, "films/b"])
+    assert where == place
+    assert re.search(message, problem)
+    assert [film.name for film in films] == ["x.png", "z.IMG"]
     with pytest.raises(UserError, match=message):
-        names("films", place)
+        film_files.find([place])
+    with pytest.raises(UserError, match=message + ".*; and 1 more places without one"):
+        film_files.find([place, "nothing"])
 
 
 def test_a_list(folder):

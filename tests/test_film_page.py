@@ -377,6 +377,27 @@ def test_500_films_on_one_page(browser, tmp_path):
     assert browser.get_log("browser") == []
 
 
+def test_pages_of_one_prediction_lead_to_each_other(browser, tmp_path):
+    folder = tmp_path / "a #folder"
+    files = ("index.html", "index_2.html", "index_3.html")
+    for number, name in enumerate(files):
+        pager = film_page.Pager(files, number, 2 * number + 1, 2 if number < 2 else 1, 5)
+        film_page.write(folder / name, PROVENANCE, [film_page.entry(reading(name))], pager)
+
+    def follow(text):
+        browser.find_element("link text", text).click()
+        return browser.execute_script("return document.querySelector('header nav span').textContent")
+
+    browser.get((folder / files[0]).as_uri())
+    assert [each.text for each in browser.find_elements("css selector", "nav a")] == ["Next page"]
+    assert follow("Next page") == "Page 2 of 3: films 3 to 4 of 5"
+    assert state(browser)["film"] == "index_2.html"
+    assert follow("Next page") == "Page 3 of 3: films 5 to 5 of 5"
+    assert [each.text for each in browser.find_elements("css selector", "nav a")] == ["Previous page"]
+    assert follow("Previous page") == "Page 2 of 3: films 3 to 4 of 5"
+    assert browser.get_log("browser") == []
+
+
 def test_the_page_of_one_film_and_of_a_network_of_drawings(browser, tmp_path):
     provenance = dataclasses.replace(PROVENANCE, drawings=True, thresholds={}, lrg_checkpoint=None)
     film_page.write(tmp_path / "page.html", provenance, [film_page.entry(reading())])

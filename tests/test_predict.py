@@ -2,20 +2,24 @@
 
 import base64
 import csv
+import errno
 import hashlib
 import json
 import logging
+import os
 import re
 
 import dicom_files
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import uid
 from test_platt import evaluation
 
 from sdfn_jax import calibration_file, cam, checkpoint, film_page, localization, predict, prediction_files, selftest
 from sdfn_jax.drawing import draw
 from sdfn_jax.findings import FINDINGS
+from sdfn_jax.journal import Journal
 from sdfn_jax.predictor import Film, Predictor
 
 NAMES = ["1.png", "2.png", "3.png", "deep/1.png", "deep/5.png", "deep/6.png"]
@@ -153,12 +157,19 @@ class TestFiles:
         monkeypatch.setattr(prediction_files, "FILMS_A_PAGE", 2)
         lines = [json.loads(line) for line in (done / "predictions.jsonl").read_text().splitlines()]
         written = []
-        monkeypatch.setattr(film_page, "write", lambda path, _, entries: written.append((path.name, list(entries))))
+        monkeypatch.setattr(
+            film_page, "write", lambda path, _, *rest: written.append((path.name, list(rest[0]), rest[1]))
+        )
         pieces = {line["film"]: {"row": line, "entry": line["film"]} for line in lines}
         provenance = Predictor.load(run).provenance
-        prediction_files.assemble(tmp_path, list(pieces), {}, pieces.__getitem__, provenance, {}, False)
+        prediction_files.assemble(tmp_path, list(pieces), [], pieces.__getitem__, provenance, {}, False)
         names = list(pieces)
-        assert written == [("index.html", names[:2]), ("index_2.html", names[2:4]), ("index_3.html", names[4:])]
+        files = ("index.html", "index_2.html", "index_3.html")
+        assert written == [
+            (files[0], names[:2], film_page.Pager(files, 0, 1, 2, 5)),
+            (files[1], names[2:4], film_page.Pager(files, 1, 3, 2, 5)),
+            (files[2], names[4:], film_page.Pager(files, 2, 5, 1, 5)),
+        ]
         assert not (tmp_path / "errors.csv").exists()
 
 
@@ -286,6 +297,84 @@ class TestScreen:
             assert list(tmp_path.iterdir()) == []
 
 
+class TestNames:
+    def test_whatever_a_file_is_called(self, run, films, tmp_path, capsys):
+        folder = tmp_path / "films"
+        folder.mkdir()
+        names = ["l" * 251 + ".png", "l" * 250 + "m.png", "bad\udcff.png", "new\nline.png", '<b>",ü.png']
+        for name in names:
+            (folder / name).write_bytes((films / "1.png").read_bytes())
+        (folder / "\x1b[31m\nbroken.png").write_bytes(b"")
+        output = tmp_path / "output"
+        assert command(folder, f"--checkpoint={run}", f"--output={output}") == 1
+        (line,) = [line for line in capsys.readouterr().err.split("\n") if "broken" in line]
+        assert line.startswith(f"not read: {folder}/\\x1b[31m\\nbroken.png: ")
+        rows = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
+        assert {row["film"] for row in rows} == set(names)
+        assert len({row["overlay"] for row in rows}) == len(names)
+        assert all((output / row["overlay"]).is_file() for row in rows)
+        assert {row["film"] for row in table(output / "predictions.csv")} == {*names} - {names[2]} | {"bad\\udcff.png"}
+        (error,) = table(output / "errors.csv")
+        assert "\n" not in error["problem"]
+
+
+class TestPlaces:
+    def test_a_place_without_films_does_not_stop_the_others(self, run, films, tmp_path, capsys):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "list.txt").write_text(f"{films / '1.png'}\n{tmp_path / 'gone.png'}\n")
+        output = tmp_path / "output"
+        arguments = tmp_path / "empty", f"--list={tmp_path / 'list.txt'}", f"--checkpoint={run}", f"--output={output}"
+        assert command(*arguments) == 1
+        printed = capsys.readouterr()
+        assert f"not read: {tmp_path / 'gone.png'}: no such file or folder\n" in printed.err
+        assert "1 films read, 2 not" in printed.out
+        assert [row["film"] for row in table(output / "predictions.csv")] == ["1.png"]
+        rows = table(output / "errors.csv")
+        assert [row["film"] for row in rows] == [str(tmp_path / "empty"), str(tmp_path / "gone.png")]
+        assert rows[0]["problem"].startswith(f"no radiograph in {tmp_path / 'empty'}")
+        assert json.loads((output / "provenance.json").read_text())["not_read"] == 2
+
+
+class TestOutput:
+    @pytest.mark.parametrize("below", ["", "below"])
+    def test_one_that_is_a_file_is_refused(self, run, films, tmp_path, below):
+        (tmp_path / "file").write_text("mine")
+        output = tmp_path / "file" / below
+        with pytest.raises(predict.UserError, match=f"--output={output} cannot be written"):
+            predict.main([str(films / "1.png"), f"--checkpoint={run}", f"--output={output}"])
+        assert (tmp_path / "file").read_text() == "mine"
+
+    def test_a_full_disk_is_said_and_gone_on_from(self, run, films, done, tmp_path, monkeypatch):
+        arguments = films, f"--checkpoint={run}", f"--output={tmp_path / 'output'}", "--batch_size=2"
+        calls = []
+        save = Image.Image.save
+
+        def full(picture, path, kind, **given):
+            calls.append(path)
+            if kind == "PNG" and "5.png" in str(path):
+                path.write_bytes(b"begun")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            save(picture, path, kind, **given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, "save", full)
+            with pytest.raises(predict.UserError, match=r"cannot be written: No space left.*5.png.* goes on from here"):
+                predict.main([*map(str, arguments)])
+        left = content(tmp_path / "output")
+        assert "journal.jsonl" in left
+        assert not any("5.png" in name or name.endswith((".html", ".csv")) for name in left)
+        assert command(*arguments) == 1
+        assert content(tmp_path / "output") == content(done)
+
+    def test_a_second_command_is_kept_out(self, run, films, tmp_path):
+        arguments = [str(films / "1.png"), f"--checkpoint={run}", f"--output={tmp_path / 'output'}"]
+        with (
+            Journal(tmp_path / "output" / "journal.jsonl", {}),
+            pytest.raises(predict.UserError, match="another command"),
+        ):
+            predict.main(arguments)
+
+
 SECRETS = {
     "PatientName": "Doe^Jane Secret",
     "PatientID": "ID-SECRET-4711",
@@ -367,12 +456,14 @@ class TestPatientData:
         Image.fromarray(wide).save(tmp_path / "films" / "16.png")
         dicom_files.write(tmp_path / "films" / "m1.dcm", 65535 - wide, photometric="MONOCHROME1")
         dicom_files.write(tmp_path / "films" / "m2.dcm", wide)
+        for syntax in (uid.RLELossless, uid.JPEG2000Lossless, uid.JPEGLossless):
+            dicom_files.write(tmp_path / "films" / f"{syntax.keyword}.dcm", wide, syntax=syntax)
         output = tmp_path / "output"
         assert command(tmp_path / "films", f"--checkpoint={run}", f"--output={output}") == 0
         rows = table(output / "predictions.csv")
-        assert len(rows) == 4
+        assert len(rows) == 7
         found = np.array([[float(row[f"probability_{name}"]) for name in FINDINGS] for row in rows])
-        np.testing.assert_allclose(found, found[:1].repeat(4, axis=0), atol=1e-3)
+        np.testing.assert_allclose(found, found[:1].repeat(7, axis=0), atol=1e-3)
 
 
 class TestSelftest:
