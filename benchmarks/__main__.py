@@ -50,6 +50,12 @@ def densenet_rows(found):
     return rows
 
 
+def fusion_rows(found):
+    epochs = {name: found["epochs"] / found[f"{name}_seconds"] for name in ("on_features", "whole")}
+    what = f"fusion stage, {found['epochs']} epochs of {found['training_images']} images"
+    return record.rate(what, epochs["on_features"], "epochs/s", {"the whole network": epochs["whole"]}, goal=40)
+
+
 def input_rows(found):
     ours = found["costs"]["pipeline"]
     cost = record.amount("a pair of views, disk to device", ours["cpu_ms_a_pair"], "ms", at_most=1)
@@ -62,6 +68,7 @@ BENCHMARKS = {
     "densenet": Benchmark(
         ("--what=inference", "--batch=1", "--size=32", "--rounds=1", "--sides=ours,torch"), densenet_rows
     ),
+    "fusion": Benchmark(("--small", "--images=64", "--steps=1", "--blocks=1"), fusion_rows),
     "input": Benchmark(("--films=24", "--rounds=1", "--steps=2"), input_rows),
     "lrg": Benchmark(),
     "preparation": Benchmark(),

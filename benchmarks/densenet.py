@@ -1,7 +1,7 @@
 """DenseNet-121 with a head of 14 outputs: inference and a training step (BCE, Adam), beside the same network elsewhere.
 
-python benchmarks/densenet.py --output=densenet.json
-python benchmarks/densenet.py --output=densenet.json --device=gpu --what=inference,training --batch=16,64,256 \\
+python -m benchmarks.densenet --output=densenet.json
+python -m benchmarks.densenet --output=densenet.json --device=gpu --what=inference,training --batch=16,64,256 \\
     --size=224,448 --dtype=float32,bfloat16 --sides=ours,torch,torch_compile
 
 Random images and labels: nothing is read. Needs jax, flax, optax; a side whose package is not installed is left out and

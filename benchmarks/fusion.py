@@ -1,7 +1,7 @@
 """The fusion stage on features that are computed once, beside the whole network at every step.
 
-python benchmarks/fusion.py --output=fusion.json
-python benchmarks/fusion.py --data=data/tfds/chestxray14/size224_labels2017/1.0.0
+python -m benchmarks.fusion --output=fusion.json
+python -m benchmarks.fusion --data=data/tfds/chestxray14/size224_labels2017/1.0.0
 
 The stage is the paper's (DenseNet-121 twice, 224 x 224, batches of 16, 100 epochs) with random weights, on a prepared
 data set or on random images, as many as train and validate of the public sample of 324 films. All 100 epochs of the
@@ -10,6 +10,8 @@ multiplied by those of an epoch (its checkpoints and data are left out); of the 
 """
 
 import argparse
+import contextlib
+import io
 import json
 import math
 import os
@@ -110,7 +112,11 @@ def head(config, task, variables, images, validation_images):
         bests.append(arguments[1])
         save_best(*arguments)
 
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(checkpoint, "save_best", counted):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(checkpoint, "save_best", counted),
+        contextlib.redirect_stdout(io.StringIO()),  # a line an epoch
+    ):
         config.workdir = folder
         begun = time.perf_counter()
         train.train(

@@ -1,6 +1,6 @@
 """Reads damaged DICOM, PNG, JPEG, TIFF, BMP, GIF and .IMG files, thousands of them, and says what was not refused well.
 
-python benchmarks/fuzz_readers.py --files=6000 --seed=0 [--first=0]
+python -m benchmarks.fuzz_readers --files=6000 --seed=0 [--first=0]
 
 Each file is made from a good one by the seed and its number alone, so any can be made again. A process of its own reads
 them, so that a crash of a decoder is seen, and one that takes too long is ended. Good is an (H, W) uint8 image, or a
