@@ -75,7 +75,7 @@ def test_training_block_equals_the_plain_one(platform, monkeypatch):
         assert_close(ours, plain, f"gradient by {jax.tree_util.keystr(path)}", scale=scale)
 
 
-@pytest.mark.parametrize("size", [(7, 5), (1, 1), (2, 3)])
+@pytest.mark.parametrize("size", [(7, 5), (1, 1), (2, 3), (4, 1), (12, 5)])
 def test_products_equal_the_convolution(size):
     x, kernel, gradient = draw(2, *size, SQUEEZED), draw(3, 3, SQUEEZED, GROWN), draw(2, *size, GROWN)
     assert_close(
