@@ -157,7 +157,7 @@ def _pages(pager: Pager) -> str:
         f"Page {pager.number + 1:,} of {len(pager.files):,}: films {pager.first:,} to "
         f"{pager.first + pager.films - 1:,} of {pager.all_films:,}"
     )
-    return f'<nav aria-label="Pages">{links[0]} <span>{here}</span> {links[1]}</nav>'
+    return f'<nav aria-label="Pages">{" ".join(links)} <span>{here}</span></nav>'
 
 
 def _upload(largest: int) -> str:
