@@ -99,11 +99,17 @@ def _expand(place: str) -> Iterator[tuple[Path, int]]:
 def _below(folder: Path) -> Iterator[tuple[Path, int]]:
     # followlinks: the archives of a data set are often gathered in one folder of links.
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _leads_back(parent, name))
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and _is_meant(path):
                 yield path, len(path.relative_to(folder).parts)
+
+
+def _leads_back(parent: str, name: str) -> bool:
+    """Tells whether a folder is a link to one that it is in, where every file would be met again and again."""
+    path = os.path.join(parent, name)
+    return os.path.islink(path) and Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(path))
 
 
 def _is_meant(path: Path) -> bool:

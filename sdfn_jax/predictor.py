@@ -235,7 +235,9 @@ class Predictor:
         name, load = film
         try:
             radiograph = load()
-        except (ValueError, OSError) as error:
+        except OSError as error:  # in the words that other problems have, without its number
+            return _Work(name, problem=f"{error.filename or name}: {error.strerror or error}")
+        except ValueError as error:
             return _Work(name, problem=str(error))
         flagged = guards.check(radiograph, None) if fixes else ()
         applied = tuple(fix for fix in guards.FIXES if fix in fixes and fix in flagged)

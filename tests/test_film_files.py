@@ -88,6 +88,12 @@ def test_links_are_followed(folder, tmp_path):
     assert names(other) == ["b/x.png", "b/z.IMG"]
 
 
+def test_a_link_to_a_folder_above_is_not_followed(folder):
+    before = names("films")
+    (folder / "a" / "deep" / "again").symlink_to(Path("..", ".."))
+    assert names("films") == before
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [

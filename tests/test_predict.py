@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+from pathlib import Path
 
 import dicom_files
 import numpy as np
@@ -16,7 +17,17 @@ from PIL import Image
 from pydicom import uid
 from test_platt import evaluation
 
-from sdfn_jax import calibration_file, cam, checkpoint, film_page, localization, predict, prediction_files, selftest
+from sdfn_jax import (
+    calibration_file,
+    cam,
+    checkpoint,
+    film_page,
+    images,
+    localization,
+    predict,
+    prediction_files,
+    selftest,
+)
 from sdfn_jax.drawing import draw
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.journal import Journal
@@ -333,6 +344,20 @@ class TestPlaces:
         assert [row["film"] for row in rows] == [str(tmp_path / "empty"), str(tmp_path / "gone.png")]
         assert rows[0]["problem"].startswith(f"no radiograph in {tmp_path / 'empty'}")
         assert json.loads((output / "provenance.json").read_text())["not_read"] == 2
+
+
+def test_a_file_that_may_not_be_opened_is_said(run, films, tmp_path, monkeypatch, capsys):
+    opener = images._open_at_once
+
+    def denied(path, flags):
+        if Path(path).name == "2.png":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opener(path, flags)
+
+    monkeypatch.setattr(images, "_open_at_once", denied)  # root may open every file
+    arguments = films / "1.png", films / "2.png", f"--checkpoint={run}", f"--output={tmp_path / 'output'}"
+    assert command(*arguments) == 1
+    assert f"not read: {films / '2.png'}: Permission denied\n" in capsys.readouterr().err
 
 
 class TestOutput:
