@@ -56,7 +56,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="tiny networks: shows that it runs")
     parser.add_argument("--output", default="startup.json")
     options = parser.parse_args()
-    counts = (1,) if options.quick else (1, options.batch_size)
+    counts, rounds = ((1,), 1) if options.quick else ((1, options.batch_size), options.rounds)
     rows, parts = [], {}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -64,7 +64,7 @@ def main():
         for count in counts:
             what = f"first reading, {count} film{'s' if count > 1 else ''}"
             first = start(folder, count)
-            again = sorted((start(folder, count) for _ in range(options.rounds)), key=lambda taken: sum(taken.values()))
+            again = sorted((start(folder, count) for _ in range(rounds)), key=lambda taken: sum(taken.values()))
             parts[what] = {"first start": first, "second start": again[len(again) // 2]}
             rows.append(record.amount(f"{what}, first start", sum(first.values()), "s"))
             second = sum(parts[what]["second start"].values())

@@ -101,6 +101,17 @@ def test_maps_and_probabilities_are_of_one_pass(runs, readings):
         np.testing.assert_allclose(1 / (1 + np.exp(-logits)), reading.probabilities, atol=1e-5)
 
 
+def test_a_network_is_used_in_the_precision_it_was_trained_in(runs, films, readings, tmp_path):
+    variables, metadata = checkpoint.read_best(runs / "fusion")
+    del metadata["digest"]
+    metadata["config"]["dtype"] = "bfloat16"
+    checkpoint.save_best(tmp_path / "fusion", metadata.pop("step"), variables, metadata)
+    (half,) = Predictor.load(tmp_path / "fusion", lrg=runs / "lrg", batch_size=2).readings(films[:1])
+    # bfloat16 keeps 8 bits of each activation; float32 differs by 1e-6
+    difference = np.abs(half.probabilities - readings[0].probabilities).max()
+    assert 1e-5 < difference < 0.02
+
+
 def test_one_film_in_memory_gives_the_same_reading(predictor, readings):
     one = predictor.read("x.png", readings[1].radiograph)
     assert (one.name, one.lung_box, one.rule) == ("x.png", readings[1].lung_box, readings[1].rule)

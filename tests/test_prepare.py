@@ -11,6 +11,7 @@ import numpy as np
 import official_files as official
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 from PIL import Image
 
 from sdfn_jax.errors import UserError
@@ -200,6 +201,12 @@ def test_shards_hold_all_films_in_order(download, data_dir, monkeypatch):
     source = tfds.builder_from_directory(folder).as_data_source("fold_1")
     assert [example["name"].decode() for example in source] == ["MCUCXR_0001_0", "MCUCXR_0006_0"]
     assert len(list(folder.glob("*fold_1*"))) == 2
+
+
+def test_shards_are_not_compressed_and_each_example_is_read_by_itself(download, data_dir):
+    (shard,) = run(download, data_dir).glob("*fold_1*")
+    options = array_record_module.ArrayRecordReader(str(shard)).writer_options_string().split(",")
+    assert {"uncompressed", "group_size:1"} <= set(options)
 
 
 @pytest.mark.parametrize("name", ["jsrt", "montgomery", "chestxray14"])

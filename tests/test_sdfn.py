@@ -7,7 +7,7 @@ import pytest
 
 from sdfn_jax import cam
 from sdfn_jax.models.initial import initial_variables, variable_shapes
-from sdfn_jax.models.sdfn import SDFN
+from sdfn_jax.models.sdfn import SDFN, pool
 
 SMALL = {"growth_rate": 4, "block_sizes": (1, 1), "init_features": 6, "bottleneck": 2}
 # Not in alphabetical order, in which jit returns a dictionary.
@@ -95,6 +95,12 @@ def test_bfloat16_pools_and_logits_are_float32(views):
     assert {maps.dtype for maps in features.values()} == {jnp.dtype(jnp.bfloat16)}
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, infer(small(), variables, views)[0], atol=0.05)
+
+
+def test_a_pool_of_bfloat16_is_not_rounded_to_it():
+    features = jnp.asarray(np.random.default_rng(0).random((2, 3, 3, 5)), jnp.bfloat16)
+    exact = np.asarray(features, np.float64).mean((1, 2))
+    np.testing.assert_allclose(pool(features), exact, rtol=1e-6)  # bfloat16 itself is off by up to 4e-3
 
 
 def test_a_missing_view_is_named(views):
