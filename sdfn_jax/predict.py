@@ -94,7 +94,7 @@ def _predict(
             output, names, problems, journal.__getitem__, predictor.provenance, record, keep_identifiers
         )
         journal.delete()
-    print(f"{len(names):,} films read" + (f", {len(problems):,} not" if problems else ""))
+    print(f"{_films(len(names))} read" + (f", {len(problems):,} not" if problems else ""))
     for name, count in flags.most_common():
         print(f"flagged {name}: {count:,}. {guards.FLAGS[name]}")
     print("\n".join(map(str, written)))
@@ -149,6 +149,10 @@ def _read(
                 progress.note(bar, f"not read: {piece['problem']}")
             journal.write(name, piece | {"stamp": stamps[name]})
             bar.update()
+
+
+def _films(count: int) -> str:
+    return f"{count:,} film{'' if count == 1 else 's'}"
 
 
 def _printable(text: str) -> str:
@@ -222,7 +226,7 @@ def _run(options: argparse.Namespace) -> int:
     # A batch that is not filled takes as long as a full one: few films are read one by one.
     batch_size = options.batch_size if len(films) >= options.batch_size else 1
     predictor = Predictor.load(options.checkpoint, options.lrg, batch_size)
-    print(f"{len(films):,} films, checkpoint {predictor.provenance.checkpoint[:12]}. {RESEARCH}")
+    print(f"{_films(len(films))}, checkpoint {predictor.provenance.checkpoint[:12]}. {RESEARCH}")
     for note in _notes(predictor):
         print(note)
     sys.stdout.flush()

@@ -294,7 +294,9 @@ class TestPlan:
         stale = dataclasses.replace(made["fusion"], checkpoint="c0ffee")
         calibration_file.write(copy / "fusion", stale)
         shutil.rmtree(copy / "fusion" / "evaluation" / "validation")
-        plan.make_plan(fusion_config(copy))[-1].run()
+        steps = plan.make_plan(fusion_config(copy))
+        assert [step.name for step in steps if not step.there] == ["calibration"]
+        steps[-1].run()
         assert calibration_file.read(copy / "fusion").checkpoint == made["fusion"].checkpoint
 
     def test_everything_that_cannot_be_made_is_said_at_once_with_its_flag(self, tmp_path):

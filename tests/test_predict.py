@@ -269,7 +269,7 @@ class TestScreen:
         assert (printed.out + printed.err).count("not for diagnosis") == 1
         assert "trained on drawings" in printed.out
         assert f"not read: {films / BAD}: cannot be decoded" in printed.err
-        assert "1 films read, 1 not" in printed.out
+        assert "1 film read, 1 not" in printed.out
         assert str(output / "errors.csv") in printed.out
         assert "calibration.json" not in printed.out
         assert (
@@ -338,7 +338,7 @@ class TestPlaces:
         assert command(*arguments) == 1
         printed = capsys.readouterr()
         assert f"not read: {tmp_path / 'gone.png'}: no such file or folder\n" in printed.err
-        assert "1 films read, 2 not" in printed.out
+        assert "1 film read, 2 not" in printed.out
         assert [row["film"] for row in table(output / "predictions.csv")] == ["1.png"]
         rows = table(output / "errors.csv")
         assert [row["film"] for row in rows] == [str(tmp_path / "empty"), str(tmp_path / "gone.png")]
