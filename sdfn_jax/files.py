@@ -1,13 +1,17 @@
 """Files that appear only when they are complete, locks, digests, and the folder of what is kept between commands."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from sdfn_jax.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing keeps a second command out
+    fcntl = None
 
 CACHE_VARIABLE = "SDFN_CACHE"
 
@@ -40,9 +44,12 @@ def locked(path: str | Path, busy: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(busy) from None
+        except OSError:  # a file system without locks
+            pass
         yield
 
 
