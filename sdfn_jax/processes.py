@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 
@@ -215,3 +216,5 @@ def _say_goodbye() -> None:
 
     with contextlib.suppress(Exception):  # the others do not come: they have not ended, or have ended before
         multihost.sync_global_processes("sdfn_jax_goodbye", timeout=_GOODBYE, processes=set(range(_count)))
+        if is_first():
+            time.sleep(1)  # the others leave first: jax aborts whoever finds the coordinator gone

@@ -259,7 +259,7 @@ def opened(served, browser):
 
 def drop(driver, *paths):
     """Drags files from the desktop onto the page, and waits until they are read."""
-    data = {"items": [], "files": list(map(str, paths)), "dragOperationsMask": 1}
+    data = {"items": [], "files": [str(path.resolve()) for path in paths], "dragOperationsMask": 1}
     driver.execute_script("window.before = queue")
     for kind in ("dragEnter", "dragOver", "drop"):
         driver.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 200, "y": 300, "data": data})
