@@ -7,7 +7,6 @@ stands here, once, for training, cross-validation and the box table alike.
 """
 
 import argparse
-import collections
 import csv
 import dataclasses
 import functools
@@ -28,7 +27,7 @@ from sdfn_jax.errors import UserError, exit_on_user_error
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.lung_boxes import BoxRow, LungRegion, PostProcessing
 from sdfn_jax.models.unet import UNet
-from sdfn_jax.parallel import map_in_order
+from sdfn_jax.parallel import in_batches, map_in_order, one_ahead
 
 CONTRASTS = ("equalize", "equalize_clipped")
 # A grey value may count in `equalize_clipped` for at most this many times the median count of those that occur.
@@ -226,17 +225,13 @@ def segment_films(segmenter: Segmenter, paths: Iterable[Path], postprocessing: P
         return Film(path, view, image.shape), contrast(view, segmenter.contrast)
 
     def masks() -> Iterator[tuple[Film, np.ndarray]]:
-        under_way = collections.deque()
-        for batch in _batches(map_in_order(read, paths), segmenter.batch_size):
-            films, inputs = zip(*batch, strict=True)
-            under_way.append((films, segmenter.start(np.stack(inputs))))
-            if len(under_way) == 2:  # the network works on the second while the first is looked at
-                yield from finish(*under_way.popleft())
-        for films, found in under_way:
-            yield from finish(films, found)
+        batches = in_batches(map_in_order(read, paths), segmenter.batch_size)
+        for films, found in one_ahead(map(start, batches)):
+            yield from zip(films, np.asarray(found) > THRESHOLD, strict=False)
 
-    def finish(films: Sequence[Film], found: jax.Array) -> Iterator[tuple[Film, np.ndarray]]:
-        return zip(films, np.asarray(found) > THRESHOLD, strict=False)
+    def start(batch: Sequence[tuple[Film, np.ndarray]]) -> tuple[Sequence[Film], jax.Array]:
+        films, inputs = zip(*batch, strict=True)
+        return films, segmenter.start(np.stack(inputs))
 
     def box(film_and_mask: tuple[Film, np.ndarray]) -> Film:
         film, mask = film_and_mask
@@ -279,7 +274,9 @@ def make_box_table(
     made_by = {"checkpoint": segmenter.digest, "postprocessing": dataclasses.asdict(postprocessing)}
     done = _take_up(partial, made_by)
     # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
-    missing = [batch for batch in _batches(radiographs, segmenter.batch_size) if any(p.name not in done for p in batch)]
+    missing = [
+        batch for batch in in_batches(radiographs, segmenter.batch_size) if any(p.name not in done for p in batch)
+    ]
     paths = list(itertools.chain.from_iterable(missing))
     if done:
         print(f"going on: {len(radiographs) - len(paths):,} of {len(radiographs):,} radiographs are done", flush=True)
@@ -333,12 +330,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         raise SystemExit("\nstopped; the same command goes on from here") from None
     print(f"{flags.output}: {len(rows):,} lung boxes\n\n{lung_boxes.rule_counts(rows)}")
-
-
-def _batches(items: Iterable, size: int) -> Iterator[tuple]:
-    iterator = iter(items)
-    while batch := tuple(itertools.islice(iterator, size)):
-        yield batch
 
 
 def _row(film: Film, digest: str) -> BoxRow:

@@ -1,6 +1,7 @@
 """Work done ahead, by threads or devices, handed out in order."""
 
 import collections
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,13 @@ def map_in_order(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_batches(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    """Yields the items in tuples of `size`; the last one has what is left."""
+    iterator = iter(items)
+    while batch := tuple(itertools.islice(iterator, size)):
+        yield batch
 
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:

@@ -4,7 +4,6 @@ Everything from the file to the networks' input is what training did: one reader
 the same post-processing and cut at full resolution (`views`), the preprocessing that the checkpoint stores.
 """
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.lung_boxes import LungRegion, PostProcessing
 from sdfn_jax.models.sdfn import SDFN
-from sdfn_jax.parallel import map_in_order
+from sdfn_jax.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.reading import Provenance, Reading
 
@@ -255,7 +254,8 @@ class Predictor:
         def start(batch: Sequence[_Work]) -> jax.Array:
             return self.segmenter.start(np.stack([empty if work.problem else work.lrg_input for work in batch]))
 
-        for batch, found in _one_ahead(_batches(films, self.segmenter.batch_size), start):
+        started = ((batch, start(batch)) for batch in in_batches(films, self.segmenter.batch_size))
+        for batch, found in one_ahead(started):
             yield from zip(batch, np.asarray(found) > lrg.THRESHOLD, strict=False)
 
     def _box(self, film: tuple[_Work, np.ndarray]) -> _Work:
@@ -280,7 +280,8 @@ class Predictor:
         def start(batch: Sequence[_Work]):
             return self.classifier.start([empty if work.problem else work.views for work in batch])
 
-        for batch, under_way in _one_ahead(_batches(films, self.classifier.batch_size), start):
+        started = ((batch, start(batch)) for batch in in_batches(films, self.classifier.batch_size))
+        for batch, under_way in one_ahead(started):
             logits, maps = self.classifier.finish(*under_way)
             for row, work in enumerate(batch):
                 if work.problem:
@@ -342,24 +343,3 @@ def _calibration(run: str | Path, metadata: dict) -> tuple[calibration_file.Reco
         f"python -m sdfn_jax.main --config={config}{':' if argument else ''}{argument} --config.workdir={run} "
         "--mode=evaluate --split=validation"
     )
-
-
-def _batches(films: Iterable[_Work], size: int) -> Iterator[list[_Work]]:
-    batch = []
-    for film in films:
-        batch.append(film)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _one_ahead(batches: Iterable, start: Callable) -> Iterator[tuple]:
-    """Yields (batch, start(batch)), with the batch behind it started as well: the device never waits for the host."""
-    under_way = collections.deque()
-    for batch in batches:
-        under_way.append((batch, start(batch)))
-        if len(under_way) == 2:
-            yield under_way.popleft()
-    yield from under_way
