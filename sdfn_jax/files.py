@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from sdfn_jax.errors import UserError
 
@@ -42,15 +43,27 @@ def locked(path: str | Path, busy: str) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(busy) from None
-        except OSError:  # a file system without locks
-            pass
+    with path.open("w") as file:
+        lock(file, busy)
         yield
+
+
+def lock(file: IO, busy: str) -> None:
+    """Keeps other processes out of an open file until it is closed, or this process is gone in whatever way.
+
+    Where the system or the file system has no locks it keeps nobody out.
+
+    Raises:
+      UserError: saying `busy`, where another process holds it.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(busy) from None
+    except OSError:  # a file system without locks
+        pass
 
 
 def file_digest(path: str | Path) -> str:

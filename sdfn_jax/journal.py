@@ -5,12 +5,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from sdfn_jax import files
 from sdfn_jax.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing keeps a second command out
-    fcntl = None
 
 
 class Journal:
@@ -29,7 +25,14 @@ class Journal:
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("a+b")
-        self._lock()
+        try:
+            files.lock(
+                self._file,
+                f"{self._path}: another command writes into this folder now; wait for its end, or give another folder",
+            )
+        except UserError:
+            self.close()
+            raise
         self._places: dict[str, int] = {}
         first = (json.dumps(made_by) + "\n").encode()
         self._file.seek(0)
@@ -82,20 +85,6 @@ class Journal:
         """Removes the file, when all that it was for is done."""
         self.close()
         self._path.unlink(missing_ok=True)
-
-    def _lock(self) -> None:
-        """Keeps others out until the file is closed, or the process is gone in whatever way."""
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise UserError(
-                f"{self._path}: another command writes into this folder now; wait for its end, or give another folder"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
 
     def _take_up(self) -> None:
         place = self._file.tell()

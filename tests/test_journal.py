@@ -73,6 +73,6 @@ def test_two_commands_do_not_write_into_one_journal(path):
 
 
 def test_where_nothing_locks_files_it_does_without(path, monkeypatch):
-    monkeypatch.setattr("sdfn_jax.journal.fcntl", None)
+    monkeypatch.setattr("sdfn_jax.files.fcntl", None)
     with Journal(path, MADE_BY), Journal(path, MADE_BY):
         pass
