@@ -75,18 +75,6 @@ def test_training_block_equals_the_plain_one(platform, monkeypatch):
         assert_close(ours, plain, f"gradient by {jax.tree_util.keystr(path)}", scale=scale)
 
 
-@pytest.mark.parametrize("size", [(7, 5), (1, 1), (2, 3), (4, 1), (12, 5)])
-def test_products_equal_the_convolution(size):
-    x, kernel, gradient = draw(2, *size, SQUEEZED), draw(3, 3, SQUEEZED, GROWN), draw(2, *size, GROWN)
-    assert_close(
-        dense_block._conv3x3_as_product(x, kernel), dense_block._conv3x3(x, kernel), "convolution", tolerance=1e-6
-    )
-    ours = dense_block._backward_as_products(x, kernel, gradient)
-    plain = dense_block._backward_of_conv3x3(x, kernel, gradient)
-    assert_close(ours[0], plain[0], "gradient by x", tolerance=1e-6)
-    assert_close(ours[1], plain[1], "gradient by the kernel", tolerance=1e-6)
-
-
 def two_devices():
     """Trains on a batch shared by two devices as on one; run in a process of its own, which has two."""
     from jax.sharding import AxisType, NamedSharding, PartitionSpec

@@ -8,7 +8,7 @@ from flax import linen as nn
 from peers import assert_close, import_peer
 
 from sdfn_jax.models.initial import initial_variables, variable_shapes
-from sdfn_jax.models.unet import UNet, UpsampleConv
+from sdfn_jax.models.unet import Conv, UNet
 
 FILTERS = (4, 6, 6, 10, 12)
 
@@ -43,7 +43,7 @@ def test_upsample_conv_equals_upsampling_then_convolution(size):
     params = {"kernel": jnp.asarray(rng.normal(size=(3, 3, 3, 5)), jnp.float32), "bias": jnp.arange(5.0)}
 
     def ours(params, x):
-        return UpsampleConv(5, nn.initializers.zeros, jnp.float32).apply({"params": params}, x)
+        return Conv(5, nn.initializers.zeros, jnp.float32, upsample=True).apply({"params": params}, x)
 
     def plain(params, x):
         return nn.Conv(5, (3, 3)).apply({"params": params}, x.repeat(2, axis=1).repeat(2, axis=2))

@@ -8,7 +8,7 @@ differentiation moves several times as much as is needed. Here, exactly away fro
   map is made, and the derivative by them is taken once, when those of all later layers are in;
 * the backward pass makes the normalised activations again instead of keeping them: kept are the block's feature maps
   and the output of each layer's 1 x 1 convolution;
-* a 1 x 1 convolution is a matrix product, and a 3 x 3 convolution is some on a CPU, where XLA's own is slower.
+* a 1 x 1 convolution is a matrix product; how a 3 x 3 convolution is done, `convolution` says.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.lax import dynamic_update_slice_in_dim as write
+
+from sdfn_jax.models.convolution import convolve, convolve_backward, weight_gradient
 
 EPSILON = 1e-5
 
@@ -126,7 +128,7 @@ def _squeeze(x, moments, layer):
 
 
 def _make(squeezed, moments, layer):
-    return conv3x3(normalise(squeezed, moments, layer.norm2), layer.conv2.astype(squeezed.dtype))
+    return convolve(normalise(squeezed, moments, layer.norm2), layer.conv2.astype(squeezed.dtype))
 
 
 def _backward(kept, gradients):
@@ -141,14 +143,14 @@ def _backward(kept, gradients):
         by_new = _with_moments(*(_take(tree, new) for tree in (by_features, by_moments, features, moments)))
 
         active, standard = _standardised(squeezed, inner, layer.norm2)
-        by_active, by_conv2 = _conv3x3_backward(active, layer.conv2.astype(active.dtype), by_new)
+        by_active, by_conv2 = convolve_backward(active, layer.conv2.astype(active.dtype), by_new)
         by_squeezed, by_norm2, by_inner = _norm_backward(by_active, active, standard, inner, layer.norm2)
         by_squeezed = _with_moments(by_squeezed, by_inner, squeezed, inner)
 
         before = slice(0, channels)
         seen = _take(moments, before)
         active, standard = _standardised(features[..., before], seen, layer.norm1)
-        by_conv1 = _weight_gradient(active, by_squeezed)
+        by_conv1 = weight_gradient(active, by_squeezed)
         by_active = by_squeezed @ layer.conv1.astype(active.dtype).T
         by_seen, by_norm1, by_seen_moments = _norm_backward(by_active, active, standard, seen, layer.norm1)
         by_features = write(by_features, by_features[..., before] + by_seen, 0, axis=-1)
@@ -187,96 +189,3 @@ def _with_moments(gradient, by_moments: Moments, x, moments: Moments):
     values = x.size // x.shape[-1]
     through = by_moments.mean / values + (2 / values) * by_moments.var * (x - moments.mean)
     return (gradient + through).astype(x.dtype)
-
-
-def _weight_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Returns sum over batch and pixels of x (..., I) times gradient (..., O): (I, O) float32."""
-    x, gradient = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
-    return jnp.dot(gradient.T, x, preferred_element_type=jnp.float32).T
-
-
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolves (B, H, W, I) by (3, 3, I, O), padded by 1, of the dtype of x."""
-    return jax.lax.platform_dependent(x, kernel, cpu=_conv3x3_as_product, default=_conv3x3)
-
-
-def _conv3x3(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def _conv3x3_as_product(x, kernel):
-    """Multiplies every pixel by all nine taps at once, then adds up what falls on the same pixel."""
-    _, height, width, inputs = x.shape
-    if height % 4 == 0 and x.dtype == jnp.float32:  # in bfloat16 Winograd's sums would round too much away
-        return _conv3x3_by_winograd(x, kernel)
-    outputs = kernel.shape[-1]
-    taps = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))) @ kernel.transpose(2, 0, 1, 3).reshape(inputs, 9 * outputs)
-    return sum(
-        taps[:, i : i + height, j : j + width, outputs * (3 * i + j) : outputs * (3 * i + j + 1)]
-        for i in range(3)
-        for j in range(3)
-    )
-
-
-# F(4, 3) by the points 0, 1, -1, 2, -2 and infinity (Lavin and Gray 2016, section 4.3).
-_WINOGRAD_ROWS = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
-)
-_WINOGRAD_TAPS = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
-)
-_WINOGRAD_PRODUCTS = (
-    (1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 0),
-    (0, 1, 1, 4, 4, 0),
-    (0, 1, -1, 8, -8, 1),
-)
-
-
-def _conv3x3_by_winograd(x, kernel):
-    """Makes every four rows with six products by three taps each, instead of twelve; four divides the height."""
-    batch, height, width, inputs = x.shape
-    outputs = kernel.shape[-1]
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    rows = [x[:, i : i + height - 3 : 4] for i in range(6)]
-    products = [
-        _combined(of_rows, rows) @ _combined(of_taps, kernel).transpose(1, 0, 2).reshape(inputs, 3 * outputs)
-        for of_rows, of_taps in zip(_WINOGRAD_ROWS, _WINOGRAD_TAPS, strict=True)
-    ]
-    made = [_combined(of_products, products) for of_products in _WINOGRAD_PRODUCTS]
-    made = [sum(each[:, :, j : j + width, outputs * j : outputs * (j + 1)] for j in range(3)) for each in made]
-    return jnp.stack(made, axis=2).reshape(batch, height, width, outputs)
-
-
-def _combined(weights, parts):
-    return sum(weight * part for weight, part in zip(weights, parts, strict=True) if weight)
-
-
-def _conv3x3_backward(x, kernel, gradient):
-    """Returns the gradients by x and, in float32, by the kernel."""
-    return jax.lax.platform_dependent(x, kernel, gradient, cpu=_backward_as_products, default=_backward_of_conv3x3)
-
-
-def _backward_of_conv3x3(x, kernel, gradient):
-    by_x, by_kernel = jax.vjp(_conv3x3, x, kernel)[1](gradient)
-    return by_x, by_kernel.astype(jnp.float32)
-
-
-def _backward_as_products(x, kernel, gradient):
-    _, height, width, inputs = x.shape
-    padded = jnp.pad(gradient, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    taps = [padded[:, 2 - i : 2 - i + height, 2 - j : 2 - j + width] for i in range(3) for j in range(3)]
-    by_taps = jnp.concatenate(taps, axis=-1)
-    by_x = by_taps @ kernel.transpose(0, 1, 3, 2).reshape(-1, inputs)
-    by_kernel = _weight_gradient(by_taps, x).reshape(3, 3, -1, inputs)
-    return by_x, by_kernel.transpose(0, 1, 3, 2)

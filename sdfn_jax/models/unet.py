@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from sdfn_jax.models.convolution import convolve
 from sdfn_jax.models.initial import GLOROT_UNIFORM
 from sdfn_jax.models.pooling import max_pool
 
@@ -46,7 +47,8 @@ class UNet(nn.Module):
         if x.shape[1] % multiple or x.shape[2] % multiple:
             raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]}: the U-Net takes multiples of {multiple} pixels")
         kernel_init = nn.initializers.variance_scaling(*self.conv_scaling)
-        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype, kernel_init=kernel_init)
+        conv = partial(Conv, kernel_init=kernel_init, dtype=self.dtype)
+        upsample_conv = partial(Conv, kernel_init=kernel_init, dtype=self.dtype, upsample=True)
 
         x = x.astype(self.dtype)
         skips = []
@@ -58,35 +60,35 @@ class UNet(nn.Module):
         x = nn.relu(conv(bottom, name="bottom_conv")(x))
         for level, skip in reversed(list(enumerate(skips))):
             width = self.filters[min(level + 2, len(levels))]
-            x = nn.relu(UpsampleConv(width, kernel_init, self.dtype, name=f"up{level}_conv1")(x))
+            x = nn.relu(upsample_conv(width, name=f"up{level}_conv1")(x))
             x = nn.relu(conv(width, name=f"up{level}_conv2")(x))
             x = jnp.concatenate([skip, x], axis=-1)
             x = nn.relu(conv(width, name=f"up{level}_conv3")(x))
         return conv(1, name="output_conv")(x)[..., 0].astype(jnp.float32)
 
 
-class UpsampleConv(nn.Module):
-    """Nearest-neighbour upsampling by 2, then a 3 x 3 convolution."""
+class Conv(nn.Module):
+    """A 3 x 3 convolution, of maps that are first upsampled by 2 (nearest neighbour) or not."""
 
     features: int
     kernel_init: nn.initializers.Initializer
     dtype: Any
+    upsample: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, H, W, C) to (B, 2H, 2W, features)."""
+        """Maps (B, H, W, C) to (B, H, W, features), or with `upsample` to (B, 2H, 2W, features)."""
         kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return upsample_conv(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        function = upsample_convolve if self.upsample else convolve
+        return function(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
-@jax.custom_vjp
-def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def upsample_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Upsamples by 2 and convolves, working on the small map: exact away from rounding, at 4/9 of the arithmetic.
 
     An output pixel sees only 2 x 2 pixels of the small map. Which ones, and which rows and columns of the kernel fall
-    together on each, depends on whether its row and column are even or odd. XLA's own gradient of this is some twenty
-    times slower on a CPU than that of the plain definition, which is therefore taken.
+    together on each, depends on whether its row and column are even or odd.
 
     Args:
       x: (B, H, W, C).
@@ -100,7 +102,7 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     # Even rows of the output see (row 0 | rows 1 + 2) of the kernel, odd rows (rows 0 + 1 | row 2); so do columns.
     kernels = _fold(_fold(kernel, axis=0), axis=2)  # column of the output, row of the output, 2, 2, C, F
     kernels = kernels.transpose(2, 3, 4, 1, 0, 5).reshape(2, 2, channels, 4 * features)
-    maps = _convolve(x, kernels).reshape(batch, height + 1, width + 1, 2, 2, features)
+    maps = convolve(x, kernels).reshape(batch, height + 1, width + 1, 2, 2, features)
     rows = [
         jnp.stack([maps[:, y : y + height, x : x + width, y, x] for x in (0, 1)], axis=3)  # (B, H, W, 2, F)
         for y in (0, 1)
@@ -112,23 +114,3 @@ def _fold(kernel: jax.Array, axis: int) -> jax.Array:
     """Returns what the 3 taps of an axis add up to on 2 pixels of the small map, for even and odd outputs."""
     first, middle, last = jnp.split(kernel, 3, axis)
     return jnp.stack([jnp.concatenate([first, middle + last], axis), jnp.concatenate([first + middle, last], axis)])
-
-
-def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return upsample_conv(x, kernel), (x, kernel)
-
-
-def _backward(inputs: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _convolve(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), kernel)
-
-    return jax.vjp(plain, *inputs)[1](gradient)
-
-
-upsample_conv.defvjp(_forward, _backward)
-
-
-def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, window_strides=(1, 1), padding=((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
