@@ -1,4 +1,4 @@
-"""The lung region generator: the U-Net's inference beside PyTorch's, and the box table beside the U-Net alone.
+"""The lung region generator: the U-Net beside PyTorch's, and the box table beside the U-Net alone.
 
 python -m benchmarks.lrg --output=lrg.json
 
@@ -14,12 +14,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 
 from benchmarks import films, record
 from sdfn_jax import lrg
 from sdfn_jax.lung_boxes import PostProcessing
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.unet import UNet
+
+LEARNING_RATE = 1e-3
 
 
 def main():
@@ -58,29 +61,69 @@ def with_random_weights(filters, size, batch_size):
 def compare_networks(segmenter, options):
     """Returns the rows of the network by itself, and the peers that are not installed."""
     shape = (options.batch_size, segmenter.size, segmenter.size)
-    inputs = np.random.default_rng(0).random(shape, np.float32)
-    sides, not_run = {"ours": lambda: np.asarray(segmenter.start(inputs))}, {}
+    rng = np.random.default_rng(0)
+    inputs, masks = rng.random(shape, np.float32), (rng.random(shape) < 0.5).astype(np.float32)
+    inference = {"ours": lambda: np.asarray(segmenter.start(inputs))}
+    training, not_run = {"ours": training_step(segmenter, inputs, masks)}, {}
     try:
         import torch
     except ImportError as error:
         not_run["PyTorch"] = str(error)
     else:
-        sides |= torch_sides(torch, segmenter, inputs)
-    for name, side in sides.items():
-        np.testing.assert_allclose(side(), sides["ours"](), atol=1e-4, err_msg=name)
-    rates = {name: options.batch_size / seconds for name, seconds in record.medians(sides, options.rounds).items()}
-    what = f"U-Net, inference, batch {options.batch_size}"
-    return record.rate(what, rates.pop("ours"), "images/s", rates, goal=1.0), not_run
+        for name, layout in {"PyTorch channels_last": "channels_last", "PyTorch": "contiguous_format"}.items():
+            inference[name], training[name] = torch_sides(torch, segmenter, inputs, masks, getattr(torch, layout))
+    for name, side in inference.items():
+        np.testing.assert_allclose(side(), inference["ours"](), atol=1e-4, err_msg=name)
+    for name, step in training.items():
+        np.testing.assert_allclose(step(), training["ours"](), rtol=1e-4, err_msg=name)
+    rows = []
+    for sides, what, rounds, goal in (
+        (inference, f"U-Net, inference, batch {options.batch_size}", options.rounds, 1.0),
+        (training, f"U-Net, training step, batch {options.batch_size}", -(-options.rounds // 2), None),
+    ):
+        rates = {name: options.batch_size / seconds for name, seconds in record.medians(sides, rounds).items()}
+        rows += record.rate(what, rates.pop("ours"), "images/s", rates, goal)
+    return rows, not_run
 
 
-def torch_sides(torch, segmenter, inputs):
-    """Returns the same network in PyTorch's plain layers, in both memory formats."""
+def training_step(segmenter, inputs, masks):
+    """Returns a step (cross-entropy, Adam) from the same weights each time; it returns the loss."""
+    optimizer = optax.adam(LEARNING_RATE)
+
+    @jax.jit
+    def step(params, adam, images, masks):
+        def loss(params):
+            logits = segmenter.model.apply({"params": params}, images[..., None])
+            return optax.sigmoid_binary_cross_entropy(logits, masks).mean()
+
+        value, gradients = jax.value_and_grad(loss)(params)
+        updates, adam = optimizer.update(gradients, adam)
+        return value, optax.apply_updates(params, updates), adam
+
+    params = jax.device_put(segmenter.variables["params"])
+    adam = optimizer.init(params)
+    standardised = (inputs - segmenter.mean) / segmenter.std
+    return lambda: jax.block_until_ready(step(params, adam, standardised, masks))[0]
+
+
+def torch_sides(torch, segmenter, inputs, masks, memory_format):
+    """Returns inference and a training step of the same network in PyTorch's plain layers."""
     functional = torch.nn.functional
+    weights = {
+        name: (
+            torch.tensor(layer["kernel"].transpose(3, 2, 0, 1)).contiguous(memory_format=memory_format),
+            torch.tensor(layer["bias"]),
+        )
+        for name, layer in segmenter.variables["params"].items()
+    }
+    parameters = [weight.requires_grad_() for layer in weights.values() for weight in layer]
+    masks = torch.tensor(masks)
 
-    def network(x, weights):
+    def network():
         def conv(x, name):
             return functional.conv2d(x, *weights[name], padding=1)
 
+        x = ((torch.tensor(inputs) - segmenter.mean) / segmenter.std)[:, None].contiguous(memory_format=memory_format)
         skips = []
         levels = len(segmenter.model.filters) - 1
         for level in range(levels):
@@ -92,25 +135,26 @@ def torch_sides(torch, segmenter, inputs):
             x = functional.interpolate(x, scale_factor=2, mode="nearest")
             x = conv(conv(x, f"up{level}_conv1").relu_(), f"up{level}_conv2").relu_()
             x = conv(torch.cat([skips[level], x], dim=1), f"up{level}_conv3").relu_()
-        return torch.sigmoid(conv(x, "output_conv")[:, 0])
+        return conv(x, "output_conv")[:, 0]
 
-    def side(memory_format):
-        weights = {
-            name: (
-                torch.tensor(layer["kernel"].transpose(3, 2, 0, 1)).contiguous(memory_format=memory_format),
-                torch.tensor(layer["bias"]),
-            )
-            for name, layer in segmenter.variables["params"].items()
-        }
+    def infer():
+        with torch.inference_mode():
+            return torch.sigmoid(network()).numpy()
 
-        def run():
-            standardised = (torch.tensor(inputs) - segmenter.mean) / segmenter.std
-            with torch.inference_mode():
-                return network(standardised[:, None].contiguous(memory_format=memory_format), weights).numpy()
+    optimizer = torch.optim.Adam(parameters, LEARNING_RATE)
+    start = [parameter.detach().clone() for parameter in parameters]
 
-        return run
+    def train():
+        with torch.no_grad():
+            for parameter, value in zip(parameters, start, strict=True):
+                parameter.copy_(value)
+        optimizer.zero_grad()
+        loss = functional.binary_cross_entropy_with_logits(network(), masks)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
 
-    return {"PyTorch channels_last": side(torch.channels_last), "PyTorch": side(torch.contiguous_format)}
+    return infer, train
 
 
 def compare_box_table(segmenter, paths, folder, options):

@@ -8,6 +8,9 @@ one to far fewer feature maps. All are exact away from rounding.
 import jax
 import jax.numpy as jnp
 
+# Rows of a map that the gradient by a kernel takes at a time.
+_STRIP = 32
+
 
 @jax.custom_vjp
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -142,7 +145,8 @@ def _by_input(x, kernel, gradient):
 def _correlate(padded, still, rows, columns):
     """Returns, for each tap, sum over batch and pixels of `padded`, moved by the tap, times `still`.
 
-    Columns are moved by copying, all at once; then there is one product for each row of taps.
+    Columns are moved by copying, all at once; then there is one product for each row of taps. Large maps are taken a
+    strip at a time: the copies of whole ones would take more memory than all else.
 
     Args:
       padded: (B, H + rows - 1, W + columns - 1, C).
@@ -152,9 +156,21 @@ def _correlate(padded, still, rows, columns):
       (rows, columns, C, D) float32.
     """
     _, height, width, features = still.shape
-    moved = jnp.concatenate([padded[:, :, j : j + width] for j in range(columns)], axis=-1)
-    products = [weight_gradient(moved[:, i : i + height], still) for i in range(rows)]
-    return jnp.stack(products).reshape(rows, columns, -1, features)
+    strips = -(-height // _STRIP)
+    strip = -(-height // strips)
+    below = ((0, 0), (0, strips * strip - height), (0, 0), (0, 0))
+    padded, still = jnp.pad(padded, below), jnp.pad(still, below)
+
+    def add_strip(total, first):
+        there = jax.lax.dynamic_slice_in_dim(padded, first, strip + rows - 1, axis=1)
+        moved = jnp.concatenate([there[:, :, j : j + width] for j in range(columns)], axis=-1)
+        here = jax.lax.dynamic_slice_in_dim(still, first, strip, axis=1)
+        products = [weight_gradient(moved[:, i : i + strip], here) for i in range(rows)]
+        return total + jnp.stack(products), None
+
+    total = jnp.zeros((rows, columns * padded.shape[-1], features), jnp.float32)
+    total, _ = jax.lax.scan(add_strip, total, strip * jnp.arange(strips))
+    return total.reshape(rows, columns, -1, features)
 
 
 def weight_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
