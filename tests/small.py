@@ -4,6 +4,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import classifier, fusion, lrg
+from sdfn_jax import recipes, tasks, train
+from sdfn_jax.models.initial import initial_variables
 
 DENSENET = {"growth_rate": 4, "block_sizes": (1, 1), "init_features": 4, "bottleneck": 2}
 SIZE = 16
@@ -75,3 +77,16 @@ def lrg_config(workdir) -> ConfigDict:
     config.model.filters = (2, 2, 2)
     config.data.size = 32
     return config
+
+
+def train_classifier(config: ConfigDict, training: InMemory, validation: InMemory, start=None) -> None:
+    """Trains in `config.workdir`, from drawn variables, or from what `start` returns."""
+    task = tasks.classification(config)
+    train.train(
+        task,
+        config,
+        training=training,
+        validation=validation,
+        initial_variables=start or (lambda: initial_variables(task.model, config.seed, task.inputs, train=False)),
+        metadata={"stage": config.stage, "config": recipes.as_json(config), "inputs": {}},
+    )

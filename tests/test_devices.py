@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small import InMemory, extractor_config, fusion_config, two_view_examples
+from small import InMemory, extractor_config, fusion_config, train_classifier, two_view_examples
 
 from sdfn_jax import checkpoint, commands, features, lung_boxes, phantom, processes, recipes, tasks, train
 from sdfn_jax.errors import UserError
@@ -65,16 +65,7 @@ def config_in(folder):
 
 
 def run(folder, training=TRAINING, validation=VALIDATION):
-    config = config_in(folder)
-    task = tasks.classification(config)
-    train.train(
-        task,
-        config,
-        training=training,
-        validation=validation,
-        initial_variables=lambda: initial_variables(task.model, config.seed, task.inputs, train=False),
-        metadata={"stage": config.stage, "config": recipes.as_json(config), "inputs": {}},
-    )
+    train_classifier(config_in(folder), training, validation)
 
 
 def run_on_features(folder):

@@ -4,9 +4,9 @@ import signal
 import jax
 import numpy as np
 import pytest
-from small import DENSENET, InMemory, extractor_config, two_view_examples
+from small import DENSENET, InMemory, extractor_config, train_classifier, two_view_examples
 
-from sdfn_jax import checkpoint, recipes, tasks, train
+from sdfn_jax import checkpoint, tasks, train
 from sdfn_jax.errors import UserError
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.models.initial import initial_variables
@@ -15,15 +15,7 @@ TRAINING, VALIDATION = two_view_examples(14, seed=1), two_view_examples(10, seed
 
 
 def run(config, training=TRAINING, validation=VALIDATION, start=None):
-    task = tasks.classification(config)
-    train.train(
-        task,
-        config,
-        training=training,
-        validation=validation,
-        initial_variables=start or (lambda: initial_variables(task.model, config.seed, task.inputs, train=False)),
-        metadata={"stage": config.stage, "config": recipes.as_json(config), "inputs": {}},
-    )
+    train_classifier(config, training, validation, start)
 
 
 def results(workdir) -> tuple[dict, dict, list]:
