@@ -29,6 +29,10 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def convolve_backward(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns what a gradient by the result of `convolve` becomes.
 
+    Args:
+      x, kernel: as `convolve` takes them.
+      gradient: of the shape and dtype of its result.
+
     Returns:
       the gradient by x, of its dtype, and the gradient by the kernel, float32.
     """
@@ -54,11 +58,13 @@ def _by_xla(x, kernel):
 
 
 def _on_cpu(x, kernel):
-    height, (rows, columns, inputs, outputs) = x.shape[1], kernel.shape
-    square = rows == columns == 3 and x.dtype == jnp.float32  # in bfloat16 Winograd's sums would round too much away
-    if square and height % 4 == 0 and height <= 64 and inputs >= 128:
+    height, (*size, inputs, outputs) = x.shape[1], kernel.shape
+    few = inputs >= 4 * outputs
+    # In bfloat16 Winograd's sums would round too much away.
+    in_fours = size == [3, 3] and height % 4 == 0 and x.dtype == jnp.float32
+    if in_fours and inputs >= 128 and (few or height <= 64):
         return _by_winograd(x, kernel)
-    return _by_taps(x, kernel) if inputs >= 4 * outputs else _by_xla(x, kernel)
+    return _by_taps(x, kernel) if few else _by_xla(x, kernel)
 
 
 def _by_taps(x, kernel):
