@@ -145,8 +145,9 @@ class Predictor:
 
         Args:
           run: folder of a trained stage `entire`, `lung` or `fusion`.
-          lrg: folder of the lung region generator; where it is None, the one that the run's config names, there or
-            beside `run`. A network of the entire view alone does without, and then says nothing of lungs.
+          lrg: folder of the lung region generator; where it is None, the one that the run's config names, or that of
+            the same name beside `run`; only the latter where `run` is not in the place that its config names. A
+            network of the entire view alone does without, and then says nothing of lungs.
           batch_size: films at a time.
 
         Raises:
@@ -309,9 +310,11 @@ def _segmenter(run: str | Path, config: dict, named: str | Path | None, batch_si
     if named is not None:
         return lrg.Segmenter.load(named, batch_size)
     stored = Path(config["lrg"]["workdir"]) if "lrg" in config else Path("lrg")
-    # As the config has it, from the folder that the run was trained in; or moved along with the run.
-    places = [stored] if "lrg" in config else []
-    places.append(Path(run).absolute().parent / stored.name)
+    places = [Path(run).absolute().parent / stored.name]
+    # The config's own path may be relative. Where it leads to the run too, it leads to what the run was trained with;
+    # elsewhere it would lead to the generator of whoever is at work in this folder.
+    if "lrg" in config and Path(config["workdir"]).resolve() == Path(run).resolve():
+        places.insert(0, stored)
     for place in places:
         if checkpoint.best_metadata(place) is not None:
             return lrg.Segmenter.load(place, batch_size)

@@ -1,6 +1,8 @@
 """Films to readings, with the golden networks (trained on drawings) on drawn films."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -212,10 +214,31 @@ class TestLoad:
         assert reading.lung_box == readings[0].lung_box
         assert list(reading.maps) == ["lung"]
 
-    def test_without_its_lung_region_generator_both_places_are_named(self, runs, tmp_path):
-        (tmp_path / "fusion").symlink_to(runs / "fusion")
-        with pytest.raises(UserError, match=rf"in runs/demo/lrg and {tmp_path}/lrg\. Name its folder: --lrg=FOLDER"):
-            Predictor.load(tmp_path / "fusion")
+    def test_a_run_in_its_place_takes_the_one_of_its_config(self, runs, tmp_path, monkeypatch):
+        """The config of the golden run has runs/demo/fusion and runs/demo/lrg."""
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(runs / "fusion", "runs/demo/fusion")
+        run = Path("runs/demo/fusion")
+        with pytest.raises(UserError, match=rf"in runs/demo/lrg and {tmp_path}/runs/demo/lrg\. Name its folder: --lrg"):
+            Predictor.load(run)
+        shutil.copytree(runs / "lrg", "runs/demo/lrg")
+        digest = checkpoint.best_metadata(runs / "lrg")["digest"]
+        for place in (run, run.absolute()):
+            assert Predictor.load(place).provenance.lrg_checkpoint == digest
+
+    def test_a_run_that_was_moved_takes_the_one_beside_it(self, runs, tmp_path, monkeypatch):
+        """Not the one that others have trained where its config says."""
+        variables, metadata = checkpoint.read_best(runs / "lrg")
+        del metadata["digest"]
+        others = jax.tree.map(np.zeros_like, variables)
+        checkpoint.save_best(tmp_path / "runs" / "demo" / "lrg", metadata.pop("step"), others, metadata)
+        monkeypatch.chdir(tmp_path)
+        digest = checkpoint.best_metadata(runs / "lrg")["digest"]
+        assert Predictor.load(runs / "fusion").provenance.lrg_checkpoint == digest
+        assert all(difference.passed for difference in selftest.run())
+        shutil.copytree(runs / "fusion", tmp_path / "alone" / "fusion")
+        with pytest.raises(UserError, match=rf"looked for a trained one in {tmp_path}/alone/lrg\. Name"):
+            Predictor.load(tmp_path / "alone" / "fusion")
 
     def test_a_lung_region_generator_finds_no_findings(self, runs):
         with pytest.raises(UserError, match="holds a lung region generator.*give the folder of a classifier"):
