@@ -1,26 +1,52 @@
 """`calibration.json` of a run: what its validation split says of its probabilities, beside its checkpoint. No JAX.
 
 Written whenever the validation split is evaluated; never from test. It holds for one checkpoint alone, whose digest it
-names: how each finding's probabilities are calibrated (`platt`), and its operating point.
+names: how each finding's probabilities are calibrated (`platt`), and its operating point, or why it has none.
+
+The file is sealed. One of an older version, or a damaged one, decides nothing: what it says is made again from the
+evaluation of validation in the same run.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import calibration, operating_points, platt
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import appears_when_complete
-from sdfn_jax.findings import FINDINGS
-from sdfn_jax.predictions import Evaluation, image_list_digest
+from sdfn_jax import bootstrap, calibration, operating_points, platt, sealed
+from sdfn_jax.findings import FINDINGS, display_name
+from sdfn_jax.predictions import Evaluation, evaluation_folder, image_list_digest, read_evaluation
 from sdfn_jax.reading import Threshold
 
 FILE = "calibration.json"
-# Ten events for each fitted number (Peduzzi et al., J Clin Epidemiol 1996), and two are fitted.
-MINIMUM = 20
+_SHARES = sealed.several(sealed.SHARE, 2)
+_FINDING = {
+    "positives": sealed.COUNT,
+    "negatives": sealed.COUNT,
+    "scaling": sealed.Maybe({"slope": sealed.POSITIVE, "intercept": sealed.NUMBER}),
+    "reason": sealed.TEXT,
+    "effect": sealed.Maybe({"brier": _SHARES, "error": _SHARES}),
+    "threshold": sealed.Maybe(
+        {
+            "probability": sealed.SHARE,
+            "sensitivity": sealed.SHARE,
+            "specificity": sealed.SHARE,
+            "positives": sealed.COUNT,
+            "negatives": sealed.COUNT,
+        }
+    ),
+    "undecided": sealed.TEXT,
+}
+_RECORD = {
+    "checkpoint": sealed.TEXT,
+    "stage": sealed.TEXT,
+    "data_version": sealed.TEXT,
+    "label_version": sealed.TEXT,
+    "drawings": sealed.BOOLEAN,
+    "images": sealed.COUNT,
+    "image_list_sha256": sealed.TEXT,
+    "findings": dict.fromkeys(FINDINGS, _FINDING),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +76,8 @@ class Calibrated:
       scaling: None where there is none.
       reason: why there is none; empty where there is one.
       effect: None where there is no scaling.
-      threshold: operating point by Youden's index, before calibration; None without positives or without negatives.
+      threshold: operating point by Youden's index, before calibration; None where there is none.
+      undecided: why there is no operating point (`operating_points.undecided`); empty where there is one.
     """
 
     positives: int
@@ -59,6 +86,7 @@ class Calibrated:
     reason: str
     effect: Effect | None
     threshold: Threshold | None
+    undecided: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +129,32 @@ class Record:
         """Returns {finding: operating point}, for the findings that have one."""
         return {name: each.threshold for name, each in self.findings.items() if each.threshold is not None}
 
+    def undecided(self) -> dict[str, str]:
+        """Returns {finding: why it has no operating point}, for the findings that have none."""
+        return {name: each.undecided for name, each in self.findings.items() if each.threshold is None}
+
+    def gaps(self) -> str:
+        """Returns in one line which findings have no calibration or no operating point, and why; empty if none."""
+        kinds: dict[str, list[str]] = {}
+        for name, each in self.findings.items():
+            missing = [
+                what
+                for what, there in (("no decision", each.threshold), ("no calibration", each.scaling))
+                if there is None
+            ]
+            if missing:
+                rare = min(each.positives, each.negatives) < operating_points.MINIMUM
+                why = (
+                    f"fewer than {operating_points.MINIMUM} positives or negatives in validation"
+                    if rare
+                    else ("no better than chance on validation")
+                )
+                kinds.setdefault(f"{' and '.join(missing)} ({why})", []).append(display_name(name))
+        return "; ".join(
+            f"{kind}: {'all 14 findings' if len(names) == len(FINDINGS) else ', '.join(names)}"
+            for kind, names in kinds.items()
+        )
+
 
 def make(evaluation: Evaluation) -> Record:
     """Fits calibration and operating points.
@@ -111,6 +165,7 @@ def make(evaluation: Evaluation) -> Record:
     origin, predictions = evaluation.origin, evaluation.predictions
     if origin.split != "validation":
         raise ValueError(f"calibration is fitted on validation, not on {origin.split}")
+    resamples = operating_points.resample(predictions.patients)
     columns = zip(FINDINGS, predictions.labels.T, predictions.probabilities.T, strict=True)
     return Record(
         checkpoint=origin.checkpoint,
@@ -120,68 +175,105 @@ def make(evaluation: Evaluation) -> Record:
         drawings=origin.drawings,
         images=len(predictions.images),
         image_list_sha256=image_list_digest(predictions.images),
-        findings={name: _finding(labels, values, predictions.patients) for name, labels, values in columns},
+        findings={name: _finding(labels, values, predictions.patients, resamples) for name, labels, values in columns},
     )
 
 
 def write(run: str | Path, record: Record) -> None:
     """Writes the file of a run, complete or not at all."""
-    with appears_when_complete(Path(run) / FILE) as path:
-        path.write_text(json.dumps(dataclasses.asdict(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    sealed.write(Path(run) / FILE, dataclasses.asdict(record))
 
 
 def read(run: str | Path) -> Record | None:
     """Reads the file of a run; None where there is none.
 
     Raises:
-      UserError: naming the file, where it is not one.
+      DamagedError: naming the file, where it is not one; `OlderError` for one of an older version.
     """
     path = Path(run) / FILE
     if not path.is_file():
         return None
+    mend = "make it again by evaluating the validation split, or delete it"
+    record = sealed.read(path, _RECORD, "the calibration of a run", mend, older=False)
+    findings = {name: _from_json(record["findings"][name]) for name in FINDINGS}
+    return Record(**{key: record[key] for key in _RECORD} | {"findings": findings})
+
+
+def of_checkpoint(run: str | Path, checkpoint: str) -> tuple[Record | None, str]:
+    """Returns what the validation split says of a run's checkpoint, or None and what is wrong with the file.
+
+    A file that is damaged or of an older version is replaced in memory, and that is said, if the run's evaluation of
+    validation is there and whole.
+
+    Raises:
+      DamagedError: for a damaged file, if it is not.
+    """
+    path = Path(run) / FILE
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        findings = {name: _from_json(record["findings"][name]) for name in FINDINGS}
-        return Record(**record | {"findings": findings})
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: not the calibration of a run ({type(error).__name__}: {error}); delete it, or make it anew by "
-            "evaluating the validation split"
-        ) from error
+        found = read(run)
+    except sealed.DamagedError as error:
+        made = _from_evaluation(run, checkpoint)
+        if made is not None:
+            state = "of an older version" if isinstance(error, sealed.OlderError) else "damaged"
+            sealed.say(f"{path} is {state}; what it should say is made from {evaluation_folder(run, 'validation')}")
+            return made, ""
+        if isinstance(error, sealed.OlderError):
+            return None, "is of an older version"
+        raise
+    if found is None:
+        return None, "is not there"
+    return (found, "") if found.checkpoint == checkpoint else (None, "is of another checkpoint")
 
 
-def _finding(labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray) -> Calibrated:
+def _from_evaluation(run: str | Path, checkpoint: str) -> Record | None:
+    try:
+        evaluation = read_evaluation(evaluation_folder(run, "validation"))
+    except (sealed.DamagedError, OSError):
+        return None
+    origin = evaluation.origin
+    return make(evaluation) if (origin.split, origin.checkpoint) == ("validation", checkpoint) else None
+
+
+def _finding(
+    labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray, resamples: bootstrap.Resamples
+) -> Calibrated:
     positives = int(labels.sum())
-    counts = positives, len(labels) - positives
-    threshold = operating_points.youden(labels, probabilities)
-    if np.isnan(threshold):
-        return Calibrated(*counts, None, _few(counts), None, None)
-    called = probabilities >= threshold
-    point = Threshold(
-        probability=threshold,
-        sensitivity=float(called[labels == 1].mean()),
-        specificity=float(1 - called[labels == 0].mean()),
-        positives=counts[0],
-        negatives=counts[1],
-    )
-    if min(counts) < MINIMUM:
-        return Calibrated(*counts, None, _few(counts), None, point)
+    scaling, reason, effect = _scaling(labels, probabilities, patients)
+    undecided = operating_points.undecided(labels, probabilities, resamples)
+    point = None if undecided else _point(labels, probabilities)
+    return Calibrated(positives, len(labels) - positives, scaling, reason, effect, point, undecided)
+
+
+def _scaling(
+    labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray
+) -> tuple[platt.Scaling | None, str, Effect | None]:
+    """Returns scaling, why there is none, and its effect."""
+    if few := operating_points.too_few(labels):
+        return None, few, None
     scaling = platt.fit(labels, probabilities)
     if scaling is None:
-        return Calibrated(*counts, None, "validation is ordered no better than by chance", None, point)
+        return None, "validation is ordered no better than by chance", None
     values = (probabilities, platt.cross_fit(labels, probabilities, patients))
     effect = Effect(
         brier=tuple(calibration.brier(labels, each) for each in values),
         error=tuple(calibration.reliability(labels, each).error for each in values),
     )
-    return Calibrated(*counts, scaling, "", effect, point)
+    return scaling, "", effect
 
 
-def _few(counts: tuple[int, int]) -> str:
-    return f"{counts[0]} positives and {counts[1]} negatives in validation; it takes {MINIMUM} of each"
+def _point(labels: np.ndarray, probabilities: np.ndarray) -> Threshold:
+    threshold = operating_points.youden(labels, probabilities)
+    called = probabilities >= threshold
+    return Threshold(
+        probability=threshold,
+        sensitivity=float(called[labels == 1].mean()),
+        specificity=float(1 - called[labels == 0].mean()),
+        positives=int(labels.sum()),
+        negatives=int((labels == 0).sum()),
+    )
 
 
 def _from_json(record: dict) -> Calibrated:
     kinds = {"scaling": platt.Scaling, "effect": Effect, "threshold": Threshold}
     parts = {name: kind(**record[name]) for name, kind in kinds.items() if record[name] is not None}
-    return Calibrated(**record | parts)
+    return Calibrated(**{name: record[name] for name in _FINDING} | parts)

@@ -18,18 +18,21 @@ from sdfn_jax import (
     metrics,
     processes,
     progress,
+    sealed,
     tasks,
 )
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples
-from sdfn_jax.predictions import RECIPE_FILE, Evaluation, Origin, Predictions, write_evaluation
+from sdfn_jax.predictions import (
+    RECIPE_FILE,
+    Evaluation,
+    Origin,
+    Predictions,
+    evaluation_folder,
+    write_evaluation,
+)
 from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.train import check_batch_size, device_mesh, make_evaluation_step, run_over_split
-
-
-def evaluation_folder(workdir: str | Path, split: str) -> Path:
-    """Returns where the evaluation of a stage on a split lies."""
-    return Path(workdir) / "evaluation" / split
 
 
 def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, split: str) -> Evaluation | None:
@@ -88,8 +91,7 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
         ),
     )
     where = evaluation_folder(config.workdir, split)
-    with appears_when_complete(where / RECIPE_FILE) as path:
-        path.write_text(json.dumps(metadata, indent=2) + "\n")
+    sealed.write(where / RECIPE_FILE, metadata)
     write_evaluation(where, evaluation)
     if split == "validation":
         calibration_file.write(config.workdir, calibration_file.make(evaluation))

@@ -172,6 +172,7 @@ def _about(provenance: Provenance) -> dict:
         "points": [
             None if point is None else [point.probability, point.sensitivity, point.specificity] for point in points
         ],
+        "undecided": [provenance.undecided.get(name) for name in FINDINGS],
         "rules": _RULES,
         "flags": guards.FLAGS,
         "fixes": guards.FIXES,
@@ -195,8 +196,18 @@ def _provenance(provenance: Provenance) -> str:
             *provenance.software.items(),
         ],
     )
+    return made + _operating_points(provenance)
+
+
+def _operating_points(provenance: Provenance) -> str:
+    """The operating points, and why some findings have none."""
+    undecided = _table(
+        "No decision: called neither positive nor negative",
+        [(display_name(name), why) for name, why in provenance.undecided.items()],
+        ("Finding", "why"),
+    )
     if not provenance.thresholds:
-        return made + "<p>The checkpoint carries no operating points: nothing is called positive or negative.</p>"
+        return "<p>There is no operating point: nothing is called positive or negative.</p>" + undecided
     rows = [
         (
             display_name(name),
@@ -207,7 +218,8 @@ def _provenance(provenance: Provenance) -> str:
         for name, point in provenance.thresholds.items()
     ]
     heads = ("Finding", "positive from", "sensitivity", "specificity", "films with it", "films without")
-    return made + _table("Operating points, chosen and measured on the validation split", rows, heads)
+    points = _table("Operating points, chosen and measured on the validation split", rows, heads)
+    return points + undecided if provenance.undecided else points
 
 
 def _table(caption: str, rows: Iterable[tuple], heads: tuple[str, ...] = ()) -> str:

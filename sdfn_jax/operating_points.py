@@ -4,9 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from sdfn_jax import bootstrap
+from sdfn_jax import bootstrap, metrics
 
 SENSITIVITY = 0.9
+# Ten events for each fitted number (Peduzzi et al., J Clin Epidemiol 1996), and calibration fits two.
+MINIMUM = 20
+REPLICATES = 2000  # of the bootstrap behind the interval of the validation AUC
+_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,42 @@ class Point:
     specificity_interval: tuple[float, float]
     predictive_value: float
     predictive_value_interval: tuple[float, float]
+
+
+def resample(patients: np.ndarray) -> bootstrap.Resamples:
+    """Draws the resamples that `undecided` takes, the same ones at each call: (N,) patient of each image."""
+    return bootstrap.draw(patients, REPLICATES, _SEED)
+
+
+def too_few(labels: np.ndarray) -> str:
+    """Returns why the validation split cannot carry a threshold or a calibration; empty where it can: (N,) 0 and 1."""
+    positives = int(np.sum(labels))
+    negatives = len(labels) - positives
+    if min(positives, negatives) >= MINIMUM:
+        return ""
+    return f"{positives} positives and {negatives} negatives in validation; it takes {MINIMUM} of each"
+
+
+def undecided(labels: np.ndarray, scores: np.ndarray, resamples: bootstrap.Resamples) -> str:
+    """Returns why no threshold may call an image positive or negative; empty where one may.
+
+    There must be 20 positives and 20 negatives, and the network must order them better than chance: the 95 % interval
+    of its AUC, over patients, lies above 0.5.
+
+    Args:
+      labels: (N,) 0 and 1, of the validation split.
+      scores: (N,).
+      resamples: of the patients of these N images, from `resample`.
+    """
+    if few := too_few(labels):
+        return few
+    low, high = bootstrap.interval(bootstrap.ratio(*bootstrap.auc_pairs(labels, scores, resamples)))
+    if low > 0.5:
+        return ""
+    return (
+        f"no better than chance on validation: AUC {metrics.auc(labels, scores):.2f}, 95 % interval {low:.2f} to "
+        f"{high:.2f}"
+    )
 
 
 def youden(labels: np.ndarray, scores: np.ndarray) -> float:

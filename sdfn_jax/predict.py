@@ -20,7 +20,6 @@ from pathlib import Path
 
 from sdfn_jax import compiled, film_files, film_page, guards, identifiers, prediction_files, progress, selftest
 from sdfn_jax.errors import UserError, exit_on_user_error
-from sdfn_jax.findings import display_name
 from sdfn_jax.journal import Journal
 from sdfn_jax.parallel import map_in_order
 from sdfn_jax.predictor import BATCH_SIZE, Film, Predictor, Problem
@@ -237,12 +236,8 @@ def _notes(predictor: Predictor) -> Iterator[str]:
     """What a reader must know of the networks beforehand."""
     if predictor.provenance.drawings:
         yield film_page.DRAWINGS
-    if predictor.calibration is None:
-        yield predictor.uncalibrated
-    else:
-        for name, found in predictor.calibration.findings.items():
-            if found.reason:
-                yield f"not calibrated: {display_name(name)} ({found.reason})"
+    if predictor.gaps:
+        yield predictor.gaps
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ predictions.csv     a line a film. film, width, height (pixels); lung_left, lung
                     PatientID, StudyInstanceUID, SOPInstanceUID; then for each finding, in the paper's order:
                     probability_X (0 to 1), then calibrated_X (empty where not calibrated), then positive_X (1 or 0 at
                     the operating point; empty where there is none), then sensitivity_X and specificity_X of that point
-                    on the validation split it was chosen on.
+                    on the validation split it was chosen on, then undecided_X (why there is no operating point).
 predictions.jsonl   the same, a JSON object a film, with the thresholds and the boxes of the heatmaps.
 boxes.csv           a line a box. film, finding, threshold (60 or 180 of the heatmap's 0 to 255), left, top, right,
                     bottom; of the findings called positive and of the most probable one (Wang et al., CVPR 2017, 5.2).
@@ -72,6 +72,7 @@ def row(reading: Reading, provenance: Provenance, identifiers: dict[str, str]) -
             for name, value in zip(FINDINGS, reading.calibrated.tolist(), strict=True)
         },
         "decisions": decisions,
+        "undecided": dict(provenance.undecided),
         "boxes": {name: _boxes(reading, FINDINGS.index(name)) for name in shown},
     }
 
@@ -158,7 +159,7 @@ def _open_table(path: Path) -> TextIO:
 
 
 def _columns(keep_identifiers: bool) -> list[str]:
-    kinds = ("probability", "calibrated", "positive", "sensitivity", "specificity")
+    kinds = ("probability", "calibrated", "positive", "sensitivity", "specificity", "undecided")
     return [
         *("film", "width", "height", *(f"lung_{edge}" for edge in _EDGES), "rule", "flags", "fixes", "top", "overlay"),
         *(KEPT if keep_identifiers else ()),
@@ -177,6 +178,7 @@ def _flat(each: dict, keep_identifiers: bool) -> list:
         *("" if value is None else value for value in each["calibrated"].values()),
         *(int(point["positive"]) if point else "" for point in decisions),
         *(point.get(share, "") for share in ("sensitivity", "specificity") for point in decisions),
+        *(each["undecided"].get(name, "") for name in FINDINGS),
     ]
 
 

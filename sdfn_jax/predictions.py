@@ -7,21 +7,21 @@ import csv
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import metrics
+from sdfn_jax import metrics, sealed
 from sdfn_jax.files import appears_when_complete, file_digest
 from sdfn_jax.findings import FINDINGS, display_name
 
 PREDICTIONS_FILE = "predictions.csv"
 EVALUATION_FILE = "evaluation.json"
 RECIPE_FILE = "recipe.json"
+STAGES = ("entire", "lung", "fusion")
 COLUMNS = (
     "image",
     "patient",
@@ -31,6 +31,16 @@ COLUMNS = (
 # With 30 positives among many negatives the standard error of an AUC of 0.8 is 0.05 (Hanley & McNeil 1982): its 95 %
 # interval is 0.2 wide, wider than all the differences in the paper's Table I.
 FEW = 30
+_RECORD = {
+    "stage": sealed.Kind(f"one of {', '.join(STAGES)}", lambda value: value in STAGES),
+    "checkpoint": sealed.TEXT,
+    "data_version": sealed.TEXT,
+    "label_version": sealed.TEXT,
+    "split": sealed.TEXT,
+    "drawings": sealed.BOOLEAN,
+    "seed": sealed.WHOLE,
+    "predictions_sha256": sealed.TEXT,
+}
 _PACKAGES = ("sdfn_jax", "jax", "jaxlib", "flax", "numpy")
 
 
@@ -109,37 +119,55 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
             predictions.images, predictions.patients, predictions.probabilities, predictions.labels, strict=True
         ):
             writer.writerow([image, int(patient), *map(float, probabilities), *map(int, labels)])
-    record = summary(evaluation) | {"predictions_sha256": file_digest(folder / PREDICTIONS_FILE)}
-    with appears_when_complete(folder / EVALUATION_FILE) as path:
-        path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    sealed.write(
+        folder / EVALUATION_FILE,
+        summary(evaluation) | {"predictions_sha256": file_digest(folder / PREDICTIONS_FILE)},
+    )
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
     """Reads what `write_evaluation` wrote.
 
     Raises:
-      ValueError: for a file that `read_predictions` refuses, an `evaluation.json` that is not one, or two files that
+      DamagedError: for a file that `read_predictions` refuses, an `evaluation.json` that is not one, or two files that
         do not belong together.
       OSError: for a missing file.
     """
     folder = Path(folder)
-    path = folder / EVALUATION_FILE
+    record = sealed.read(folder / EVALUATION_FILE, _RECORD, "the record of an evaluation", "evaluate again")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        predictions = read_predictions(folder / PREDICTIONS_FILE)
     except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error}); evaluate again") from error
-    names = [field.name for field in dataclasses.fields(Origin)]
-    missing = [name for name in (*names, "predictions_sha256") if name not in record]
-    if missing:
-        raise ValueError(f"{path}: without {', '.join(missing)}, not the record of an evaluation; evaluate again")
-    origin = Origin(**{name: record[name] for name in names})
-    predictions = read_predictions(folder / PREDICTIONS_FILE)
+        raise sealed.DamagedError(f"{error}; evaluate again") from error
     if file_digest(folder / PREDICTIONS_FILE) != record["predictions_sha256"]:
-        raise ValueError(
-            f"{folder / PREDICTIONS_FILE}: not the file that {EVALUATION_FILE} beside it describes (its SHA-256 is "
+        raise sealed.DamagedError(
+            f"{folder / PREDICTIONS_FILE}: not the file that {EVALUATION_FILE} next to it describes (its SHA-256 is "
             "another); evaluate again"
         )
-    return Evaluation(origin, predictions)
+    return Evaluation(Origin(**{field.name: record[field.name] for field in dataclasses.fields(Origin)}), predictions)
+
+
+def evaluation_folder(run: str | Path, split: str) -> Path:
+    """Returns where the evaluation of a run on a split is."""
+    return Path(run) / "evaluation" / split
+
+
+def evaluation_command(run: str | Path, split: str, config: Mapping | None) -> str:
+    """Returns the command that evaluates a run on a split.
+
+    Args:
+      run: folder of a classifier.
+      split: `validation` or `test`.
+      config: what its checkpoint says of its training; None if that is not known.
+    """
+    if config is None:
+        named = "--config=configs/STAGE.py"
+    else:
+        stage, demo = config["stage"], ["demo"] if "phantom" in config else []
+        variant = ",".join(demo if stage == "fusion" else [stage, *demo])
+        file = "fusion" if stage == "fusion" else "classifier"
+        named = f"--config=configs/{file}.py{':' if variant else ''}{variant}"
+    return f"python -m sdfn_jax.main {named} --config.workdir={run} --mode=evaluate --split={split}"
 
 
 def read_predictions(path: str | Path) -> Predictions:

@@ -184,10 +184,16 @@ class Predictor:
                 drawings=metadata.get("drawings", "phantom" in config),
                 preprocessing=preprocessing.as_dict(),
                 thresholds={} if calibration is None else calibration.thresholds(),
+                undecided=_undecided(calibration),
                 calibrated=() if calibration is None else calibration.calibrated(),
                 software={name: version for name, version in predictions.software().items() if version is not None},
             ),
         )
+
+    @property
+    def gaps(self) -> str:
+        """One line on the findings without a calibration or a decision, and why; empty if there are none."""
+        return self.uncalibrated if self.calibration is None else self.calibration.gaps()
 
     def readings(self, films: Iterable[Film], fixes: Sequence[str] = ()) -> Iterator[Reading | Problem]:
         """Reads films, in order; decoding, networks and post-processing run side by side.
@@ -332,17 +338,19 @@ def _postprocessing(config: dict, segmenter: lrg.Segmenter | None) -> PostProces
     return PostProcessing(**config["lrg"]["postprocessing"]) if "lrg" in config else segmenter.postprocessing
 
 
+def _undecided(calibration: calibration_file.Record | None) -> dict[str, str]:
+    if calibration is not None:
+        return calibration.undecided()
+    return dict.fromkeys(FINDINGS, "the checkpoint carries no operating points")
+
+
 def _calibration(run: str | Path, metadata: dict) -> tuple[calibration_file.Record | None, str]:
     """Returns the run's calibration, or None and why."""
-    found = calibration_file.read(run)
-    if found is not None and found.checkpoint == metadata["digest"]:
+    found, why = calibration_file.of_checkpoint(run, metadata["digest"])
+    if found is not None:
         return found, ""
-    stage, variant = metadata["stage"], "demo" if "phantom" in metadata["config"] else ""
-    config = "configs/fusion.py" if stage == "fusion" else "configs/classifier.py"
-    argument = ",".join(part for part in ("" if stage == "fusion" else stage, variant) if part)
-    why = "is of another checkpoint" if found is not None else "is not there"
+    command = predictions.evaluation_command(run, "validation", metadata["config"])
     return None, (
         f"neither calibrated probabilities nor operating points: {Path(run) / calibration_file.FILE} {why}. Make it: "
-        f"python -m sdfn_jax.main --config={config}{':' if argument else ''}{argument} --config.workdir={run} "
-        "--mode=evaluate --split=validation"
+        f"{command}"
     )

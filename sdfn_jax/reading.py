@@ -40,6 +40,7 @@ class Provenance:
       drawings: whether it was trained on the phantom's drawings: its findings then mean nothing of radiographs.
       preprocessing: `Preprocessing.as_dict()`.
       thresholds: {finding: operating point}, for the findings that have one.
+      undecided: {finding: why it has none}, for the others: they are called neither positive nor negative.
       calibrated: the findings whose probabilities are calibrated.
       software: {package: version}.
     """
@@ -52,6 +53,7 @@ class Provenance:
     drawings: bool
     preprocessing: Mapping[str, object]
     thresholds: Mapping[str, Threshold]
+    undecided: Mapping[str, str]
     calibrated: tuple[str, ...]
     software: Mapping[str, str]
 

@@ -17,6 +17,7 @@ from sdfn_jax import (
     lung_boxes,
     processes,
     report,
+    sealed,
     stages,
 )
 from sdfn_jax.findings import FINDINGS
@@ -39,13 +40,22 @@ def is_fresh(config: ConfigDict, data_version: str, split: str) -> bool:
     where = evaluate.evaluation_folder(config.workdir, split)
     if metadata is None or not (where / "evaluation.json").is_file():
         return False
-    origin = read_evaluation(where).origin
+    try:
+        origin = read_evaluation(where).origin
+    except (sealed.DamagedError, FileNotFoundError) as error:  # it is evaluated again
+        sealed.say(str(error))
+        return False
     return (origin.checkpoint, origin.data_version) == (metadata["digest"], data_version)
 
 
 def is_calibrated(config: ConfigDict) -> bool:
     """Returns whether a stage's best checkpoint has its `calibration.json`."""
-    metadata, found = checkpoint.best_metadata(config.workdir), calibration_file.read(config.workdir)
+    metadata = checkpoint.best_metadata(config.workdir)
+    try:
+        found = calibration_file.read(config.workdir)
+    except sealed.DamagedError as error:
+        sealed.say(str(error))
+        return False
     return metadata is not None and found is not None and found.checkpoint == metadata["digest"]
 
 

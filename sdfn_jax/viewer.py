@@ -139,8 +139,8 @@ def serve(checkpoint: str, lrg: str | None, host: str, port: int) -> None:
         print("Loading and compiling the networks ...", flush=True)
         predictor = Predictor.load(checkpoint, lrg)
         predictor.read("", np.zeros((1024, 1024), np.uint8))
-        if predictor.uncalibrated:
-            print(predictor.uncalibrated)
+        if predictor.gaps:
+            print(predictor.gaps)
         if not _is_local(host):
             print(
                 f"WARNING: --host={host}: whoever reaches this address can use the viewer, without a password, and "

@@ -16,6 +16,7 @@ PROVENANCE = Provenance(
     drawings=False,
     preprocessing={"low": 0.0, "high": 1.0, "mean": [0.449], "std": [0.226], "size": 224},
     thresholds={name: Threshold(0.3, 0.9, 0.625, 31, 1209) for name in FINDINGS[:13]},
+    undecided={"Hernia": "3 positives and 1237 negatives in validation; it takes 20 of each"},
     calibrated=("Mass", "Nodule"),
     software={"sdfn_jax": "0.1.0", "jax": "0.10.2"},
 )

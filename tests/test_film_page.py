@@ -218,7 +218,9 @@ def test_findings_are_sorted_and_say_what_their_numbers_mean(opened, films):
         probability = films[0].probabilities[index]
         assert f"{probability:.3f}" in row.text
         if FINDINGS[index] == "Hernia":  # has no operating point
-            assert "tive" not in row.text
+            assert "no decision" in row.find_element("class name", "name").text
+            assert PROVENANCE.undecided["Hernia"] in row.text
+            assert "sensitivity" not in row.text
         else:
             assert ("positive" if probability >= 0.3 else "negative") in row.text
             assert "from 0.300: sensitivity 0.90, specificity 0.63" in row.text
@@ -399,14 +401,18 @@ def test_pages_of_one_prediction_lead_to_each_other(browser, tmp_path):
 
 
 def test_the_page_of_one_film_and_of_a_network_of_drawings(browser, tmp_path):
-    provenance = dataclasses.replace(PROVENANCE, drawings=True, thresholds={}, lrg_checkpoint=None)
+    provenance = dataclasses.replace(
+        PROVENANCE, drawings=True, thresholds={}, undecided=dict.fromkeys(FINDINGS, "few"), lrg_checkpoint=None
+    )
     film_page.write(tmp_path / "page.html", provenance, [film_page.entry(reading())])
     browser.get((tmp_path / "page.html").as_uri())
     assert film_page.DRAWINGS in browser.find_element("tag name", "header").text
     assert not browser.find_element("id", "films").is_displayed()
     assert not browser.find_element("id", "next").is_displayed()
-    assert "tive" not in browser.find_element("id", "findings").text  # no operating points: nothing is called
+    findings = browser.find_element("id", "findings").text
+    assert "tive" not in findings  # no operating points: nothing is called
+    assert findings.count("no decision") == 14
     browser.find_element("css selector", "footer summary").click()
-    assert "carries no operating points" in browser.find_element("tag name", "footer").text
+    assert "There is no operating point" in browser.find_element("tag name", "footer").text
     assert "none was used" in browser.find_element("tag name", "footer").text
     assert browser.get_log("browser") == []

@@ -1,7 +1,9 @@
 """Platt scaling and `calibration.json`, beside scikit-learn."""
 
+import contextlib
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
-from sdfn_jax import calibration, calibration_file, platt
+from sdfn_jax import calibration, calibration_file, platt, predictions, sealed
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictions import Evaluation, Origin, Predictions
@@ -127,7 +129,27 @@ class TestFile:
         assert reasons[11] == "validation is ordered no better than by chance"
         assert reasons[12] == "19 positives and 381 negatives in validation; it takes 20 of each"
         assert reasons[13] == "0 positives and 400 negatives in validation; it takes 20 of each"
-        assert list(record.thresholds()) == list(FINDINGS[:13])
+
+    def test_what_has_no_operating_point_says_why_and_all_of_it_in_one_line(self):
+        record = calibration_file.make(evaluation())
+        assert list(record.thresholds()) == list(FINDINGS[:11])
+        assert list(record.undecided()) == list(FINDINGS[11:])
+        reasons = list(record.undecided().values())
+        assert re.fullmatch("no better than chance on validation: AUC 0.16, 95 % interval 0.1. to 0.2.", reasons[0])
+        assert reasons[1] == "19 positives and 381 negatives in validation; it takes 20 of each"
+        assert record.gaps() == (
+            "no decision and no calibration (no better than chance on validation): Fibrosis; no decision and no "
+            "calibration (fewer than 20 positives or negatives in validation): Pleural thickening, Hernia"
+        )
+
+    def test_nothing_is_called_by_a_network_that_guesses(self):
+        given = evaluation(images=2000)
+        guesses = np.random.default_rng(3).random(given.predictions.probabilities.shape)
+        guessed = dataclasses.replace(given.predictions, probabilities=guesses)
+        record = calibration_file.make(dataclasses.replace(given, predictions=guessed))
+        # Each interval misses 0.5 above in one of 40 draws of a guessing network.
+        assert len(record.thresholds()) <= 1
+        assert record.undecided()["Atelectasis"].startswith("no better than chance on validation: AUC 0.")
 
     def test_applied_to_probabilities(self):
         given = evaluation()
@@ -165,15 +187,90 @@ class TestFile:
         calibration_file.write(tmp_path, calibration_file.make(evaluation()))
         path = tmp_path / calibration_file.FILE
         path.write_text(path.read_text()[:-200] if damage == "cut" else damage)
-        with pytest.raises(UserError, match=r"calibration\.json: not the calibration of a run"):
+        with pytest.raises(UserError, match=r"calibration\.json: .*not the calibration of a run"):
             calibration_file.read(tmp_path)
 
     def test_a_field_of_another_version_is_refused(self, tmp_path):
         calibration_file.write(tmp_path, calibration_file.make(evaluation()))
         path = tmp_path / calibration_file.FILE
         path.write_text(json.dumps(json.loads(path.read_text()) | {"new": 1}))
-        with pytest.raises(UserError, match="not the calibration of a run"):
+        with pytest.raises(UserError, match="not the calibration of a run .changed since it was written"):
             calibration_file.read(tmp_path)
+
+    def test_no_flipped_bit_is_taken_for_a_decision(self, tmp_path):
+        record = calibration_file.make(evaluation())
+        calibration_file.write(tmp_path, record)
+        path = tmp_path / calibration_file.FILE
+        whole = path.read_bytes()
+        for place in np.random.default_rng(0).choice(len(whole) * 8, 400, replace=False).tolist():
+            flipped = bytearray(whole)
+            flipped[place // 8] ^= 1 << place % 8
+            path.write_bytes(flipped)
+            with contextlib.suppress(sealed.DamagedError):
+                assert calibration_file.read(tmp_path) == record  # the flip changed no value
+
+    @pytest.mark.parametrize(
+        ("values", "said"),
+        [
+            ({"threshold": {"probability": 5.0}}, "threshold.probability is 5.0, not a number from 0 to 1"),
+            ({"scaling": {"slope": -1.0}}, "scaling.slope is -1.0, not a number above 0"),
+            ({"scaling": {"intercept": "0"}}, 'scaling.intercept is "0", not a number'),
+            ({"positives": True}, "positives is true, not a whole number"),
+        ],
+    )
+    def test_values_out_of_range_are_refused_under_any_digest(self, tmp_path, values, said):
+        written = dataclasses.asdict(calibration_file.make(evaluation()))
+        finding = written["findings"]["Mass"]
+        for name, value in values.items():
+            finding[name] = finding[name] | value if isinstance(value, dict) else value
+        sealed.write(tmp_path / calibration_file.FILE, written)
+        with pytest.raises(UserError, match=rf"calibration\.json: .*findings\.Mass\.{re.escape(said)}"):
+            calibration_file.read(tmp_path)
+
+
+class TestOfCheckpoint:
+    """The calibration of a run as `predict` asks for it."""
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        predictions.write_evaluation(tmp_path / "evaluation" / "validation", evaluation())
+        calibration_file.write(tmp_path, calibration_file.make(evaluation()))
+        sealed.say.cache_clear()
+        return tmp_path
+
+    def older(self, run):
+        """Writes the file as it was before there were digests and reasons."""
+        path = run / calibration_file.FILE
+        record = json.loads(path.read_text())
+        del record["sha256"]
+        for each in record["findings"].values():
+            del each["undecided"]
+        path.write_text(json.dumps(record, indent=2))
+
+    def cut(self, run):
+        path = run / calibration_file.FILE
+        path.write_text(path.read_text()[:-200])
+
+    @pytest.mark.parametrize(("harm", "state"), [("older", "of an older version"), ("cut", "damaged")])
+    def test_what_cannot_be_used_is_made_from_the_evaluation_and_said_once(self, run, capsys, harm, state):
+        getattr(self, harm)(run)
+        for _ in range(2):
+            assert calibration_file.of_checkpoint(run, "c0ffee") == (calibration_file.make(evaluation()), "")
+        assert capsys.readouterr().err == (
+            f"note: {run}/calibration.json is {state}; what it should say is made from {run}/evaluation/validation\n"
+        )
+
+    def test_without_the_evaluation_a_damaged_one_is_refused_and_an_older_one_not_used(self, run):
+        (run / "evaluation" / "validation" / "predictions.csv").unlink()
+        self.older(run)
+        assert calibration_file.of_checkpoint(run, "c0ffee") == (None, "is of an older version")
+        self.cut(run)
+        with pytest.raises(UserError, match=r"calibration\.json: not the calibration of a run"):
+            calibration_file.of_checkpoint(run, "c0ffee")
+
+    def test_an_evaluation_of_another_checkpoint_serves_nobody(self, run):
+        self.older(run)
+        assert calibration_file.of_checkpoint(run, "another") == (None, "is of an older version")
 
 
 def test_thresholds_are_chosen_before_calibration():

@@ -116,12 +116,14 @@ class TestFiles:
                 assert row[f"positive_{name}"] == ("" if point is None else str(int(called)))
                 assert row[f"sensitivity_{name}"] == ("" if point is None else str(point.sensitivity))
                 assert row[f"specificity_{name}"] == ("" if point is None else str(point.specificity))
+                assert row[f"undecided_{name}"] == record.findings[name].undecided
+                assert (row[f"undecided_{name}"] == "") == (point is not None)
             assert row["top"] == FINDINGS[int(np.argmax(reading.probabilities))]
             Image.open(done / row["overlay"]).verify()
 
     def test_findings_stand_in_the_papers_order(self, done):
         columns = list(table(done / "predictions.csv")[0])
-        for kind in ("probability", "calibrated", "positive", "sensitivity", "specificity"):
+        for kind in ("probability", "calibrated", "positive", "sensitivity", "specificity", "undecided"):
             assert [name for name in columns if name.startswith(kind)] == [f"{kind}_{name}" for name in FINDINGS]
 
     def test_the_lines_say_the_same_and_hold_the_boxes(self, done, readings):
@@ -132,6 +134,8 @@ class TestFiles:
             assert list(line["probabilities"]) == list(FINDINGS)
             assert line["probabilities"]["Mass"] == float(row["probability_Mass"])
             called = {name for name, each in line["decisions"].items() if each["positive"]}
+            assert [*line["decisions"], *line["undecided"]] == list(FINDINGS)
+            assert line["undecided"]["Hernia"] == row["undecided_Hernia"]
             assert set(line["boxes"]) == called | {line["top"]}
             for name, found in line["boxes"].items():
                 maps = {view: each[..., FINDINGS.index(name)] for view, each in reading.maps.items()}
@@ -157,7 +161,8 @@ class TestFiles:
         assert record["checkpoint"] == checkpoint.best_metadata(run)["digest"]
         assert (record["films"], record["not_read"], record["drawings"]) == (5, 1, True)
         assert record["note"] == predict.RESEARCH
-        assert list(record["thresholds"]) == list(FINDINGS[:13])
+        assert list(record["thresholds"]) == list(FINDINGS[:11])
+        assert list(record["undecided"]) == list(FINDINGS[11:])
 
     def test_the_page_holds_every_film(self, done):
         page = (done / "index.html").read_text()
@@ -272,10 +277,9 @@ class TestScreen:
         assert "1 film read, 1 not" in printed.out
         assert str(output / "errors.csv") in printed.out
         assert "calibration.json" not in printed.out
-        assert (
-            "not calibrated: Hernia (0 positives and 400 negatives in validation; it takes 20 of each)" in printed.out
-        )
-        assert printed.out.count("not calibrated") == 3
+        (line,) = (line for line in printed.out.splitlines() if "Hernia" in line)
+        assert "(fewer than 20 positives or negatives in validation): Pleural thickening, Hernia" in line
+        assert printed.out.count("no decision") == line.count("no decision") == 2
 
     def test_without_a_calibration_the_command_that_makes_one_is_named(self, films, tmp_path, capsys):
         run = selftest.unpack(tmp_path / "runs")
@@ -283,6 +287,8 @@ class TestScreen:
         assert "--mode=evaluate --split=validation" in capsys.readouterr().out
         (row,) = table(tmp_path / "output" / "predictions.csv")
         assert {value for name, value in row.items() if re.match("calibrated|positive|sens|spec", name)} == {""}
+        undecided = {value for name, value in row.items() if name.startswith("undecided")}
+        assert undecided == {"the checkpoint carries no operating points"}
         assert "--split=validation" in json.loads((tmp_path / "output" / "provenance.json").read_text())["uncalibrated"]
 
     @pytest.mark.parametrize(

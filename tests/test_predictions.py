@@ -196,11 +196,11 @@ def test_files_of_two_evaluations_are_not_taken_for_one(tmp_path):
     write_evaluation(tmp_path, drawn_evaluation())
     write_evaluation(tmp_path / "other", drawn_evaluation(seed=1))
     (tmp_path / "other" / "predictions.csv").rename(tmp_path / "predictions.csv")
-    with pytest.raises(ValueError, match=r"predictions.csv: not the file that evaluation.json beside it describes"):
+    with pytest.raises(ValueError, match=r"predictions.csv: not the file that evaluation.json next to it describes"):
         read_evaluation(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not a JSON file"), ("{}", "without stage, checkpoint")])
+@pytest.mark.parametrize(("text", "message"), [("{", "not the record of an evaluation"), ("{}", "without stage")])
 def test_another_evaluation_json_is_refused(tmp_path, text, message):
     write_evaluation(tmp_path, drawn_evaluation())
     (tmp_path / "evaluation.json").write_text(text)

@@ -256,7 +256,9 @@ class TestNumbers:
         assert float(first["sensitivity"]) == called[tested.labels[:, 0] == 1].mean()
         assert float(first["specificity"]) == (~called)[tested.labels[:, 0] == 0].mean()
         hernia = [row for row in rows(made, "operating_points") if row["Finding"] == "Hernia"]
-        assert {row["threshold"] for row in hernia} == {""}
+        assert {(row["rule"], row["threshold"], row["called"]) for row in hernia} == {("none", "", "")}
+        assert all(row["why no decision"].endswith("in validation; it takes 20 of each") for row in hernia)
+        assert len(hernia) == 3  # one for each network
 
     def test_platt_scaling_is_fitted_on_validation_and_measured_on_both(self, made):
         found = rows(made, "platt_scaling")

@@ -179,7 +179,7 @@ def test_other_requests_are_refused(app):
     ("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)]
 )
 def test_only_this_machine_is_answered_unless_asked_for(monkeypatch, capsys, host, warned):
-    stub = SimpleNamespace(provenance=PROVENANCE, read=lambda *_: 0, uncalibrated="")
+    stub = SimpleNamespace(provenance=PROVENANCE, read=lambda *_: 0, gaps="")
     monkeypatch.setattr(viewer.Predictor, "load", lambda *_: stub)
     bound = []
     monkeypatch.setattr(viewer.uvicorn.Server, "run", lambda self, sockets: bound.append(sockets[0].getsockname()))

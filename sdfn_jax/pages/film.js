@@ -329,6 +329,9 @@ function listFindings(film) {
             `from ${point[0].toFixed(3)}: sensitivity ${point[1].toFixed(2)}, specificity ${point[2].toFixed(2)}`,
           ),
         );
+      } else {
+        name.append(" ", make("small", "", "no decision"));
+        row.append(make("span", "fine", about.undecided[index]));
       }
       return row;
     }),

@@ -21,7 +21,7 @@ from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import Evaluation
 from sdfn_jax.reporting import charts
 from sdfn_jax.reporting.material import Material, Run, few, mean_is_few
-from sdfn_jax.reporting.page import Estimate, P, Picture, Section, Table
+from sdfn_jax.reporting.page import Cell, Estimate, P, Picture, Section, Table
 
 _NAMES = [display_name(name) for name in FINDINGS]
 
@@ -178,11 +178,12 @@ def thresholds(material: Material) -> Section:
         )
     rows = []
     for run in chosen:
+        resamples = operating_points.resample(run.validation.predictions.patients)
         for index, name in enumerate(_NAMES):
-            rows += _points(material, run, index, name)
+            rows += _points(material, run, index, name, resamples)
     heads = [
         *("Finding", "network", "rule", "threshold", "validation positives", "positives", "called"),
-        *("sensitivity", "specificity", "predictive value"),
+        *("sensitivity", "specificity", "predictive value", "why no decision"),
     ]
     return Section(
         "operating-points",
@@ -190,7 +191,9 @@ def thresholds(material: Material) -> Section:
         [
             "Each threshold was chosen on the validation split (Youden's index, or the highest one that finds "
             f"{operating_points.SENSITIVITY:.0%} of the positives) and is reported on test, where it never was tuned. "
-            "The predictive value holds at this prevalence only.",
+            "The predictive value holds at this prevalence only. A finding has no threshold without "
+            f"{operating_points.MINIMUM} positives and {operating_points.MINIMUM} negatives in validation, or where "
+            "the 95 % interval of its AUC on validation, over patients, does not lie above 0.5: nothing is decided.",
         ],
         [Table("operating_points", "Thresholds of validation, on test", heads, rows)],
     )
@@ -405,29 +408,39 @@ def _platt(material: Material) -> list[Table]:
     return [Table("platt_scaling", caption, columns, rows, wide=True)] if rows else []
 
 
-def _points(material: Material, run: Run, index: int, name: str) -> list[list]:
+def _points(material: Material, run: Run, index: int, name: str, resamples: bootstrap.Resamples) -> list[list[Cell]]:
+    """Returns a row for each rule, or one that says why there is no threshold.
+
+    Args:
+      material: all of it.
+      run: one with an evaluation of validation.
+      index: of the finding.
+      name: of the finding.
+      resamples: of the patients of the validation split.
+    """
     labels, scores = (getattr(run.validation.predictions, each)[:, index] for each in ("labels", "probabilities"))
+    network, positives = paper.COLUMN_NAMES[run.test.origin.stage], int(labels.sum())
+    if why := operating_points.undecided(labels, scores, resamples):
+        nothing = float("nan")
+        return [
+            [name, network, "none", nothing, positives, int(material.labels[:, index].sum()), "", *[nothing] * 3, why]
+        ]
     rows = []
     for rule, choose in (
         ("Youden", operating_points.youden),
         (f"sensitivity {operating_points.SENSITIVITY:.0%}", operating_points.at_sensitivity),
     ):
         threshold = choose(labels, scores)
-        head = [name, paper.COLUMN_NAMES[run.test.origin.stage], rule, threshold, int(labels.sum())]
-        if np.isnan(threshold):
-            rows.append([*head, int(material.labels[:, index].sum()), "", *[float("nan")] * 3])
-            continue
         mine = run.test.predictions.probabilities[:, index]
         point = operating_points.apply(material.labels[:, index], mine, threshold, material.resamples)
         rare = bool(material.few[index])
         rows.append(
             [
-                *head,
-                point.positives,
-                point.called,
+                *(name, network, rule, threshold, positives, point.positives, point.called),
                 Estimate(point.sensitivity, *point.sensitivity_interval, rare),
                 Estimate(point.specificity, *point.specificity_interval, rare),
                 Estimate(point.predictive_value, *point.predictive_value_interval, rare),
+                "",
             ]
         )
     return rows
