@@ -1,11 +1,11 @@
-"""A journal of long work, one JSON line for each piece done: killed at any moment, the work goes on behind it."""
+"""A journal of long work, one sealed JSON line for each piece done: killed at any moment, the work resumes after it."""
 
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sdfn_jax import files
+from sdfn_jax import files, sealed
 from sdfn_jax.errors import UserError
 
 
@@ -15,12 +15,15 @@ class Journal:
     def __init__(self, path: str | Path, made_by: Mapping):
         """Opens a journal or begins one; a last line torn by a kill is cut off.
 
+        A damaged line is left out, and that is said: its piece is done again.
+
         Args:
           path: of the file.
           made_by: what decides the pieces; work goes on under the same alone.
 
         Raises:
-          UserError: for a journal of other work, a damaged one, or one that another command writes into.
+          UserError: for a journal of other work, one whose first line is damaged or of an older version, or one that
+            another command writes into.
         """
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +37,7 @@ class Journal:
             self.close()
             raise
         self._places: dict[str, int] = {}
-        first = (json.dumps(made_by) + "\n").encode()
+        first = sealed.line(made_by).encode()
         self._file.seek(0)
         found = self._file.readline()
         if not found.endswith(b"\n"):
@@ -43,10 +46,7 @@ class Journal:
             self._file.flush()
         elif found != first:
             self.close()
-            raise UserError(
-                f"{self._path} was begun with other networks or settings: {found.decode(errors='replace').strip()}; "
-                f"now they are {json.dumps(made_by)}. Go on with those, or delete the file to begin anew."
-            )
+            raise UserError(_other_work(self._path, found, made_by))
         else:
             self._take_up()
 
@@ -69,14 +69,14 @@ class Journal:
     def __getitem__(self, key: str) -> dict:
         """Reads a piece from disk."""
         self._file.seek(self._places[key])
-        return json.loads(self._file.readline())["value"]
+        return sealed.read_line(self._file.readline())["value"]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
     def write(self, key: str, value: Mapping) -> None:
         """Adds a piece; a later one of the same key replaces it."""
-        line = (json.dumps({"key": key, "value": value}, allow_nan=False) + "\n").encode()
+        line = sealed.line({"key": key, "value": value}).encode()
         self._places[key] = self._file.seek(0, os.SEEK_END)
         self._file.write(line)
         self._file.flush()
@@ -87,14 +87,29 @@ class Journal:
         self._path.unlink(missing_ok=True)
 
     def _take_up(self) -> None:
-        place = self._file.tell()
+        place, damaged = self._file.tell(), 0
         for line in iter(self._file.readline, b""):
             if not line.endswith(b"\n"):
                 self._file.truncate(place)
-                return
+                break
             try:
-                self._places[json.loads(line)["key"]] = place
-            except (ValueError, KeyError, TypeError) as error:
-                self.close()
-                raise UserError(f"{self._path} is damaged ({error}); delete it to begin anew.") from error
+                self._places[sealed.read_line(line)["key"]] = place
+            except (ValueError, KeyError, TypeError):
+                damaged += 1
             place += len(line)
+        if damaged:
+            sealed.say(f"{self._path}: damaged in {damaged} of its lines; what they held is done again")
+
+
+def _other_work(path: Path, first: bytes, made_by: Mapping) -> str:
+    try:
+        begun = sealed.read_line(first)
+    except ValueError as error:
+        return (
+            f"{path}: its first line is damaged or of an older version, which kept no digests ({error}); delete the "
+            "file to begin again"
+        )
+    return (
+        f"{path} was begun with other networks or settings: {json.dumps(begun)}; now they are {json.dumps(made_by)}. "
+        "Go on with those, or delete the file to begin again."
+    )

@@ -38,7 +38,7 @@ _RECORD = {
     "label_version": sealed.TEXT,
     "split": sealed.TEXT,
     "drawings": sealed.BOOLEAN,
-    "seed": sealed.WHOLE,
+    "seed": sealed.Maybe(sealed.WHOLE),
     "predictions_sha256": sealed.TEXT,
 }
 _PACKAGES = ("sdfn_jax", "jax", "jaxlib", "flax", "numpy")

@@ -83,7 +83,7 @@ def parse(text: str | bytes) -> Any:
     """
     try:
         return json.loads(
-            text,
+            text.decode() if isinstance(text, bytes) else text,  # as UTF-8 alone
             object_pairs_hook=_without_doubles,
             parse_constant=_refuse_constant,
             parse_float=_finite,

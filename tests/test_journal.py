@@ -1,5 +1,9 @@
+import json
+import random
+
 import pytest
 
+from sdfn_jax import sealed
 from sdfn_jax.errors import UserError
 from sdfn_jax.journal import Journal
 
@@ -48,10 +52,36 @@ def test_of_other_work_it_is_refused_and_stays(path):
     assert path.read_bytes() == before
 
 
-def test_damage_is_named(path):
-    path.write_bytes(path.read_bytes().replace(b'{"key": "a"', b'{"kex": "a"'))
-    with pytest.raises(UserError, match=r"journal.jsonl is damaged .*; delete it to begin anew"):
+def test_of_an_older_version_it_is_refused(path):
+    path.write_text(json.dumps(MADE_BY) + '\n{"key": "a", "value": {"n": 1}}\n')
+    with pytest.raises(UserError, match=r"journal.jsonl: its first line is damaged or of an older .*; delete the file"):
         Journal(path, MADE_BY)
+
+
+def test_no_flipped_bit_changes_a_piece_and_what_is_lost_is_said(path, capsys):
+    whole = path.read_bytes()
+    begins = whole.index(b"\n") + 1
+    pieces = {"a": ({"n": 3}, {"n": 1}), "b/ü\n": ({"n": 2},)}  # of `a` the earlier one, where the later is lost
+    for place in random.Random(0).sample(range(begins * 8, len(whole) * 8), 400):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        sealed.say.cache_clear()
+        with Journal(path, MADE_BY) as journal:
+            found = {key: journal[key] for key in journal}
+        said = "of its lines; what they held is done again" in capsys.readouterr().err
+        assert all(value in pieces[key] for key, value in found.items())
+        assert said or found == {key: values[0] for key, values in pieces.items()} or flipped[-1] != ord("\n")
+
+
+def test_a_flipped_bit_in_its_first_line_is_never_taken_for_the_same_work(path):
+    whole = path.read_bytes()
+    for place in range(0, whole.index(b"\n") * 8, 3):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(UserError, match="delete the file to begin again"):
+            Journal(path, MADE_BY)
 
 
 def test_it_is_deleted(path):
