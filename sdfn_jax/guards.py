@@ -11,7 +11,7 @@ import numpy as np
 from scipy.fft import dctn
 from skimage.exposure import equalize_hist
 
-from sdfn_jax.images import resize
+from sdfn_jax.images import check_radiograph, resize
 from sdfn_jax.lung_boxes import LungRegion
 
 FLAGS = {
@@ -103,8 +103,9 @@ def fix(radiograph: np.ndarray, name: str) -> np.ndarray:
       uint8, (W, H) for `rotated_90`, otherwise (H, W).
 
     Raises:
-      ValueError: for another name.
+      ValueError: for another name, or an array of another kind.
     """
+    check_radiograph(radiograph)
     if name == "inverted":
         return 255 - radiograph
     if name == "rotated_180":

@@ -3,16 +3,21 @@
 A radiograph is an (H, W) uint8 array: 0 is black (air), 255 is white (bone), as on a film viewer.
 """
 
+import contextlib
 import io
 import logging
 import os
 import stat
+import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from sdfn_jax import picture_files
 from sdfn_jax.errors import UserError
+from sdfn_jax.limits import MAX_BYTES, Refused, check_size
 from sdfn_jax.silence import silenced
 
 # JSRT's headerless files: 2048 x 2048 big-endian 16-bit numbers, 12 bits used, a high value is dark.
@@ -22,10 +27,6 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 # Bytes before a DICOM file's first element: 128 of anything and the four letters DICM.
 DICOM_PREFIX = 132
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".img", *DICOM_SUFFIXES)
-# What an image may have. Today's detectors have a quarter of it; decoding one of this size as DICOM takes some 2 GiB.
-MAX_PIXELS = 2**26
-# What a file may have: 8 bytes for each of so many pixels.
-MAX_BYTES = 8 * MAX_PIXELS
 
 # Pillow logs what it finds in a file: numbers that make no sense, and for those who listen closely the text in it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -33,11 +34,39 @@ logging.getLogger("PIL").propagate = False
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
 _WHITE_IS_ZERO = 0
+_PLANES = 2
+# Colours of 16 bits a channel, and the byte order that Pillow's names of layouts end in.
+_DEEP_COLOURS = ("RGB", "RGBA", "RGBX")
+_BYTE_ORDERS = {"B": "B", "L": "L", "N": "L" if sys.byteorder == "little" else "B"}
+# How an image is turned that EXIF calls 2 to 8 (EXIF 3.0, 4.6.5.1).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_CHANNELS = (1, 2, 3, 4)
+# ITU-R BT.601: 0.299, 0.587 and 0.114 of 2**16, as Pillow rounds them.
+_LUMINANCE = (19595, 38470, 7471)
+# A film of numbers up to 255 whose brightest fraction is below this would be black.
+_LEAST_WHITE = 10
+# Beginnings of files that are no films for us: where, what, and its name.
+_KINDS = (
+    (8, b"WEBP", "a WebP picture"),
+    (4, b"ftyp", "an AVIF or HEIC picture, or a film of the other kind"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PK\3\4", "a ZIP archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+)
+_FORMAT_BEGINNINGS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"GIF8": "GIF"} | dict.fromkeys(
+    picture_files.TIFF_BEGINNINGS, "TIFF"
+)
 _JSRT_BYTES = JSRT_SIDE * JSRT_SIDE * 2
-
-
-class Refused(ValueError):
-    """What is wrong with a file, in one line of our own words: it quotes nothing of the file."""
 
 
 def is_radiograph(path: str | Path) -> bool:
@@ -109,42 +138,73 @@ def decode(data: bytes, suffix: str = "") -> np.ndarray:
     if suffix == ".img" and len(data) == _JSRT_BYTES:
         return _decode_jsrt(data)
     try:
-        with silenced(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            check_size((image.height, image.width))
-            image.load()
-            return _to_grey(image)
+        with silenced():
+            return _decode_picture(data)
     except UnidentifiedImageError:
         if suffix in DICOM_SUFFIXES:
             return _decode_dicom(data)
         if suffix == ".img":
             expected = f"a JSRT .IMG has {_JSRT_BYTES} ({JSRT_SIDE} x {JSRT_SIDE} x 16 bits)"
             raise Refused(f"{len(data)} bytes, where {expected}") from None
-        raise Refused("cannot be decoded (not an image file)") from None
+        raise Refused(f"cannot be decoded ({_kind_of(data)})") from None
     except Refused:
         raise
     except Exception as error:  # Pillow raises nearly anything for a damaged file
         raise ValueError(f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 
+def as_radiograph(pixels: ArrayLike | Image.Image) -> np.ndarray:
+    """Turns an array of any usual form into a radiograph: the one rule for pictures and for what a program hands over.
+
+    Shapes: (H, W); (H, W, C) with C of 1 (grey), 2 (grey, alpha), 3 (red, green, blue) or 4 (and alpha); (1, H, W); (3,
+    H, W) and (4, H, W) where the first three channels are equal, as they might as well be three films; and any of them
+    with more axes of length 1 before it. Colour becomes luminance (ITU-R BT.601), what is transparent black: alpha
+    counts relative to its largest value, so that one that is the same everywhere, even 0, changes nothing.
+
+    Numbers: those of uint8 are taken as they are, True is white. Of other integers, and of floating-point numbers above
+    1, white is the largest number of the smallest of 8, 10, 12, 14 or 16 bits that holds the largest one, because a
+    16-bit array often carries 12-bit pixels. Floating-point numbers of at most 1 are fractions, and 1 is white.
+
+    Args:
+      pixels: an array, or what NumPy can make one of; or a picture of Pillow's. Bones bright, and not normalised.
+
+    Returns:
+      (H, W) uint8, bones bright; `pixels` itself where it is that already.
+
+    Raises:
+      ValueError: in one line, for any other shape; for numbers that are negative, not finite or above 65,535; for
+        fractions whose largest is between 1 and 10, of which it cannot be told what white is.
+    """
+    if isinstance(pixels, Image.Image):
+        return _grey_of_picture(pixels)
+    array = _numbers(pixels)
+    if array.ndim != 2:
+        array = _channels_last(array)
+    check_size(array.shape[:2])
+    if array.dtype == np.uint8:
+        return array if array.ndim == 2 else _merge_channels(array)
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 2**16 - 1:
+        raise Refused("pixels outside the range of 16-bit numbers")
+    return _to_8_bits(array if array.ndim == 2 else _merge_channels(array))
+
+
+def check_radiograph(radiograph: np.ndarray) -> None:
+    """Refuses an array that is no radiograph or mask as this project holds them: inside, nothing else is computed with.
+
+    Raises:
+      Refused: unless it is (H, W) uint8 with at least one pixel.
+    """
+    if not isinstance(radiograph, np.ndarray) or radiograph.dtype != np.uint8 or radiograph.ndim != 2:
+        found = f"{getattr(radiograph, 'dtype', type(radiograph).__name__)} of shape {np.shape(radiograph)}"
+        raise Refused(
+            f"an array of {found}, where (H, W) uint8 is needed; images.as_radiograph makes it of other forms"
+        )
+    check_size(radiograph.shape)
+
+
 def is_dicom(data: bytes) -> bool:
     """Tells whether a file's bytes, of which the first 132 are enough, begin as DICOM files do."""
     return data[DICOM_PREFIX - 4 : DICOM_PREFIX] == b"DICM"
-
-
-def check_size(size: tuple[int, int]) -> None:
-    """Refuses an image without pixels, and one so large that decoding it could take all memory.
-
-    Args:
-      size: (height, width), as its header says.
-
-    Raises:
-      Refused: for what is refused.
-    """
-    height, width = size
-    if height <= 0 or width <= 0:
-        raise Refused(f"{height} x {width} pixels: no image")
-    if height * width > MAX_PIXELS:
-        raise Refused(f"{height:,} x {width:,} pixels, more than the {MAX_PIXELS:,} that are read")
 
 
 def full_scale(largest: int) -> int:
@@ -168,36 +228,181 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Returns:
       (height, width) uint8.
+
+    Raises:
+      ValueError: for an array of another kind.
     """
+    check_radiograph(image)
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _to_grey(image: Image.Image) -> np.ndarray:
-    if image.mode == "1":
+def _decode_picture(data: bytes) -> np.ndarray:
+    data, orientation = picture_files.essentials(data)
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        check_size((image.height, image.width))
+        layouts = _deep_layouts(image)
+        if layouts is None:
+            image.load()
+            grey = _grey_of_picture(image)
+        else:
+            grey = as_radiograph(_deep_channels(data, *layouts))
+    if orientation == 1:
+        return grey
+    return np.asarray(Image.fromarray(grey).transpose(_TURNS[orientation]))
+
+
+def _grey_of_picture(image: Image.Image) -> np.ndarray:
+    """Returns (H, W) uint8 of a picture of up to 8 bits a channel, or of grey of any depth."""
+    key = image.info.get("transparency")
+    if image.mode in ("P", "PA"):  # through the palette: circulating JSRT copies have a reversed one
+        image = image.convert("RGB" if key is None and image.mode == "P" else "RGBA")
+    elif image.mode in ("1", "L", "RGB") and key is not None:
+        image = image.convert("RGBA" if image.mode == "RGB" else "LA")
+    elif image.mode in ("La", "RGBa"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+    if alpha is not None or image.mode in ("RGBX", "CMYK", "YCbCr"):
+        image = image.convert("L" if image.mode == "LA" else "RGB")
+    if image.mode in ("1", "RGB"):
         image = image.convert("L")
-    elif image.mode in ("RGBA", "RGBX", "LA"):
-        image = image.convert("RGB" if image.mode != "LA" else "L")
-    elif image.mode in ("P", "PA"):
-        image = image.convert("RGB")  # through the palette: circulating JSRT copies have a reversed one
-    if image.mode == "RGB":
-        image = image.convert("L")
-    if image.mode == "L":
-        return np.asarray(image)
     pixels = np.asarray(image)
     if pixels.ndim != 2:
         raise Refused(f"unsupported pixel format {image.mode!r}")
-    grey = _to_8_bits(pixels)
+    if image.mode == "L":
+        return pixels if alpha is None else _on_black(pixels, np.asarray(alpha))
+    if isinstance(key, int):  # grey of 16 bits, one of which is transparent
+        pixels = np.stack([pixels, pixels != key], axis=-1)
+    grey = as_radiograph(pixels)
     # Pillow turns such a file round when it has 8 bits or fewer, and not when it has 16.
     tags = getattr(image, "tag_v2", {})
     return 255 - grey if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO else grey
 
 
+def _deep_layouts(image: Image.Image) -> tuple[str, str] | None:
+    """Returns how to read all 16 bits a channel of a colour picture, or of grey with alpha; None for any other.
+
+    Pillow has no such images and keeps the upper byte of each number. Which byte is the upper one it is told by the
+    name of the file's layout: read twice, as either byte order, the picture gives both bytes.
+
+    Returns:
+      the layouts that give the upper and the lower bytes; the second is empty where the first gives both.
+    """
+    tags = getattr(image, "tag_v2", {})
+    depths = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+    if len(depths) > 1 and max(depths) > 8 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == _PLANES:
+        raise Refused("a TIFF of over 8 bits a channel, one colour after the other; save it pixel by pixel, or as grey")
+    layout = _layout(image.tile[0]) if image.tile else ""
+    channels, _, order = layout.partition(";16")
+    if order not in _BYTE_ORDERS or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return None
+    if channels == "LA":
+        return "RGBA", ""  # the four bytes as they are
+    if channels not in _DEEP_COLOURS:
+        raise Refused(f"unsupported pixel format {layout!r}")
+    upper = _BYTE_ORDERS[order]
+    return f"{channels};16{upper}", f"{channels};16{'B' if upper == 'L' else 'L'}"
+
+
+def _layout(tile: tuple) -> str:
+    """Returns Pillow's name of the layout of a part of a picture."""
+    arguments = tile.args
+    return arguments if isinstance(arguments, str) else str(arguments[0])
+
+
+def _deep_channels(data: bytes, upper: str, lower: str) -> np.ndarray:
+    """Returns (H, W, C) uint16 of a picture, as `_deep_layouts` says it is read."""
+
+    def read(layout: str) -> np.ndarray:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            image.tile = [
+                tile._replace(args=layout if isinstance(tile.args, str) else (layout, *tile.args[1:]))
+                for tile in image.tile
+            ]
+            image.load()
+            return np.asarray(image)
+
+    found = read(upper)
+    if not lower:
+        return found.view(">u2").astype(np.uint16)
+    return found.astype(np.uint16) << 8 | read(lower)
+
+
+def _kind_of(data: bytes) -> str:
+    """Says what a file is that Pillow does not know."""
+    for start, magic, name in _KINDS:
+        if data[start : start + len(magic)] == magic:
+            return f"{name}; PNG, JPEG, TIFF, BMP, GIF, DICOM and JSRT's .IMG are read"
+    for magic, name in _FORMAT_BEGINNINGS.items():
+        if data.startswith(magic):
+            return f"a {name} file, but damaged or of a kind that is not read"
+    return "not an image file"
+
+
+def _numbers(pixels: ArrayLike) -> np.ndarray:
+    """Returns an array of whole or floating-point numbers; True becomes 255."""
+    array = np.asarray(pixels)
+    if array.dtype == bool:
+        return array * np.uint8(255)
+    if array.dtype.kind == "V" and array.dtype.names is None:  # bfloat16, which is no type of NumPy's own
+        with contextlib.suppress(TypeError, ValueError):
+            array = array.astype(np.float32)
+    if array.dtype.kind not in "uif":
+        what = f"an array of {array.dtype}" if array.ndim else f"{type(pixels).__name__}"
+        raise Refused(f"{what}, where a radiograph's pixels belong: an array of numbers")
+    return array
+
+
+def _channels_last(array: np.ndarray) -> np.ndarray:
+    """Returns (H, W, C) of an array of three or more axes, or (H, W) where C is 1."""
+    shape = array.shape
+    while array.ndim > 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 3 and array.shape[-1] not in _CHANNELS and array.shape[0] in (1, 3, 4):
+        if (array[:3] != array[0]).any():
+            raise Refused(
+                f"an array of shape {shape}, whose first axis is either colours, or films of which one belongs here; "
+                "give colours as (H, W, 3), films one by one"
+            )
+        array = array[[0, *range(3, len(array))]]
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim != 3 or array.shape[-1] not in _CHANNELS:
+        raise Refused(
+            f"an array of shape {shape}, where one radiograph belongs: (H, W), (1, H, W) or (H, W, 1 to 4 channels)"
+        )
+    return array[..., 0] if array.shape[-1] == 1 else array
+
+
+def _merge_channels(array: np.ndarray) -> np.ndarray:
+    """Returns (H, W), in the type and range of the (H, W, 2 to 4) numbers from 0 to 65,535 that it is given."""
+    colours, alpha = (array, None) if array.shape[-1] == 3 else (array[..., :-1], array[..., -1])
+    if colours.shape[-1] == 1:
+        grey = colours[..., 0]
+    else:  # as Pillow, in units of 2**-16
+        exact = np.float64 if array.dtype.kind == "f" else np.uint32
+        grey = sum(colours[..., index].astype(exact) * exact(weight) for index, weight in enumerate(_LUMINANCE))
+        grey = grey / 2**16 if exact is np.float64 else (grey + exact(2**15)) >> exact(16)
+    grey = grey.astype(array.dtype, copy=False)
+    return grey if alpha is None else _on_black(grey, alpha)
+
+
+def _on_black(grey: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Lays what is not opaque on black, (H, W) both; alpha counts relative to its largest value."""
+    opaque = alpha.max()
+    if alpha.min() == opaque:
+        return grey
+    shown = grey * (alpha.astype(np.float64) / float(opaque))
+    return (shown if grey.dtype.kind == "f" else np.rint(shown)).astype(grey.dtype)
+
+
 def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    if not np.isfinite(pixels).all() or pixels.min() < 0:
-        raise Refused("pixels outside the range of 16-bit numbers")
+    """Scales (H, W) numbers from 0 to 65,535 by their white."""
     largest = pixels.max()
-    fractions = largest <= 1 and (pixels % 1 != 0).any()
-    white = 1 if fractions else full_scale(round(float(largest)))
+    if pixels.dtype.kind == "f" and largest <= 1:
+        white = 1
+    elif 1 < largest < _LEAST_WHITE and (pixels % 1 != 0).any():
+        raise Refused(f"fractions of 0 to {largest:.4g}, which are on a scale neither of 0 to 1 nor of 0 to 255")
+    else:
+        white = full_scale(round(float(largest)))
     return np.rint(pixels.astype(np.float32) * (255.0 / white)).astype(np.uint8)
 
 

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from numpy.typing import ArrayLike
 
 from sdfn_jax import checkpoint, compiled, images, lung_boxes, progress, recipes
 from sdfn_jax.errors import UserError, exit_on_user_error
@@ -49,8 +50,9 @@ def contrast(image: np.ndarray, method: str) -> np.ndarray:
       (H, W) float32 in [0, 1].
 
     Raises:
-      ValueError: for an unknown method.
+      ValueError: for an unknown method, or an array of another kind.
     """
+    images.check_radiograph(image)
     if method not in CONTRASTS:
         raise ValueError(f"unknown contrast normalisation {method!r}; expected one of {', '.join(CONTRASTS)}")
     counts = np.bincount(image.ravel(), minlength=256)
@@ -112,16 +114,19 @@ class Segmenter:
             batch_size=batch_size,
         )
 
-    def probabilities(self, films: np.ndarray) -> np.ndarray:
+    def probabilities(self, films: Sequence[ArrayLike]) -> np.ndarray:
         """Returns each pixel's probability of being lung.
 
         Args:
-          films: (N, S, S) uint8, any number of them.
+          films: (N, S, S) uint8, any number of them; or each in any other form that `images.as_radiograph` takes.
 
         Returns:
           (N, S, S) float32 in [0, 1].
+
+        Raises:
+          ValueError: for a film that is none, or not of S x S pixels.
         """
-        inputs = np.stack([contrast(film, self.contrast) for film in films])
+        inputs = np.stack([contrast(self._film(number, film), self.contrast) for number, film in enumerate(films)])
         starts = range(0, len(inputs), self.batch_size)
         found = [self.start(inputs[start : start + self.batch_size]) for start in starts]
         return np.concatenate([np.asarray(batch) for batch in found])[: len(films)]
@@ -137,6 +142,19 @@ class Segmenter:
         """
         missing = self.batch_size - len(inputs)
         return self._network(self._on_device, np.pad(inputs, ((0, missing), (0, 0), (0, 0))))
+
+    def _film(self, number: int, film: ArrayLike) -> np.ndarray:
+        """Returns a film as (S, S) uint8."""
+        try:
+            film = images.as_radiograph(film)
+        except ValueError as error:
+            raise ValueError(f"films[{number}]: {error}") from error
+        if film.shape != (self.size, self.size):
+            raise ValueError(
+                f"films[{number}] has {film.shape[0]} x {film.shape[1]} pixels, where this network reads {self.size} x "
+                f"{self.size}; images.resize makes them"
+            )
+        return film
 
     @functools.cached_property
     def _on_device(self) -> dict:

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from sdfn_jax import calibration_file, cam, checkpoint, guards, images, lrg, lung_boxes, predictions, recipes, views
@@ -211,13 +212,21 @@ class Predictor:
         opened = ((film.name, functools.partial(images.read_radiograph, film.path)) for film in films)
         return self._stream(opened, fixes)
 
-    def read(self, name: str, radiograph: np.ndarray) -> Reading:
+    def read(self, name: str, radiograph: ArrayLike) -> Reading:
         """Reads one radiograph that is in memory, at once: compiled for a batch of one.
 
         Args:
           name: for the reading.
-          radiograph: (H, W) uint8, bones bright, as `images.read_radiograph` gives it.
+          radiograph: (H, W) uint8, bones bright, as `images.read_radiograph` gives it; or in any other form that
+            `images.as_radiograph` takes, by its rules.
+
+        Raises:
+          ValueError: for what cannot be taken as one radiograph, in a sentence that begins with `name`.
         """
+        try:
+            radiograph = images.as_radiograph(radiograph)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}" if name else str(error)) from error
         (reading,) = self._single._stream([(name, lambda: radiograph)], ())
         return reading
 
