@@ -90,11 +90,11 @@ def is_radiograph(path: str | Path) -> bool:
 def read_radiograph(path: str | Path) -> np.ndarray:
     """Reads a radiograph of any supported kind, which its content tells.
 
-    DICOM (`sdfn_jax/dicom.py`); PNG, JPEG, TIFF, BMP, GIF (8 or 16 bits, greyscale, palette, RGB or RGBA), the first
-    picture of several; and JSRT's `.IMG`, which only the suffix tells, as it does a DICOM file without the four letters
-    of its beginning. Colour becomes luminance, transparency is dropped (ChestX-ray14 has RGBA files with three equal
-    channels). Numbers of over 8 bits are scaled by the smallest of 10, 12, 14 or 16 bits that holds the largest one,
-    because a 16-bit file often carries 12-bit pixels; fractions of 0 to 1 are scaled by 1.
+    DICOM (`sdfn_jax/dicom.py`); PNG, JPEG, TIFF, BMP, GIF (8 or 16 bits, greyscale, palette, RGB or CMYK, with alpha or
+    without), the first picture of several; and JSRT's `.IMG`, which only the suffix tells, as it does a DICOM file
+    without the four letters of its beginning. A picture is turned upright as its EXIF data says. Colour, transparency
+    and numbers of over 8 bits become grey levels by the rules of `as_radiograph`; gamma and colour profiles are not
+    applied. A picture that would take a decoder unreasonable time or memory is refused (`sdfn_jax/picture_files.py`).
 
     Returns:
       (H, W) uint8, bones bright.
@@ -184,7 +184,8 @@ def as_radiograph(pixels: ArrayLike | Image.Image) -> np.ndarray:
     if array.dtype == np.uint8:
         return array if array.ndim == 2 else _merge_channels(array)
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 2**16 - 1:
-        raise Refused("pixels outside the range of 16-bit numbers")
+        found = f"{array.min():.4g} to {array.max():.4g}"
+        raise Refused(f"pixels outside the range of 16-bit numbers ({found}): a radiograph is not normalised")
     return _to_8_bits(array if array.ndim == 2 else _merge_channels(array))
 
 
@@ -343,9 +344,9 @@ def _numbers(pixels: ArrayLike) -> np.ndarray:
     array = np.asarray(pixels)
     if array.dtype == bool:
         return array * np.uint8(255)
-    if array.dtype.kind == "V" and array.dtype.names is None:  # bfloat16, which is no type of NumPy's own
+    if array.dtype == np.float16 or (array.dtype.kind == "V" and array.dtype.names is None):
         with contextlib.suppress(TypeError, ValueError):
-            array = array.astype(np.float32)
+            array = array.astype(np.float32)  # half precision ends at 65,504; bfloat16 is no type of NumPy's own
     if array.dtype.kind not in "uif":
         what = f"an array of {array.dtype}" if array.ndim else f"{type(pixels).__name__}"
         raise Refused(f"{what}, where a radiograph's pixels belong: an array of numbers")

@@ -83,9 +83,7 @@ def check_jpeg(data: bytes) -> None:
 
 def _check_scanned(pixels: int) -> None:
     if pixels > _MAX_SCANNED:
-        raise Refused(
-            f"the scans of its JPEG pass over {pixels:,} pixels, more than the {_MAX_SCANNED:,} that are read"
-        )
+        raise Refused(f"its JPEG scans pass over {pixels:,} pixels, more than the {_MAX_SCANNED:,} that are read")
 
 
 def _scanned_pixels(data: bytes) -> int:

@@ -115,6 +115,21 @@ class TestSegmenter:
         assert (found.shape, found.dtype) == ((3, SIDE, SIDE), np.float32)
         np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), atol=1e-5)
 
+    def test_films_may_have_any_usual_form(self):
+        segmenter, films = tiny_unet(), noise(0, (3, SIDE, SIDE))
+        films[:, 0, 0] = 255
+        forms = [films[0] / 255, np.stack([films[1]] * 3, axis=-1), films[2].astype(np.uint16) * 257]
+        np.testing.assert_array_equal(segmenter.probabilities(forms), segmenter.probabilities(films))
+
+    def test_what_is_no_film_or_of_another_size_is_named(self):
+        films = noise(0, (3, SIDE, SIDE))
+        with pytest.raises(ValueError, match=r"films\[0\]: pixels outside the range of 16-bit numbers"):
+            tiny_unet().probabilities(films - 128.0)
+        with pytest.raises(ValueError, match=rf"films\[0\]: an array of shape \({SIDE},\)"):
+            tiny_unet().probabilities(films[0])
+        with pytest.raises(ValueError, match=rf"films\[1\] has {SIDE - 1} x {SIDE} pixels, where this network reads"):
+            tiny_unet().probabilities([films[0], films[1, 1:]])
+
     @pytest.mark.parametrize("count", [1, 4, 9])
     def test_a_film_gets_the_same_alone_and_in_any_company(self, count):
         films = noise(0, (9, SIDE, SIDE))

@@ -120,6 +120,22 @@ def test_one_film_in_memory_gives_the_same_reading(predictor, readings):
     np.testing.assert_allclose(one.probabilities, readings[1].probabilities, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", [lambda film: film * np.uint16(257), lambda film: film[None] / 255])
+def test_a_film_in_memory_may_have_any_usual_form(predictor, readings, form):
+    film = readings[1].radiograph
+    one = predictor.read("x.png", form(film.copy()))
+    assert (one.radiograph.dtype, one.radiograph.shape) == (np.uint8, film.shape)
+    np.testing.assert_allclose(one.probabilities, readings[1].probabilities, atol=1e-6)
+
+
+def test_what_is_no_film_in_memory_is_refused_in_a_sentence(predictor, readings):
+    film = readings[1].radiograph
+    with pytest.raises(ValueError, match=r"x\.png: pixels outside the range of 16-bit numbers .-1 to 1."):
+        predictor.read("x.png", np.where(film > 100, 1, -1.0))
+    with pytest.raises(ValueError, match=r"^an array of shape \(2, \d+, \d+\), where one radiograph belongs"):
+        predictor.read("", np.stack([film, film]))
+
+
 def test_the_batch_size_changes_nothing(runs, films, readings):
     others = list(Predictor.load(runs / "fusion", batch_size=4).readings(films))
     for one, other in zip(readings, others, strict=True):
