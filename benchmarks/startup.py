@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks import films, record
 from configs import fusion
 from configs import lrg as lrg_config
-from sdfn_jax import checkpoint, recipes
+from sdfn_jax import checkpoint, run_metadata
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.models.unet import UNet
@@ -79,13 +79,14 @@ def prepare(folder, options):
     shape = jax.ShapeDtypeStruct((1, config.data.size, config.data.size, 3), np.float32)
     model = SDFN(densenet=config.model.to_dict())
     variables = initial_variables(model, 0, dict.fromkeys(model.branches, shape), train=False)
-    metadata = {"stage": "fusion", "config": recipes.as_json(config), "data_version": "random weights"}
+    metadata = run_metadata.make(config, {}, data_version="random weights", drawings=False)
     checkpoint.save_best(folder / "fusion", 1, variables, metadata)
 
     config = lrg_config.get_config(argument or "jsrt")
     shape = jax.ShapeDtypeStruct((1, config.data.size, config.data.size, 1), np.float32)
     variables = initial_variables(UNet(tuple(config.model.filters)), 0, shape)
-    metadata = {"stage": "lrg", "config": recipes.as_json(config), "normalisation": {"mean": 0.5, "std": 0.25}}
+    normalisation = {"mean": 0.5, "std": 0.25}
+    metadata = run_metadata.make(config, {}, data_version="random weights", drawings=False, normalisation=normalisation)
     checkpoint.save_best(folder / "lrg", 1, variables, metadata)
     return films.chestxray14(folder / "films", options.batch_size)[1]
 

@@ -18,9 +18,11 @@ from sdfn_jax import (
     metrics,
     processes,
     progress,
+    run_metadata,
     sealed,
     tasks,
 )
+from sdfn_jax.errors import UserError
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.predictions import (
@@ -57,6 +59,8 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
     check_batch_size(config)
     variables, metadata = checkpoint.read_best(config.workdir)
     processes.check_same(f"the checkpoint in {config.workdir}", metadata["digest"])
+    if metadata["stage"] != config.stage:
+        raise UserError(f"{config.workdir} holds a network of the stage {metadata['stage']}, not {config.stage}")
     check_same(Preprocessing.of(metadata["config"]), config, config.workdir, any_size=False)
     examples = Examples(data, [split])
     task = tasks.classification(ConfigDict(metadata["config"]))  # in the precision that it was trained in
@@ -81,7 +85,7 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
             label_version=data_metadata["label_version"],
             split=split,
             drawings=bool(data_metadata["drawings"]),
-            seed=config.seed,
+            seed=None if run_metadata.is_imported(metadata) else config.seed,
         ),
         Predictions(
             images=tuple(example["name"] for example in named),

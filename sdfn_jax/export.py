@@ -7,6 +7,7 @@ networks by the probabilities they give. Preprocessing and class names are insid
 0 to 255) of `size` x `size` pixels for each view, and return the probabilities of the findings.
 """
 
+import dataclasses
 import json
 import zipfile
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from ml_collections import ConfigDict
 from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
-from sdfn_jax import checkpoint, compiled, tasks
+from sdfn_jax import checkpoint, compiled, run_metadata, tasks
 from sdfn_jax.errors import UserError, exit_on_user_error
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS
@@ -66,13 +67,18 @@ def export(workdir: str | Path, output: str | Path) -> str:
 
 
 def record_of(metadata: dict) -> dict[str, Any]:
-    """Returns what an exported file says of itself: stage, checkpoint, classes, views and preprocessing."""
+    """Returns what an exported file says of itself.
+
+    Stage, checkpoint, classes, views, preprocessing, and which branches were imported from which weights file.
+    """
     config = metadata["config"]
     record = {"stage": metadata["stage"], "checkpoint": metadata["digest"]}
     if metadata["stage"] == "lrg":
         return record | {"normalisation": metadata["normalisation"], "contrast": config["contrast"]}
     preprocessing = Preprocessing.of(config).as_dict()
-    return record | {"views": list(config["views"]), "classes": list(FINDINGS), "preprocessing": preprocessing}
+    imported = {branch: dataclasses.asdict(each) for branch, each in run_metadata.read(metadata).imported.items()}
+    record |= {"views": list(config["views"]), "classes": list(FINDINGS), "preprocessing": preprocessing}
+    return record | ({"imported": imported} if imported else {})
 
 
 def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:

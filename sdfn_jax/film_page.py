@@ -35,9 +35,13 @@ _RULES = {
     "mirror": "the one region was mirrored",
     "whole_image": "no lungs were found: the box is the whole film",
 }
+_UNKNOWN = "unknown"
 DRAWINGS = (
     "The network was trained on drawings (the built-in phantom), not on radiographs: its findings mean nothing of "
     "radiographs."
+)
+ELSEWHERE = (
+    "The network was trained elsewhere: on which data, under which labels, and whether on radiographs is unknown."
 )
 
 
@@ -120,7 +124,7 @@ def document(
     yield Template(head).substitute(
         policy=html.escape(policy(uploads)),
         style=_style(),
-        drawings=f'<p class="note">{html.escape(DRAWINGS)}</p>' if provenance.drawings else "",
+        notes="".join(f'<p class="note">{html.escape(note)}</p>' for note in notes(provenance)),
         upload=_upload(largest_upload) if uploads else "",
         pages="" if pager is None or len(pager.files) == 1 else _pages(pager),
     )
@@ -131,6 +135,13 @@ def document(
     yield Template(tail).substitute(
         provenance=_provenance(provenance), about=_data("about", _about(provenance)), script=_script(uploads)
     )
+
+
+def notes(provenance: Provenance) -> list[str]:
+    """Returns what a reader must know of the network before any finding."""
+    if provenance.drawings is None:
+        return [ELSEWHERE]
+    return [DRAWINGS] if provenance.drawings else []
 
 
 def policy(uploads: bool) -> str:
@@ -190,8 +201,9 @@ def _provenance(provenance: Provenance) -> str:
             ("Network", f"{paper.COLUMN_NAMES[provenance.stage]} (stage {provenance.stage})"),
             ("Its checkpoint", provenance.checkpoint),
             ("Lung region generator", lrg),
-            ("Trained on", provenance.data_version),
-            ("Labels", provenance.label_version),
+            ("Trained on", provenance.data_version or _UNKNOWN),
+            ("Labels", provenance.label_version or _UNKNOWN),
+            *((f"Weights, {branch} view", each.describe()) for branch, each in provenance.imported.items()),
             *((f"Preprocessing: {name}", value) for name, value in provenance.preprocessing.items()),
             *provenance.software.items(),
         ],

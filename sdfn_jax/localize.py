@@ -44,7 +44,9 @@ def of_network(run: Path) -> tuple[list[localization.Case], dict]:
         raise UserError(f"--run={run}: a lung region generator; give the run of an extractor or of the fusion network")
     data = plan.prepared_directory(config.data)
     if not data.is_dir():
-        raise UserError(f"--run={run}: the data set it was trained on, {data}, is not there; run from the same folder")
+        raise UserError(
+            f"--run={run}: the data set that its config names, {data}, is not there; run from the same folder"
+        )
     examples = Examples(data, ["test"])
     boxes = (example["reference_boxes"] for example in examples.told("reference_boxes"))
     boxed = [index for index, found in enumerate(boxes) if len(found["finding"])]

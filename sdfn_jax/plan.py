@@ -8,7 +8,18 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import calibration_file, checkpoint, lrg, lung_boxes, phantom, processes, recipes, results, stages
+from sdfn_jax import (
+    calibration_file,
+    checkpoint,
+    lrg,
+    lung_boxes,
+    phantom,
+    processes,
+    recipes,
+    results,
+    run_metadata,
+    stages,
+)
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import file_digest
 from sdfn_jax.preprocessing import Preprocessing, check_same
@@ -236,11 +247,18 @@ def _trained(config: ConfigDict, inputs: dict[str, str]) -> str:
 def _imported(config: ConfigDict) -> bool:
     """Returns whether a network fine-tuned elsewhere (`pretrained.imported`) stands in for the trained stage."""
     stored = checkpoint.best_metadata(config.workdir)
-    if stored is None or "imported" not in stored:
+    if stored is None or not run_metadata.is_imported(stored):
         return False
+    (imported,) = run_metadata.read(stored).imported.values()
+    if stored["stage"] != config.stage:
+        raise UserError(
+            f"{config.workdir} holds {imported.file}, imported as an extractor of the {stored['stage']} view, not of "
+            f"the {config.stage} view: give another folder, or import the file again with "
+            f"--config=configs/classifier.py:{config.stage}"
+        )
     check_same(Preprocessing.of(stored["config"]), config, config.workdir, any_size=False)
     if stored["config"]["model"] != recipes.as_json(config)["model"]:
-        raise UserError(f"{config.workdir} holds {stored['imported']['file']}, another network than --config.model")
+        raise UserError(f"{config.workdir} holds {imported.file}, another network than --config.model")
     return True
 
 

@@ -234,8 +234,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _notes(predictor: Predictor) -> Iterator[str]:
     """What a reader must know of the networks beforehand."""
-    if predictor.provenance.drawings:
-        yield film_page.DRAWINGS
+    yield from film_page.notes(predictor.provenance)
+    for branch, each in predictor.provenance.imported.items():
+        yield f"weights of the {branch} view: {each.describe()}"
     if predictor.gaps:
         yield predictor.gaps
 

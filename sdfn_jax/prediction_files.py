@@ -89,7 +89,7 @@ def overlay_path(film: str) -> str:
 
 def write_overlay(folder: Path, reading: Reading, top: str, provenance: Provenance) -> None:
     """Draws a reading's picture in the output folder."""
-    overlay.write(folder / overlay_path(reading.name), reading, top, drawings=provenance.drawings)
+    overlay.write(folder / overlay_path(reading.name), reading, top, drawings=bool(provenance.drawings))
 
 
 def assemble(

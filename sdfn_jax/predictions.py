@@ -72,7 +72,7 @@ class Origin:
       label_version: `2017` or `v2020`.
       split: name of the split (`test`).
       drawings: whether the images are the phantom's drawings instead of radiographs.
-      seed: of the training run.
+      seed: of the training run; None for a network that was imported from a weights file.
     """
 
     stage: str
@@ -81,7 +81,12 @@ class Origin:
     label_version: str
     split: str
     drawings: bool
-    seed: int
+    seed: int | None
+
+    @property
+    def trained_elsewhere(self) -> bool:
+        """Whether the network was imported from a weights file: what it was trained on is unknown."""
+        return self.seed is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +235,11 @@ def caveats(evaluation: Evaluation) -> list[str]:
         sentences.append(
             "These images are DRAWINGS (the built-in phantom), not radiographs: the numbers prove that the pipeline "
             "runs and say nothing about AUC on patients."
+        )
+    if evaluation.origin.trained_elsewhere:
+        sentences.append(
+            f"The {evaluation.origin.stage} network was imported from a weights file ({RECIPE_FILE} names it). What it "
+            "was trained on is unknown; if these images were among it, its AUCs are too high."
         )
     positives = labels.sum(axis=0, dtype=int)
     rarer = np.minimum(positives, len(labels) - positives)

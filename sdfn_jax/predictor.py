@@ -15,7 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax import calibration_file, cam, checkpoint, guards, images, lrg, lung_boxes, predictions, recipes, views
+from sdfn_jax import (
+    calibration_file,
+    cam,
+    checkpoint,
+    guards,
+    images,
+    lrg,
+    lung_boxes,
+    predictions,
+    recipes,
+    run_metadata,
+    views,
+)
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.lung_boxes import LungRegion, PostProcessing
@@ -169,6 +181,7 @@ class Predictor:
         preprocessing = Preprocessing.of(config)
         segmenter = _segmenter(run, config, lrg, batch_size)
         calibration, uncalibrated = _calibration(run, metadata)
+        training = run_metadata.read(metadata)
         return cls(
             classifier=Classifier(model, variables, preprocessing, batch_size),
             segmenter=segmenter,
@@ -179,10 +192,10 @@ class Predictor:
                 stage=config["stage"],
                 checkpoint=metadata["digest"],
                 lrg_checkpoint=None if segmenter is None else segmenter.digest,
-                data_version=metadata["data_version"],
-                label_version=config["data"]["label_version"],
-                # The first runs do not say it of themselves, but their config does.
-                drawings=metadata.get("drawings", "phantom" in config),
+                data_version=training.data_version,
+                label_version=training.label_version,
+                drawings=training.drawings,
+                imported=training.imported,
                 preprocessing=preprocessing.as_dict(),
                 thresholds={} if calibration is None else calibration.thresholds(),
                 undecided=_undecided(calibration),

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sdfn_jax.run_metadata import Imported
+
 Box = tuple[int, int, int, int]
 
 
@@ -35,9 +37,11 @@ class Provenance:
       stage: `entire`, `lung` or `fusion`.
       checkpoint: digest of the classifier's checkpoint.
       lrg_checkpoint: digest of the lung region generator's; None where none was used.
-      data_version: full name of the data set that the classifier was trained on.
-      label_version: `2017` or `v2020`.
-      drawings: whether it was trained on the phantom's drawings: its findings then mean nothing of radiographs.
+      data_version: full name of the data set that the classifier was trained on; None if it is not known.
+      label_version: `2017` or `v2020`; None if it is not known.
+      drawings: whether it was trained on the phantom's drawings: its findings then mean nothing of radiographs; None if
+        it is not known.
+      imported: {branch: weights file}, for the branches that were not trained here.
       preprocessing: `Preprocessing.as_dict()`.
       thresholds: {finding: operating point}, for the findings that have one.
       undecided: {finding: why it has none}, for the others: they are called neither positive nor negative.
@@ -48,9 +52,10 @@ class Provenance:
     stage: str
     checkpoint: str
     lrg_checkpoint: str | None
-    data_version: str
-    label_version: str
-    drawings: bool
+    data_version: str | None
+    label_version: str | None
+    drawings: bool | None
+    imported: Mapping[str, Imported]
     preprocessing: Mapping[str, object]
     thresholds: Mapping[str, Threshold]
     undecided: Mapping[str, str]

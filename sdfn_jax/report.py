@@ -68,7 +68,7 @@ def table_one(evaluations: Sequence[Evaluation]) -> str:
     ]
     mean = line(f"Mean of {means[0][1]} findings", "", [_auc_text(value) for value, _ in means])
     rule = "-" * len(head)
-    notes = [part for sentence in caveats(evaluations[0]) for part in textwrap.wrap(f"NOTE: {sentence}", _WIDTH)]
+    notes = [part for sentence in all_caveats(evaluations) for part in textwrap.wrap(f"NOTE: {sentence}", _WIDTH)]
     heading = textwrap.wrap("; ".join(_measured_on(evaluations)), _WIDTH)
     return "\n".join([*heading, "", head, rule, *rows, rule, mean, "", *notes]).rstrip() + "\n"
 
@@ -144,7 +144,7 @@ def roc_figure(path: str | Path, evaluations: Sequence[Evaluation]) -> None:
     for index in range(10, 14):
         panels[index].set_xlabel("False positive rate")
     _draw_legend(panels[14], evaluations)
-    notes = "\n".join(part for sentence in caveats(evaluations[0]) for part in textwrap.wrap(sentence, 150))
+    notes = "\n".join(part for sentence in all_caveats(evaluations) for part in textwrap.wrap(sentence, 150))
     if notes:
         figure.supxlabel(notes, fontsize=11, color="#A00000")
     with appears_when_complete(path) as unfinished:
@@ -272,6 +272,11 @@ def _draw_legend(panel: "Axes", evaluations: Sequence[Evaluation]) -> None:
     panel.text(0.02, 0, "\n".join(_measured_on(evaluations)), fontsize=9, va="bottom", transform=panel.transAxes)
 
 
+def all_caveats(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Returns the caveats of evaluations, each once."""
+    return list(dict.fromkeys(sentence for evaluation in evaluations for sentence in caveats(evaluation)))
+
+
 def _measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
     origin, predictions = evaluations[0].origin, evaluations[0].predictions
     kind = "drawings (phantom)" if origin.drawings else "radiographs"
@@ -286,7 +291,12 @@ def _measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def _seeds(evaluations: Sequence[Evaluation]) -> str:
-    return "/".join(str(seed) for seed in dict.fromkeys(evaluation.origin.seed for evaluation in evaluations))
+    return "/".join(dict.fromkeys(seed_text(evaluation.origin.seed) for evaluation in evaluations))
+
+
+def seed_text(seed: int | None) -> str:
+    """Returns a training's seed for the reader."""
+    return "unknown" if seed is None else str(seed)
 
 
 def _positives(evaluations: Sequence[Evaluation]) -> np.ndarray:

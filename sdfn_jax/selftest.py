@@ -117,6 +117,8 @@ def make(workdir: str | Path) -> None:
       workdir: run folder of the demo's fusion network, with its lung region generator where the config says.
     """
     predictor = Predictor.load(workdir)
+    if predictor.provenance.stage != "fusion" or not predictor.provenance.drawings:
+        raise UserError(f"--run={workdir}: the selftest is made from the demo's fusion network, runs/demo/fusion")
     chosen = list(itertools.islice(_firm_films(predictor), _FILMS))
     with tempfile.TemporaryDirectory() as folder:
         readings = _read(predictor, chosen, Path(folder))

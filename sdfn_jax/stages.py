@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, evaluate, features, lrg, processes, progress, recipes, tasks
+from sdfn_jax import checkpoint, evaluate, features, lrg, processes, progress, recipes, run_metadata, tasks
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import file_digest, locked
 from sdfn_jax.input_pipeline import Examples, Rows, steps_per_epoch
@@ -52,7 +52,7 @@ def train_lrg(config: ConfigDict, data: Path) -> None:
             training=training,
             validation=validation,
             initial_variables=lambda: initial_variables(task.model, config.seed, task.inputs),
-            metadata={**_provenance(config, inputs, data), "normalisation": normalisation},
+            metadata=_metadata(config, inputs, data, normalisation=normalisation),
         )
 
 
@@ -83,7 +83,7 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
         for view, branch in branches.items():
             for kind in ("params", "batch_stats"):
                 variables[kind][view] = branch[kind]
-        metadata = _provenance(config, inputs, data) | source
+        metadata = _metadata(config, inputs, data, **source)
         if before and config.cache_features:
             training, validation = _cached_features(task, config, variables, training, validation, metadata)
             task = tasks.fusion_head(task, config, variables)
@@ -236,7 +236,7 @@ def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
 
 
 def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dict], dict]:
-    """Returns {view: variables of its DenseNet} to start from, and what the checkpoint is to say of a weights file.
+    """Returns {view: variables of its DenseNet} to start from, and what the checkpoint is to say of weights files.
 
     Both are empty for random weights.
     """
@@ -247,22 +247,17 @@ def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dic
         print(found.describe())
         source = {"source": found.source, "file": found.file, "sha256": found.sha256}
         return {config.views[0]: found.variables}, {"pretrained": source}
-    branches = {}
+    branches, extractors = {}, {}
     for view, workdir in before.items():
-        variables, metadata = checkpoint.read_best(workdir)
-        check_same(Preprocessing.of(metadata["config"]), config, workdir, any_size=False)
+        variables, extractors[view] = checkpoint.read_best(workdir)
+        check_same(Preprocessing.of(extractors[view]["config"]), config, workdir, any_size=False)
         branches[view] = {kind: variables[kind][view] for kind in ("params", "batch_stats")}
-    return branches, {}
+    return branches, run_metadata.of_fusion(extractors)
 
 
-def _provenance(config: ConfigDict, inputs: dict[str, str], data: Path) -> dict:
-    return {
-        "stage": config.stage,
-        "config": recipes.as_json(config),
-        "inputs": inputs,
-        "data_version": data_version(data),
-        "drawings": bool(data_metadata(data)["drawings"]),
-    }
+def _metadata(config: ConfigDict, inputs: dict[str, str], data: Path, **of_stage) -> dict:
+    drawings = bool(data_metadata(data)["drawings"])
+    return run_metadata.make(config, inputs, data_version=data_version(data), drawings=drawings, **of_stage)
 
 
 def data_version(data: Path) -> str:

@@ -14,6 +14,7 @@ PROVENANCE = Provenance(
     data_version="chestxray14/size224_labels2017/1.0.0",
     label_version="2017",
     drawings=False,
+    imported={},
     preprocessing={"low": 0.0, "high": 1.0, "mean": [0.449], "std": [0.226], "size": 224},
     thresholds={name: Threshold(0.3, 0.9, 0.625, 31, 1209) for name in FINDINGS[:13]},
     undecided={"Hernia": "3 positives and 1237 negatives in validation; it takes 20 of each"},

@@ -4,7 +4,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import classifier, fusion, lrg
-from sdfn_jax import recipes, tasks, train
+from sdfn_jax import run_metadata, tasks, train
 from sdfn_jax.models.initial import initial_variables
 
 DENSENET = {"growth_rate": 4, "block_sizes": (1, 1), "init_features": 4, "bottleneck": 2}
@@ -88,5 +88,5 @@ def train_classifier(config: ConfigDict, training: InMemory, validation: InMemor
         training=training,
         validation=validation,
         initial_variables=start or (lambda: initial_variables(task.model, config.seed, task.inputs, train=False)),
-        metadata={"stage": config.stage, "config": recipes.as_json(config), "inputs": {}},
+        metadata=run_metadata.make(config, {}, data_version="in memory", drawings=True),
     )

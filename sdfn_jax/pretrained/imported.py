@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, recipes, tasks
+from sdfn_jax import checkpoint, run_metadata, tasks
 from sdfn_jax.errors import UserError
 from sdfn_jax.models.initial import variable_shapes
 from sdfn_jax.preprocessing import check_same
@@ -38,10 +38,11 @@ def write_run(config: ConfigDict, weights: Weights) -> None:
     found = {tuple(name.split("/")): leaf.shape for name, leaf in checkpoint.flatten(variables).items()}
     if found != variable_shapes(task.model, task.inputs, train=False):
         raise UserError(f"{weights.file}: not the network of --config.model")
-    metadata = {
-        "stage": config.stage,
-        "config": recipes.as_json(config),
-        "inputs": {"pretrained": weights.sha256},
-        "imported": {"source": weights.source, "file": weights.file, "classes": list(weights.classes)},
-    }
+    metadata = run_metadata.make(
+        config,
+        {"pretrained": weights.sha256},
+        data_version=None,
+        drawings=None,
+        **run_metadata.of_import(run_metadata.Imported(weights.file, weights.sha256, weights.source)),
+    )
     checkpoint.save_best(config.workdir, 0, variables, metadata)

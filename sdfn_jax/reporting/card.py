@@ -2,8 +2,9 @@
 
 import json
 
-from sdfn_jax import paper
-from sdfn_jax.predictions import RECIPE_FILE, caveats, image_list_digest
+from sdfn_jax import paper, run_metadata
+from sdfn_jax.predictions import RECIPE_FILE, image_list_digest
+from sdfn_jax.report import all_caveats, seed_text
 from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Section, Table
 
@@ -15,7 +16,7 @@ _RECIPE = (
 
 def measured(material: Material) -> Section:
     """Origin and caveats of every number below."""
-    notes = [f"NOTE: {sentence}" for sentence in caveats(material.runs[0].test)]
+    notes = [f"NOTE: {sentence}" for sentence in all_caveats([run.test for run in material.runs])]
     absent = material.official.absent if material.official is not None else None
     if absent:
         notes.append(
@@ -28,6 +29,12 @@ def measured(material: Material) -> Section:
             f"NOTE: {count:,} images under labels {origin.label_version}, not the paper's {paper.TEST_IMAGES:,} under "
             "2017: the paper's figures stand beside ours for orientation, not for comparison."
         )
+    for run in material.runs:
+        imported = {} if run.recipe is None else run_metadata.read(run.recipe).imported
+        notes += [
+            f"NOTE: {paper.COLUMN_NAMES[run.test.origin.stage]}: its {branch} view's weights were {each.describe()}."
+            for branch, each in imported.items()
+        ]
     rows = []
     for run in material.runs:
         origin, predictions = run.test.origin, run.test.predictions
@@ -40,7 +47,7 @@ def measured(material: Material) -> Section:
                 origin.data_version,
                 origin.split,
                 origin.label_version,
-                str(origin.seed),
+                seed_text(origin.seed),
                 origin.checkpoint[:12],
             ]
         )
@@ -70,7 +77,7 @@ def model_card(material: Material) -> Section:
         name = paper.COLUMN_NAMES[run.test.origin.stage]
         rows += [
             [f"{name}: checkpoint", run.test.origin.checkpoint],
-            [f"{name}: seed", str(run.test.origin.seed)],
+            [f"{name}: seed", seed_text(run.test.origin.seed)],
             [f"{name}: recipe", _recipe(run.recipe)],
         ]
     rows += [
@@ -96,5 +103,8 @@ def model_card(material: Material) -> Section:
 def _recipe(recipe: dict | None) -> str:
     if recipe is None:
         return f"unknown: the evaluation left no {RECIPE_FILE}; evaluate again"
+    if run_metadata.is_imported(recipe):
+        (imported,) = run_metadata.read(recipe).imported.values()
+        return f"unknown: trained elsewhere, {imported.describe()}"
     config = recipe["config"]
     return "; ".join(f"{name} {json.dumps(config[name])}" for name in _RECIPE if name in config)
