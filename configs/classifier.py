@@ -85,7 +85,8 @@ def chestxray14(demo: bool) -> ConfigDict:
     """Returns the data set of stages 2 and 3."""
     data = ConfigDict()
     data.name = "chestxray14"
-    data.manual_dir = "runs/demo/drawings/chestxray14" if demo else "data/chestxray14"  # where the download lies
+    # where the download lies: unless it is said, a folder of the data set's name
+    data.manual_dir = ("runs/demo/drawings/" if demo else "data/") + data.get_ref("name")
     data.data_dir = "runs/demo/tfds" if demo else "data/tfds"  # where prepared data sets go
     data.size = 96 if demo else 224  # pixels, height and width of both views (B.3)
     data.label_version = "2017"  # the paper's; or v2020, with 188 labels added in the test list

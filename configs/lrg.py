@@ -30,7 +30,8 @@ def get_config(argument: str = "jsrt") -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.name = name  # jsrt or montgomery
-    config.data.manual_dir = "runs/demo/drawings/jsrt" if demo else f"data/{name}"  # where the download lies
+    # where the download lies: unless it is said, a folder of the data set's name
+    config.data.manual_dir = ("runs/demo/drawings/" if demo else "data/") + config.data.get_ref("name")
     config.data.data_dir = "runs/demo/tfds" if demo else "data/tfds"  # where prepared data sets go
     config.data.size = 256  # pixels, height and width (B.2.1)
     config.data.require_complete = False  # True: every official file must be there

@@ -1,9 +1,10 @@
 """The order of B.5: which stages are there, which are missing and will run, and what they read."""
 
 import dataclasses
+import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -21,7 +22,6 @@ from sdfn_jax import (
     stages,
 )
 from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest
 from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.pretrained import download
 from sdfn_jax.train import batch_size_problems
@@ -41,6 +41,8 @@ class Step:
       state: `there`, `to do`, `not needed`, or how far an interrupted run has come.
       run: makes it.
       together: whether all processes of the run make it; otherwise the first does, and the others wait.
+      notes: what a reader must know of it.
+      counts: of a data set, {split: films}; empty where that is not known yet.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Step:
     state: str
     run: Callable[[], None]
     together: bool = False
+    notes: tuple[str, ...] = ()
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def there(self) -> bool:
@@ -66,18 +70,19 @@ def make_plan(config: ConfigDict) -> list[Step]:
         folder that holds another run than the one asked for.
     """
     problems: list[str] = []
-    drawn = "phantom" in config
-    steps = [_drawings(config.phantom)] if drawn else []
+    steps = [_drawings(config.phantom)] if "phantom" in config else []
+    coming = Path(config.phantom.folder) if steps and not steps[0].there else None
     if config.stage == "lrg":
-        steps += _lrg(config, "--config", True, drawn, problems)
+        steps += _lrg(config, "--config", True, coming, problems)
     else:
         steps += _imagenet(classifiers(config))
-        steps += _two_view_data(config, drawn, problems)
+        steps += _two_view_data(config, coming, problems)
         data = steps[-1]
         for stage in classifiers(config):
             flag = "--config" if stage is config else f"--config.{stage.stage}"
             steps.append(_classifier(stage, flag, data, problems))
         steps.append(_evaluation(config, data))
+        problems += _too_few(config, data, steps)
         steps += _calibration(config, data, steps[-1])
     if problems:
         raise UserError("not everything that this needs is there:\n" + "\n".join(f"  * {text}" for text in problems))
@@ -97,6 +102,8 @@ def follow(steps: list[Step], workdir: str) -> None:
         print(f"  {number:>2}. {step.name:<{width}}  {step.state:<12}  {step.writes}")
         if step.state not in (THERE, NOT_NEEDED):
             print(f"      {'':<{width}}  {'reads':<12}  {step.reads}")
+        for note in step.notes:
+            print(f"      {'':<{width}}  {'note':<12}  {note}")
     begun = time.monotonic()
     for number, step in enumerate(steps, start=1):
         if step.state in (THERE, NOT_NEEDED):
@@ -162,61 +169,121 @@ def _is_drawn(folder: Path, settings: dict) -> bool:
     return True
 
 
-def _data_set(data: ConfigDict, flag: str, boxes: Path | None, drawn: bool, problems: list[str]) -> Step:
+def _data_set(
+    data: ConfigDict,
+    flag: str,
+    boxes: Path | None,
+    coming: Path | None,
+    readers: list[ConfigDict],
+    missing: list[str],
+    problems: list[str],
+) -> Step:
+    """Returns the step of a data set, which is prepared again where that spoils no trained run.
+
+    Args:
+      data: its config.
+      flag: how the command line names this config.
+      boxes: the table of lung boxes, there or not; None for a set without any.
+      coming: folder of drawings that an earlier step makes; None where there are none to make.
+      readers: configs of the stages that are trained on it.
+      missing: takes what keeps it from being prepared.
+      problems: takes what keeps it from being used.
+    """
     directory = prepared_directory(data)
-    options = {}
+    options = {name: data[name] for name in ("size", "require_complete", "skip_bad_files")}
     if boxes is not None:
-        options = {name: data[name] for name in ("label_version", "validation_share", "validation_seed")}
-    state = TO_DO
-    if directory.is_dir():
-        _check_prepared(directory, data, flag, boxes)
-        state = THERE
-    elif not drawn and not Path(data.manual_dir).is_dir():
+        options |= {name: data[name] for name in ("label_version", "validation_share", "validation_seed")}
+        options["boxes"] = boxes
+
+    def make() -> None:
+        prepare.prepare(data.name, manual_dir=data.manual_dir, data_dir=data.data_dir, **options)
+
+    reads = data.manual_dir if boxes is None else f"{data.manual_dir}, {boxes}"
+    step = Step(f"data set {data.name}", reads, directory, TO_DO, make)
+    if coming is not None and Path(data.manual_dir).is_relative_to(coming):
+        return step  # whether a set that is there fits is seen when they are drawn
+    look = functools.partial(prepare.look, data.name, manual_dir=data.manual_dir, data_dir=data.data_dir, **options)
+    if processes.several():
+        processes.by_first(look)  # what it has to read and compare, the others need not read again
+    found = look()
+    trained = [stage.workdir for stage in readers if checkpoint.latest_metadata(stage.workdir) is not None]
+    if found.prepared is not None and not found.prepared.differences:
+        metadata = found.prepared.metadata
+        step.state = THERE
+        step.counts = {split: each["images"] for split, each in metadata["splits"].items()}
+        step.notes = (_counted(metadata.get("source", data.manual_dir), step.counts), *found.prepared.notes)
+    elif found.prepared is not None and trained:
         problems.append(
+            f"{directory} is not what would be prepared from {data.manual_dir} now: "
+            f"{'; '.join(found.prepared.differences)}. {', '.join(trained)} began with it as it is. To keep what was "
+            f"trained, put the files and settings back, or say where they are ({flag}.manual_dir=FOLDER). To train on "
+            f"what is there now, give new folders ({flag}.data_dir=FOLDER, and workdir of these stages), or delete "
+            "these runs."
+        )
+    elif not Path(data.manual_dir).is_dir():
+        missing.append(
             f"the {data.name} download: no folder {data.manual_dir}. Put or link it there, or say where it is: "
             f"{flag}.manual_dir=FOLDER. tfds_builders/{data.name}/README.md says where to get it."
         )
+    elif found.problem is not None:
+        missing.append(f"the {data.name} download: {found.problem}")
+    else:
+        step.counts = found.counts
+        again = [] if found.prepared is None else [f"prepared again: {'; '.join(found.prepared.differences)}"]
+        step.notes = (_counted(data.manual_dir, step.counts), *again)
+    return step
 
-    def make() -> None:
-        prepare.prepare(
-            data.name,
-            manual_dir=data.manual_dir,
-            data_dir=data.data_dir,
-            size=data.size,
-            require_complete=data.require_complete,
-            skip_bad_files=data.skip_bad_files,
-            **options,
-            **({"boxes": boxes} if boxes is not None else {}),
+
+def _counted(source: str, counts: Mapping[str, int]) -> str:
+    splits = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    return f"from {source}: {sum(counts.values()):,} films ({splits})"
+
+
+def _too_few(config: ConfigDict, data: Step, steps: list[Step]) -> list[str]:
+    """Returns what would stop a later step for want of films, where the counts of the data set are known."""
+    training = [stage for stage in classifiers(config) if not _step_of(steps, stage).there]
+    needed = ("train", "validation", "test") if training else ("validation", "test")
+    if not data.counts or all(step.there for step in steps[steps.index(data) :]):
+        return []
+    absent = [split for split in needed if not data.counts.get(split)]
+    problems = []
+    if "test" in absent:
+        problems.append(
+            f"no film of test_list.txt is in {config.data.manual_dir}: the evaluation on test needs some. Bring them"
         )
-
-    reads = data.manual_dir if boxes is None else f"{data.manual_dir}, {boxes}"
-    return Step(f"data set {data.name}", reads, directory, state, make)
-
-
-def _check_prepared(directory: Path, data: ConfigDict, flag: str, boxes: Path | None) -> None:
-    found = stages.data_metadata(directory)
-    asked = {name: data[name] for name in ("validation_share", "validation_seed") if name in data}
-    if boxes is not None and boxes.is_file():
-        asked["box_table_digest"] = file_digest(boxes)
-    for name, value in asked.items():
-        if found[name] != value:
-            raise UserError(
-                f"{directory} was prepared with {name} = {found[name]}; asked for is {value}. Name another folder for "
-                f"prepared data sets ({flag}.data_dir=FOLDER), or delete this one to have it prepared anew."
-            )
+    if absent and absent != ["test"]:
+        problems.append(
+            f"no film of train_val_list.txt in {config.data.manual_dir} goes to {' or '.join(set(absent) - {'test'})}: "
+            "bring more patients, or set aside another --config.data.validation_share"
+        )
+    return problems + [
+        f"{_flag_of(config, stage)}.batch_size={stage.batch_size}: more than the {data.counts['train']:,} films of "
+        "train; give a smaller one, or bring more films"
+        for stage in training
+        if 0 < data.counts.get("train", 0) < stage.batch_size
+    ]
 
 
-def _lrg(config: ConfigDict, flag: str, needed: bool, drawn: bool, problems: list[str]) -> list[Step]:
+def _step_of(steps: list[Step], stage: ConfigDict) -> Step:
+    (step,) = (step for step in steps if step.writes == Path(stage.workdir))
+    return step
+
+
+def _flag_of(config: ConfigDict, stage: ConfigDict) -> str:
+    return "--config" if stage is config else f"--config.{stage.stage}"
+
+
+def _lrg(config: ConfigDict, flag: str, needed: bool, coming: Path | None, problems: list[str]) -> list[Step]:
     missing: list[str] = []
-    data = _data_set(config.data, f"{flag}.data", None, drawn, missing)
-    inputs = {"data": stages.data_metadata(data.writes)["inputs_digest"]} if data.there else {}
+    data = _data_set(config.data, f"{flag}.data", None, coming, [config], missing, problems)
+    inputs = stages.data_inputs(data.writes) if data.there else {}
     state = _trained(config, inputs)
     if state == THERE:
         data.state = THERE if data.there else NOT_NEEDED
     elif not needed:
         data.state = state = NOT_NEEDED
     else:
-        problems += missing + batch_size_problems(config, flag)
+        problems += missing + batch_size_problems(config, flag) + _too_few_to_segment(config, flag, data)
         if missing and config.data.name == "jsrt":
             problems.append(
                 "JSRT needs a registration; open data serve as well: "
@@ -233,6 +300,17 @@ def _lrg(config: ConfigDict, flag: str, needed: bool, drawn: bool, problems: lis
             lambda: stages.train_lrg(config, data.writes),
             together=True,
         ),
+    ]
+
+
+def _too_few_to_segment(config: ConfigDict, flag: str, data: Step) -> list[str]:
+    films = sum(count for split, count in data.counts.items() if split != f"fold_{config.test_fold}")
+    training = films - stages.held_out(config, films)
+    if not data.counts or training >= config.batch_size:
+        return []
+    return [
+        f"{flag}.batch_size={config.batch_size}: more than the {training:,} films that are left for training; give a "
+        "smaller one, or bring more films"
     ]
 
 
@@ -262,15 +340,15 @@ def _imported(config: ConfigDict) -> bool:
     return True
 
 
-def _two_view_data(config: ConfigDict, drawn: bool, problems: list[str]) -> list[Step]:
+def _two_view_data(config: ConfigDict, coming: Path | None, problems: list[str]) -> list[Step]:
     if config.data.boxes:
         boxes = Path(config.data.boxes)
         if not boxes.is_file():
             problems.append(f"the box table --config.data.boxes={boxes}: no such file")
-        return [_data_set(config.data, "--config.data", boxes, drawn, problems)]
+        return [_data_set(config.data, "--config.data", boxes, coming, classifiers(config), problems, problems)]
     boxes = Path(config.lrg.workdir) / "lung_boxes.csv"
-    data = _data_set(config.data, "--config.data", boxes, drawn, problems)
-    generator = _lrg(config.lrg, "--config.lrg", not data.there and not boxes.is_file(), drawn, problems)
+    data = _data_set(config.data, "--config.data", boxes, coming, classifiers(config), problems, problems)
+    generator = _lrg(config.lrg, "--config.lrg", not data.there and not boxes.is_file(), coming, problems)
     return [*generator, _box_table(config, boxes, generator[-1], needed=not data.there), data]
 
 
@@ -301,7 +379,7 @@ def _check_box_table(boxes: Path, digest: str) -> None:
 
 def _classifier(config: ConfigDict, flag: str, data: Step, problems: list[str]) -> Step:
     upstream = stages.upstream(config)
-    inputs = {"data": stages.data_metadata(data.writes)["inputs_digest"]} if data.there else {}
+    inputs = stages.data_inputs(data.writes) if data.there else {}
     state = _trained(config, inputs | stages.starting_points(config, upstream))
     if state != THERE:
         missing = _missing_start(config, flag, upstream)

@@ -23,6 +23,8 @@ _NOT_RECIPE = {
 }
 # Settings that came after the first checkpoints, and what those were trained with.
 _LATER = {"dtype": "float32"}
+# Inputs that came later: a run from before does not say what they were.
+_LATER_INPUTS = {"films"}
 _NOT_DATA = {"manual_dir", "data_dir", "boxes", "require_complete", "skip_bad_files"}
 
 
@@ -66,7 +68,7 @@ def check_same(workdir: str | Path, stored: dict, config: ConfigDict, inputs: di
     changed += [
         f"its {name} has changed since (digest {stored['inputs'].get(name, 'none')[:12]} then, {digest[:12]} now)"
         for name, digest in inputs.items()
-        if stored["inputs"].get(name) != digest
+        if stored["inputs"].get(name) != digest and not (name in _LATER_INPUTS and name not in stored["inputs"])
     ]
     if changed:
         raise UserError(

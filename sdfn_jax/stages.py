@@ -29,6 +29,13 @@ def data_metadata(directory: Path) -> dict:
     return json.loads((directory / "metadata.json").read_text())
 
 
+def data_inputs(directory: Path) -> dict[str, str]:
+    """Returns {what of a data set decides a training: digest}; sets of earlier versions know no digest of the films."""
+    metadata = data_metadata(directory)
+    known = {"data": metadata["inputs_digest"], "films": metadata.get("content_digest")}
+    return {name: digest for name, digest in known.items() if digest is not None}
+
+
 def train_lrg(config: ConfigDict, data: Path) -> None:
     """Trains the lung region generator, or goes on with it (B.2).
 
@@ -36,14 +43,14 @@ def train_lrg(config: ConfigDict, data: Path) -> None:
       config: of `configs/lrg.py`. All films outside `test_fold` are read; `validation_share` of them choose the epoch.
       data: the prepared jsrt or montgomery data set.
     """
-    inputs = {"data": data_metadata(data)["inputs_digest"]}
+    inputs = data_inputs(data)
     with _alone(config):
         _check_before_training(config, inputs)
         folds = _folds(data, data_metadata(data), config.test_fold)
         films = Examples(data, folds)
         order = np.random.default_rng(config.seed).permutation(len(films))
-        held_out = max(1, round(config.validation_share * len(films)))
-        training, validation = films.take(np.sort(order[held_out:])), films.take(np.sort(order[:held_out]))
+        count = held_out(config, len(films))
+        training, validation = films.take(np.sort(order[count:])), films.take(np.sort(order[:count]))
         normalisation = _normalisation(training, config.contrast)
         task = tasks.segmentation(config, normalisation)
         train(
@@ -54,6 +61,11 @@ def train_lrg(config: ConfigDict, data: Path) -> None:
             initial_variables=lambda: initial_variables(task.model, config.seed, task.inputs),
             metadata=_metadata(config, inputs, data, normalisation=normalisation),
         )
+
+
+def held_out(config: ConfigDict, films: int) -> int:
+    """Returns how many of the LRG's films choose the epoch."""
+    return max(1, round(config.validation_share * films))
 
 
 def upstream(config: ConfigDict) -> dict[str, str]:
@@ -71,7 +83,7 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
     before = upstream(config)
     if not before and config.pretrained == IMAGENET:
         download.fetch()
-    inputs = {"data": data_metadata(data)["inputs_digest"], **starting_points(config, before)}
+    inputs = data_inputs(data) | starting_points(config, before)
     with _alone(config):
         _check_before_training(config, inputs)
         validation = Examples(data, ["validation"])

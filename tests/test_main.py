@@ -169,7 +169,7 @@ class TestMainJob:
         _, metadata = checkpoint.read_best(folder / "fusion")
         for split in ("train", "validation"):
             origin = json.loads((folder / "fusion" / "features" / f"{split}.jsonl").read_text().splitlines()[0])
-            assert {name: origin[name] for name in ("data", "entire", "lung")} == metadata["inputs"]
+            assert {name: origin[name] for name in ("data", "films", "entire", "lung")} == metadata["inputs"]
             table = np.load(folder / "fusion" / "features" / f"{split}.npy")
             np.testing.assert_array_equal(
                 table["labels"], [film["labels"] for film in Examples(data_of(folder), [split])]

@@ -12,13 +12,17 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from sdfn_jax import parallel, phantom, progress
+from sdfn_jax import parallel, phantom, progress, sources
 from sdfn_jax.errors import UserError
 
 MISSING_LIST = "missing_files.csv"
 SKIPPED_LIST = "skipped_files.csv"
 # TFDS keeps the examples of a shard in memory until it is written.
 _SHARD_BYTES = 128 * 2**20
+
+
+class NothingFoundError(UserError):
+    """No film of the data set is in the folder."""
 
 
 class Faults:
@@ -48,7 +52,8 @@ class Inputs:
     """What a builder found in the user's folder.
 
     Attributes:
-      splits: {split: what to decode, in order}; each item has a `name`. No split is empty.
+      splits: {split: what to decode, in order}; each item has a `name`, and `files`, its films and masks. No split is
+        empty.
       missing: (image, what of it is not there), a row for each file.
       digest: SHA-256 of everything that decides the result, in hexadecimal.
       metadata: what else the prepared set says of itself.
@@ -96,19 +101,28 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
     """
 
     def __init__(
-        self, *, require_complete: bool = False, skip_bad_files: bool = False, file_format: Any = None, **kwargs: Any
+        self,
+        *,
+        require_complete: bool = False,
+        skip_bad_files: bool = False,
+        source: str | None = None,
+        file_format: Any = None,
+        **kwargs: Any,
     ):
         """Makes a builder.
 
         Args:
           require_complete: whether a missing official file is an error.
           skip_bad_files: whether bad files are listed and left out, instead of an error.
+          source: what the user calls manual_dir, for the metadata; its path where it is None.
           file_format: as TFDS's; array_record where it is None, the one format that needs no TensorFlow.
           **kwargs: TFDS's `data_dir`, `config` and `version`.
         """
         self._require_complete = require_complete
         self._faults = Faults(skip_bad_files)
+        self._source = source
         self._inputs = None
+        self._looked_at: dict[Path, sources.Source] = {}
         super().__init__(file_format=file_format or "array_record", **kwargs)
 
     def dataset_info_from_configs(self, **kwargs: Any) -> tfds.core.DatasetInfo:
@@ -123,6 +137,31 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         Raises:
           UserError: for what the user must mend.
         """
+
+    @abc.abstractmethod
+    def films(self, manual_dir: Path) -> dict[str, Path]:
+        """Returns {name: file} of the films and masks that are there and belong to the set; decodes nothing.
+
+        Raises:
+          NothingFoundError: where no film is there.
+          UserError: for what else the user must mend.
+        """
+
+    def tables(self, manual_dir: Path) -> dict[str, Path]:
+        """Returns {name: file} of the tables that the set is made with, there or not."""
+        del manual_dir
+        return {}
+
+    def split_counts(self, manual_dir: Path) -> dict[str, int]:
+        """Returns how many films that are there each split will have, as far as that is known before decoding."""
+        return {split: len(items) for split, items in self.inputs(manual_dir).splits.items()}
+
+    def other_settings(self, metadata: dict[str, Any], manual_dir: Path) -> list[str]:
+        """Returns a phrase for each setting that a prepared set, of this metadata, was made with otherwise."""
+        del manual_dir
+        if self._require_complete and metadata["missing"]:
+            return [f"it lacks {metadata['missing']:,} official images, and require_complete asks for all"]
+        return []
 
     @abc.abstractmethod
     def _make_example(self, item: Any) -> dict[str, Any]:
@@ -159,8 +198,8 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         return self._inputs
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager):
-        inputs = self.inputs(Path(dl_manager.manual_dir))
-        self._drawings = Path(dl_manager.manual_dir, phantom.SETTINGS_FILE).is_file()
+        self._manual_dir = Path(dl_manager.manual_dir)
+        inputs = self.inputs(self._manual_dir)
         self._bar = progress.bar(what=self.info.full_name, unit="image", total=len(inputs.items))
         self._written = {split: [] for split in inputs.splits}
         shard = max(1, _SHARD_BYTES // self.example_bytes)
@@ -183,6 +222,8 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
 
     def _try_example(self, item: Any) -> tuple[dict[str, Any] | None, Exception | None]:
         try:
+            for path in item.files:
+                self._looked_at[path] = sources.look_at(path)
             return self._make_example(item), None
         except (ValueError, OSError) as error:
             return None, error
@@ -203,14 +244,24 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         skipped = sorted(self._faults.reasons.items())
         _write_list(Path(self.data_dir) / MISSING_LIST, ("image", "missing"), self._inputs.missing)
         _write_list(Path(self.data_dir) / SKIPPED_LIST, ("image", "reason"), skipped)
+        record = self._record()
+        sources.write(Path(self.data_dir) / sources.RECORD, record)
         self.info.metadata.update(
             self._inputs.metadata,
             inputs_digest=self._inputs.digest,
-            drawings=self._drawings,
+            content_digest=sources.content_digest(record),
+            source=str(self._source or self._manual_dir),
+            drawings=(self._manual_dir / phantom.SETTINGS_FILE).is_file(),
             splits={split: self._count(items) for split, items in self._written.items() if items},
             missing=len({image for image, _ in self._inputs.missing}),
             skipped=len(skipped),
         )
+
+    def _record(self) -> dict[str, sources.Source]:
+        """Returns the record of every film, mask and table: decoded ones as they were then, the others as they are."""
+        files = {**self.films(self._manual_dir), **self.tables(self._manual_dir)}
+        there = {name: path for name, path in files.items() if path.exists()}
+        return {name: self._looked_at.get(path) or sources.look_at(path) for name, path in there.items()}
 
     def _count(self, items: Sequence[Any]) -> dict[str, int]:
         """Returns what the metadata counts in a split."""

@@ -12,7 +12,6 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from sdfn_jax import images
-from sdfn_jax.errors import UserError
 from tfds_builders import base
 
 FOLDS = 5
@@ -39,6 +38,11 @@ class Film:
     name: str
     radiograph: Path
     masks: tuple[Path, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it is read from."""
+        return self.radiograph, *self.masks
 
 
 class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
@@ -82,8 +86,14 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
             ),
         )
 
+    def films(self, manual_dir: Path) -> dict[str, Path]:
+        """Returns {name and part: file}."""
+        self.inputs(manual_dir)
+        return {" ".join(key): path for key, path in self._files.items()}
+
     def _read_inputs(self, manual_dir: Path) -> base.Inputs:
         files, searched = self._find_files(manual_dir)
+        self._files = files
         films, missing = {}, []
         for name in sorted({*self.OFFICIAL_NAMES, *(name for name, _ in files)}):
             masks = (BOTH,) if (name, BOTH) in files else (LEFT, RIGHT)
@@ -92,7 +102,7 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
             if not absent and name not in self._faults.reasons:
                 films[name] = Film(name, files[name, RADIOGRAPH], tuple(files[name, part] for part in masks))
         if not films:
-            raise UserError(
+            raise base.NothingFoundError(
                 f"no radiograph with its lung masks was found in {searched}; found {_how_many(files)}\n"
                 f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import tensorflow_datasets as tfds
 
 from sdfn_jax.errors import UserError, exit_on_user_error
 from sdfn_jax.files import locked
-from tfds_builders import base, lung_masks
+from tfds_builders import base, freshness, lung_masks
 from tfds_builders.chestxray14 import chestxray14_dataset_builder as chestxray14
 from tfds_builders.chestxray14 import nih_tables
 from tfds_builders.jsrt import jsrt_dataset_builder as jsrt
@@ -78,7 +79,7 @@ def prepare(
     Raises:
       UserError: for what the user must mend, naming file and row.
     """
-    manual_dir, data_dir = Path(manual_dir).absolute(), Path(data_dir).absolute()
+    source, manual_dir, data_dir = str(manual_dir), Path(manual_dir).absolute(), Path(data_dir).absolute()
     if not manual_dir.is_dir():
         raise UserError(f"--manual_dir={manual_dir} is not a folder\n{_BUILDERS[name].MANUAL_DOWNLOAD_INSTRUCTIONS}")
     final = prepared_dir(name, data_dir, size, label_version)
@@ -86,11 +87,12 @@ def prepare(
     if name == "chestxray14":
         options |= {"boxes": boxes, "validation_share": validation_share, "validation_seed": validation_seed}
     with _scratch_folder(name, data_dir) as scratch:
-        builder = _BUILDERS[name](data_dir=scratch, config=_config(name, size, label_version), **options)
+        builder = make_builder(name, scratch, source, size, label_version, **options)
         print(f"{name}: reading tables and looking for files in {manual_dir}", file=sys.stderr)
         inputs = builder.inputs(manual_dir)
-        if _is_current(final, inputs, skip_bad_files):
-            print(f"{name}: already prepared from these files, in {final}")
+        found = freshness.compare(final, builder, source)
+        if found is not None and not found.differences and (skip_bad_files or not found.metadata["skipped"]):
+            print("\n".join([f"{name}: already prepared from these files, in {final}", *found.notes]))
             return final
         _check_space(data_dir, len(inputs.items) * builder.example_bytes)
         # What TFDS prints is about the scratch folder.
@@ -103,6 +105,44 @@ def prepare(
         _move(scratch / final.relative_to(data_dir), final)
     print(_summary(name, final, manual_dir))
     return final
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What is there of a data set, before anything is made.
+
+    Attributes:
+      prepared: the prepared set, beside what would be prepared now; None where there is none.
+      counts: {split: films} that would be prepared now, before decoding.
+      problem: why nothing could be prepared now; None where something could.
+    """
+
+    prepared: freshness.Found | None
+    counts: dict[str, int]
+    problem: str | None
+
+
+def look(name: str, *, manual_dir: str | Path, data_dir: str | Path, **options: Any) -> Look:
+    """Looks at a prepared set and at the user's download; the arguments are those of `prepare`. Decodes nothing."""
+    builder = make_builder(name, Path(data_dir, f".looking_{name}"), str(manual_dir), **options)
+    size, label_version = options.get("size"), options.get("label_version", _DEFAULT_LABELS)
+    prepared = freshness.compare(prepared_dir(name, data_dir, size, label_version), builder, manual_dir)
+    try:
+        return Look(prepared, builder.split_counts(Path(manual_dir)), None)
+    except UserError as error:
+        return Look(prepared, {}, str(error))
+
+
+def make_builder(
+    name: str,
+    data_dir: str | Path,
+    source: str | None = None,
+    size: int | None = None,
+    label_version: str = _DEFAULT_LABELS,
+    **options: Any,
+) -> base.RadiographBuilder:
+    """Returns the builder of a set; makes nothing. The arguments are those of `prepare`, `source` is its manual_dir."""
+    return _BUILDERS[name](data_dir=data_dir, config=_config(name, size, label_version), source=source, **options)
 
 
 def _config(name: str, size: int | None, label_version: str) -> tfds.core.BuilderConfig:
@@ -141,15 +181,6 @@ def _clear(scratch: Path, data_dir: Path) -> None:
 def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     os.rename(source, target)
-
-
-def _is_current(final: Path, inputs: base.Inputs, skip_bad_files: bool) -> bool:
-    """Returns whether the set in place was made from the same inputs, and would be made the same way."""
-    try:
-        metadata = json.loads((final / "metadata.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return metadata["inputs_digest"] == inputs.digest and (skip_bad_files or not metadata["skipped"])
 
 
 def _check_space(data_dir: Path, needed: int) -> None:

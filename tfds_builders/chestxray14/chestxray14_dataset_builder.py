@@ -21,6 +21,7 @@ DEFAULT_SIZE = 224
 VALIDATION_SHARE = 0.1
 VALIDATION_SEED = 0
 BOX_TABLE = "lung_boxes.csv"
+_SPLITS = ("train", "validation", "test")
 # Hand-drawn boxes are floats; one that leaves its image by rounding is clipped.
 _TOLERANCE = 1.0
 
@@ -53,6 +54,28 @@ class Radiograph:
     lung: lung_boxes.BoxRow
     reference_boxes: tuple[nih_tables.ReferenceBox, ...]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file that it is read from."""
+        return (self.path,)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Folder:
+    """What the user's folder holds, but for the lung boxes.
+
+    Attributes:
+      entries: the label table.
+      reference_boxes: the box list.
+      test: the official test list.
+      images: {file name: path} of the PNG files that are there.
+    """
+
+    entries: dict[str, nih_tables.Entry]
+    reference_boxes: dict[str, list[nih_tables.ReferenceBox]]
+    test: set[str]
+    images: dict[str, Path]
+
 
 class Builder(base.RadiographBuilder):
     """DatasetBuilder for `chestxray14`."""
@@ -84,6 +107,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         self._boxes = boxes
         self._validation_share = validation_share
         self._validation_seed = validation_seed
+        self._folder: _Folder | None = None
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -124,38 +148,87 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
             ),
         )
 
-    def _read_inputs(self, manual_dir: Path) -> base.Inputs:
-        label_version = self.builder_config.label_version
-        entry_table = manual_dir / nih_tables.LABEL_TABLES[label_version]
-        entries = nih_tables.read_entries(entry_table, label_version, self._faults)
+    def films(self, manual_dir: Path) -> dict[str, Path]:
+        """Returns {file name: path} of the images that the label table names."""
+        folder = self._look_into(manual_dir)
+        return {name: path for name, path in folder.images.items() if name in folder.entries}
+
+    def tables(self, manual_dir: Path) -> dict[str, Path]:
+        """Returns {file name: path} of the official tables; the lung boxes are not among them."""
+        labels = nih_tables.LABEL_TABLES[self.builder_config.label_version]
+        names = (labels, nih_tables.BOX_LIST, nih_tables.TRAIN_VAL_LIST, nih_tables.TEST_LIST)
+        return {name: manual_dir / name for name in names}
+
+    def split_counts(self, manual_dir: Path) -> dict[str, int]:
+        """Counts without the lung boxes, which may be made later."""
+        folder = self._look_into(manual_dir)
+        splits = [self._split(name, folder) for name in self._present(folder)]
+        return {split: splits.count(split) for split in _SPLITS if split in splits}
+
+    def other_settings(self, metadata: dict[str, Any], manual_dir: Path) -> list[str]:
+        """Compares the validation split, and the lung boxes where their table is there."""
+        asked = {"validation_share": self._validation_share, "validation_seed": self._validation_seed}
+        other = super().other_settings(metadata, manual_dir)
+        other += [
+            f"it was prepared with {name} = {metadata[name]}, and {value} is asked for"
+            for name, value in asked.items()
+            if metadata[name] != value
+        ]
+        box_table = self._box_table(manual_dir)
+        if box_table.is_file() and files.file_digest(box_table) != metadata["box_table_digest"]:
+            other.append(f"it was prepared with other lung boxes than {box_table} holds now")
+        return other
+
+    def _box_table(self, manual_dir: Path) -> Path:
+        return Path(self._boxes) if self._boxes else manual_dir / BOX_TABLE
+
+    def _look_into(self, manual_dir: Path) -> _Folder:
+        if self._folder is None:
+            self._folder = self._read_folder(manual_dir)
+        return self._folder
+
+    def _read_folder(self, manual_dir: Path) -> _Folder:
+        folders = _image_folders(manual_dir)
+        found = self._find_images(folders)
+        entry_table = self.tables(manual_dir)[nih_tables.LABEL_TABLES[self.builder_config.label_version]]
+        looked = f"in {', '.join(map(str, folders))}"
+        if not found and not entry_table.is_file():
+            raise base.NothingFoundError(f"no PNG file and no {entry_table.name} was found {looked}")
+        entries = nih_tables.read_entries(entry_table, self.builder_config.label_version, self._faults)
         reference_boxes = nih_tables.read_boxes(manual_dir / nih_tables.BOX_LIST, entries, self._faults)
         train_val, test = nih_tables.read_lists(manual_dir, entries)
         for name in sorted(entries.keys() - train_val - test):
             self._faults.report(name, f"{entry_table}: {name} is in neither official list")
-
-        folders = _image_folders(manual_dir)
-        found = self._find_images(folders)
         if not found.keys() & entries.keys():
-            raise UserError(
+            raise base.NothingFoundError(
                 f"no image file named in {entry_table} was found; looked for {next(iter(entries), 'PNG files')} and "
-                f"{max(0, len(entries) - 1):,} others in {', '.join(map(str, folders))}"
+                f"{max(0, len(entries) - 1):,} others {looked}"
             )
-        present = [name for name in entries if name in found and name not in self._faults.reasons]
-        box_table = Path(self._boxes) if self._boxes else manual_dir / BOX_TABLE
-        lungs = self._read_lung_boxes(box_table, present)
+        return _Folder(entries, reference_boxes, test, found)
 
-        splits = {"train": [], "validation": [], "test": []}
+    def _present(self, folder: _Folder) -> list[str]:
+        return [name for name in folder.entries if name in folder.images and name not in self._faults.reasons]
+
+    def _split(self, name: str, folder: _Folder) -> str:
+        return "test" if name in folder.test else self._train_or_validation(folder.entries[name].patient)
+
+    def _read_inputs(self, manual_dir: Path) -> base.Inputs:
+        folder = self._look_into(manual_dir)
+        entries, found = folder.entries, folder.images
+        box_table = self._box_table(manual_dir)
+        lungs = self._read_lung_boxes(box_table, self._present(folder))
+
+        splits = {split: [] for split in _SPLITS}
         for name in lungs:
-            item = Radiograph(name, found[name], entries[name], lungs[name], tuple(reference_boxes.get(name, ())))
-            splits["test" if name in test else self._train_or_validation(entries[name].patient)].append(item)
-        tables = (nih_tables.BOX_LIST, nih_tables.TRAIN_VAL_LIST, nih_tables.TEST_LIST)
+            boxes = tuple(folder.reference_boxes.get(name, ()))
+            splits[self._split(name, folder)].append(Radiograph(name, found[name], entries[name], lungs[name], boxes))
         box_table_digest = files.file_digest(box_table)
         return base.Inputs(
             splits={split: items for split, items in splits.items() if items},
             missing=[(name, "radiograph") for name in entries if name not in found],
             digest=self._digest(
                 [
-                    *(files.file_digest(table) for table in (entry_table, *(manual_dir / name for name in tables))),
+                    *(files.file_digest(table) for table in self.tables(manual_dir).values()),
                     box_table_digest,
                     self._validation_share,
                     self._validation_seed,
@@ -163,7 +236,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
                 ]
             ),
             metadata={
-                "label_version": label_version,
+                "label_version": self.builder_config.label_version,
                 "validation_share": self._validation_share,
                 "validation_seed": self._validation_seed,
                 "box_table_digest": box_table_digest,

@@ -1,0 +1,104 @@
+"""Whether a prepared data set is what would be prepared now: the one answer for `prepare` and for the main job."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from sdfn_jax import sources
+from sdfn_jax.errors import UserError
+from tfds_builders.base import NothingFoundError, RadiographBuilder
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What is known of a prepared set.
+
+    Attributes:
+      metadata: what its preparation wrote of it.
+      differences: phrases for what has changed since; empty for a set that is current.
+      notes: sentences for what could not be compared, and why.
+    """
+
+    metadata: dict[str, Any]
+    differences: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def compare(final: Path, builder: RadiographBuilder, manual_dir: str | Path) -> Found | None:
+    """Compares a prepared set with the films, tables and settings that are there now; decodes nothing.
+
+    Films that were deleted since, all of them, are no difference: the set is complete without them.
+
+    Args:
+      final: its folder.
+      builder: of the set that is asked for.
+      manual_dir: the user's download, as the user calls it.
+
+    Returns:
+      what was found; None where no set is there that can be read.
+    """
+    try:
+        metadata = json.loads((final / "metadata.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    folder = Path(manual_dir)
+    settings = builder.other_settings(metadata, folder)
+    record = sources.read(final / sources.RECORD)
+    try:
+        films = builder.films(folder)
+    except NothingFoundError:
+        differences, notes = _without_films(metadata, record, builder, folder)
+    except UserError as error:
+        differences, notes = [f"it could not be prepared now: {error}"], []
+    else:
+        if record is None:
+            differences, notes = _by_size(metadata, builder, folder, settings)
+        else:
+            files = {**films, **_there(builder.tables(folder))}
+            found = sources.compare(record, files, f"compare the files in {folder} with those prepared")
+            sources.renew(final / sources.RECORD, record, found)
+            differences, notes = found.describe(), []
+    return Found(metadata, (*settings, *differences), tuple(notes))
+
+
+def _there(tables: dict[str, Path]) -> dict[str, Path]:
+    return {name: path for name, path in tables.items() if path.is_file()}
+
+
+def _without_films(
+    metadata: dict[str, Any], record: dict[str, sources.Source] | None, builder: RadiographBuilder, folder: Path
+) -> tuple[list[str], list[str]]:
+    """Returns differences and notes where no film is in the folder: tables that were kept still count."""
+    source = metadata.get("source")
+    if source is not None and not _same_place(source, folder):
+        return [f"it was prepared from {source}, and no film is in {folder}"], []
+    tables = _there(builder.tables(folder))
+    kept = {name: path for name, path in tables.items() if name in (record or {})}
+    found = sources.compare({name: record[name] for name in kept} if record else {}, kept, "compare tables")
+    return found.describe(), [f"no film is in {folder} any more: used as it was prepared"]
+
+
+def _same_place(source: str, folder: Path) -> bool:
+    return source == str(folder) or os.path.abspath(source) == os.path.abspath(folder)
+
+
+def _by_size(
+    metadata: dict[str, Any], builder: RadiographBuilder, folder: Path, settings: list[str]
+) -> tuple[list[str], list[str]]:
+    """Compares a set of an earlier version, which kept no record of its files."""
+    earlier = "prepared by an earlier version, which kept no record of its files"
+    try:
+        digest = builder.inputs(folder).digest
+    except UserError:  # for want of lung boxes, which are not compared here
+        pass
+    else:
+        if settings or digest == metadata["inputs_digest"]:
+            return [], [f"{earlier}: only their names and sizes could be compared"]
+        return [f"its files have other names or sizes than those in {folder}"], []
+    images = sum(split["images"] for split in metadata["splits"].values())
+    there = sum(builder.split_counts(folder).values())
+    if images != there and not metadata["skipped"]:
+        return [f"it has {images:,} films, and {folder} holds {there:,}"], []
+    return [], [f"{earlier}: only their number could be compared"]
