@@ -211,7 +211,8 @@ def _data_set(
         metadata = found.prepared.metadata
         step.state = THERE
         step.counts = {split: each["images"] for split, each in metadata["splits"].items()}
-        step.notes = (_counted(metadata.get("source", data.manual_dir), step.counts), *found.prepared.notes)
+        known = data.manual_dir if Path(data.manual_dir).is_dir() else None
+        step.notes = (_counted(metadata.get("source", known), step.counts), *found.prepared.notes)
     elif found.prepared is not None and trained:
         problems.append(
             f"{directory} is not what would be prepared from {data.manual_dir} now: "
@@ -234,9 +235,10 @@ def _data_set(
     return step
 
 
-def _counted(source: str, counts: Mapping[str, int]) -> str:
+def _counted(source: str | None, counts: Mapping[str, int]) -> str:
     splits = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-    return f"from {source}: {sum(counts.values()):,} films ({splits})"
+    films = f"{sum(counts.values()):,} films ({splits})"
+    return films if source is None else f"from {source}: {films}"
 
 
 def _too_few(config: ConfigDict, data: Step, steps: list[Step]) -> list[str]:
@@ -434,7 +436,7 @@ def _evaluation(config: ConfigDict, data: Step) -> Step:
     fresh = data.there and all(results.is_fresh(stage, stages.data_version(data.writes), "test") for stage in shown)
     reads = ", ".join([str(data.writes), *(stage.workdir for stage in shown)])
     writes = results.folder(config)
-    state = THERE if fresh and (writes / results.TABLE).is_file() else TO_DO
+    state = THERE if fresh and results.is_made(config, shown) else TO_DO
     return Step(
         "evaluation on test",
         reads,

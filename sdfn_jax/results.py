@@ -1,5 +1,12 @@
-"""What the main job ends with: Table I, ROC curves, pages of lung boxes, heatmaps."""
+"""What the main job ends with: Table I, then what can be drawn: ROC curves, pages of lung boxes, heatmaps.
 
+Pictures need the films themselves, which may be gone since they were prepared: what cannot be drawn is left out, with a
+line that says why. A record (`made_from.json`), written last, says what all of it was made from.
+"""
+
+import csv
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +27,15 @@ from sdfn_jax import (
     sealed,
     stages,
 )
+from sdfn_jax.errors import UserError
+from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
-from sdfn_jax.predictions import Evaluation, read_evaluation
+from sdfn_jax.predictions import EVALUATION_FILE, Evaluation, read_evaluation
 
 TABLE = "table_1.csv"
+RECORD = "made_from.json"
+_ROC, _LUNG_BOXES, _HEATMAP_PAGE, _FIGURE_NINE = "roc_curves.png", "lung_boxes_{}.png", "heatmaps.png", "figure_9.png"
 _HEATMAPS = 6  # radiographs on the page
 _FILMS = 27  # on a page of lung boxes
 
@@ -59,6 +70,43 @@ def is_calibrated(config: ConfigDict) -> bool:
     return metadata is not None and found is not None and found.checkpoint == metadata["digest"]
 
 
+def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
+    """Returns whether the folder of results is complete, and of the evaluations that are on disk.
+
+    Args:
+      config: of the stage that was asked for.
+      classifiers: configs of the stages in the table, all of them evaluated on test.
+    """
+    where = folder(config)
+    if not (where / TABLE).is_file():
+        return False
+    record, now = _read_record(where), _made_from(config, classifiers)
+    if record is None:  # of an earlier version: its table came last, and says of which checkpoints it is
+        with (where / TABLE).open(newline="", encoding="utf-8") as file:
+            row = next(csv.DictReader(file), {})
+        return all(row.get(f"checkpoint_{stage}") == each["checkpoint"] for stage, each in now["stages"].items())
+    lrg_there = now["lrg"] is not None
+    return record["stages"] == now["stages"] and (record["lrg"] == now["lrg"] or not lrg_there)
+
+
+def _made_from(config: ConfigDict, classifiers: list[ConfigDict]) -> dict:
+    stages_found = {}
+    for stage in classifiers:
+        path = evaluate.evaluation_folder(stage.workdir, "test") / EVALUATION_FILE
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        stages_found[stage.stage] = {name: evaluation[name] for name in ("checkpoint", "predictions_sha256")}
+    generator = checkpoint.best_metadata(config.lrg.workdir)
+    return {"stages": stages_found, "lrg": None if generator is None else generator["digest"]}
+
+
+def _read_record(where: Path) -> dict | None:
+    try:
+        record = json.loads((where / RECORD).read_text(encoding="utf-8"))
+        return record if {"stages", "lrg", "left_out"} <= record.keys() else None
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+
+
 def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
     """Makes the calibration of the stages that lack it, where it can from the evaluation of validation on disk.
 
@@ -77,7 +125,7 @@ def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
 
 
 def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
-    """Evaluates every stage on validation and test, and draws what there is to look at; the table comes last.
+    """Evaluates every stage on validation and test, writes the table, and draws what there is to look at.
 
     Every process takes part in the evaluation; the first draws and writes.
 
@@ -93,25 +141,69 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     if not processes.is_first():
         return
     where = folder(config)
-    report.roc_figure(where / "roc_curves.png", evaluations)
-    films = {path.name: path for path in lrg.find_radiographs(config.data.manual_dir)}
-    if checkpoint.best_metadata(config.lrg.workdir) is not None:
-        _draw_lung_boxes(config, films, evaluations[0], where)
-    if config.stage == "fusion":
-        _draw_heatmaps(classifiers, films, data, evaluations[-1], where)
+    for name in (RECORD, _ROC, _LUNG_BOXES.format("*"), _HEATMAP_PAGE, _FIGURE_NINE):  # of earlier evaluations
+        for old in where.glob(name):
+            old.unlink()
     report.write_table_one(where / TABLE, evaluations)
+    left_out = _draw(config, classifiers, data, evaluations, where)
+    with appears_when_complete(where / RECORD) as path:
+        path.write_text(json.dumps(_made_from(config, classifiers) | {"left_out": left_out}, indent=2) + "\n")
+
+
+def _draw(
+    config: ConfigDict, classifiers: list[ConfigDict], data: Path, evaluations: list[Evaluation], where: Path
+) -> list[str]:
+    """Draws every page that can be drawn; returns a line for what is left out."""
+    left_out: list[str] = []
+
+    def attempt(name: str, draw: Callable[[], object]) -> None:
+        try:
+            draw()
+        except (UserError, ValueError, OSError) as error:
+            left_out.append(f"{name}: {error}")
+
+    attempt(_ROC, lambda: report.roc_figure(where / _ROC, evaluations))
+    films: dict[str, Path] = {}
+    attempt(
+        "pictures of films",
+        lambda: films.update((path.name, path) for path in lrg.find_radiographs(config.data.manual_dir)),
+    )
+    if not films:
+        return left_out
+    evaluated = evaluations[0].predictions.images
+    if absent := [image for image in evaluated if image not in films]:
+        left_out.append(f"{len(absent):,} of {len(evaluated):,} test films are not in {config.data.manual_dir}")
+    if checkpoint.best_metadata(config.lrg.workdir) is not None:
+        attempt(
+            _LUNG_BOXES.format("..."),
+            lambda: left_out.extend(_draw_lung_boxes(config, films, evaluations[0], where)),
+        )
+    if config.stage == "fusion":
+        attempt(
+            f"{_HEATMAP_PAGE}, {_FIGURE_NINE}",
+            lambda: left_out.extend(_draw_heatmaps(classifiers, films, data, evaluations[-1], where)),
+        )
+    return left_out
 
 
 def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
     """Prints Table I from the evaluations on disk, and the paths of what there is to look at."""
     where = [evaluate.evaluation_folder(stage.workdir, "test") for stage in classifiers]
     print("\n" + report.table_one([read_evaluation(path) for path in where]))
-    for path in (*sorted(folder(config).iterdir()), *(path / "predictions.csv" for path in where)):
+    made = [path for path in sorted(folder(config).iterdir()) if path.name != RECORD]
+    for path in (*made, *(path / "predictions.csv" for path in where)):
         print(path)
+    record = _read_record(folder(config))
+    for line in record["left_out"] if record is not None else ():
+        print(f"left out: {line}")
 
 
-def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Evaluation, where: Path) -> None:
-    """Pages of test films as the LRG sees them (as Figures 6 and 7): the smallest lungs, and those of each rule."""
+def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Evaluation, where: Path) -> list[str]:
+    """Pages of test films as the LRG sees them (as Figures 6 and 7): the smallest lungs, and those of each rule.
+
+    Returns:
+      a line for each film that is left out because it cannot be read.
+    """
     evaluated = set(evaluation.predictions.images) & films.keys()
     examples = [row for row in _box_rows(config) if row.image in evaluated]
     examples.sort(key=lambda row: row.lung_area)
@@ -119,14 +211,15 @@ def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Eva
     chosen = {"smallest": examples} | {rule: [row for row in examples if row.rule == rule] for rule in rules}
     segmenter = lrg.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.lrg.postprocessing)
-    for old in where.glob("lung_boxes_*.png"):
-        old.unlink()
+    left_out = []
     for name, rows in chosen.items():
         paths = [films[row.image] for row in rows[:_FILMS]]
-        found = [film for film in lrg.segment_films(segmenter, paths, processing) if film.problem is None]
-        if found:
-            page = where / f"lung_boxes_{name}.png"
-            contact_sheet.lung_box_page(found, page, drawings=evaluation.origin.drawings)
+        found = list(lrg.segment_films(segmenter, paths, processing))
+        page = where / _LUNG_BOXES.format(name)
+        left_out += [f"{page.name}: {film.problem}" for film in found if film.problem is not None]
+        if readable := [film for film in found if film.problem is None]:
+            contact_sheet.lung_box_page(readable, page, drawings=evaluation.origin.drawings)
+    return left_out
 
 
 def _box_rows(config: ConfigDict) -> list[lung_boxes.BoxRow]:
@@ -136,8 +229,12 @@ def _box_rows(config: ConfigDict) -> list[lung_boxes.BoxRow]:
 
 def _draw_heatmaps(
     classifiers: list[ConfigDict], films: dict[str, Path], data: Path, evaluation: Evaluation, where: Path
-) -> None:
-    """Heatmaps (eq. 5 and 6; Figure 9): of each finding with reference boxes, the surest true positive."""
+) -> list[str]:
+    """Heatmaps (eq. 5 and 6; Figure 9): of each finding with reference boxes, the surest true positive.
+
+    Returns:
+      a line for each film that is left out, or for the pages.
+    """
     examples = Examples(data, ["test"])
     told = list(examples.told("name", "lung_box", "reference_boxes"))
     boxes = [_reference_boxes(example) for example in told]
@@ -148,20 +245,26 @@ def _draw_heatmaps(
             probabilities = evaluation.predictions.probabilities[boxed, finding]
             chosen.append((boxed[int(np.argmax(probabilities))], finding))
     if not chosen:
-        return
+        return [f"{_HEATMAP_PAGE}, {_FIGURE_NINE}: no test film that is there has a reference box"]
     chosen = chosen[:_HEATMAPS]
     shown = examples.take(np.array([index for index, _ in chosen]))
     maps, traditional = (
         list(activation.stream(stage, checkpoint.read_best(stage.workdir)[0], shown))
         for stage in (classifiers[-1], classifiers[0])  # in the table's order: the fusion is last, entire first
     )
-    cases = []
+    cases, own, left_out = [], [], []
     for row, (index, finding) in enumerate(chosen):
         example = told[index]
+        try:
+            radiograph = images.read_radiograph(films[example["name"]])
+        except (ValueError, OSError) as error:
+            left_out.append(f"{_HEATMAP_PAGE}, {_FIGURE_NINE}: {error}")
+            continue
+        own.append(traditional[row]["entire"][..., finding])
         cases.append(
             heatmaps.Case(
                 image=example["name"],
-                radiograph=images.read_radiograph(films[example["name"]]),
+                radiograph=radiograph,
                 finding=FINDINGS[finding],
                 probability=float(evaluation.predictions.probabilities[index, finding]),
                 label=int(evaluation.predictions.labels[index, finding]),
@@ -171,10 +274,11 @@ def _draw_heatmaps(
                 lung=maps[row]["lung"][..., finding],
             )
         )
-    drawings = evaluation.origin.drawings
-    heatmaps.heatmap_page(where / "heatmaps.png", cases, drawings=drawings)
-    own = [each["entire"][..., finding] for each, (_, finding) in zip(traditional, chosen, strict=True)]
-    heatmaps.figure_nine(where / "figure_9.png", cases, own, drawings=drawings)
+    if cases:
+        drawings = evaluation.origin.drawings
+        heatmaps.heatmap_page(where / _HEATMAP_PAGE, cases, drawings=drawings)
+        heatmaps.figure_nine(where / _FIGURE_NINE, cases, own, drawings=drawings)
+    return left_out
 
 
 def _reference_boxes(example: dict) -> dict[int, list[tuple[float, ...]]]:

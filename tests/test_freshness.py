@@ -141,7 +141,7 @@ class TestPlaces:
         look = prepare.look("chestxray14", **asked(chest, data_dir))
         assert (look.prepared.differences, look.prepared.notes) == (
             (),
-            (f"no film is in {chest} any more: used as it was prepared",),
+            (f"no film is in {chest} now: used as it was prepared",),
         )
         shutil.rmtree(chest)
         assert differences(chest, data_dir) == ""
@@ -155,6 +155,8 @@ class TestPlaces:
 
     def test_another_folder_without_films_is_not_taken_for_the_one_they_came_from(self, chest, data_dir, tmp_path):
         prepared(chest, data_dir)
+        moved = shutil.copytree(chest, tmp_path / "moved", ignore=shutil.ignore_patterns("images"))
+        assert differences(moved, data_dir) == ""  # told by its tables
         elsewhere = tmp_path / "elsewhere"
         assert differences(elsewhere, data_dir) == f"it was prepared from {chest}, and no film is in {elsewhere}"
 

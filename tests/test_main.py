@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import official_files as official
 import pytest
 from PIL import Image
 from small import fusion_config
@@ -249,7 +250,7 @@ class TestPlan:
         table = copy / "lrg" / "lung_boxes.csv"
         rows = list(lung_boxes.read_box_table(table).values())
         lung_boxes.write_box_table(table, [dataclasses.replace(rows[0], left=rows[0].left + 1), *rows[1:]])
-        with pytest.raises(UserError, match="was prepared with box_table_digest"):
+        with pytest.raises(UserError, match="was prepared with other lung boxes than .*lung_boxes.csv holds now"):
             plan.make_plan(fusion_config(copy))
 
     def test_a_box_table_of_another_lrg_is_not_used_silently(self, copy):
@@ -298,6 +299,61 @@ class TestPlan:
         assert [step.name for step in steps if not step.there] == ["calibration"]
         steps[-1].run()
         assert calibration_file.read(copy / "fusion").checkpoint == made["fusion"].checkpoint
+
+    def test_real_films_are_not_taken_for_the_drawings(self, copy, tmp_path):
+        config = fusion_config(copy)
+        config.data.manual_dir = str(official.write_chestxray14(tmp_path / "films"))
+        with pytest.raises(UserError, match=r"is not what would be prepared from .*films now: .* began with it"):
+            plan.make_plan(config)
+
+    def test_the_plan_says_where_films_come_from_and_how_many_there_are(self, copy):
+        notes = {step.name: step.notes for step in plan.make_plan(fusion_config(copy))}
+        (source,) = notes["data set jsrt"]  # the copy holds the same drawings: no difference, nothing to say
+        assert source.endswith("jsrt: 10 films (fold_0 1, fold_1 3, fold_2 2, fold_3 2, fold_4 2)")
+
+    def test_with_the_films_deleted_the_tables_are_written_and_the_pictures_left_out(self, copy, capsys):
+        config = fusion_config(copy)
+        del config.phantom
+        where = copy / "fusion" / "results"
+        table = (where / "table_1.csv").read_bytes()
+        for stage in STAGES[1:]:
+            shutil.rmtree(copy / stage / "evaluation")
+        shutil.rmtree(copy / "drawings" / "chestxray14" / "images")
+        commands.run(config, "train", "test")
+        printed = capsys.readouterr().out
+        assert "no film is in" in printed and "used as it was prepared" in printed
+        assert "left out: pictures of films: no radiograph in" in printed
+        assert {path.name for path in where.iterdir()} == {"table_1.csv", "roc_curves.png", "made_from.json"}
+        assert (where / "table_1.csv").read_bytes() == table
+
+    def test_a_film_that_cannot_be_drawn_is_left_out_by_name(self, copy):
+        config = fusion_config(copy)
+        del config.phantom
+        shown = plan.classifiers(config)
+        films = copy / "drawings" / "chestxray14" / "images"
+        first, second, *_ = predictions.read_evaluation(copy / "fusion" / "evaluation" / "test").predictions.images
+        (films / first).unlink()
+        (films / second).write_bytes(b"torn")
+        results.make(config, shown, data_of(copy))
+        left_out = json.loads((copy / "fusion" / "results" / "made_from.json").read_text())["left_out"]
+        assert left_out[0].startswith("1 of ") and "test films are not in" in left_out[0]
+        assert any(second in line and line.startswith("lung_boxes_smallest.png") for line in left_out[1:])
+        assert (copy / "fusion" / "results" / "heatmaps.png").is_file()
+
+    def test_results_of_other_evaluations_are_made_again(self, copy):
+        config = fusion_config(copy)
+        record = copy / "fusion" / "results" / "made_from.json"
+        text = record.read_text()
+        digest = checkpoint.best_metadata(copy / "entire")["digest"]
+        record.write_text(text.replace(digest, "0" * 64))
+        assert [name for name, state in states(plan.make_plan(config)).items() if state != "there"] == [
+            "evaluation on test"
+        ]
+        record.unlink()  # as earlier versions left it: the table itself says of which checkpoints it is
+        assert set(states(plan.make_plan(config)).values()) == {"there"}
+        table = copy / "fusion" / "results" / "table_1.csv"
+        table.write_text(table.read_text().replace(digest, "0" * 64))
+        assert states(plan.make_plan(config))["evaluation on test"] == "to do"
 
     def test_everything_that_cannot_be_made_is_said_at_once_with_its_flag(self, tmp_path):
         config = fusion_config(tmp_path)

@@ -71,13 +71,16 @@ def _without_films(
     metadata: dict[str, Any], record: dict[str, sources.Source] | None, builder: RadiographBuilder, folder: Path
 ) -> tuple[list[str], list[str]]:
     """Returns differences and notes where no film is in the folder: tables that were kept still count."""
+    tables = builder.tables(folder)
+    recorded = {name: source for name, source in (record or {}).items() if name in tables}
+    found = sources.compare(recorded, _there(tables), "compare tables")
     source = metadata.get("source")
-    if source is not None and not _same_place(source, folder):
+    its_tables = bool(recorded) and not found.describe()
+    if source is not None and not its_tables and not _same_place(source, folder):
         return [f"it was prepared from {source}, and no film is in {folder}"], []
-    tables = _there(builder.tables(folder))
-    kept = {name: path for name, path in tables.items() if name in (record or {})}
-    found = sources.compare({name: record[name] for name in kept} if record else {}, kept, "compare tables")
-    return found.describe(), [f"no film is in {folder} any more: used as it was prepared"]
+    if found.changed:
+        return found.describe(), []
+    return [], [f"no film is in {folder} now: used as it was prepared"]
 
 
 def _same_place(source: str, folder: Path) -> bool:
