@@ -2,8 +2,10 @@
 
 python -m sdfn_jax.viewer --checkpoint=runs/fusion
 
-Films are held in memory while they are read and never written; their names stay in the browser. The page is reached
-under the address that the command prints and, so that no other web page can reach it, under no other name.
+Films are held in memory while they are read and never written; their names stay in the browser. A film that takes its
+decoder too long, or crashes it, is refused and stops no other (`decoding`), nor does a request that never ends
+(`connections`). The page is reached under the address that the command prints and, so that no other web page can reach
+it, under no other name.
 """
 
 import argparse
@@ -13,11 +15,12 @@ import ipaddress
 import socket
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sdfn_jax import compiled, film_page, images
+from sdfn_jax import compiled, film_page
+from sdfn_jax.decoding import Decoders
 from sdfn_jax.errors import UserError, exit_on_user_error
 from sdfn_jax.predictor import Predictor
 
@@ -30,6 +33,8 @@ try:
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
+
+    from sdfn_jax import connections
 except ImportError as error:
     print(f"error: the viewer needs the package {error.name}: pip install -e '.[viewer]'", file=sys.stderr)
     raise SystemExit(2) from error
@@ -37,8 +42,6 @@ except ImportError as error:
 HOST = "127.0.0.1"
 PORT = 8000
 LARGEST = 100_000_000  # bytes of an upload; a film of 5,000 x 4,000 pixels of 16 bits has 40,000,000
-# At a time; more are turned away, so that memory is bounded. A browser keeps several open for each of its windows.
-_CONNECTIONS = 32
 _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -48,7 +51,12 @@ _HEADERS = {
 }
 
 
-def application(predictor: Predictor, hosts: Sequence[str], largest: int = LARGEST) -> Starlette:
+def application(
+    predictor: Predictor,
+    hosts: Sequence[str],
+    decode: Callable[[bytes, str], np.ndarray],
+    largest: int = LARGEST,
+) -> Starlette:
     """Makes the web application: the page, and readings for it.
 
     `GET /` is the page. `POST /readings?suffix=.dcm`, with a film's bytes as the body and its name's suffix, which some
@@ -60,6 +68,7 @@ def application(predictor: Predictor, hosts: Sequence[str], largest: int = LARGE
     Args:
       predictor: reads the films, one at a time.
       hosts: names and addresses under which it answers.
+      decode: as `images.decode`; it is called by several threads, one for each film that is there.
       largest: bytes of an upload.
     """
     policy = f"{film_page.policy(uploads=True)}; frame-ancestors 'none'"
@@ -80,8 +89,8 @@ def application(predictor: Predictor, hosts: Sequence[str], largest: int = LARGE
         if data is None:
             return _refusal(413, f"larger than {largest / 1e6:g} MB, the most that the viewer takes")
         try:
+            radiograph = await run_in_threadpool(decode, data, request.query_params.get("suffix", ""))
             async with one_at_a_time:
-                radiograph = await run_in_threadpool(images.decode, data, request.query_params.get("suffix", ""))
                 entry = await run_in_threadpool(_entry, predictor, radiograph)
         except (ValueError, UserError) as error:
             return _refusal(422, str(error))
@@ -125,6 +134,22 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UserError(f"--host={host} --port={port}: {error}; --port=0 takes any free port") from error
 
 
+def _server(app: Starlette) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        http=connections.Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Of requests: one whose sender has left is still answered. Connections never become so many.
+        limit_concurrency=2 * connections.MOST,
+        timeout_graceful_shutdown=2,
+    )
+    return uvicorn.Server(config)
+
+
 def _is_local(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -135,7 +160,7 @@ def _is_local(host: str) -> bool:
 def serve(checkpoint: str, lrg: str | None, host: str, port: int) -> None:
     """Loads the networks, compiles them, and answers until Ctrl-C."""
     shown = f"[{host}]" if ":" in host else host
-    with _listen(host, port) as listening:
+    with _listen(host, port) as listening, Decoders() as decoders:
         print("Loading and compiling the networks ...", flush=True)
         predictor = Predictor.load(checkpoint, lrg)
         predictor.read("", np.zeros((1024, 1024), np.uint8))
@@ -147,19 +172,9 @@ def serve(checkpoint: str, lrg: str | None, host: str, port: int) -> None:
                 "films travel to it unencrypted",
                 file=sys.stderr,
             )
-        config = uvicorn.Config(
-            application(predictor, [HOST, "localhost", "[::1]", shown]),
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=2,
-        )
+        server = _server(application(predictor, [HOST, "localhost", "[::1]", shown], decoders.decode))
         print(f"Open http://{shown}:{listening.getsockname()[1]}/ in a browser. Ctrl-C ends the viewer.", flush=True)
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,10 +8,12 @@ import io
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdfn_jax import phantom, selftest, viewer
+from sdfn_jax import connections, images, phantom, selftest, viewer
 from sdfn_jax.errors import UserError
 from tests import dicom_files
 from tests.browser import chromium
@@ -80,7 +82,7 @@ async def asking(app, method="GET", path="/", chunks=(b"",), query=b"", broken_o
 
 @pytest.fixture
 def app():
-    return viewer.application(Stub(), ["127.0.0.1", "[::1]"], largest=1000)
+    return viewer.application(Stub(), ["127.0.0.1", "[::1]"], images.decode, largest=1000)
 
 
 def test_a_film_is_answered_with_its_entry(app):
@@ -156,7 +158,7 @@ def test_a_mistake_of_ours_is_said_without_what_it_quotes(app, capsys):
 
 def test_films_are_read_one_at_a_time():
     stub = Stub()
-    app = viewer.application(stub, ["127.0.0.1"])
+    app = viewer.application(stub, ["127.0.0.1"], images.decode)
 
     async def several():
         return await asyncio.gather(*(asking(app, "POST", "/readings", [png()]) for _ in range(4)))
@@ -212,6 +214,157 @@ def test_without_the_extra_the_command_that_installs_it_is_named(monkeypatch, ca
         copy.loader.exec_module(importlib.util.module_from_spec(copy))
     assert stop.value.code == 2
     assert "needs the package uvicorn: pip install -e '.[viewer]'" in capsys.readouterr().err
+
+
+# A real server, and sockets that do not behave.
+
+
+@contextlib.contextmanager
+def serving(app):
+    """The viewer's server with a web application, in a thread; gives its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = viewer._server(app)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def connect(port):
+    return contextlib.closing(socket.create_connection(("127.0.0.1", port), timeout=20))
+
+
+def is_broken_off(connection):
+    """Waits until the other side has ended a connection."""
+    with contextlib.suppress(ConnectionError):
+        while connection.recv(2**16):
+            pass
+    return True
+
+
+def head(port, length):
+    host = f"127.0.0.1:{port}"
+    lines = ["POST /readings HTTP/1.1", f"Host: {host}", f"Origin: http://{host}", f"Content-Length: {length}"]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def status(port, method="GET", path="/", body=None):
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request(method, path, body, {"Origin": f"http://127.0.0.1:{port}"})
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost:", "head", "upload"])
+def test_half_open_requests_do_not_shut_it(sent):
+    """More of them than connections are held; each is younger than the patience with it."""
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(serving(viewer.application(Stub(), ["127.0.0.1"], images.decode)))
+        waiting = []
+        for _ in range(connections.MOST + 8):
+            waiting.append(stack.enter_context(connect(port)))
+            request = head(port, 10**6) if isinstance(sent, str) else sent
+            waiting[-1].sendall(request + b"x" * 1000 * (sent == "upload"))
+        assert status(port) == 200
+        assert status(port, "POST", "/readings", png()) == 200
+        ended, _, _ = select.select(waiting, [], [], 0)
+        assert len(ended) >= 8
+
+
+class TestPatience:
+    @pytest.fixture(autouse=True)
+    def little(self, monkeypatch):
+        monkeypatch.setattr(connections, "PATIENCE", 0.3)
+
+    @pytest.fixture
+    def port(self):
+        slow = SimpleNamespace(provenance=PROVENANCE, read=lambda *each: time.sleep(1) or Stub().read(*each))
+        with serving(viewer.application(slow, ["127.0.0.1"], images.decode)) as port:
+            yield port
+
+    def test_silence_is_broken_off(self, port):
+        with connect(port) as silent, connect(port) as half, connect(port) as paused:
+            half.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+            paused.sendall(head(port, 1000) + b"x" * 500)
+            assert is_broken_off(silent) and is_broken_off(half) and is_broken_off(paused)
+
+    def test_a_head_of_a_letter_at_a_time_is_too(self, port):
+        with connect(port) as connection, pytest.raises(ConnectionError):
+            for _ in range(200):
+                connection.sendall(b"G")
+                time.sleep(0.02)
+
+    def test_an_answer_that_nobody_fetches_is_too(self):
+        gone = threading.Event()
+
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": bytes(50_000_000), "more_body": True})
+            await send({"type": "http.response.body", "body": b""})  # waits until the first is fetched, or will not be
+            gone.set()
+
+        with serving(app) as port, connect(port) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert gone.wait(timeout=20)
+
+    def test_a_slow_upload_is_not_nor_a_film_that_takes_long_to_read(self, port):
+        film = png()
+        with connect(port) as connection:
+            connection.sendall(head(port, len(film)))
+            step = len(film) // 10 + 1
+            for start in range(0, len(film), step):
+                time.sleep(0.1)
+                connection.sendall(film[start : start + step])
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
+# The command, with a decoder that takes for ever where it is told to.
+
+COMMAND = """
+import sys
+from sdfn_jax import decoding, viewer
+from tests.test_viewer import Stub
+
+class Predictor(Stub):
+    gaps = ""
+    load = classmethod(lambda cls, *_: cls())
+    read = lambda self, name, film: Stub.read(self, name, film) if film.any() else None
+
+viewer.Predictor = Predictor
+decoding._COMMAND = '''
+import time
+from sdfn_jax import decoding, images
+
+decode = images.decode
+images.decode = lambda data, suffix: time.sleep(1000) if data == b"slow" else decode(data, suffix)
+decoding.work()
+'''
+viewer.main(["--checkpoint=run", "--port=0"])
+"""
+
+
+@contextlib.contextmanager
+def stubborn():
+    """The command; gives process and port."""
+    command = [sys.executable, "-c", COMMAND]
+    paths = {"PYTHONPATH": str(Path(viewer.__file__).parents[1])}
+    with subprocess.Popen(command, env=os.environ | paths, stdout=subprocess.PIPE) as process:
+        try:
+            said = iter(lambda: process.stdout.readline().decode(), "")
+            yield process, next(int(found[1]) for line in said if (found := re.search(r"127\.0\.0\.1:(\d+)/", line)))
+        finally:
+            process.kill()
+
+
+def test_a_film_that_takes_for_ever_stops_neither_the_others_nor_ctrl_c():
+    with stubborn() as (process, port), connect(port) as slow, connect(port):
+        slow.sendall(head(port, 4) + b"slow")
+        for _ in range(3):
+            assert status(port, "POST", "/readings", png()) == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=15) == 0
 
 
 # A real server, and a real browser.
@@ -327,6 +480,15 @@ def test_a_film_chosen_from_a_folder_is_read(opened, tmp_path):
     opened.find_element("id", "files").send_keys(str(tmp_path / "Jane_Doe.png"))
     opened.execute_async_script("const done = arguments[0]; setTimeout(() => queue.then(done), 50)")
     assert opened.find_element("id", "name").text == "Jane_Doe.png"
+
+
+def test_a_film_is_read_in_a_browser_while_another_takes_for_ever(browser, tmp_path):
+    drawing(tmp_path)
+    with stubborn() as (_, port), connect(port) as slow:
+        slow.sendall(head(port, 4) + b"slow")
+        browser.get(f"http://127.0.0.1:{port}/")
+        drop(browser, tmp_path / "Jane_Doe.png")
+        assert browser.find_element("id", "name").text == "Jane_Doe.png"
 
 
 def test_too_large_a_file_is_not_even_sent(opened, tmp_path):

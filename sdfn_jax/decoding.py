@@ -1,0 +1,187 @@
+"""Decodes strangers' films in processes of their own: one that takes too long, or crashes, takes nothing with it.
+
+A thread that decodes cannot be ended, a process can. What it is sent and what it answers are plain bytes, so that even
+a decoder taken over by a film has no other way back than an image or a sentence.
+"""
+
+import contextlib
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from typing import BinaryIO
+
+import numpy as np
+
+from sdfn_jax import images
+from sdfn_jax.errors import UserError
+from sdfn_jax.limits import MAX_PIXELS, Refused
+
+# Of one film, seconds; on two cores, the largest that may be read takes some 5.
+TIME_LIMIT = 30
+# Of one process, bytes of address space, where the system can limit them; DICOM of MAX_PIXELS takes some 2 GiB of it.
+MEMORY_LIMIT = 6 * 2**30
+# At a time. Where one film is slow, others are still decoded.
+PROCESSES = 3
+_COMMAND = "from sdfn_jax.decoding import work; work()"
+_REQUEST = struct.Struct("<QQ")  # bytes of the film, and of the suffix
+_ANSWER = struct.Struct("<cQQ")  # kind; height and width, or bytes of a sentence and 0
+_IMAGE, _REFUSED, _USER_ERROR = b"I", b"R", b"U"
+
+
+class Decoders:
+    """Processes that decode, started when they are first needed; leaving the context ends them, at work or not.
+
+    Thread-safe: `decode` may be called by any number of threads, which wait for a free process.
+    """
+
+    def __init__(self, time_limit: float = TIME_LIMIT):
+        self._all = [_Decoder(time_limit) for _ in range(PROCESSES)]
+        self._free = queue.LifoQueue()
+        for each in self._all:
+            self._free.put(each)
+
+    def __enter__(self) -> "Decoders":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for each in self._all:
+            each.end()
+
+    def decode(self, data: bytes, suffix: str = "") -> np.ndarray:
+        """Decodes a film as `images.decode` does.
+
+        Raises:
+          ValueError: for bytes that cannot be decoded, or not in `time_limit` seconds, or that crash the decoder.
+          UserError: where DICOM takes packages that are not installed.
+        """
+        decoder = self._free.get()
+        try:
+            return decoder.decode(data, suffix)
+        finally:
+            self._free.put(decoder)
+
+
+class _Decoder:
+    """One process, and another one once that has ended; for one thread at a time."""
+
+    def __init__(self, time_limit: float):
+        self._time_limit = time_limit
+        self._process: subprocess.Popen | None = None
+        self._ended = False
+        self._starting = threading.Lock()
+
+    def decode(self, data: bytes, suffix: str) -> np.ndarray:
+        process = self._started()
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self._time_limit, stop)
+        timer.start()
+        try:
+            return _ask(process, data, suffix)
+        except (OSError, EOFError):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1)  # it is ending: with which status?
+            process.kill()
+            process.wait()
+            if late.is_set():
+                raise Refused(f"takes longer than {self._time_limit:g} s to decode, and was given up") from None
+            raise Refused(f"cannot be decoded (the decoder ended with status {process.returncode})") from None
+        finally:
+            timer.cancel()
+            timer.join()  # it ends no process that already decodes another film
+            if late.is_set():
+                process.wait()
+
+    def end(self) -> None:
+        """Ends the process, also while another thread waits for its answer; no other is started."""
+        with self._starting:
+            self._ended = True
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+                _close(self._process)
+
+    def _started(self) -> subprocess.Popen:
+        with self._starting:
+            if self._ended:
+                raise Refused("the viewer is being stopped")
+            if self._process is None or self._process.poll() is not None:
+                if self._process is not None:
+                    _close(self._process)
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _COMMAND],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,  # where decoders print what they think of a film
+                    env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                )
+            return self._process
+
+
+def _close(process: subprocess.Popen) -> None:
+    for stream in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):  # what a process that has ended did not read
+            stream.close()
+
+
+def _ask(process: subprocess.Popen, data: bytes, suffix: str) -> np.ndarray:
+    name = suffix.encode("utf-8", "replace")
+    process.stdin.write(_REQUEST.pack(len(data), len(name)))
+    process.stdin.write(name)
+    process.stdin.write(data)
+    process.stdin.flush()
+    kind, *size = _ANSWER.unpack(_read(process.stdout, _ANSWER.size))
+    if kind == _IMAGE and size[0] * size[1] <= MAX_PIXELS:
+        return np.frombuffer(_read(process.stdout, size[0] * size[1]), np.uint8).reshape(size)
+    if kind in (_REFUSED, _USER_ERROR):
+        sentence = _read(process.stdout, min(size[0], 2**16)).decode("utf-8", "replace")
+        raise Refused(sentence) if kind == _REFUSED else UserError(sentence)
+    raise EOFError("no answer")
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    """Reads so many bytes.
+
+    Raises:
+      EOFError: where there are fewer.
+    """
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError("the other process has ended")
+    return data
+
+
+def work() -> None:
+    """What a decoding process does: answers films until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the viewer ends it
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a decoder prints is no answer
+    with contextlib.suppress(EOFError):
+        while True:
+            length, name_length = _REQUEST.unpack(_read(requests, _REQUEST.size))
+            suffix = _read(requests, name_length).decode()
+            kind, size, content = _answer(_read(requests, length), suffix)
+            answers.write(_ANSWER.pack(kind, *size))
+            answers.write(content)
+            answers.flush()
+
+
+def _answer(data: bytes, suffix: str) -> tuple[bytes, tuple[int, int], bytes | memoryview]:
+    try:
+        radiograph = np.ascontiguousarray(images.decode(data, suffix))
+    except (ValueError, UserError) as error:
+        sentence = str(error).encode("utf-8", "replace")[: 2**16]
+        return _REFUSED if isinstance(error, ValueError) else _USER_ERROR, (len(sentence), 0), sentence
+    return _IMAGE, radiograph.shape, radiograph.data

@@ -1,0 +1,115 @@
+"""Decoding in processes of their own, with decoders that hang, crash or talk where they are told to."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from sdfn_jax import decoding, images
+from sdfn_jax.errors import UserError
+from tests.picture_bytes import encoded
+
+GREY = np.random.default_rng(0).integers(0, 256, (30, 50)).astype(np.uint8)
+CHILD = """
+import os, time
+import numpy as np
+from sdfn_jax import decoding, errors, images
+
+def user_error():
+    raise errors.UserError("install more")
+
+def mistake():
+    raise KeyError("a name")
+
+decode = images.decode
+bad = {
+    b"slow": lambda: time.sleep(1000),
+    b"crash": os.abort,
+    b"talk": lambda: os.write(1, b"I am a film") and np.zeros((2, 3), np.uint8),
+    b"huge": lambda: np.zeros(decoding.MEMORY_LIMIT, np.uint8),
+    b"package": user_error,
+    b"mistake": mistake,
+}
+images.decode = lambda data, suffix: bad[data]() if data in bad else decode(data, suffix)
+decoding.work()
+"""
+
+
+@pytest.fixture
+def decoders():
+    with decoding.Decoders() as decoders:
+        yield decoders
+
+
+@pytest.fixture
+def misled(monkeypatch):
+    """Decoders of a child that misbehaves; each takes at most 2 s."""
+    monkeypatch.setattr(decoding, "_COMMAND", CHILD)
+    with decoding.Decoders(time_limit=2) as decoders:
+        yield decoders
+
+
+def test_films_are_decoded_as_here(decoders):
+    for kind in ("PNG", "JPEG", "TIFF"):
+        data = encoded(GREY, kind)
+        read = decoders.decode(data, ".xyz")
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, images.decode(data))
+
+
+def test_what_is_refused_is_refused_in_the_same_words(decoders):
+    for data, suffix in ((b"dear diary", ""), (b"dear diary", ".img"), (b"", ".dcm"), (encoded(GREY, "PNG")[:-40], "")):
+        with pytest.raises(ValueError) as here:
+            images.decode(data, suffix)
+        with pytest.raises(ValueError) as there:
+            decoders.decode(data, suffix)
+        assert str(there.value) == str(here.value)
+
+
+@pytest.mark.parametrize(
+    ("film", "told"),
+    [
+        (b"slow", "takes longer than 2 s to decode, and was given up"),
+        (b"crash", r"cannot be decoded \(the decoder ended with status -6\)"),
+        (b"huge", r"cannot be decoded \(the decoder ended with status 1\)"),
+        (b"mistake", r"cannot be decoded \(the decoder ended with status 1\)"),
+    ],
+)
+def test_a_film_that_takes_the_decoder_with_it_takes_no_other(misled, film, told):
+    for _ in range(2):
+        with pytest.raises(ValueError, match=told):
+            misled.decode(film)
+    np.testing.assert_array_equal(misled.decode(encoded(GREY, "PNG")), GREY)
+
+
+def test_what_a_decoder_prints_is_no_answer(misled):
+    np.testing.assert_array_equal(misled.decode(b"talk"), np.zeros((2, 3)))
+
+
+def test_a_missing_package_stays_the_users_to_mend(misled):
+    with pytest.raises(UserError, match="install more"):
+        misled.decode(b"package")
+
+
+def test_others_are_decoded_meanwhile_and_the_end_waits_for_nobody(monkeypatch):
+    monkeypatch.setattr(decoding, "_COMMAND", CHILD)
+    told = []
+
+    def slow():
+        try:
+            decoders.decode(b"slow")
+        except ValueError as error:
+            told.append(str(error))
+
+    with decoding.Decoders(time_limit=1000) as decoders:
+        threads = [threading.Thread(target=slow) for _ in range(decoding.PROCESSES - 1)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            np.testing.assert_array_equal(decoders.decode(encoded(GREY, "PNG")), GREY)
+    for thread in threads:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+    assert len(told) == decoding.PROCESSES - 1
+    with pytest.raises(ValueError, match="the viewer is being stopped"):
+        decoders.decode(encoded(GREY, "PNG"))
