@@ -7,12 +7,9 @@ stands here, once, for training, cross-validation and the box table alike.
 """
 
 import argparse
-import csv
 import dataclasses
 import functools
-import io
 import itertools
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +23,7 @@ from numpy.typing import ArrayLike
 from sdfn_jax import checkpoint, compiled, images, lung_boxes, progress, recipes
 from sdfn_jax.errors import UserError, exit_on_user_error
 from sdfn_jax.files import appears_when_complete
+from sdfn_jax.journal import Journal
 from sdfn_jax.lung_boxes import BoxRow, LungRegion, PostProcessing
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.parallel import in_batches, map_in_order, one_ahead
@@ -287,10 +285,29 @@ def make_box_table(
         other post-processing.
     """
     output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(output.name + ".partial")
     made_by = {"checkpoint": segmenter.digest, "postprocessing": dataclasses.asdict(postprocessing)}
-    done = _take_up(partial, made_by)
+    with Journal(partial, made_by) as journal:
+        done = {name: BoxRow(**journal[name]) for name in journal}
+        problems = _box_missing(segmenter, radiographs, postprocessing, skip_bad_files, journal, done)
+        if len(problems) == len(radiographs):
+            raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
+        rows = [done[path.name] for path in radiographs if path.name in done]
+        _list_problems(output.with_name(f"{output.stem}_skipped.txt"), problems)
+        lung_boxes.write_box_table(output, rows)
+        journal.delete()
+    return rows
+
+
+def _box_missing(
+    segmenter: Segmenter,
+    radiographs: Sequence[Path],
+    postprocessing: PostProcessing,
+    skip_bad_files: bool,
+    journal: Journal,
+    done: dict[str, BoxRow],
+) -> list[str]:
+    """Adds the rows that are missing to the journal and to `done`; returns what is wrong with films left out."""
     # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
     missing = [
         batch for batch in in_batches(radiographs, segmenter.batch_size) if any(p.name not in done for p in batch)
@@ -299,18 +316,13 @@ def make_box_table(
     if done:
         print(f"going on: {len(radiographs) - len(paths):,} of {len(radiographs):,} radiographs are done", flush=True)
     problems = []
-    with (
-        partial.open("a", newline="", encoding="utf-8") as file,
-        progress.bar(
-            what="lung boxes", unit="image", total=len(radiographs), initial=len(radiographs) - len(paths)
-        ) as bar,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
+    with progress.bar(
+        what="lung boxes", unit="image", total=len(radiographs), initial=len(radiographs) - len(paths)
+    ) as bar:
         for film in segment_films(segmenter, paths, postprocessing):
             if film.problem is None:
                 done[film.path.name] = _row(film, segmenter.digest)
-                writer.writerow(lung_boxes.row_values(done[film.path.name]))
-                file.flush()
+                journal.write(film.path.name, dataclasses.asdict(done[film.path.name]))
             elif skip_bad_files:
                 problems.append(film.problem)
             else:
@@ -319,13 +331,7 @@ def make_box_table(
                     "(sdfn_jax.main: --config.data.skip_bad_files=True); the same command then goes on from here."
                 )
             bar.update()
-    if len(problems) == len(radiographs):
-        raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
-    rows = [done[path.name] for path in radiographs if path.name in done]
-    _list_problems(output.with_name(f"{output.stem}_skipped.txt"), problems)
-    lung_boxes.write_box_table(output, rows)
-    partial.unlink()
-    return rows
+    return problems
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -355,28 +361,6 @@ def _row(film: Film, digest: str) -> BoxRow:
     # Four decimals, as the table keeps: a row is the same whether it comes from here or from a partial table.
     area = round(film.region.lung_area, 4)
     return BoxRow(film.path.name, width, height, *film.region.box, film.region.rule, area, digest)
-
-
-def _take_up(partial: Path, made_by: dict) -> dict[str, BoxRow]:
-    """Returns the rows of a partial table and cuts off a last line torn by a kill; begins one where there is none."""
-    content = partial.read_bytes() if partial.exists() else b""
-    content = content[: content.rfind(b"\n") + 1]
-    if not content:
-        partial.write_text(json.dumps(made_by) + "\n", encoding="utf-8")
-        return {}
-    first, _, table = content.decode(errors="replace").partition("\n")
-    if first != json.dumps(made_by):
-        raise UserError(
-            f"{partial} was begun with another checkpoint or other post-processing; it says {first}, now it is "
-            f"{json.dumps(made_by)}. Go on with those, or delete the file to begin anew."
-        )
-    try:
-        records = csv.DictReader(io.StringIO(table, newline=""), fieldnames=lung_boxes.COLUMNS)
-        rows = [lung_boxes.parse_row(record) for record in records]
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{partial} is damaged ({error}); delete it to begin anew.") from error
-    os.truncate(partial, len(content))
-    return {row.image: row for row in rows}
 
 
 def _list_problems(path: Path, problems: Sequence[str]) -> None:

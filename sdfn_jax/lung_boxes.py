@@ -8,14 +8,16 @@ regions are 4-connected, as [21] counts them: two lungs that touch only at a cor
 
 import csv
 import dataclasses
+import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from skimage import measure
 
+from sdfn_jax import sealed
 from sdfn_jax.files import appears_when_complete
 
 NO_RULE = "none"
@@ -278,10 +280,15 @@ class BoxRow:
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(BoxRow))
+# The last column: a digest of the row's values. A row that was mended, or damaged, does not fit it; that is said.
+CHECK = "check"
 
 
 def read_box_table(path: str | Path) -> dict[str, BoxRow]:
     """Reads a box table.
+
+    A table that was mended by hand, or has no checks, is read as it is, and that is said: which rows are not those that
+    were written, so that damage does not pass for mending.
 
     Args:
       path: a CSV file with the columns of `BoxRow`, in any order, and perhaps others.
@@ -304,7 +311,7 @@ def read_box_table(path: str | Path) -> dict[str, BoxRow]:
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         raise ValueError(f"{path}: no column {', '.join(missing)}; a box table has {','.join(COLUMNS)}")
-    rows = {}
+    rows, changed = {}, []
     for record in reader:
         try:
             row = parse_row(record)
@@ -313,6 +320,9 @@ def read_box_table(path: str | Path) -> dict[str, BoxRow]:
         if row.image in rows:
             raise ValueError(f"{path}, row {reader.line_num}: a second row for image {row.image}")
         rows[row.image] = row
+        if record.get(CHECK) != _check(row):
+            changed.append(row.image)
+    _say_changed(path, changed, len(rows), CHECK in (reader.fieldnames or ()))
     return rows
 
 
@@ -320,11 +330,27 @@ def write_box_table(path: str | Path, rows: Iterable[BoxRow]) -> None:
     """Writes a box table; the file appears only when it is complete."""
     with appears_when_complete(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(row_values(row) for row in rows)
+        writer.writerow([*COLUMNS, CHECK])
+        writer.writerows([*_values(row), _check(row)] for row in rows)
 
 
-def row_values(row: BoxRow) -> list[str]:
+def _check(row: BoxRow) -> str:
+    # A letter first: a spreadsheet would read 12345678 or 123e4567 as a number, and write another text.
+    return f"x{hashlib.sha256(','.join(_values(row)).encode()).hexdigest()[:12]}"
+
+
+def _say_changed(path: Path, changed: Sequence[str], count: int, has_checks: bool) -> None:
+    if not has_checks:
+        sealed.say(f"{path} has no column {CHECK}, as tables of older versions and of others: its boxes are used")
+    elif changed:
+        shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+        sealed.say(
+            f"{path}: {len(changed):,} of {count:,} boxes are not as they were written ({shown}). They are used; if "
+            "nobody mended them, the table is damaged: make it again"
+        )
+
+
+def _values(row: BoxRow) -> list[str]:
     """Returns the values of a row as the table spells them, in the order of `COLUMNS`."""
     return [f"{value:.4f}" if isinstance(value, float) else str(value) for value in dataclasses.astuple(row)]
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 from PIL import Image
 from skimage import exposure
 
-from sdfn_jax import checkpoint, images, lrg, lung_boxes
+from sdfn_jax import checkpoint, images, lrg, lung_boxes, sealed
 from sdfn_jax.errors import UserError
 from sdfn_jax.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.models.initial import initial_variables
@@ -285,18 +285,21 @@ class TestBoxTable:
             lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
         segmenter = dark_is_lung(digest="beef") if other == "checkpoint" else dark_is_lung()
         postprocessing = PostProcessing(margin_top=3) if other == "post-processing" else POSTPROCESSING
-        with pytest.raises(UserError, match=r"boxes.csv.partial was begun with another checkpoint or other post-proc"):
+        with pytest.raises(UserError, match=r"boxes.csv.partial was begun with other networks or settings"):
             lrg.make_box_table(segmenter, films, tmp_path / "boxes.csv", postprocessing)
 
-    def test_a_damaged_partial_table_is_named(self, tmp_path, monkeypatch):
+    def test_a_damaged_line_of_a_partial_table_is_boxed_again_and_that_is_said(self, tmp_path, monkeypatch, capsys):
         films = write_films(tmp_path / "films", 8)
+        whole = lrg.make_box_table(dark_is_lung(), films, tmp_path / "whole.csv", POSTPROCESSING)
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(lrg, "_row", Counting(lrg._row, limit=5))
             lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
-        with (tmp_path / "boxes.csv.partial").open("a") as file:
-            file.write("film_007.png,nonsense\n")
-        with pytest.raises(UserError, match=r"boxes.csv.partial is damaged .*delete it"):
-            lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+        partial = tmp_path / "boxes.csv.partial"
+        text = partial.read_text()
+        partial.write_text(text.replace('"rule": "none"', '"rule": "mirror"', 1))
+        assert partial.read_text() != text
+        assert lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING) == whole
+        assert f"{partial}: damaged in 1 of its lines; what they held is done again" in capsys.readouterr().err
 
     def test_an_unreadable_file_stops_it_by_name_and_what_is_done_stays_done(self, tmp_path, monkeypatch):
         films = write_films(tmp_path / "films", 10)
@@ -394,7 +397,7 @@ class TestCommand:
             assert process.returncode == -signal.SIGKILL
             assert wanted <= rows() < 600
         # The second run did again what the first had of an unfinished batch: count films, not lines.
-        done = len({line.partition(",")[0] for line in partial.read_text().split("\n")[1:-1]})
+        done = len({sealed.read_line(line)["key"] for line in partial.read_text().split("\n")[1:-1]})
         finished = subprocess.run(command, capture_output=True, text=True, check=True)
         assert (
             f"going on: {done // 2 * 2} of 600" in finished.stdout
