@@ -1,12 +1,13 @@
 """`detections.csv` and `localization.json`: the boxes a method drew, and where they come from. No JAX."""
 
 import csv
-import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from sdfn_jax import sealed
 from sdfn_jax.files import appears_when_complete, file_digest
 from sdfn_jax.findings import FINDINGS, finding_index
 from sdfn_jax.localization import THRESHOLDS, Case
@@ -16,6 +17,7 @@ ORIGIN_FILE = "localization.json"
 # kind: `reference`, or the threshold that drew the box; pointing stands in the reference rows.
 _COLUMNS = ("image", "patient", "finding", "height", "width", "kind", "left", "top", "right", "bottom", "pointing")
 _REFERENCE = "reference"
+_ORIGIN = {"method": sealed.TEXT, "detections_sha256": sealed.TEXT}
 
 
 def write(folder: str | Path, cases: Sequence[Case], origin: dict) -> None:
@@ -27,7 +29,7 @@ def write(folder: str | Path, cases: Sequence[Case], origin: dict) -> None:
       origin: `method`, and whatever else a reader must know (checkpoint, data version, drawings).
     """
     folder = Path(folder)
-    with appears_when_complete(folder / DETECTIONS_FILE) as path, path.open("w", newline="") as file:
+    with appears_when_complete(folder / DETECTIONS_FILE) as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for case in cases:
@@ -42,49 +44,59 @@ def write(folder: str | Path, cases: Sequence[Case], origin: dict) -> None:
         "reference_boxes": sum(len(case.references) for case in cases),
         "detections_sha256": file_digest(folder / DETECTIONS_FILE),
     }
-    with appears_when_complete(folder / ORIGIN_FILE) as path:
-        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    sealed.write(folder / ORIGIN_FILE, record)
 
 
 def read(folder: str | Path) -> tuple[list[Case], dict]:
     """Reads what `write` wrote: the cases and their origin.
 
     Raises:
-      ValueError: naming the file, and the row, for a table or record that is not one, or two that do not belong
-        together.
+      DamagedError: naming the file, and the row or key, for a table or record that is not one, or two that do not
+        belong together.
       OSError: for a missing file.
     """
     folder = Path(folder)
     path = folder / DETECTIONS_FILE
-    try:
-        origin = json.loads((folder / ORIGIN_FILE).read_text(encoding="utf-8"))
-        digest = origin["detections_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / ORIGIN_FILE}: not the record of a localisation; localize again") from error
-    if digest != file_digest(path):
-        raise ValueError(f"{path}: not the file that {ORIGIN_FILE} beside it describes; localize again")
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != _COLUMNS:
-            raise ValueError(f"{path}: columns {reader.fieldnames}; expected {', '.join(_COLUMNS)}")
-        found: dict[tuple, dict] = {}
-        for number, row in enumerate(reader, start=2):
-            try:
-                key = (row["image"], int(row["patient"]), finding_index(row["finding"]))
-                case = found.setdefault(
-                    key,
-                    {"size": (int(row["height"]), int(row["width"])), _REFERENCE: [], "pointing": None}
-                    | {str(each): [] for each in THRESHOLDS},
-                )
-                case[row["kind"]].append([float(row[edge]) for edge in ("left", "top", "right", "bottom")])
-                if row["kind"] == _REFERENCE:
-                    case["pointing"] = float(row["pointing"])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{path}, row {number}: {error}") from error
+    origin = sealed.read(folder / ORIGIN_FILE, _ORIGIN, "the record of a localisation", "localize again")
+    if origin["detections_sha256"] != file_digest(path):
+        raise sealed.DamagedError(f"{path}: not the file that {ORIGIN_FILE} next to it describes; localize again")
+    found: dict[tuple, dict] = {}
+    for number, row in _rows(path):
+        try:
+            key = (row["image"], int(row["patient"]), finding_index(row["finding"]))
+            case = found.setdefault(
+                key,
+                {"size": (int(row["height"]), int(row["width"])), _REFERENCE: [], "pointing": None}
+                | {str(each): [] for each in THRESHOLDS},
+            )
+            case[row["kind"]].append([_number(row[edge]) for edge in ("left", "top", "right", "bottom")])
+            if row["kind"] == _REFERENCE:
+                case["pointing"] = _number(row["pointing"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise sealed.DamagedError(f"{path}, row {number}: {error}; localize again") from error
     cases = []
     for key, case in found.items():
         if not case[_REFERENCE]:
-            raise ValueError(f"{path}: {key[0]} has no reference box of {FINDINGS[key[2]]}")
+            raise sealed.DamagedError(f"{path}: {key[0]} has no reference box of {FINDINGS[key[2]]}; localize again")
         boxes = {each: np.array(case[str(each)], float).reshape(-1, 4) for each in THRESHOLDS}
         cases.append(Case(*key, case["size"], np.array(case[_REFERENCE]), boxes, case["pointing"]))
     return cases, origin
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields the number and the fields of each row."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != _COLUMNS:
+                raise ValueError(f"columns {reader.fieldnames}; expected {', '.join(_COLUMNS)}")
+            yield from enumerate(reader, start=2)
+    except (ValueError, csv.Error) as error:
+        raise sealed.DamagedError(f"{path}: {error}; localize again") from error
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return value

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from sdfn_jax import (
     tasks,
 )
 from sdfn_jax.errors import UserError
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.files import appears_when_complete, file_digest
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.predictions import (
     RECIPE_FILE,
@@ -223,8 +222,9 @@ def write_segmentation(folder: Path, results: list[Segmentation], origin: dict) 
     folds = sorted({result.fold for result in results})
     rows = {f"fold {fold}": _means([result for result in results if result.fold == fold]) for fold in folds}
     rows["all films"] = _means(results)
-    with appears_when_complete(folder / "segmentation.json") as path:
-        path.write_text(json.dumps({**origin, "films": len(results), "folds": rows}, indent=2) + "\n")
+    digest = file_digest(folder / "segmentation.csv")
+    record = {**origin, "films": len(results), "folds": rows, "segmentation_sha256": digest}
+    sealed.write(folder / "segmentation.json", record)
     return _segmentation_table(rows, origin)
 
 

@@ -4,7 +4,10 @@ import json
 import os
 from pathlib import Path
 
+from sdfn_jax import sealed
 from sdfn_jax.errors import UserError
+
+_LINE = {"epoch": sealed.COUNT, "step": sealed.COUNT}
 
 
 class MetricsLog:
@@ -33,15 +36,29 @@ class MetricsLog:
 
     @staticmethod
     def read(workdir: str | Path) -> list[dict]:
-        """Returns the lines of a run, oldest first; a line torn by a kill is left out."""
+        """Returns the lines of a run, oldest first; a line torn by a kill is left out, and a damaged one is counted."""
         path = Path(workdir) / "metrics.jsonl"
-        lines = []
-        for text in path.read_text().splitlines() if path.exists() else []:
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                break
+        lines, damaged = [], 0
+        content = path.read_bytes() if path.exists() else b""
+        for text in content.splitlines(keepends=True):
+            line = _parse(text)
+            if line is not None:
+                lines.append(line)
+            elif text.endswith(b"\n"):
+                damaged += 1
+        if damaged:
+            sealed.say(f"{path}: {damaged} of its lines are no epoch's and are left out")
         return lines
+
+
+def _parse(text: bytes) -> dict | None:
+    """Returns an epoch's line; None for anything else."""
+    try:
+        line = json.loads(text.decode())  # NaN is a loss too: of a run that diverged
+        sealed.check(line, _LINE)
+    except (ValueError, RecursionError):
+        return None
+    return line
 
 
 def _events_writer(workdir: str | Path, epochs_done: int):

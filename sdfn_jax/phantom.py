@@ -6,17 +6,16 @@ its seed and number alone, so drawings are made by all cores at once, and again 
 their truth is wanted: lung masks, boxes.
 """
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from sdfn_jax import drawing
+from sdfn_jax import drawing, sealed
 from sdfn_jax.drawing import Drawing, draw
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import file_digest
@@ -216,6 +215,22 @@ def write_chestxray14(folder: str | Path, films: int, seed: int, test_share: flo
     return plan
 
 
+def read_settings(folder: Path, asked: Mapping) -> dict:
+    """Returns what the drawings in a folder were drawn with.
+
+    Args:
+      folder: holds drawings.
+      asked: settings; each of them is looked for, of the same kind.
+
+    Raises:
+      DamagedError: naming file and key, where that is not known.
+    """
+    kinds = {str: sealed.TEXT, int: sealed.WHOLE, float: sealed.NUMBER}
+    shape = {name: kinds[type(value)] for name, value in asked.items()}
+    what, mend = "the settings that drawings were drawn with", f"delete {folder} to have it drawn again"
+    return sealed.read(folder / SETTINGS_FILE, shape, what, mend)
+
+
 def _for_all(items: Sequence, write: Callable, what: str) -> list:
     return list(bar(map_in_order(write, items), what=what, unit="film", total=len(items)))
 
@@ -223,9 +238,8 @@ def _for_all(items: Sequence, write: Callable, what: str) -> list:
 def _write_once(folder: Path, settings: dict, fill: Callable[[Path], None]) -> None:
     """Fills a new folder and puts it in place, unless it stands there with these settings, drawn by this code."""
     code = [file_digest(drawing.__file__), file_digest(__file__)]
-    text = json.dumps(settings | {"code": code}, indent=2) + "\n"
     there = folder / SETTINGS_FILE
-    if there.is_file() and there.read_text() == text:
+    if there.is_file() and read_settings(folder, settings) == settings | {"code": code}:
         return
     if folder.exists() and not there.is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: holds something else than drawings; name a new or empty folder for the phantom")
@@ -235,7 +249,7 @@ def _write_once(folder: Path, settings: dict, fill: Callable[[Path], None]) -> N
     unfinished.mkdir(parents=True)
     try:
         fill(unfinished)
-        (unfinished / SETTINGS_FILE).write_text(text)
+        sealed.write(unfinished / SETTINGS_FILE, settings | {"code": code})
         if folder.exists():
             os.replace(folder, former)
         os.replace(unfinished, folder)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -155,10 +154,9 @@ def _drawings(config: ConfigDict) -> Step:
 
 
 def _is_drawn(folder: Path, settings: dict) -> bool:
-    path = folder / phantom.SETTINGS_FILE
-    if not path.is_file():
+    if not (folder / phantom.SETTINGS_FILE).is_file():
         return False
-    found = json.loads(path.read_text())
+    found = phantom.read_settings(folder, settings)
     for name, value in settings.items():
         if found[name] != value:
             raise UserError(

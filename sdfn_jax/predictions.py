@@ -165,10 +165,11 @@ def evaluation_command(run: str | Path, split: str, config: Mapping | None) -> s
       split: `validation` or `test`.
       config: what its checkpoint says of its training; None if that is not known.
     """
-    if config is None:
+    config = config or {}
+    stage, demo = config.get("stage"), ["demo"] if "phantom" in config else []
+    if stage not in STAGES:
         named = "--config=configs/STAGE.py"
     else:
-        stage, demo = config["stage"], ["demo"] if "phantom" in config else []
         variant = ",".join(demo if stage == "fusion" else [stage, *demo])
         file = "fusion" if stage == "fusion" else "classifier"
         named = f"--config=configs/{file}.py{':' if variant else ''}{variant}"

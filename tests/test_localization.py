@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sdfn_jax import bootstrap, detections, localization, localize, paper
+from sdfn_jax import bootstrap, detections, localization, localize, paper, sealed
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.localization import Case
@@ -191,7 +191,8 @@ class TestFiles:
         path.write_text(text.replace(old, new, 1))
         record = json.loads((folder / detections.ORIGIN_FILE).read_text())
         record["detections_sha256"] = detections.file_digest(path)
-        (folder / detections.ORIGIN_FILE).write_text(json.dumps(record))
+        del record["sha256"]
+        sealed.write(folder / detections.ORIGIN_FILE, record)
 
     @pytest.mark.parametrize(
         ("old", "new", "message"),
@@ -199,6 +200,8 @@ class TestFiles:
             ("kind", "sort", "columns"),
             ("Mass", "Masses", "row 2: unknown finding 'Masses'"),
             ("10.5", "ten", "row 2: could not convert"),
+            ("10.5", "nan", "row 2: nan is no number"),
+            ("10.5", "1" * 200_000, "field larger than field limit"),
             ("reference", "61", "row 2: '61'"),
             ("b.png,8,Mass,32,16,reference", "c.png,8,Mass,32,16,60", "c.png has no reference box of Mass"),
         ],
@@ -212,11 +215,17 @@ class TestFiles:
         folder, _ = written
         with (folder / detections.DETECTIONS_FILE).open("a") as file:
             file.write("x")
-        with pytest.raises(ValueError, match="not the file that localization.json beside it describes"):
+        with pytest.raises(ValueError, match="not the file that localization.json next to it describes"):
             detections.read(folder)
         (folder / detections.ORIGIN_FILE).write_text("[]")
         with pytest.raises(ValueError, match="not the record"):
             detections.read(folder)
+
+    def test_a_record_that_was_changed_is_refused(self, written):
+        path = written[0] / detections.ORIGIN_FILE
+        path.write_text(path.read_text().replace('"mine"', '"none"'))
+        with pytest.raises(UserError, match="localization.json: not the record of a localisation .changed since"):
+            detections.read(written[0])
 
 
 class TestHeatmapFiles:

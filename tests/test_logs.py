@@ -4,6 +4,7 @@ import struct
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from sdfn_jax.errors import UserError
@@ -50,6 +51,22 @@ def test_a_line_torn_by_a_kill_is_left_out_and_made_anew(tmp_path, torn):
     assert MetricsLog.read(tmp_path) == [line(1), line(2)]
     write(tmp_path, [line(3)], epochs_done=2)
     assert MetricsLog.read(tmp_path) == [line(1), line(2), line(3)]
+
+
+@pytest.mark.parametrize("harm", ["[]", "null", "{}", '{"epoch": "2", "step": 1}', "[" * 9999, "\udcff", '{"epoch": 2'])
+def test_a_damaged_line_is_left_out_and_counted(tmp_path, harm, capsys):
+    write(tmp_path, [line(1), line(2), line(3)])
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = harm.encode(errors="surrogateescape") + b"\n"
+    path.write_bytes(b"".join(lines))
+    assert MetricsLog.read(tmp_path) == [line(1), line(3)]
+    assert capsys.readouterr().err == f"note: {path}: 1 of its lines are no epoch's and are left out\n"
+
+
+def test_a_loss_may_be_nan(tmp_path):
+    write(tmp_path, [line(1, float("nan"))])
+    assert np.isnan(MetricsLog.read(tmp_path)[0]["validation_loss"])
 
 
 def test_events_without_tensorboardx_are_refused_with_what_mends_it(tmp_path, monkeypatch):

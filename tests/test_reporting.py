@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sdfn_jax import calibration, detections, localization, operating_points, platt, report
+from sdfn_jax import calibration, detections, localization, operating_points, platt, report, sealed
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictions import Evaluation, Origin, Predictions, write_evaluation
@@ -423,7 +423,7 @@ class TestRefused:
     def test_damaged_files(self, tmp_path):
         run = self.run(tmp_path)
         (run / "evaluation/test/recipe.json").write_text("{}")
-        self.refused(tmp_path, [run], "recipe.json: not the record of a training run")
+        self.refused(tmp_path, [run], "recipe.json: not the record of a training run .without config.; evaluate again")
         (run / "evaluation/test/recipe.json").unlink()
         path = tmp_path / "lrg/cross_validation/segmentation.csv"
         path.parent.mkdir(parents=True)
@@ -431,8 +431,36 @@ class TestRefused:
         self.refused(tmp_path, [run, tmp_path / "lrg"], "segmentation.csv: no column dice_original, iou_original")
         path.write_text("fold,dice,iou,dice_original,iou_original,lung_recall\n0,1,1,1,x,1\n")
         self.refused(tmp_path, [run, tmp_path / "lrg"], "segmentation.csv, row 2: could not convert")
+        path.with_suffix(".json").write_text('{"segmentation_sha256": "0"}')
+        self.refused(tmp_path, [run, tmp_path / "lrg"], "segmentation.csv: not the file that segmentation.json next")
+        path.with_suffix(".json").write_text("[" * 9999)
+        self.refused(tmp_path, [run, tmp_path / "lrg"], "segmentation.json: not the record of a .*nested too deeply")
+        path.with_suffix(".json").unlink()
+        path.write_bytes(b"\xff\xfe")
+        self.refused(tmp_path, [run, tmp_path / "lrg"], "segmentation.csv: not a CSV file")
         with pytest.raises(UserError, match="--replicates=0: at least one"):
             report.write_report([run], tmp_path / "out", None, (), 0)
+
+    @pytest.mark.parametrize("name", ["evaluation.json", "predictions.csv"])
+    @pytest.mark.parametrize("harm", ["empty", "cut", "zeros", "gone"])
+    @pytest.mark.parametrize("split", ["test", "validation"])
+    def test_a_damaged_evaluation_is_named_with_the_command_that_makes_it_again(self, tmp_path, name, harm, split):
+        run = self.run(tmp_path)
+        write_evaluation(run / "evaluation" / "validation", evaluation("lung", "validation"))
+        path = run / "evaluation" / split / name
+        whole = path.read_bytes()
+        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "zeros": bytes(len(whole)), "gone": b""}[harm])
+        if harm == "gone":
+            path.unlink()
+        if (harm, name, split) == ("gone", "evaluation.json", "test"):
+            self.refused(tmp_path, [run], "no evaluation/test/evaluation.json")
+            return
+        command = rf"--config=configs/STAGE.py --config.workdir={run} --mode=evaluate --split={split}"
+        self.refused(tmp_path, [run], rf"{split}/{name}.*; evaluate again: python -m sdfn_jax.main {command}")
+        sealed.write(run / "evaluation" / split / "recipe.json", {"config": {"stage": "lung", "phantom": {}}})
+        self.refused(
+            tmp_path, [run], "evaluate again: python -m sdfn_jax.main --config=configs/classifier.py:lung,demo "
+        )
 
     def test_a_message_and_no_traceback(self, tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:

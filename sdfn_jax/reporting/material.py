@@ -1,16 +1,22 @@
 """What a report is made of: the runs' evaluations, in one order of images, and what the official tables say of them."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import bootstrap, detections, paper
+from sdfn_jax import bootstrap, detections, paper, sealed
 from sdfn_jax.errors import UserError
 from sdfn_jax.localization import Case
-from sdfn_jax.predictions import FEW, RECIPE_FILE, Evaluation, read_evaluation
+from sdfn_jax.predictions import (
+    FEW,
+    RECIPE_FILE,
+    Evaluation,
+    evaluation_command,
+    evaluation_folder,
+    read_evaluation,
+)
 from sdfn_jax.report import in_table_order
 
 SEED = 0
@@ -163,11 +169,8 @@ def _read_run(folder: Path) -> Run:
             f"{folder}: no evaluation/test/evaluation.json in it; give the folder of an evaluated run (runs/fusion), "
             "or evaluate it: python -m sdfn_jax.main --config=... --mode=evaluate"
         )
-    try:
-        test = read_evaluation(where / "test")
-        validation = read_evaluation(where / "validation") if (where / "validation").is_dir() else None
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
+    test = _read_evaluation(folder, "test")
+    validation = _read_evaluation(folder, "validation") if (where / "validation").is_dir() else None
     found = (where / "test" / detections.DETECTIONS_FILE).is_file()
     localisation = _read_localisation(where / "test", paper.COLUMN_NAMES.get(test.origin.stage)) if found else None
     if validation is not None:
@@ -180,20 +183,30 @@ def _read_run(folder: Path) -> Run:
     return Run(folder, test, validation, _read_recipe(where / "test" / RECIPE_FILE), localisation)
 
 
+def _read_evaluation(folder: Path, split: str) -> Evaluation:
+    where = evaluation_folder(folder, split)
+    try:
+        return read_evaluation(where)
+    except (ValueError, OSError) as error:
+        try:
+            recipe = _read_recipe(where / RECIPE_FILE)
+        except sealed.DamagedError:
+            recipe = None
+        config = None if recipe is None else recipe["config"]
+        what = str(error) if isinstance(error, sealed.DamagedError) else f"{error}; evaluate again"
+        raise UserError(f"{what}: {evaluation_command(folder, split, config)}") from error
+
+
 def _read_recipe(path: Path) -> dict | None:
     if not path.is_file():
         return None
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-        return recipe if isinstance(recipe["config"], dict) else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the record of a training run; evaluate again") from error
+    return sealed.read(path, {"config": sealed.OBJECT}, "the record of a training run", "evaluate again")
 
 
 def _read_localisation(folder: Path, name: str | None = None) -> Localisation:
     try:
         cases, origin = detections.read(folder)
-    except (ValueError, OSError) as error:
+    except OSError as error:
         raise UserError(str(error)) from error
     return Localisation(name or origin["method"], cases, origin)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import bootstrap, localization, lung_boxes, paper
+from sdfn_jax import bootstrap, localization, lung_boxes, paper, sealed
 from sdfn_jax.errors import UserError
+from sdfn_jax.files import file_digest
 from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import FEW
 from sdfn_jax.reporting import charts
@@ -254,12 +255,22 @@ def _rules(rows: list[lung_boxes.BoxRow]) -> Table:
 
 
 def _read_segmentation(path: Path) -> list[dict[str, str | float]]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    record = path.with_suffix(".json")
+    mend = "evaluate the LRG again"
+    if record.is_file():
+        said = sealed.read(record, {}, "the record of a segmentation", mend)
+        # Older versions kept no digest of the table.
+        if said.get("segmentation_sha256", digest := file_digest(path)) != digest:
+            raise UserError(f"{path}: not the file that {record.name} next to it describes; {mend}")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file ({error}); {mend}") from error
     needed = {"fold", "dice", "iou", "dice_original", "iou_original", "lung_recall"}
     absent = sorted(needed - set(rows[0] if rows else ()))
     if absent:
-        raise UserError(f"{path}: no column {', '.join(absent)}, or no rows; evaluate the LRG again")
+        raise UserError(f"{path}: no column {', '.join(absent)}, or no rows; {mend}")
     for number, row in enumerate(rows, start=2):
         try:
             row |= {score: float(row[score]) for score in _SCORES if score in row}
