@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
 from sdfn_jax import checkpoint, compiled, run_metadata, tasks
-from sdfn_jax.errors import UserError, exit_on_user_error
+from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.preprocessing import Preprocessing
@@ -221,16 +221,12 @@ def _compare(exported: Callable, original: Callable, metadata: dict) -> str:
 def main(argv: list[str]) -> None:
     """Writes the file that --output names."""
     logging.set_verbosity(logging.WARNING)
-
-    def command() -> None:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag: --run=FOLDER --output=FILE")
-        compiled.use_cache()
-        print(export(_RUN.value, _OUTPUT.value))
-
-    exit_on_user_error(command)
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag: --run=FOLDER --output=FILE")
+    compiled.use_cache()
+    print(export(_RUN.value, _OUTPUT.value))
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["run", "output"])
-    app.run(main)
+    run_command(lambda: app.run(main))

@@ -7,6 +7,11 @@ It writes detections.csv and localization.json, which the report scores, and pri
 <image without .png>_<finding>.npy (00000001_000_Mass.npy), (h, w) of any range, covering the whole image.
 """
 
+from sdfn_jax import errors
+
+if __name__ == "__main__":
+    errors.begin_command()
+
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from sdfn_jax import bootstrap, cam, detections, localization, progress
-from sdfn_jax.errors import UserError, exit_on_user_error
+from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.findings import FINDINGS
 
 SIDE = 1024  # of the official images, in whose pixels the box list is
@@ -126,12 +131,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tables", type=Path, help="folder of the official tables, for --heatmaps")
     parser.add_argument("--output", type=Path, help="where the files go; of a run, its evaluation/test unless named")
     options = parser.parse_args(arguments)
-    exit_on_user_error(lambda: _run(options))
+    _run(options)
 
 
 def _run(options: argparse.Namespace) -> None:
     if options.heatmaps is not None and (options.tables is None or options.output is None):
         raise UserError("--heatmaps needs --tables=FOLDER (the official tables) and --output=FOLDER")
+    if options.run is not None and options.tables is not None:
+        raise UserError("--tables is for --heatmaps; a run brings the boxes of its data set with it: leave it out")
     if options.run is not None:
         from sdfn_jax import compiled  # here: heatmaps from files need no jax
 
@@ -181,4 +188,4 @@ def _read_heatmap(path: Path) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -6,6 +6,11 @@ Stopped at any moment, the same command goes on where it was. Everything that tu
 stands here, once, for training, cross-validation and the box table alike.
 """
 
+from sdfn_jax import errors
+
+if __name__ == "__main__":
+    errors.begin_command()
+
 import argparse
 import dataclasses
 import functools
@@ -21,7 +26,7 @@ from flax import linen as nn
 from numpy.typing import ArrayLike
 
 from sdfn_jax import checkpoint, compiled, images, lung_boxes, progress, recipes
-from sdfn_jax.errors import UserError, exit_on_user_error
+from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.journal import Journal
 from sdfn_jax.lung_boxes import BoxRow, LungRegion, PostProcessing
@@ -349,10 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compiled.use_cache()
     segmenter = Segmenter.load(flags.checkpoint, flags.batch_size)
     print(f"{len(radiographs):,} radiographs in {flags.radiographs}, checkpoint {segmenter.digest[:12]}", flush=True)
-    try:
-        rows = make_box_table(segmenter, radiographs, flags.output, segmenter.postprocessing, flags.skip_bad_files)
-    except KeyboardInterrupt:
-        raise SystemExit("\nstopped; the same command goes on from here") from None
+    rows = make_box_table(segmenter, radiographs, flags.output, segmenter.postprocessing, flags.skip_bad_files)
     print(f"{flags.output}: {len(rows):,} lung boxes\n\n{lung_boxes.rule_counts(rows)}")
 
 
@@ -373,4 +375,4 @@ def _list_problems(path: Path, problems: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    run_command(main, "the same command resumes from here")

@@ -9,6 +9,11 @@ Stopped at any moment, the same command goes on where it was. The exit status is
 message says why; 130 where it was stopped.
 """
 
+from sdfn_jax import errors
+
+if __name__ == "__main__":
+    errors.begin_command()
+
 import argparse
 import collections
 import dataclasses
@@ -19,11 +24,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sdfn_jax import compiled, film_files, film_page, guards, identifiers, prediction_files, progress, selftest
-from sdfn_jax.errors import UserError, exit_on_user_error
+from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.journal import Journal
 from sdfn_jax.parallel import map_in_order
 from sdfn_jax.predictor import BATCH_SIZE, Film, Predictor, Problem
 from sdfn_jax.reading import Reading
+from sdfn_jax.terminal import printable
 
 RESEARCH = "For research, not for diagnosis."
 _JOURNAL = "journal.jsonl"
@@ -51,32 +57,15 @@ def predict(
       how many films could not be read, places without films among them.
 
     Raises:
-      UserError: where the folder holds a finished prediction, or one begun with other networks or settings; where it
-        cannot be written.
+      UserError: where the folder holds a finished prediction, or one begun with other networks or settings.
+      OSError: where it cannot be written.
     """
-    try:
-        return _predict(predictor, films, Path(output), fixes, keep_identifiers, not_found)
-    except OSError as error:  # of the output: what a film cannot be read for is a `Problem`
-        where = "" if error.filename is None else f" ({error.filename})"
-        raise UserError(
-            f"--output={output} cannot be written: {error.strerror or error}{where}. When that is mended, the same "
-            "command goes on from here."
-        ) from error
-
-
-def _predict(
-    predictor: Predictor,
-    films: Sequence[Film],
-    output: Path,
-    fixes: Sequence[str],
-    keep_identifiers: bool,
-    not_found: Sequence[tuple[str, str]],
-) -> int:
+    output = Path(output)
     if (output / prediction_files.PROVENANCE).exists():
         raise UserError(f"--output={output} holds a finished prediction; give another folder, or delete it")
     with Journal(output / _JOURNAL, _made_by(predictor, fixes, keep_identifiers)) as journal:
         for _, problem in not_found:
-            print(f"not read: {_printable(problem)}", file=sys.stderr)
+            print(f"not read: {printable(problem)}", file=sys.stderr)
         _read(predictor, films, journal, output, fixes, keep_identifiers)
         names, problems, flags = [], list(not_found), collections.Counter()
         for film in films:
@@ -136,7 +125,7 @@ def _read(
 
     def describe(found: Reading | Problem) -> tuple[str, dict]:
         if isinstance(found, Problem):
-            return found.name, {"problem": _printable(found.reason)}
+            return found.name, {"problem": printable(found.reason)}
         kept = identifiers.read(paths[found.name]) if keep_identifiers else {}
         row = prediction_files.row(found, predictor.provenance, kept)
         prediction_files.write_overlay(output, found, row["top"], predictor.provenance)
@@ -152,11 +141,6 @@ def _read(
 
 def _films(count: int) -> str:
     return f"{count:,} film{'' if count == 1 else 's'}"
-
-
-def _printable(text: str) -> str:
-    """Returns a text in one line that does nothing to a terminal: file names may hold anything."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _stamp(path: Path) -> list[int] | None:
@@ -200,8 +184,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--selftest", action="store_true", help="compare this installation with golden outputs")
     options = parser.parse_args(arguments)
-    compiled.use_cache()
     if options.selftest:
+        if others := _given_beside(parser, options, "selftest"):
+            parser.error(f"--selftest reads films of its own; leave out {', '.join(others)}")
+        compiled.use_cache()
         found = selftest.run()
         print(selftest.table(found))
         sys.exit(0 if all(each.passed for each in found) else 1)
@@ -212,11 +198,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("no FILES: name files, folders or patterns, or a list of them with --list")
     if options.batch_size < 1:
         parser.error(f"--batch_size is {options.batch_size}; it must be at least 1")
-    try:
-        sys.exit(1 if _run(options) else 0)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    compiled.use_cache()
+    sys.exit(1 if _run(options) else 0)
+
+
+def _given_beside(parser: argparse.ArgumentParser, options: argparse.Namespace, name: str) -> list[str]:
+    """Returns what was given, by the names on the command line, other than one option."""
+    return [
+        action.metavar if not action.option_strings else action.option_strings[0]
+        for action in parser._actions
+        if action.dest not in (name, "help") and getattr(options, action.dest) != action.default
+    ]
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -242,4 +234,4 @@ def _notes(predictor: Predictor) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    run_command(main, "the same command resumes from here")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from sdfn_jax import terminal
 from sdfn_jax.errors import UserError
 
 AUTO = "auto"  # as the coordinator: the cluster says who takes part
@@ -61,6 +62,7 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
             "others reach)? auto is for Slurm, Open MPI, Kubernetes and Cloud TPU."
         ) from error
     _index, _count = jax.process_index(), jax.process_count()
+    terminal.speaker = name()
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
 

@@ -10,6 +10,11 @@ Every result carries what it was measured on: data, split, label version, seed, 
 caveats that go with them.
 """
 
+from sdfn_jax import errors
+
+if __name__ == "__main__":
+    errors.begin_command()
+
 import argparse
 import csv
 import math
@@ -21,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdfn_jax import metrics, paper, progress
-from sdfn_jax.errors import exit_on_user_error
+from sdfn_jax.errors import run_command
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import Evaluation, caveats, image_list_digest
@@ -195,11 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--replicates", type=int, default=2000, help="of the bootstrap")
     options = parser.parse_args(arguments)
-
-    def command() -> None:
-        print(write_report(options.runs, options.output, options.tables, options.localization, options.replicates))
-
-    exit_on_user_error(command)
+    print(write_report(options.runs, options.output, options.tables, options.localization, options.replicates))
 
 
 def in_table_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -316,4 +317,4 @@ def _cell(value: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -7,6 +7,11 @@ python -m sdfn_jax.selftest --run=runs/demo/fusion     (makes `golden/` anew, fr
 python -m sdfn_jax.main --config=configs/fusion.py:demo; python -m sdfn_jax.selftest --run=runs/demo/fusion
 """
 
+from sdfn_jax import errors
+
+if __name__ == "__main__":
+    errors.begin_command()
+
 import argparse
 import dataclasses
 import itertools
@@ -22,7 +27,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from sdfn_jax import checkpoint, images, lrg, lung_boxes, phantom, predictions
-from sdfn_jax.errors import UserError, exit_on_user_error
+from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictor import Film, Predictor
@@ -182,4 +187,4 @@ def _read(predictor: Predictor, films: Sequence[phantom.Film], folder: Path) -> 
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    run_command(main)

@@ -39,7 +39,7 @@ from sdfn_jax.tasks import Task
 _SHORT_EPOCH = 10.0
 
 
-class InterruptedRunError(Exception):
+class InterruptedRunError(KeyboardInterrupt):
     """Ctrl-C or SIGTERM came, and the state was saved."""
 
 

@@ -8,6 +8,11 @@ decoder too long, or crashes it, is refused and stops no other (`decoding`), nor
 it, under no other name.
 """
 
+from sdfn_jax import errors
+
+if __name__ == "__main__":
+    errors.begin_command()
+
 import argparse
 import asyncio
 import contextlib
@@ -21,7 +26,7 @@ import numpy as np
 
 from sdfn_jax import compiled, film_page
 from sdfn_jax.decoding import Decoders
-from sdfn_jax.errors import UserError, exit_on_user_error
+from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.predictor import Predictor
 
 try:
@@ -174,7 +179,9 @@ def serve(checkpoint: str, lrg: str | None, host: str, port: int) -> None:
             )
         server = _server(application(predictor, [HOST, "localhost", "[::1]", shown], decoders.decode))
         print(f"Open http://{shown}:{listening.getsockname()[1]}/ in a browser. Ctrl-C ends the viewer.", flush=True)
-        server.run(sockets=[listening])
+        # It lets running requests end, then raises Ctrl-C's interrupt again.
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -190,10 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not 0 <= given.port < 2**16:
         parser.error(f"--port is {given.port}; it must be from 0 to {2**16 - 1}")
     compiled.use_cache()
-    # uvicorn lets running requests end, then raises Ctrl-C's interrupt again.
-    with contextlib.suppress(KeyboardInterrupt):
-        serve(given.checkpoint, given.lrg, given.host, given.port)
+    serve(given.checkpoint, given.lrg, given.host, given.port)
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    run_command(main)

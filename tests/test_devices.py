@@ -338,7 +338,7 @@ class TestCommand:
         assert [status for status, _, _ in left] == [2, 2]
         for index in (0, 1):
             said = left[index][2]
-            assert f"error: process {index}: the command: process 1 has another than process 0" in said
+            assert f"process {index}: error: the command: process 1 has another than process 0" in said
             assert "Traceback" not in said
 
 

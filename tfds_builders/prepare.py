@@ -1,5 +1,10 @@
 """Prepares a data set from the user's own download: python -m tfds_builders.prepare chestxray14 --manual_dir=..."""
 
+from sdfn_jax import errors
+
+if __name__ == "__main__":
+    errors.begin_command()
+
 import argparse
 import contextlib
 import dataclasses
@@ -15,7 +20,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sdfn_jax.errors import UserError, exit_on_user_error
+from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.files import locked
 from tfds_builders import base, freshness, lung_masks
 from tfds_builders.chestxray14 import chestxray14_dataset_builder as chestxray14
@@ -237,21 +242,11 @@ def _share(text: str) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command; a user's mistake is one message and status 2."""
+    """Runs the command."""
     # Ended from outside, it still cleans up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-
-    def command() -> None:
-        try:
-            prepare(**_parse_arguments(arguments))
-        except OSError as error:
-            raise UserError(str(error)) from error
-        except KeyboardInterrupt:
-            print("\nstopped; prepared sets are as they were", file=sys.stderr)
-            sys.exit(130)
-
-    exit_on_user_error(command)
+    prepare(**_parse_arguments(arguments))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, "the same command starts again; prepared sets are as they were")

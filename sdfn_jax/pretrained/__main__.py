@@ -7,10 +7,17 @@ The first is for --config.pretrained. The second makes a network fine-tuned else
 which --mode=evaluate reads as if it had been trained here; its workdir must be new.
 """
 
+from sdfn_jax import errors
+
+if __name__ == "__main__":
+    errors.begin_command()
+
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+
+from sdfn_jax import config_flag
+from sdfn_jax.errors import UserError, run_command
 
 _OUTPUT = flags.DEFINE_string("output", None, "The .safetensors file to write.")
 _CLASSES = flags.DEFINE_string(
@@ -19,43 +26,35 @@ _CLASSES = flags.DEFINE_string(
     "What the classifier's outputs are, in the file's order: names with commas between, or a text file with a name on "
     "each line; - for an output without meaning.",
 )
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configs/classifier.py:entire or :lung - write a run folder of this extractor.", lock_config=True
-)
+_CONFIG = config_flag.define("configs/classifier.py:entire or :lung - write a run folder of this extractor.")
 
 
 def main(argv: list[str]) -> None:
     """Reads the file, says what it is, and writes what was asked for."""
     logging.set_verbosity(logging.WARNING)
-    from sdfn_jax.errors import UserError, exit_on_user_error
     from sdfn_jax.models.densenet import DenseNet
     from sdfn_jax.pretrained import imported, weights
 
-    def command() -> None:
-        if len(argv) != 2:
-            raise UserError(f"one weights file is wanted, {len(argv) - 1} were given: see --help")
-        if _OUTPUT.value is None and _CONFIG.value is None:
-            raise UserError(
-                "nothing to write: give --output=FILE.safetensors, or --config=configs/classifier.py:entire"
-            )
-        model = None if _CONFIG.value is None else DenseNet(**_CONFIG.value.model.to_dict())
-        try:
-            classes = None if _CLASSES.value is None else weights.parse_classes(_CLASSES.value)
-            found = weights.read(argv[1], model, classes)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        print(found.describe())
-        if _OUTPUT.value is not None:
-            if Path(_OUTPUT.value).suffix != ".safetensors":
-                raise UserError(f"--output={_OUTPUT.value}: the name must end with .safetensors")
-            weights.save(_OUTPUT.value, found)
-            print(_OUTPUT.value)
-        if _CONFIG.value is not None:
-            imported.write_run(_CONFIG.value, found)
-            print(_CONFIG.value.workdir)
-
-    exit_on_user_error(command)
+    if len(argv) != 2:
+        raise UserError(f"one weights file is wanted, {len(argv) - 1} were given: see --help")
+    if _OUTPUT.value is None and _CONFIG.value is None:
+        raise UserError("nothing to write: give --output=FILE.safetensors, or --config=configs/classifier.py:entire")
+    if _OUTPUT.value is not None and Path(_OUTPUT.value).suffix != ".safetensors":
+        raise UserError(f"--output={_OUTPUT.value}: the name must end with .safetensors")
+    model = None if _CONFIG.value is None else DenseNet(**_CONFIG.value.model.to_dict())
+    try:
+        classes = None if _CLASSES.value is None else weights.parse_classes(_CLASSES.value)
+        found = weights.read(argv[1], model, classes)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    print(found.describe())
+    if _OUTPUT.value is not None:
+        weights.save(_OUTPUT.value, found)
+        print(_OUTPUT.value)
+    if _CONFIG.value is not None:
+        imported.write_run(_CONFIG.value, found)
+        print(_CONFIG.value.workdir)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_command(lambda: app.run(main, flags_parser=config_flag.parse))
