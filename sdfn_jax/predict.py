@@ -185,8 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--selftest", action="store_true", help="compare this installation with golden outputs")
     options = parser.parse_args(arguments)
     if options.selftest:
-        if others := _given_beside(parser, options, "selftest"):
-            parser.error(f"--selftest reads films of its own; leave out {', '.join(others)}")
+        alone = vars(parser.parse_args(["--selftest"]))
+        if others := [name for name, value in vars(options).items() if value != alone[name]]:
+            named = ", ".join("FILES" if name == "films" else f"--{name}" for name in others)
+            parser.error(f"--selftest reads films and networks of its own; leave out {named}")
         compiled.use_cache()
         found = selftest.run()
         print(selftest.table(found))
@@ -200,15 +202,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--batch_size is {options.batch_size}; it must be at least 1")
     compiled.use_cache()
     sys.exit(1 if _run(options) else 0)
-
-
-def _given_beside(parser: argparse.ArgumentParser, options: argparse.Namespace, name: str) -> list[str]:
-    """Returns what was given, by the names on the command line, other than one option."""
-    return [
-        action.metavar if not action.option_strings else action.option_strings[0]
-        for action in parser._actions
-        if action.dest not in (name, "help") and getattr(options, action.dest) != action.default
-    ]
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -267,8 +267,12 @@ class TestHeatmapFiles:
         (folder / "00000005_000_Atelectasis.npy").unlink()
         with pytest.raises(UserError, match="1 of 2 heatmaps are not there, such as 00000005_000_Atelectasis.npy"):
             localize.of_files(folder, tables)
-        with pytest.raises(SystemExit):
+        with pytest.raises(UserError, match="--heatmaps needs --tables"):
             localize.main([f"--heatmaps={folder}"])
+
+    def test_what_would_be_ignored_is_refused(self, tmp_path):
+        with pytest.raises(UserError, match="--tables is for --heatmaps"):
+            localize.main([f"--run={tmp_path}", f"--tables={tmp_path}"])
 
 
 def test_wangs_figures_are_whole_counts():

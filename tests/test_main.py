@@ -41,6 +41,7 @@ from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.logs import MetricsLog
 
+ROOT = Path(__file__).parent.parent
 STAGES = ("lrg", "entire", "lung", "fusion")
 
 
@@ -537,9 +538,35 @@ def test_killed_in_two_stages_the_same_command_gives_the_same_bits(job, tmp_path
     np.testing.assert_array_equal(*scores)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess:
+def test_a_config_is_found_from_any_folder_and_its_neighbours_with_it(tmp_path):
+    (tmp_path / "configs").mkdir()  # another's, of the same name
+    (tmp_path / "configs" / "__init__.py").touch()
+    file = ROOT / "configs" / "fusion.py"
+    result = command(f"--config={file}:demo", "--mode=evaluate", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "runs/demo/tfds/chestxray14/size96_labels2017/1.0.0 is not there; make it" in result.stderr
+    result = command("--config", str(file), "--config.batch_size=0", cwd=tmp_path)
+    assert "--config.batch_size=0: expected" in result.stderr
+
+
+def test_a_config_that_cannot_be_loaded_is_a_message(tmp_path):
+    (tmp_path / "alone.py").write_text("from configs_of_mine import lrg\n")
+    (tmp_path / "broken.py").write_text("def get_config(:\n")
+    (tmp_path / "empty.py").write_text("from ml_collections import ConfigDict\nget_config = ConfigDict\n")
+    for name, said in (
+        ("alone.py", "it imports configs_of_mine, which is not there"),
+        ("broken.py", "not Python: invalid syntax (broken.py, line 1)"),
+        ("empty.py", "it names no stage"),
+    ):
+        result = command(f"--config={tmp_path / name}")
+        assert (result.returncode, "Traceback" in result.stderr) == (2, False)
+        assert said in result.stderr
+
+
+def command(*arguments, cwd=ROOT):
     words = [sys.executable, "-m", "sdfn_jax.main", *arguments]
-    return subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
 @pytest.mark.parametrize(
@@ -552,6 +579,12 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
         ),
         (["--config=configs/none.py"], "configs/none.py"),
         (["--config=configs/fusion.py", "extra"], "unexpected argument 'extra'"),
+        (["--config=configs/fusion.py", "--split=validation"], "--split is for --mode=evaluate of a classifier"),
+        (["--config=configs/lrg.py", "--mode=evaluate", "--split=test"], "--split is for --mode=evaluate of a"),
+        (["--config=configs/lrg.py:none"], "configs/lrg.py takes jsrt, montgomery or demo, not 'none'"),
+        (["--config=configs/lrg.py", "--config.batch_size=1.5"], "--config.batch_size=1.5"),
+        (["--config=configs/lrg.py", "--mode=none"], "flag --mode=none"),
+        (["--none"], "Unknown command line flag 'none'"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_a_message(arguments, said):

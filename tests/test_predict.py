@@ -29,6 +29,7 @@ from sdfn_jax import (
     selftest,
 )
 from sdfn_jax.drawing import draw
+from sdfn_jax.errors import run_command
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.journal import Journal
 from sdfn_jax.predictor import Film, Predictor
@@ -61,7 +62,7 @@ def run(tmp_path_factory):
 def command(*arguments):
     """Runs the command and returns its exit status."""
     with pytest.raises(SystemExit) as stop:
-        predict.main([str(argument) for argument in arguments])
+        run_command(lambda: predict.main([str(argument) for argument in arguments]))
     return stop.value.code
 
 
@@ -206,7 +207,7 @@ class TestGoingOn:
 
         monkeypatch.setattr(prediction_files, "write_overlay", stopping)
         assert command(*arguments) == 130
-        assert "the same command goes on from here" in capsys.readouterr().err
+        assert "stopped; the same command" in capsys.readouterr().err
         assert "index.html" not in content(tmp_path / "output")
         drawn.clear()
         monkeypatch.setattr(
@@ -294,6 +295,8 @@ class TestScreen:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
+            (["a.png", "--selftest"], "networks of its own; leave out FILES"),
+            (["--selftest", "--lrg=x", "--fix=inverted"], "leave out --lrg, --fix"),
             ([], "--checkpoint is missing"),
             (["--checkpoint=x"], "--output is missing"),
             (["--checkpoint=x", "--output=y"], "no FILES"),
@@ -368,14 +371,14 @@ def test_a_file_that_may_not_be_opened_is_said(run, films, tmp_path, monkeypatch
 
 class TestOutput:
     @pytest.mark.parametrize("below", ["", "below"])
-    def test_one_that_is_a_file_is_refused(self, run, films, tmp_path, below):
+    def test_one_that_is_a_file_is_refused(self, run, films, tmp_path, below, capsys):
         (tmp_path / "file").write_text("mine")
         output = tmp_path / "file" / below
-        with pytest.raises(predict.UserError, match=f"--output={output} cannot be written"):
-            predict.main([str(films / "1.png"), f"--checkpoint={run}", f"--output={output}"])
+        assert command(films / "1.png", f"--checkpoint={run}", f"--output={output}") == 2
+        assert f"error: {tmp_path / 'file'}" in capsys.readouterr().err
         assert (tmp_path / "file").read_text() == "mine"
 
-    def test_a_full_disk_is_said_and_gone_on_from(self, run, films, done, tmp_path, monkeypatch):
+    def test_a_full_disk_is_said_and_gone_on_from(self, run, films, done, tmp_path, monkeypatch, capsys):
         arguments = films, f"--checkpoint={run}", f"--output={tmp_path / 'output'}", "--batch_size=2"
         calls = []
         save = Image.Image.save
@@ -389,8 +392,8 @@ class TestOutput:
 
         with monkeypatch.context() as patch:
             patch.setattr(Image.Image, "save", full)
-            with pytest.raises(predict.UserError, match=r"cannot be written: No space left.*5.png.* goes on from here"):
-                predict.main([*map(str, arguments)])
+            assert command(*arguments) == 2
+        assert re.search(r"error: .*5.png.*: No space left on device; make room there", capsys.readouterr().err)
         left = content(tmp_path / "output")
         assert "journal.jsonl" in left
         assert not any("5.png" in name or name.endswith((".html", ".csv")) for name in left)

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
 
-from sdfn_jax.errors import UserError
+from sdfn_jax.errors import UserError, run_command
 from tfds_builders import base, prepare
 
 NUMBERS = (1, 2, 3, 6, 17)
@@ -237,7 +237,7 @@ def test_tfds_alone_prepares_a_set(tmp_path):
 
 
 def command(*arguments):
-    return prepare.main([str(argument) for argument in arguments])
+    run_command(lambda: prepare.main([str(argument) for argument in arguments]))
 
 
 def test_the_command_prepares_and_sums_up(download, data_dir, capsys, monkeypatch):

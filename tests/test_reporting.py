@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sdfn_jax import calibration, detections, localization, operating_points, platt, report, sealed
-from sdfn_jax.errors import UserError
+from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictions import Evaluation, Origin, Predictions, write_evaluation
 from sdfn_jax.reporting import card, material
@@ -464,7 +464,7 @@ class TestRefused:
 
     def test_a_message_and_no_traceback(self, tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
-            report.main([str(tmp_path), f"--output={tmp_path / 'out'}"])
+            run_command(lambda: report.main([str(tmp_path), f"--output={tmp_path / 'out'}"]))
         assert stop.value.code == 2
         assert "error: " in capsys.readouterr().err
 

@@ -1,0 +1,1 @@
+"""The stages: every number of each, with a demo variant."""
