@@ -7,6 +7,11 @@ networks by the probabilities they give. Preprocessing and class names are insid
 0 to 255) of `size` x `size` pixels for each view, and return the probabilities of the findings.
 """
 
+from sdfn_jax import errors
+
+if __name__ == "__main__":
+    errors.begin_command()
+
 import dataclasses
 import json
 import zipfile
