@@ -139,7 +139,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
       OSError: for a missing file.
     """
     folder = Path(folder)
-    record = sealed.read(folder / EVALUATION_FILE, _RECORD, "the record of an evaluation", "evaluate again")
+    record = read_record(folder)
     try:
         predictions = read_predictions(folder / PREDICTIONS_FILE)
     except ValueError as error:
@@ -150,6 +150,16 @@ def read_evaluation(folder: str | Path) -> Evaluation:
             "another); evaluate again"
         )
     return Evaluation(Origin(**{field.name: record[field.name] for field in dataclasses.fields(Origin)}), predictions)
+
+
+def read_record(folder: str | Path) -> dict:
+    """Reads the `evaluation.json` of an evaluation.
+
+    Raises:
+      DamagedError: for a file that is not one.
+      OSError: for a missing file.
+    """
+    return sealed.read(Path(folder) / EVALUATION_FILE, _RECORD, "the record of an evaluation", "evaluate again")
 
 
 def evaluation_folder(run: str | Path, split: str) -> Path:

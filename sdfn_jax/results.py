@@ -5,7 +5,6 @@ line that says why. A record (`made_from.json`), written last, says what all of 
 """
 
 import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,13 +27,13 @@ from sdfn_jax import (
     stages,
 )
 from sdfn_jax.errors import UserError
-from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
-from sdfn_jax.predictions import EVALUATION_FILE, Evaluation, read_evaluation
+from sdfn_jax.predictions import Evaluation, read_evaluation, read_record
 
 TABLE = "table_1.csv"
 RECORD = "made_from.json"
+_RECORD = {"stages": sealed.OBJECT, "lrg": sealed.Maybe(sealed.TEXT), "left_out": sealed.several(sealed.TEXT)}
 _ROC, _LUNG_BOXES, _HEATMAP_PAGE, _FIGURE_NINE = "roc_curves.png", "lung_boxes_{}.png", "heatmaps.png", "figure_9.png"
 _HEATMAPS = 6  # radiographs on the page
 _FILMS = 27  # on a page of lung boxes
@@ -82,7 +81,7 @@ def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
         return False
     record, now = _read_record(where), _made_from(config, classifiers)
     if record is None:  # of an earlier version: its table came last, and says of which checkpoints it is
-        with (where / TABLE).open(newline="", encoding="utf-8") as file:
+        with (where / TABLE).open(newline="", encoding="utf-8", errors="replace") as file:
             row = next(csv.DictReader(file), {})
         return all(row.get(f"checkpoint_{stage}") == each["checkpoint"] for stage, each in now["stages"].items())
     lrg_there = now["lrg"] is not None
@@ -92,18 +91,16 @@ def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
 def _made_from(config: ConfigDict, classifiers: list[ConfigDict]) -> dict:
     stages_found = {}
     for stage in classifiers:
-        path = evaluate.evaluation_folder(stage.workdir, "test") / EVALUATION_FILE
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-        stages_found[stage.stage] = {name: evaluation[name] for name in ("checkpoint", "predictions_sha256")}
+        record = read_record(evaluate.evaluation_folder(stage.workdir, "test"))
+        stages_found[stage.stage] = {name: record[name] for name in ("checkpoint", "predictions_sha256")}
     generator = checkpoint.best_metadata(config.lrg.workdir)
     return {"stages": stages_found, "lrg": None if generator is None else generator["digest"]}
 
 
 def _read_record(where: Path) -> dict | None:
     try:
-        record = json.loads((where / RECORD).read_text(encoding="utf-8"))
-        return record if {"stages", "lrg", "left_out"} <= record.keys() else None
-    except (FileNotFoundError, ValueError, AttributeError):
+        return sealed.read(where / RECORD, _RECORD, "the record of what the results were made from", "make them again")
+    except (FileNotFoundError, sealed.DamagedError):
         return None
 
 
@@ -146,8 +143,7 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
             old.unlink()
     report.write_table_one(where / TABLE, evaluations)
     left_out = _draw(config, classifiers, data, evaluations, where)
-    with appears_when_complete(where / RECORD) as path:
-        path.write_text(json.dumps(_made_from(config, classifiers) | {"left_out": left_out}, indent=2) + "\n")
+    sealed.write(where / RECORD, _made_from(config, classifiers) | {"left_out": left_out})
 
 
 def _draw(

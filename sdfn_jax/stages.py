@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,14 +18,10 @@ from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.pretrained import download, weights
 from sdfn_jax.train import check_batch_size, device_mesh, train
+from tfds_builders.base import read_metadata as data_metadata
 
 FOLDS = 5
 RANDOM, IMAGENET = "random", "imagenet"  # values of config.pretrained that name no file
-
-
-def data_metadata(directory: Path) -> dict:
-    """Returns what a data set's preparation wrote of itself."""
-    return json.loads((directory / "metadata.json").read_text())
 
 
 def data_inputs(directory: Path) -> dict[str, str]:

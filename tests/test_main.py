@@ -32,6 +32,7 @@ from sdfn_jax import (
     predictions,
     report,
     results,
+    sealed,
     stages,
     tasks,
 )
@@ -450,7 +451,7 @@ class TestLrgCommand:
         data = shutil.copytree(plan.prepared_directory(config.data), tmp_path / "data")
         metadata = stages.data_metadata(data)
         del metadata["splits"]["fold_2"]
-        (data / "metadata.json").write_text(json.dumps(metadata))
+        sealed.write(data / "metadata.json", metadata)
         with pytest.raises(UserError, match="no films in fold_2 .*official number modulo 5"):
             stages.cross_validate(config, data)
         assert not (tmp_path / "lrg").exists()

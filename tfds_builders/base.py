@@ -12,11 +12,31 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from sdfn_jax import parallel, phantom, progress, sources
+from sdfn_jax import parallel, phantom, progress, sealed, sources
 from sdfn_jax.errors import UserError
 
 MISSING_LIST = "missing_files.csv"
 SKIPPED_LIST = "skipped_files.csv"
+_SPLITS = sealed.Kind(
+    "an object that counts the images of each split",
+    lambda value: (
+        isinstance(value, dict)
+        and all(isinstance(split, dict) and sealed.COUNT.fits(split.get("images")) for split in value.values())
+    ),
+)
+_METADATA = {
+    "inputs_digest": sealed.TEXT,
+    "drawings": sealed.BOOLEAN,
+    "splits": _SPLITS,
+    "missing": sealed.COUNT,
+    "skipped": sealed.COUNT,
+}
+_OF_TWO_VIEWS = {
+    "label_version": sealed.TEXT,
+    "validation_share": sealed.SHARE,
+    "validation_seed": sealed.WHOLE,
+    "box_table_digest": sealed.TEXT,
+}
 # TFDS keeps the examples of a shard in memory until it is written.
 _SHARD_BYTES = 128 * 2**20
 
@@ -246,16 +266,16 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         _write_list(Path(self.data_dir) / SKIPPED_LIST, ("image", "reason"), skipped)
         record = self._record()
         sources.write(Path(self.data_dir) / sources.RECORD, record)
-        self.info.metadata.update(
-            self._inputs.metadata,
-            inputs_digest=self._inputs.digest,
-            content_digest=sources.content_digest(record),
-            source=str(self._source or self._manual_dir),
-            drawings=(self._manual_dir / phantom.SETTINGS_FILE).is_file(),
-            splits={split: self._count(items) for split, items in self._written.items() if items},
-            missing=len({image for image, _ in self._inputs.missing}),
-            skipped=len(skipped),
-        )
+        metadata = self._inputs.metadata | {
+            "inputs_digest": self._inputs.digest,
+            "content_digest": sources.content_digest(record),
+            "source": str(self._source or self._manual_dir),
+            "drawings": (self._manual_dir / phantom.SETTINGS_FILE).is_file(),
+            "splits": {split: self._count(items) for split, items in self._written.items() if items},
+            "missing": len({image for image, _ in self._inputs.missing}),
+            "skipped": len(skipped),
+        }
+        self.info.metadata.update(sealed.seal(metadata))
 
     def _record(self) -> dict[str, sources.Source]:
         """Returns the record of every film, mask and table: decoded ones as they were then, the others as they are."""
@@ -273,6 +293,21 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         for part in parts:
             digest.update(f"\n{part}".encode())
         return digest.hexdigest()
+
+
+def read_metadata(directory: Path) -> dict[str, Any]:
+    """Reads what the preparation of a data set wrote of it: `metadata.json`.
+
+    Args:
+      directory: of the prepared set, as TFDS names it: `chestxray14/size224_labels2017/1.0.0`.
+
+    Raises:
+      DamagedError: naming the file and the key that is wrong.
+      OSError: for a file that cannot be read.
+    """
+    shape = _METADATA | (_OF_TWO_VIEWS if "chestxray14" in directory.parts[-3:] else {})
+    mend = f"delete {directory} to have it prepared again"
+    return sealed.read(directory / "metadata.json", shape, "what a prepared data set says of itself", mend)
 
 
 def _write_list(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

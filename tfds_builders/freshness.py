@@ -1,14 +1,13 @@
 """Whether a prepared data set is what would be prepared now: the one answer for `prepare` and for the main job."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from sdfn_jax import sources
+from sdfn_jax import sealed, sources
 from sdfn_jax.errors import UserError
-from tfds_builders.base import NothingFoundError, RadiographBuilder
+from tfds_builders.base import NothingFoundError, RadiographBuilder, read_metadata
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +39,11 @@ def compare(final: Path, builder: RadiographBuilder, manual_dir: str | Path) -> 
       what was found; None where no set is there that can be read.
     """
     try:
-        metadata = json.loads((final / "metadata.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        metadata = read_metadata(final)
+    except FileNotFoundError:
+        return None
+    except sealed.DamagedError as error:
+        sealed.say(str(error))
         return None
     folder = Path(manual_dir)
     settings = builder.other_settings(metadata, folder)

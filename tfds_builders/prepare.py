@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import dataclasses
 import io
-import json
 import os
 import shutil
 import signal
@@ -197,7 +196,7 @@ def _check_space(data_dir: Path, needed: int) -> None:
 
 
 def _summary(name: str, final: Path, manual_dir: Path) -> str:
-    metadata = json.loads((final / "metadata.json").read_text())
+    metadata = base.read_metadata(final)
     lines = [f"{name}: prepared in {final}"]
     for split, counts in metadata["splits"].items():
         patients = f" of {counts['patients']:,} patients" if "patients" in counts else ""
