@@ -1,5 +1,6 @@
 """A prepared set is used only for the films, tables and settings that it was made from."""
 
+import contextlib
 import csv
 import json
 import os
@@ -11,7 +12,7 @@ import official_files as official
 import pytest
 from small import fusion_config
 
-from sdfn_jax import checkpoint, plan, recipes, sources, stages
+from sdfn_jax import checkpoint, plan, recipes, sealed, sources, stages
 from sdfn_jax.errors import UserError
 from tfds_builders import prepare
 
@@ -108,6 +109,36 @@ class TestDifferences:
         prepared(chest, data_dir)
         shutil.copy(chest / "images" / official.NAMES[0], chest / "images" / "figure.png")
         assert differences(chest, data_dir) == ""
+
+
+class TestDamage:
+    @pytest.mark.parametrize("harm", [b"", b"[]", b"{}", b"[" * 9999, b"\xff", b'{"missing": NaN}', "half", "changed"])
+    def test_a_set_whose_metadata_are_damaged_is_prepared_again_and_that_is_said(self, chest, data_dir, harm, capsys):
+        folder = prepared(chest, data_dir)
+        path = folder / "metadata.json"
+        whole = path.read_bytes()
+        harms = {"half": whole[: len(whole) // 2], "changed": whole.replace(b'"2017"', b'"2016"')}
+        path.write_bytes(harms[harm] if isinstance(harm, str) else harm)
+        sealed.say.cache_clear()
+        with pytest.raises(UserError, match=r"metadata.json: not what a prepared data set says .*delete .* prepared"):
+            stages.data_metadata(folder)
+        assert prepare.look("chestxray14", **asked(chest, data_dir)).prepared is None
+        assert f"note: {path}: not what a prepared data set says of itself" in capsys.readouterr().err
+        prepared(chest, data_dir)
+        assert path.read_bytes() == whole
+
+    def test_no_flipped_bit_changes_its_metadata_in_silence(self, chest, data_dir, capsys):
+        folder = prepared(chest, data_dir)
+        path = folder / "metadata.json"
+        whole, metadata = path.read_bytes(), stages.data_metadata(folder)
+        for place in np.random.default_rng(0).choice(len(whole) * 8, 400, replace=False).tolist():
+            flipped = bytearray(whole)
+            flipped[place // 8] ^= 1 << place % 8
+            path.write_bytes(flipped)
+            sealed.say.cache_clear()
+            with contextlib.suppress(sealed.DamagedError):
+                found = stages.data_metadata(folder)
+                assert found == metadata or "has no digest" in capsys.readouterr().err
 
 
 class TestPlaces:
