@@ -11,6 +11,7 @@ on the screen, a hang, a crash, memory that grows.
 import argparse
 import io
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -177,6 +178,7 @@ def read_all(first: int, last: int, seed: int) -> None:
     """Reads files and prints one line of JSON before and after each."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     warnings.simplefilter("error")
+    logging.getLogger(images.__name__).setLevel(logging.ERROR)  # the flags that a film carries, in our own words
     files = good_files()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(first, last):

@@ -1,7 +1,7 @@
 """Decodes strangers' films in processes of their own: one that takes too long, or crashes, takes nothing with it.
 
 A thread that decodes cannot be ended, a process can. What it is sent and what it answers are plain bytes, so that even
-a decoder taken over by a film has no other way back than an image or a sentence.
+a decoder taken over by a film has no other way back than an image with flags that there are, or a sentence.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import numpy as np
 
 from sdfn_jax import images
 from sdfn_jax.errors import UserError
+from sdfn_jax.flags import FLAGS
 from sdfn_jax.limits import MAX_PIXELS, Refused
 
 # Of one film, seconds; on two cores, the largest that may be read takes some 5.
@@ -28,7 +29,7 @@ MEMORY_LIMIT = 6 * 2**30
 PROCESSES = 3
 _COMMAND = "from sdfn_jax.decoding import work; work()"
 _REQUEST = struct.Struct("<QQ")  # bytes of the film, and of the suffix
-_ANSWER = struct.Struct("<cQQ")  # kind; height and width, or bytes of a sentence and 0
+_ANSWER = struct.Struct("<cQQQ")  # kind; height, width and bytes of flags, or bytes of a sentence, 0 and 0
 _IMAGE, _REFUSED, _USER_ERROR = b"I", b"R", b"U"
 
 
@@ -51,8 +52,8 @@ class Decoders:
         for each in self._all:
             each.end()
 
-    def decode(self, data: bytes, suffix: str = "") -> np.ndarray:
-        """Decodes a film as `images.decode` does.
+    def decode(self, data: bytes, suffix: str = "") -> tuple[np.ndarray, tuple[str, ...]]:
+        """Decodes a film as `images.decode_with_flags` does.
 
         Raises:
           ValueError: for bytes that cannot be decoded, or not in `time_limit` seconds, or that crash the decoder.
@@ -74,7 +75,7 @@ class _Decoder:
         self._ended = False
         self._starting = threading.Lock()
 
-    def decode(self, data: bytes, suffix: str) -> np.ndarray:
+    def decode(self, data: bytes, suffix: str) -> tuple[np.ndarray, tuple[str, ...]]:
         process = self._started()
         late = threading.Event()
 
@@ -132,7 +133,7 @@ def _close(process: subprocess.Popen) -> None:
             stream.close()
 
 
-def _ask(process: subprocess.Popen, data: bytes, suffix: str) -> np.ndarray:
+def _ask(process: subprocess.Popen, data: bytes, suffix: str) -> tuple[np.ndarray, tuple[str, ...]]:
     name = suffix.encode("utf-8", "replace")
     process.stdin.write(_REQUEST.pack(len(data), len(name)))
     process.stdin.write(name)
@@ -140,7 +141,9 @@ def _ask(process: subprocess.Popen, data: bytes, suffix: str) -> np.ndarray:
     process.stdin.flush()
     kind, *size = _ANSWER.unpack(_read(process.stdout, _ANSWER.size))
     if kind == _IMAGE and size[0] * size[1] <= MAX_PIXELS:
-        return np.frombuffer(_read(process.stdout, size[0] * size[1]), np.uint8).reshape(size)
+        radiograph = np.frombuffer(_read(process.stdout, size[0] * size[1]), np.uint8).reshape(size[:2])
+        told = _read(process.stdout, min(size[2], 2**16)).decode("utf-8", "replace").split()
+        return radiograph, tuple(name for name in FLAGS if name in told)
     if kind in (_REFUSED, _USER_ERROR):
         sentence = _read(process.stdout, min(size[0], 2**16)).decode("utf-8", "replace")
         raise Refused(sentence) if kind == _REFUSED else UserError(sentence)
@@ -174,14 +177,15 @@ def work() -> None:
             suffix = _read(requests, name_length).decode()
             kind, size, content = _answer(_read(requests, length), suffix)
             answers.write(_ANSWER.pack(kind, *size))
-            answers.write(content)
+            answers.writelines(content)
             answers.flush()
 
 
-def _answer(data: bytes, suffix: str) -> tuple[bytes, tuple[int, int], bytes | memoryview]:
+def _answer(data: bytes, suffix: str) -> tuple[bytes, tuple[int, int, int], list[bytes | memoryview]]:
     try:
-        radiograph = np.ascontiguousarray(images.decode(data, suffix))
+        radiograph, flags = images.decode_with_flags(data, suffix)
     except (ValueError, UserError) as error:
         sentence = str(error).encode("utf-8", "replace")[: 2**16]
-        return _REFUSED if isinstance(error, ValueError) else _USER_ERROR, (len(sentence), 0), sentence
-    return _IMAGE, radiograph.shape, radiograph.data
+        return _REFUSED if isinstance(error, ValueError) else _USER_ERROR, (len(sentence), 0, 0), [sentence]
+    names = " ".join(flags).encode()
+    return _IMAGE, (*radiograph.shape, len(names)), [np.ascontiguousarray(radiograph).data, names]

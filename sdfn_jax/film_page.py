@@ -22,6 +22,7 @@ from PIL import Image
 from sdfn_jax import guards, images, paper
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS, display_name
+from sdfn_jax.flags import FLAGS
 from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size
 from sdfn_jax.reading import Provenance, Reading
 
@@ -185,7 +186,7 @@ def _about(provenance: Provenance) -> dict:
         ],
         "undecided": [provenance.undecided.get(name) for name in FINDINGS],
         "rules": _RULES,
-        "flags": guards.FLAGS,
+        "flags": FLAGS,
         "fixes": guards.FIXES,
         "colours": base64.b64encode(colours().tobytes()).decode(),
         "strength": HEATMAP_STRENGTH,

@@ -11,19 +11,10 @@ import numpy as np
 from scipy.fft import dctn
 from skimage.exposure import equalize_hist
 
+from sdfn_jax.flags import FLAGS
 from sdfn_jax.images import check_radiograph, resize
 from sdfn_jax.lung_boxes import LungRegion
 
-FLAGS = {
-    "inverted": "Looks inverted: bone seems dark and air bright.",
-    "rotated_90": "Looks as if it lies on its side.",
-    "rotated_180": "Looks as if it stands on its head.",
-    "not_frontal_chest": "Does not look like a frontal chest radiograph.",
-    "almost_empty": "Shows next to nothing: its pixels are nearly all alike.",
-    "border": "Over half of it is blank border or collimation.",
-    "too_small": "Has fewer pixels than the networks look at (224 on a side).",
-    "lung_region_fallback": "No believable pair of lungs was found: the lung region may be wrong.",
-}
 FIXES = {
     "inverted": "Grey values turned round.",
     "rotated_90": "Turned upright by a quarter.",
@@ -75,7 +66,7 @@ def check(radiograph: np.ndarray, region: LungRegion | None) -> tuple[str, ...]:
       region: what the lung region generator found on it; None where there is none.
 
     Returns:
-      names from `FLAGS`, in its order; none of them for an ordinary film.
+      names from `flags.FLAGS`, in its order; none of them for an ordinary film.
     """
     found = set()
     if min(radiograph.shape) < SMALLEST_SIDE:

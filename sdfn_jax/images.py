@@ -17,6 +17,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from sdfn_jax import picture_files
 from sdfn_jax.errors import UserError
+from sdfn_jax.flags import FLAGS
 from sdfn_jax.limits import MAX_BYTES, Refused, check_size
 from sdfn_jax.silence import silenced
 
@@ -32,6 +33,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".img", *D
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 logging.getLogger("PIL").propagate = False
 
+_log = logging.getLogger(__name__)
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
 _WHITE_IS_ZERO = 0
 _PLANES = 2
@@ -88,6 +90,18 @@ def is_radiograph(path: str | Path) -> bool:
 
 
 def read_radiograph(path: str | Path) -> np.ndarray:
+    """Reads a radiograph as `read_with_flags` does, and logs what flags it carries.
+
+    Returns:
+      (H, W) uint8, bones bright.
+    """
+    radiograph, flags = read_with_flags(path)
+    for name in flags:
+        _log.warning("%s: %s: %s", path, name, FLAGS[name])
+    return radiograph
+
+
+def read_with_flags(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Reads a radiograph of any supported kind, which its content tells.
 
     DICOM (`sdfn_jax/dicom.py`); PNG, JPEG, TIFF, BMP, GIF (8 or 16 bits, greyscale, palette, RGB or CMYK, with alpha or
@@ -97,7 +111,8 @@ def read_radiograph(path: str | Path) -> np.ndarray:
     applied. A picture that would take a decoder unreasonable time or memory is refused (`sdfn_jax/picture_files.py`).
 
     Returns:
-      (H, W) uint8, bones bright.
+      (H, W) uint8, bones bright; and names from `flags.FLAGS` of what could not be used of a DICOM header, beside which
+      the pixels are whole.
 
     Raises:
       ValueError: in one line that begins with the file's path, for a file that cannot be decoded, has over `MAX_PIXELS`
@@ -113,20 +128,25 @@ def read_radiograph(path: str | Path) -> np.ndarray:
                 raise ValueError("not a file")
             if not 0 < status.st_size <= MAX_BYTES:
                 raise ValueError(f"{status.st_size:,} bytes, where 1 to {MAX_BYTES:,} are read")
-            return decode(file.read(), path.suffix)
+            return decode_with_flags(file.read(), path.suffix)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def decode(data: bytes, suffix: str = "") -> np.ndarray:
-    """Decodes the bytes of an image file, as `read_radiograph` does.
+    """Decodes the bytes of an image file as `decode_with_flags` does, (H, W) uint8, where nobody asks for flags."""
+    return decode_with_flags(data, suffix)[0]
+
+
+def decode_with_flags(data: bytes, suffix: str = "") -> tuple[np.ndarray, tuple[str, ...]]:
+    """Decodes the bytes of an image file, as `read_with_flags` does.
 
     Args:
       data: all of it.
       suffix: of the file's name, for the kinds that only it can tell.
 
     Returns:
-      (H, W) uint8.
+      (H, W) uint8; and names from `flags.FLAGS`.
 
     Raises:
       ValueError: in one line, for bytes that cannot be decoded.
@@ -136,10 +156,10 @@ def decode(data: bytes, suffix: str = "") -> np.ndarray:
     if is_dicom(data):
         return _decode_dicom(data)
     if suffix == ".img" and len(data) == _JSRT_BYTES:
-        return _decode_jsrt(data)
+        return _decode_jsrt(data), ()
     try:
         with silenced():
-            return _decode_picture(data)
+            return _decode_picture(data), ()
     except UnidentifiedImageError:
         if suffix in DICOM_SUFFIXES:
             return _decode_dicom(data)
@@ -407,7 +427,7 @@ def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return np.rint(pixels.astype(np.float32) * (255.0 / white)).astype(np.uint8)
 
 
-def _decode_dicom(data: bytes) -> np.ndarray:
+def _decode_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     try:
         from sdfn_jax import dicom
     except ImportError as error:

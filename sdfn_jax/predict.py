@@ -25,6 +25,7 @@ from pathlib import Path
 
 from sdfn_jax import compiled, film_files, film_page, guards, identifiers, prediction_files, progress, selftest
 from sdfn_jax.errors import UserError, run_command
+from sdfn_jax.flags import FLAGS
 from sdfn_jax.journal import Journal
 from sdfn_jax.parallel import map_in_order
 from sdfn_jax.predictor import BATCH_SIZE, Film, Predictor, Problem
@@ -84,7 +85,7 @@ def predict(
         journal.delete()
     print(f"{_films(len(names))} read" + (f", {len(problems):,} not" if problems else ""))
     for name, count in flags.most_common():
-        print(f"flagged {name}: {count:,}. {guards.FLAGS[name]}")
+        print(f"flagged {name}: {count:,}. {FLAGS[name]}")
     print("\n".join(map(str, written)))
     return len(problems)
 
@@ -126,7 +127,8 @@ def _read(
     def describe(found: Reading | Problem) -> tuple[str, dict]:
         if isinstance(found, Problem):
             return found.name, {"problem": printable(found.reason)}
-        kept = identifiers.read(paths[found.name]) if keep_identifiers else {}
+        kept, unreadable = identifiers.read(paths[found.name]) if keep_identifiers else ({}, ())
+        found = dataclasses.replace(found, flags=found.flags + unreadable)
         row = prediction_files.row(found, predictor.provenance, kept)
         prediction_files.write_overlay(output, found, row["top"], predictor.provenance)
         return found.name, {"row": row, "entry": film_page.entry(found)}

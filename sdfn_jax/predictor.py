@@ -37,6 +37,8 @@ from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.reading import Provenance, Reading
 
 BATCH_SIZE = 8
+# Opens a film: the radiograph, (H, W) uint8, and the flags that it carries already.
+_Load = Callable[[], tuple[np.ndarray, tuple[str, ...]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,16 +224,17 @@ class Predictor:
         Yields:
           for each film a `Reading`, or a `Problem` where its file cannot be read.
         """
-        opened = ((film.name, functools.partial(images.read_radiograph, film.path)) for film in films)
+        opened = ((film.name, functools.partial(images.read_with_flags, film.path)) for film in films)
         return self._stream(opened, fixes)
 
-    def read(self, name: str, radiograph: ArrayLike) -> Reading:
+    def read(self, name: str, radiograph: ArrayLike, flags: tuple[str, ...] = ()) -> Reading:
         """Reads one radiograph that is in memory, at once: compiled for a batch of one.
 
         Args:
           name: for the reading.
           radiograph: (H, W) uint8, bones bright, as `images.read_radiograph` gives it; or in any other form that
             `images.as_radiograph` takes, by its rules.
+          flags: names from `flags.FLAGS` that it carries already.
 
         Raises:
           ValueError: for what cannot be taken as one radiograph, in a sentence that begins with `name`.
@@ -240,7 +243,7 @@ class Predictor:
             radiograph = images.as_radiograph(radiograph)
         except ValueError as error:
             raise ValueError(f"{name}: {error}" if name else str(error)) from error
-        (reading,) = self._single._stream([(name, lambda: radiograph)], ())
+        (reading,) = self._single._stream([(name, lambda: (radiograph, flags))], ())
         return reading
 
     @functools.cached_property
@@ -251,18 +254,16 @@ class Predictor:
             segmenter=None if self.segmenter is None else dataclasses.replace(self.segmenter, batch_size=1),
         )
 
-    def _stream(
-        self, films: Iterable[tuple[str, Callable[[], np.ndarray]]], fixes: Sequence[str]
-    ) -> Iterator[Reading | Problem]:
+    def _stream(self, films: Iterable[tuple[str, _Load]], fixes: Sequence[str]) -> Iterator[Reading | Problem]:
         work = map_in_order(functools.partial(self._open, fixes), films)
         if self.segmenter is not None:
             work = map_in_order(self._box, self._find_lungs(work))
         return self._classify(work)
 
-    def _open(self, fixes: Sequence[str], film: tuple[str, Callable[[], np.ndarray]]) -> _Work:
+    def _open(self, fixes: Sequence[str], film: tuple[str, _Load]) -> _Work:
         name, load = film
         try:
-            radiograph = load()
+            radiograph, flags = load()
         except OSError as error:  # in the words that other problems have, without its number
             return _Work(name, problem=f"{error.filename or name}: {error.strerror or error}")
         except ValueError as error:
@@ -271,7 +272,7 @@ class Predictor:
         applied = tuple(fix for fix in guards.FIXES if fix in fixes and fix in flagged)
         for fix in applied:
             radiograph = guards.fix(radiograph, fix)
-        work = _Work(name, radiograph, fixes=applied)
+        work = _Work(name, radiograph, flags=flags, fixes=applied)
         if self.segmenter is None:
             return self._cut_and_check(work)
         view = images.resize(radiograph, (self.segmenter.size,) * 2)
@@ -299,7 +300,7 @@ class Predictor:
         return dataclasses.replace(
             work,
             views=views.cut(work.radiograph, box, self.classifier.preprocessing.size),
-            flags=guards.check(work.radiograph, work.region),
+            flags=guards.check(work.radiograph, work.region) + work.flags,
         )
 
     def _classify(self, films: Iterable[_Work]) -> Iterator[Reading | Problem]:

@@ -72,7 +72,7 @@ class Reading:
       radiograph: (H, W) uint8 as the networks saw it before they resized it: after the corrections asked for.
       lung_box: (left, top, right, bottom) in its pixels, half-open; None where no lung region generator was used.
       rule: post-processing rules that fired (`lung_boxes`); empty without a lung box.
-      flags: names from `guards.FLAGS` of what looks wrong with the film.
+      flags: names from `flags.FLAGS`: what looks wrong with the film, what of its header could not be used.
       fixes: names from `guards.FIXES` of the corrections that were asked for and applied.
       probabilities: (14,) float64, 0 to 1, in the order of `FINDINGS`.
       calibrated: (14,) float64, NaN for a finding without a calibration.

@@ -59,7 +59,7 @@ _HEADERS = {
 def application(
     predictor: Predictor,
     hosts: Sequence[str],
-    decode: Callable[[bytes, str], np.ndarray],
+    decode: Callable[[bytes, str], tuple[np.ndarray, tuple[str, ...]]],
     largest: int = LARGEST,
 ) -> Starlette:
     """Makes the web application: the page, and readings for it.
@@ -73,7 +73,7 @@ def application(
     Args:
       predictor: reads the films, one at a time.
       hosts: names and addresses under which it answers.
-      decode: as `images.decode`; it is called by several threads, one for each film that is there.
+      decode: as `images.decode_with_flags`; it is called by several threads, one for each film that is there.
       largest: bytes of an upload.
     """
     policy = f"{film_page.policy(uploads=True)}; frame-ancestors 'none'"
@@ -94,9 +94,9 @@ def application(
         if data is None:
             return _refusal(413, f"larger than {largest / 1e6:g} MB, the most that the viewer takes")
         try:
-            radiograph = await run_in_threadpool(decode, data, request.query_params.get("suffix", ""))
+            radiograph, flags = await run_in_threadpool(decode, data, request.query_params.get("suffix", ""))
             async with one_at_a_time:
-                entry = await run_in_threadpool(_entry, predictor, radiograph)
+                entry = await run_in_threadpool(_entry, predictor, radiograph, flags)
         except (ValueError, UserError) as error:
             return _refusal(422, str(error))
         except Exception as error:  # a mistake of ours; what its message may quote of the film stays out of the log
@@ -127,8 +127,8 @@ def _refusal(status: int, sentence: str) -> Response:
     return JSONResponse({"error": sentence}, status, _HEADERS)
 
 
-def _entry(predictor: Predictor, radiograph: np.ndarray) -> dict:
-    return film_page.entry(predictor.read("", radiograph))
+def _entry(predictor: Predictor, radiograph: np.ndarray, flags: tuple[str, ...]) -> dict:
+    return film_page.entry(predictor.read("", radiograph, flags))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pydicom import uid
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
@@ -61,10 +62,33 @@ def write(
     return path
 
 
+def garble(path: Path, keyword: str, value: bytes, vr: str | None = None) -> Path:
+    """Puts bytes in the place of an element's value, and a VR of two letters, where given, in the place of its own.
+
+    The file is explicit little-endian, the VR one with a length of 16 bits; the bytes may be what no writer writes.
+    """
+    data = path.read_bytes()
+    tag = tag_for_keyword(keyword)
+    start = data.index((tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")) + 4
+    length = int.from_bytes(data[start + 2 : start + 4], "little")
+    kind = data[start : start + 2] if vr is None else vr.encode()
+    head = data[:start] + kind + len(value).to_bytes(2, "little")
+    path.write_bytes(head + value + data[start + 4 + length :])
+    return path
+
+
+def packed_lut(entries, first: int = 0) -> Sequence:
+    """Returns a LUT of 8 bits with two entries in a word."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(entries) % 2**16, first, 8])
+    item.add_new("LUTData", "OW", bytes(entries) + b"\0" * (len(entries) % 2))
+    return Sequence([item])
+
+
 def lut(entries, first: int = 0, bits: int = 16) -> Sequence:
     """Returns a modality or VOI LUT sequence."""
     item = Dataset()
-    item.add_new("LUTDescriptor", "US", [len(entries) % 2**16, first, bits])
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries) % 2**16, first, bits])
     item.add_new("LUTData", "US", [int(entry) for entry in entries])
     return Sequence([item])
 

@@ -7,6 +7,7 @@ import pytest
 
 from sdfn_jax import decoding, images
 from sdfn_jax.errors import UserError
+from tests import dicom_files
 from tests.picture_bytes import encoded
 
 GREY = np.random.default_rng(0).integers(0, 256, (30, 50)).astype(np.uint8)
@@ -21,16 +22,17 @@ def user_error():
 def mistake():
     raise KeyError("a name")
 
-decode = images.decode
+decode = images.decode_with_flags
 bad = {
     b"slow": lambda: time.sleep(1000),
     b"crash": os.abort,
-    b"talk": lambda: os.write(1, b"I am a film") and np.zeros((2, 3), np.uint8),
+    b"talk": lambda: os.write(1, b"I am a film") and (np.zeros((2, 3), np.uint8), ()),
     b"huge": lambda: np.zeros(decoding.MEMORY_LIMIT, np.uint8),
+    b"flags": lambda: (np.zeros((2, 3), np.uint8), ("a_name", "border")),
     b"package": user_error,
     b"mistake": mistake,
 }
-images.decode = lambda data, suffix: bad[data]() if data in bad else decode(data, suffix)
+images.decode_with_flags = lambda data, suffix: bad[data]() if data in bad else decode(data, suffix)
 decoding.work()
 """
 
@@ -52,9 +54,18 @@ def misled(monkeypatch):
 def test_films_are_decoded_as_here(decoders):
     for kind in ("PNG", "JPEG", "TIFF"):
         data = encoded(GREY, kind)
-        read = decoders.decode(data, ".xyz")
+        read, flags = decoders.decode(data, ".xyz")
+        assert flags == ()
         assert read.dtype == np.uint8
         np.testing.assert_array_equal(read, images.decode(data))
+
+
+def test_flags_come_along_and_none_that_there_are_not(decoders, misled, tmp_path):
+    data = dicom_files.write(tmp_path / "a.dcm", GREY, NumberOfFrames=0, WindowCenter=0, WindowWidth=0).read_bytes()
+    read, flags = decoders.decode(data)
+    assert flags == ("dicom_window", "dicom_frames")
+    np.testing.assert_array_equal(read, GREY)
+    assert misled.decode(b"flags")[1] == ("border",)
 
 
 def test_what_is_refused_is_refused_in_the_same_words(decoders):
@@ -79,11 +90,11 @@ def test_a_film_that_takes_the_decoder_with_it_takes_no_other(misled, film, told
     for _ in range(2):
         with pytest.raises(ValueError, match=told):
             misled.decode(film)
-    np.testing.assert_array_equal(misled.decode(encoded(GREY, "PNG")), GREY)
+    np.testing.assert_array_equal(misled.decode(encoded(GREY, "PNG"))[0], GREY)
 
 
 def test_what_a_decoder_prints_is_no_answer(misled):
-    np.testing.assert_array_equal(misled.decode(b"talk"), np.zeros((2, 3)))
+    np.testing.assert_array_equal(misled.decode(b"talk")[0], np.zeros((2, 3)))
 
 
 def test_a_missing_package_stays_the_users_to_mend(misled):
@@ -106,7 +117,7 @@ def test_others_are_decoded_meanwhile_and_the_end_waits_for_nobody(monkeypatch):
         for thread in threads:
             thread.start()
         for _ in range(3):
-            np.testing.assert_array_equal(decoders.decode(encoded(GREY, "PNG")), GREY)
+            np.testing.assert_array_equal(decoders.decode(encoded(GREY, "PNG"))[0], GREY)
     for thread in threads:
         thread.join(timeout=20)
         assert not thread.is_alive()

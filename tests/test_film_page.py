@@ -12,6 +12,7 @@ from PIL import Image
 
 from sdfn_jax import cam, film_page, guards
 from sdfn_jax.findings import FINDINGS, display_name
+from sdfn_jax.flags import FLAGS
 from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size
 from tests.browser import Keys, chromium
 from tests.readings import PROVENANCE, reading
@@ -299,7 +300,7 @@ def test_what_looks_wrong_and_what_was_corrected_is_said(opened, films):
     assert opened.find_element("id", "flags").text == ""
     press(opened, "j")
     assert opened.find_element("id", "flags").text.split("\n") == [
-        *(guards.FLAGS[flag] for flag in films[1].flags),
+        *(FLAGS[flag] for flag in films[1].flags),
         f"Corrected as asked: {guards.FIXES['inverted']}",
     ]
     marks = [each.text for each in opened.find_elements("class name", "flagged")]

@@ -31,6 +31,7 @@ from sdfn_jax import (
 from sdfn_jax.drawing import draw
 from sdfn_jax.errors import run_command
 from sdfn_jax.findings import FINDINGS
+from sdfn_jax.flags import FLAGS
 from sdfn_jax.journal import Journal
 from sdfn_jax.predictor import Film, Predictor
 
@@ -481,6 +482,23 @@ class TestPatientData:
         for path in (path for path in output.rglob("*") if path.is_file()):
             told = leaks(path.read_bytes(), others if path.stem == "predictions" else SECRETS)
             assert told == [], path
+
+    def test_identifiers_that_cannot_be_read_are_empty_and_listed_and_work_goes_on(self, run, films, tmp_path, capsys):
+        pixels = np.asarray(Image.open(films / "1.png").convert("L"))
+        (tmp_path / "films").mkdir()
+        for name in ("good.dcm", "no_vr.dcm", "three_bytes.dcm"):
+            dicom_files.write(tmp_path / "films" / name, pixels, **SECRETS)
+        dicom_files.garble(tmp_path / "films" / "no_vr.dcm", "PatientID", b"1234", "ZZ")
+        dicom_files.garble(tmp_path / "films" / "three_bytes.dcm", "PatientID", b"123", "US")
+        output = tmp_path / "output"
+        assert command(tmp_path / "films", f"--checkpoint={run}", f"--output={output}", "--keep_identifiers") == 0
+        good, *others = table(output / "predictions.csv")
+        assert good["PatientID"] == SECRETS["PatientID"] and "dicom" not in good["flags"]
+        assert [each["PatientID"] for each in others] == ["", ""]
+        for each in others:
+            assert each["SOPInstanceUID"] == good["SOPInstanceUID"]
+            assert each["flags"].split("+")[-1] == "dicom_identifiers"
+        assert f"flagged dicom_identifiers: 2. {FLAGS['dicom_identifiers']}" in capsys.readouterr().out
 
     def test_one_film_in_every_coding_has_the_same_probabilities(self, run, films, tmp_path):
         pixels = np.asarray(Image.open(films / "1.png").convert("L"))

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import dicom_files
 import jax
 import numpy as np
 import pytest
@@ -205,6 +206,14 @@ class TestGuards:
         (reading,) = strict.readings(films[:1])
         assert "whole_image" in reading.rule
         assert "lung_region_fallback" in reading.flags
+
+    def test_what_of_its_header_could_not_be_used_is_among_a_films_flags(self, predictor, films, tmp_path):
+        film = images.read_radiograph(films[0].path)
+        dicom_files.write(tmp_path / "a.dcm", film, WindowCenter=0, WindowWidth=0)
+        (plain, found) = predictor.readings([films[0], Film("a.dcm", tmp_path / "a.dcm")])
+        assert found.flags == (*plain.flags, "dicom_window")
+        assert predictor.read("a.dcm", film, ("dicom_window",)).flags == found.flags
+        np.testing.assert_array_equal(found.radiograph, film)
 
 
 class TestLoad:

@@ -37,14 +37,14 @@ class Stub:
     def __init__(self):
         self.running = self.most_running = 0
 
-    def read(self, name, radiograph):
+    def read(self, name, radiograph, flags):
         if not radiograph.any():
             raise RuntimeError(f"a film of {radiograph.size} pixels")
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         time.sleep(0.02)  # long enough for another to begin
         self.running -= 1
-        return reading(name, radiograph=radiograph, size=radiograph.shape)
+        return reading(name, radiograph=radiograph, size=radiograph.shape, flags=flags)
 
 
 def png(value=100):
@@ -82,7 +82,7 @@ async def asking(app, method="GET", path="/", chunks=(b"",), query=b"", broken_o
 
 @pytest.fixture
 def app():
-    return viewer.application(Stub(), ["127.0.0.1", "[::1]"], images.decode, largest=1000)
+    return viewer.application(Stub(), ["127.0.0.1", "[::1]"], images.decode_with_flags, largest=1000)
 
 
 def test_a_film_is_answered_with_its_entry(app):
@@ -93,6 +93,12 @@ def test_a_film_is_answered_with_its_entry(app):
     assert len(entry["probabilities"]) == 14
     assert answer.headers[b"cache-control"] == b"no-store"
     assert not any(name.startswith(b"access-control") for name in answer.headers)  # no other site may read it
+
+
+def test_what_of_its_header_could_not_be_used_is_among_a_films_flags(app, tmp_path):
+    film = dicom_files.write(tmp_path / "a.dcm", np.full((8, 8), 100, np.uint8), WindowCenter=0, WindowWidth=0)
+    answer = ask(app, "POST", "/readings", [film.read_bytes()])
+    assert json.loads(answer.body)["flags"] == ["dicom_window"]
 
 
 def test_the_page_may_run_its_own_script_and_ask_its_own_server_only(app):
@@ -158,7 +164,7 @@ def test_a_mistake_of_ours_is_said_without_what_it_quotes(app, capsys):
 
 def test_films_are_read_one_at_a_time():
     stub = Stub()
-    app = viewer.application(stub, ["127.0.0.1"], images.decode)
+    app = viewer.application(stub, ["127.0.0.1"], images.decode_with_flags)
 
     async def several():
         return await asyncio.gather(*(asking(app, "POST", "/readings", [png()]) for _ in range(4)))
@@ -261,7 +267,7 @@ def status(port, method="GET", path="/", body=None):
 def test_half_open_requests_do_not_shut_it(sent):
     """More of them than connections are held; each is younger than the patience with it."""
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(serving(viewer.application(Stub(), ["127.0.0.1"], images.decode)))
+        port = stack.enter_context(serving(viewer.application(Stub(), ["127.0.0.1"], images.decode_with_flags)))
         waiting = []
         for _ in range(connections.MOST + 8):
             waiting.append(stack.enter_context(connect(port)))
@@ -281,7 +287,7 @@ class TestPatience:
     @pytest.fixture
     def port(self):
         slow = SimpleNamespace(provenance=PROVENANCE, read=lambda *each: time.sleep(1) or Stub().read(*each))
-        with serving(viewer.application(slow, ["127.0.0.1"], images.decode)) as port:
+        with serving(viewer.application(slow, ["127.0.0.1"], images.decode_with_flags)) as port:
             yield port
 
     def test_silence_is_broken_off(self, port):
@@ -330,15 +336,15 @@ from tests.test_viewer import Stub
 class Predictor(Stub):
     gaps = ""
     load = classmethod(lambda cls, *_: cls())
-    read = lambda self, name, film: Stub.read(self, name, film) if film.any() else None
+    read = lambda self, name, film, flags=(): Stub.read(self, name, film, flags) if film.any() else None
 
 viewer.Predictor = Predictor
 decoding._COMMAND = '''
 import time
 from sdfn_jax import decoding, images
 
-decode = images.decode
-images.decode = lambda data, suffix: time.sleep(1000) if data == b"slow" else decode(data, suffix)
+decode = images.decode_with_flags
+images.decode_with_flags = lambda data, suffix: time.sleep(1000) if data == b"slow" else decode(data, suffix)
 decoding.work()
 '''
 viewer.main(["--checkpoint=run", "--port=0"])

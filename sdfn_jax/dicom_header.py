@@ -1,0 +1,166 @@
+"""Reads the elements of a DICOM header that are taken, and no other, within bounds of time and memory.
+
+pydicom knows no bounds: zeros are millions of elements to it, and a deflated file is inflated whole. It also logs and
+quotes what it reads, and raises nearly anything for a value that does not fit its kind.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import zlib
+
+from pydicom import filereader, uid
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+
+from sdfn_jax.images import DICOM_PREFIX, is_dicom
+from sdfn_jax.limits import MAX_PIXELS, Refused
+
+_ELEMENTS = tuple(
+    tag_for_keyword(name)
+    for name in (
+        "SOPClassUID",
+        "NumberOfFrames",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+        "ModalityLUTSequence",
+        "RescaleSlope",
+        "RescaleIntercept",
+        "VOILUTSequence",
+        "VOILUTFunction",
+        "WindowCenter",
+        "WindowWidth",
+        "PresentationLUTShape",
+        "ExtendedOffsetTable",
+        "ExtendedOffsetTableLengths",
+        "PixelData",
+    )
+)
+_SEQUENCES = (tag_for_keyword("ModalityLUTSequence"), tag_for_keyword("VOILUTSequence"))
+_CHARACTER_SET = tag_for_keyword("SpecificCharacterSet")
+# What pydicom makes values of may be so long, in bytes: a few LUTs of the largest size; what most explicit VRs hold.
+_LONGEST = {tag: 2**20 if tag in _SEQUENCES else 2**16 for tag in (*_ELEMENTS, _CHARACTER_SET)}
+del _LONGEST[tag_for_keyword("PixelData")]
+_UNDEFINED_LENGTH = 2**32 - 1
+# The header of a radiograph has some hundred elements, and is read in as many steps; so many take a second or two.
+_MOST_STEPS = 100_000
+# Bytes of a deflated file, inflated: pixels of 16 bits, and a header.
+_MOST_INFLATED = 2 * MAX_PIXELS + 2**24
+
+# pydicom logs what it warns of, values and all; its decoders' loggers are below this one.
+logging.getLogger("pydicom").disabled = True
+logging.getLogger("pydicom").propagate = False
+
+
+def read(data: bytes) -> Dataset:
+    """Returns the elements we take, those without a value left out."""
+    header = filereader.read_partial(
+        Counted(_inflated(data)), stop_when=_check_element, force=True, specific_tags=list(_ELEMENTS)
+    )
+    for tag in list(header.keys()):
+        if tag in _SEQUENCES:
+            header.add_new(tag, "SQ", _items(header.get_item(tag)))
+        with contextlib.suppress(Exception):  # what cannot be read is dealt with where it is used
+            if header[tag].is_empty:
+                del header[tag]
+    if "TransferSyntaxUID" not in header.file_meta:
+        header.file_meta.TransferSyntaxUID = {
+            (True, True): uid.ImplicitVRLittleEndian,
+            (False, True): uid.ExplicitVRLittleEndian,
+            (False, False): uid.ExplicitVRBigEndian,
+        }[header.original_encoding]
+    return header
+
+
+def numbers_of(header: Dataset, keyword: str) -> list[float]:
+    """Returns the values of an element: NaN for what is no finite number, none for an element that is not there."""
+    try:
+        value = header.get(keyword)
+    except Exception:  # pydicom raises many kinds for a value that does not fit its VR
+        return [math.nan]
+    if value is None or value == "":
+        return []
+    values = [value] if isinstance(value, str | bytes) or not hasattr(value, "__iter__") else value
+    return [_finite(each) for each in values]
+
+
+def text(header: Dataset, keyword: str) -> str:
+    """Returns the value of an element as text; empty for one that is not there or cannot be read."""
+    try:
+        return str(header.get(keyword) or "").strip()
+    except Exception:
+        return ""
+
+
+def _finite(value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+class Counted(io.BytesIO):
+    """Bytes of a file, of which pydicom may read a header in so many steps only; it takes up to three an element."""
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
+        self._steps = 0
+        self._at_character_set = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Reads as any file does."""
+        self._steps += 1
+        if self._steps > _MOST_STEPS:
+            raise Refused("its DICOM header has more elements than one of a radiograph")
+        data = super().read(size)
+        # The one element whose value pydicom looks at within sequences. Of some VRs the length is read by itself.
+        if self._at_character_set and len(data) > _LONGEST[_CHARACTER_SET]:
+            raise Refused(f"its element SpecificCharacterSet has {len(data):,} bytes")
+        if size != 4:
+            self._at_character_set = size == 8 and data[:4] in (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
+        return data
+
+
+def _items(element: DataElement | RawDataElement) -> list[Dataset]:
+    """Returns the items of a sequence, read as the header is; one empty item for bytes that are no sequence."""
+    if isinstance(element, DataElement):  # of undefined length: read already
+        return element.value
+    implicit = element.is_implicit_VR or element.VR == "UN"  # PS3.5, 6.2.2, note 4
+    try:
+        return filereader.read_sequence(
+            Counted(element.value or b""), implicit, element.is_little_endian, element.length, "iso8859"
+        )
+    except Exception:  # also of too many steps
+        return [Dataset()]
+
+
+def _check_element(tag: int, vr: str | None, length: int) -> bool:
+    """Refuses an element that is longer than any sound one: pydicom takes long to make values of its bytes."""
+    if tag in _LONGEST and _LONGEST[tag] < length < _UNDEFINED_LENGTH:
+        raise Refused(f"its element {keyword_for_tag(tag)} has {length:,} bytes")
+    return False
+
+
+def _inflated(data: bytes) -> bytes:
+    """Returns a file as it is, or of a deflated one (PS3.5, A.5) its elements, inflated: pydicom knows no limit."""
+    stream = Counted(data)
+    stream.seek(DICOM_PREFIX if is_dicom(data) else 0)
+    meta = filereader.read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if meta.get("TransferSyntaxUID") != uid.DeflatedExplicitVRLittleEndian:
+        return data
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(stream.read(), _MOST_INFLATED)
+    if inflater.unconsumed_tail:
+        raise Refused(f"inflates to over {_MOST_INFLATED:,} bytes")
+    return inflated

@@ -1,0 +1,23 @@
+"""Every flag that a film can carry, and the sentence that is shown for it. No header text is ever part of one."""
+
+FLAGS = {
+    # What looks wrong with the picture (`guards`).
+    "inverted": "Looks inverted: bone seems dark and air bright.",
+    "rotated_90": "Looks as if it lies on its side.",
+    "rotated_180": "Looks as if it stands on its head.",
+    "not_frontal_chest": "Does not look like a frontal chest radiograph.",
+    "almost_empty": "Shows next to nothing: its pixels are nearly all alike.",
+    "border": "Over half of it is blank border or collimation.",
+    "too_small": "Has fewer pixels than the networks look at (224 on a side).",
+    "lung_region_fallback": "No believable pair of lungs was found: the lung region may be wrong.",
+    # Elements of a DICOM header that were left out of the display (`dicom_display`), or of the tables (`identifiers`).
+    "dicom_voi_lut": "Its VOI LUT Sequence (0028,3010) cannot be used: shown by a later LUT, by its window, or by the "
+    "range of its numbers.",
+    "dicom_window": "Its first Window Center and Window Width (0028,1050 and 0028,1051) cannot be used: shown by a "
+    "later window, or by the range of its numbers.",
+    "dicom_voi_function": "Its VOI LUT Function (0028,1056) is unknown, so its windows cannot be used: shown by the "
+    "range of its numbers.",
+    "dicom_padding": "Its Pixel Padding Value or Range Limit (0028,0120 and 0028,0121) is no number: padding may show.",
+    "dicom_frames": "Its Number of Frames (0028,0008) is none: taken for one.",
+    "dicom_identifiers": "One of its identifiers (Patient ID, Study and SOP Instance UID) cannot be read: left empty.",
+}
