@@ -1,58 +1,70 @@
 """Which files to read, and what to call them: files, folders, patterns and lists -> films with different names."""
 
+import fnmatch
 import glob
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sdfn_jax import images
+from sdfn_jax import images, tables
 from sdfn_jax.errors import UserError
+from sdfn_jax.find import LeftOut, below
 from sdfn_jax.predictor import Film
 
 
-def find(places: Iterable[str], leave_out: Path | None = None) -> tuple[list[Film], list[tuple[str, str]]]:
+def find(
+    places: Iterable[str], leave_out: Path | None = None
+) -> tuple[list[Film], list[tuple[str, str]], list[LeftOut]]:
     """Finds the films that are meant.
 
     A file is called by its path below the folder or the unvaried part of the pattern that was given, a file given by
     itself by its name. Where two have the same name, the folders above come before it, as many as tell them apart.
 
     Args:
-      places: files, folders (searched with all below them for what `images` reads; hidden files and folders are passed
-        over) and patterns (`films/*.png`, `films/**/*.dcm`).
+      places: files, folders (searched by `find.below`) and patterns (`films/*.png`, `films/**/*.dcm`).
       leave_out: a folder whose files are not films: where output goes.
 
     Returns:
-      the films, each file once, in the order given and by path within a place; and (place, what is wrong) of the places
-      that are not there or without a film in them.
+      the films, each real file once, in the order given and by path within a place; (place, what is wrong) of the
+      places that are not there, without a film in them, or cannot be reached; and what else was left out.
 
     Raises:
       UserError: where no place has a film.
     """
-    problems = []
-    depths: dict[Path, int] = {}  # of each file, how many last parts of its path are its name
+    problems, left_out = [], []
+    depths: dict[Path, int] = {}  # of each film, how many last parts of its path are its name
+    known: dict[str, Path] = {}  # {real path: path} of the films
+    output = None if leave_out is None else Path(os.path.realpath(leave_out))
     for place in places:
         if not _exists(place):
             problems.append((place, f"{place}: no such file or folder"))
             continue
         found = 0
-        for path, depth in _expand(place):
-            path = Path(os.path.abspath(path))
-            if leave_out is None or not path.is_relative_to(leave_out.absolute()):
-                found += 1
-                depths.setdefault(path, depth)
+        for path, depth in _expand(place, leave_out, left_out):
+            path, real = Path(os.path.abspath(path)), os.path.realpath(path)
+            if output is not None and Path(real).is_relative_to(output):
+                continue
+            found += 1
+            first = known.setdefault(real, path)
+            if first is path:
+                depths[path] = depth
+            elif first != path:
+                left_out.append(LeftOut(path, "reached twice", f"the same file as {first}"))
         if not found:
             problems.append(
                 (
                     place,
                     f"no radiograph in {place}: looked, in it and below it, for files ending in "
-                    f"{', '.join(images.SUFFIXES)} and for DICOM files without a suffix",
+                    f"{', '.join(images.SUFFIXES)} and for files that are DICOM by their content",
                 )
             )
+    problems += [(str(each.path), f"{each.path}: {each.reason}") for each in left_out if each.lost]
     if not depths:
         more = f"; and {len(problems) - 1:,} more places without one" if len(problems) > 1 else ""
         raise UserError(problems[0][1] + more)
-    return [Film(name, path) for path, name in _names(depths).items()], problems
+    films = [Film(name, path) for path, name in _names(depths).items()]
+    return films, problems, [each for each in left_out if not each.lost]
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -62,10 +74,10 @@ def read_list(path: str | Path) -> list[str]:
       UserError: for a file that cannot be read, or names nothing.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--list={path}: {error}; expected a text file with a path in each line") from error
-    places = [line.strip() for line in lines if line.strip()]
+        text = tables.read_text(Path(path))
+    except UserError as error:
+        raise UserError(f"--list={error}; expected a text file with a path in each line") from error
+    places = [line.strip() for line in text.splitlines() if line.strip()]
     if not places:
         raise UserError(f"--list={path}: empty; expected a path in each line")
     return places
@@ -76,47 +88,57 @@ def _exists(place: str) -> bool:
     return os.path.exists(place) or glob.has_magic(place)
 
 
-def _expand(place: str) -> Iterator[tuple[Path, int]]:
-    """Yields (file, number of last parts of its path that name it)."""
+def _expand(place: str, leave_out: Path | None, left_out: list[LeftOut]) -> Iterator[tuple[Path, int]]:
+    """Yields (file, number of last parts of its path that name it); adds to what was left out."""
     path = Path(place)
     if os.path.isdir(place):
-        yield from _below(path)
+        yield from _films_below(path, leave_out, left_out)
     elif os.path.exists(place):
         yield path, 1
     else:
         fixed = 0
         while not glob.has_magic(path.parts[fixed]):
             fixed += 1
-        for match in sorted(map(Path, glob.iglob(place, recursive=True))):
+        if "**" in path.parts:
+            yield from _matching(Path(*path.parts[:fixed]), path.parts[fixed:], leave_out, left_out)
+            return
+        for match in sorted(map(Path, glob.iglob(place))):
             own = len(match.parts) - fixed
             if match.is_dir():
-                if "**" not in place:  # whose files match by themselves
-                    yield from ((file, depth + own) for file, depth in _below(match))
+                yield from ((file, depth + own) for file, depth in _films_below(match, leave_out, left_out))
             else:
                 yield match, own
 
 
-def _below(folder: Path) -> Iterator[tuple[Path, int]]:
-    # followlinks: the archives of a data set are often gathered in one folder of links.
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _leads_back(parent, name))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if not name.startswith(".") and _is_meant(path):
-                yield path, len(path.relative_to(folder).parts)
+def _films_below(folder: Path, leave_out: Path | None, left_out: list[LeftOut]) -> Iterator[tuple[Path, int]]:
+    found = below(folder, leave_out)
+    left_out += found.left_out
+    for path in found.films:
+        yield path, len(path.relative_to(folder).parts)
 
 
-def _leads_back(parent: str, name: str) -> bool:
-    """Tells whether a folder is a link to one that it is in, where every file would be met again and again."""
-    path = os.path.join(parent, name)
-    return os.path.islink(path) and Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(path))
+def _matching(
+    folder: Path, pattern: Sequence[str], leave_out: Path | None, left_out: list[LeftOut]
+) -> Iterator[tuple[Path, int]]:
+    """Yields the files below a folder whose path in it has the parts of a pattern, `**` being any number of folders.
+
+    `glob` would go round and round where a link leads back.
+    """
+    found = below(folder, leave_out)
+    left_out += found.left_out
+    # A pattern that ends in ** says nothing of names: films are meant.
+    for path in found.films if pattern[-1] == "**" else found.files:
+        parts = path.relative_to(folder).parts
+        if _fits(parts, pattern):
+            yield path, len(parts)
 
 
-def _is_meant(path: Path) -> bool:
-    try:
-        return images.is_radiograph(path)
-    except OSError:
-        return True  # cannot be opened: reading it will say so
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _names(depths: dict[Path, int]) -> dict[Path, str]:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sdfn_jax.tables import shown
+
 FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",
@@ -53,7 +55,7 @@ def finding_index(name: str) -> int:
     """
     name = _BOX_SPELLING.get(name, name)
     if name not in _INDEX:
-        raise ValueError(f"unknown finding {name!r}; expected one of {', '.join(FINDINGS)}")
+        raise ValueError(f"unknown finding {shown(name)}; expected one of {', '.join(FINDINGS)}")
     return _INDEX[name]
 
 

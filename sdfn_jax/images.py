@@ -68,25 +68,9 @@ _KINDS = (
 _FORMAT_BEGINNINGS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"GIF8": "GIF"} | dict.fromkeys(
     picture_files.TIFF_BEGINNINGS, "TIFF"
 )
+# Share of pixels over `JSRT_MAXIMUM` that a damaged file may have.
+_JSRT_OUTSIDE = 0.01
 _JSRT_BYTES = JSRT_SIDE * JSRT_SIDE * 2
-
-
-def is_radiograph(path: str | Path) -> bool:
-    """Tells whether a file is one to read, of a folder's many: by its suffix, or as DICOM by its content.
-
-    DICOM files often have no suffix, or an identifier of dots and numbers as their name. A DICOMDIR, the table of
-    contents of a disc, is none.
-
-    Raises:
-      OSError: for a file without a suffix that cannot be opened.
-    """
-    path = Path(path)
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    if path.name == "DICOMDIR" or (path.suffix and not path.suffix[1:].isdigit()) or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return is_dicom(file.read(DICOM_PREFIX))
 
 
 def read_radiograph(path: str | Path) -> np.ndarray:
@@ -436,10 +420,23 @@ def _decode_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _decode_jsrt(data: bytes) -> np.ndarray:
-    pixels = np.frombuffer(data, ">u2").reshape(JSRT_SIDE, JSRT_SIDE)
-    # The official files use 12 bits; anything above is clipped to "dark" rather than wrapped.
+    pixels = _jsrt_pixels(data)
+    # A few numbers above 12 bits are clipped to "dark" rather than wrapped.
     grey = JSRT_MAXIMUM - np.minimum(pixels, JSRT_MAXIMUM)
     return np.rint(grey.astype(np.float32) * (255.0 / JSRT_MAXIMUM)).astype(np.uint8)
+
+
+def _jsrt_pixels(data: bytes) -> np.ndarray:
+    """Returns (2048, 2048) numbers in the byte order that makes them 12-bit ones: JSRT's big-endian, or that of a copy.
+
+    Raises:
+      Refused: where neither does.
+    """
+    for order in (">u2", "<u2"):
+        pixels = np.frombuffer(data, order).reshape(JSRT_SIDE, JSRT_SIDE)
+        if np.count_nonzero(pixels > JSRT_MAXIMUM) <= _JSRT_OUTSIDE * pixels.size:
+            return pixels
+    raise Refused(f"numbers over {JSRT_MAXIMUM:,} in either byte order, where a JSRT .IMG has 12-bit ones")
 
 
 def _open_at_once(path: str, flags: int) -> int:

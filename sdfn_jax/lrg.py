@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ import numpy as np
 from flax import linen as nn
 from numpy.typing import ArrayLike
 
-from sdfn_jax import checkpoint, compiled, images, lung_boxes, progress, recipes
+from sdfn_jax import checkpoint, compiled, find, images, lung_boxes, progress, recipes
 from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.journal import Journal
@@ -195,36 +194,37 @@ class Film:
     problem: str | None = None
 
 
-def find_radiographs(folder: str | Path) -> list[Path]:
-    """Returns every radiograph below a folder, sorted by file name; hidden files are passed over.
+def find_radiographs(folder: str | Path) -> find.Found:
+    """Finds every radiograph below a folder (`find.below`), told apart by file name alone, and sorted by it.
 
     Raises:
-      UserError: where there is no such folder, no radiograph in it, or two of the same name, which the box table, and
-        the data sets that read it, could not tell apart.
+      UserError: where there is no such folder, no radiograph in it, or two of the same name and different content,
+        which the box table, and the data sets that read it, could not tell apart.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that holds the radiographs")
-    found = {}
-    # followlinks: the twelve archives of ChestX-ray14 are often gathered in one folder of links.
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            path = Path(parent, name)
-            if name.startswith(".") or not images.is_radiograph(path):
-                continue
-            if name in found:
-                first, second = sorted((found[name], path))
-                raise UserError(
-                    f"two radiographs named {name}: {first} and {second}; the box table tells them apart by name "
-                    "alone. Give a folder that holds each once (and no masks)."
-                )
-            found[name] = path
-    if not found:
+    found = find.below(folder)
+    films, different, copies = find.by_name(found.films)
+    if different:
+        first, second = different[0]
+        raise UserError(
+            f"two radiographs named {first.name}: {first} and {second}; the box table tells them apart by name alone. "
+            "Give a folder that holds each once (and no masks)."
+        )
+    left_out = [*found.left_out, *copies]
+    if not films:
         raise UserError(
             f"no radiograph in {folder.resolve()} or below it; looked for files ending in {', '.join(images.SUFFIXES)} "
-            "and for DICOM files without a suffix"
+            f"and for files that are DICOM by their content\n{find.describe(left_out)}".rstrip()
         )
-    return [found[name] for name in sorted(found)]
+    return find.Found(list(films.values()), left_out)
+
+
+def report_left_out(found: find.Found, output: str | Path) -> None:
+    """Prints what of a folder is not in a box table, and lists it beside the table, in `<its stem>_left_out.csv`."""
+    output = Path(output)
+    find.report(found.left_out, output.with_name(f"{output.stem}_left_out.csv"))
 
 
 def segment_films(segmenter: Segmenter, paths: Iterable[Path], postprocessing: PostProcessing) -> Iterator[Film]:
@@ -350,12 +350,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(arguments)
     if flags.batch_size < 1:
         parser.error(f"--batch_size is {flags.batch_size}; it must be at least 1")
-    radiographs = find_radiographs(flags.radiographs)
+    found = find_radiographs(flags.radiographs)
     compiled.use_cache()
     segmenter = Segmenter.load(flags.checkpoint, flags.batch_size)
-    print(f"{len(radiographs):,} radiographs in {flags.radiographs}, checkpoint {segmenter.digest[:12]}", flush=True)
-    rows = make_box_table(segmenter, radiographs, flags.output, segmenter.postprocessing, flags.skip_bad_files)
+    print(f"{len(found.films):,} radiographs in {flags.radiographs}, checkpoint {segmenter.digest[:12]}", flush=True)
+    rows = make_box_table(segmenter, found.films, flags.output, segmenter.postprocessing, flags.skip_bad_files)
     print(f"{flags.output}: {len(rows):,} lung boxes\n\n{lung_boxes.rule_counts(rows)}")
+    report_left_out(found, flags.output)
 
 
 def _row(film: Film, digest: str) -> BoxRow:

@@ -9,7 +9,6 @@ regions are 4-connected, as [21] counts them: two lungs that touch only at a cor
 import csv
 import dataclasses
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from skimage import measure
 
-from sdfn_jax import sealed
+from sdfn_jax import sealed, tables
+from sdfn_jax.errors import UserError
 from sdfn_jax.files import appears_when_complete
 
 NO_RULE = "none"
@@ -279,6 +279,7 @@ class BoxRow:
         return self.left, self.top, self.right, self.bottom
 
 
+_PARSE = {str: str, int: tables.whole_number, float: tables.number}
 COLUMNS = tuple(field.name for field in dataclasses.fields(BoxRow))
 # The last column: a digest of the row's values. A row that was mended, or damaged, does not fit it; that is said.
 CHECK = "check"
@@ -291,38 +292,29 @@ def read_box_table(path: str | Path) -> dict[str, BoxRow]:
     were written, so that damage does not pass for mending.
 
     Args:
-      path: a CSV file with the columns of `BoxRow`, in any order, and perhaps others.
+      path: a table (`tables.read_table`) with the columns of `BoxRow`, in any order, and perhaps others.
 
     Returns:
       {file name of the image: its row}, in the file's order.
 
     Raises:
-      ValueError: naming file and row, for a missing column or value, an image named twice, a text where a number
-        belongs, or a box that is empty or not inside its image.
-      OSError: for a file that cannot be opened.
+      UserError: naming file and row, for a file that cannot be read, a missing column or value, an image named twice, a
+        text where a number belongs, or a box that is empty or not inside its image.
     """
     path = Path(path)
-    try:
-        # utf-8-sig: a table mended by hand in a spreadsheet comes back with a byte order mark.
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a table of UTF-8 text ({error})") from error
-    reader = csv.DictReader(io.StringIO(text))
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise ValueError(f"{path}: no column {', '.join(missing)}; a box table has {','.join(COLUMNS)}")
-    rows, changed = {}, []
-    for record in reader:
+    rows, changed, has_checks = {}, [], False
+    for number, record in tables.read_table(path, {name: () for name in COLUMNS}, optional=(CHECK,)):
         try:
             row = parse_row(record)
+            if row.image in rows:
+                raise ValueError(f"a second row for image {row.image}")
         except ValueError as error:
-            raise ValueError(f"{path}, row {reader.line_num}: {error}") from error
-        if row.image in rows:
-            raise ValueError(f"{path}, row {reader.line_num}: a second row for image {row.image}")
+            raise UserError(f"{path}, row {number}: {error}") from error
         rows[row.image] = row
+        has_checks = CHECK in record
         if record.get(CHECK) != _check(row):
             changed.append(row.image)
-    _say_changed(path, changed, len(rows), CHECK in (reader.fieldnames or ()))
+    _say_changed(path, changed, len(rows), has_checks)
     return rows
 
 
@@ -367,10 +359,9 @@ def parse_row(record: Mapping[str, str | None]) -> BoxRow:
         if not text:
             raise ValueError(f"no value for {field.name}")
         try:
-            values[field.name] = field.type(text)
+            values[field.name] = _PARSE[field.type](text)
         except ValueError as error:
-            kind = "a whole number" if field.type is int else "a number"
-            raise ValueError(f"{field.name} is {text!r}, not {kind}") from error
+            raise ValueError(f"{field.name} is {error}") from error
     row = BoxRow(**values)
     if not (0 <= row.left < row.right <= row.width and 0 <= row.top < row.bottom <= row.height):
         raise ValueError(

@@ -362,8 +362,10 @@ def _box_table(config: ConfigDict, boxes: Path, generator: Step, needed: bool) -
 
     def make() -> None:
         segmenter = lrg.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
-        rows = lrg.make_box_table(segmenter, lrg.find_radiographs(films), boxes, processing, config.data.skip_bad_files)
+        found = lrg.find_radiographs(films)
+        rows = lrg.make_box_table(segmenter, found.films, boxes, processing, config.data.skip_bad_files)
         print(lung_boxes.rule_counts(rows))
+        lrg.report_left_out(found, boxes)
 
     return Step("lung boxes", f"{films}, {config.lrg.workdir}", boxes, state, make)
 

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sdfn_jax import compiled, film_files, film_page, guards, identifiers, prediction_files, progress, selftest
+from sdfn_jax import compiled, film_files, film_page, find, guards, identifiers, prediction_files, progress, selftest
 from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.flags import FLAGS
 from sdfn_jax.journal import Journal
@@ -43,6 +43,7 @@ def predict(
     fixes: Sequence[str] = (),
     keep_identifiers: bool = False,
     not_found: Sequence[tuple[str, str]] = (),
+    left_out: Sequence[find.LeftOut] = (),
 ) -> int:
     """Reads films and writes everything about them, going on where an earlier call was stopped.
 
@@ -53,6 +54,7 @@ def predict(
       fixes: corrections for the films that are flagged so (`guards.FIXES`).
       keep_identifiers: whether the identifiers of DICOM headers go into the tables.
       not_found: (place, what is wrong with it) of the places where no films were found.
+      left_out: what was passed over in the folders; it is counted, and listed in the output folder.
 
     Returns:
       how many films could not be read, places without films among them.
@@ -67,6 +69,7 @@ def predict(
     with Journal(output / _JOURNAL, _made_by(predictor, fixes, keep_identifiers)) as journal:
         for _, problem in not_found:
             print(f"not read: {printable(problem)}", file=sys.stderr)
+        find.report(left_out, output / prediction_files.LEFT_OUT)
         _read(predictor, films, journal, output, fixes, keep_identifiers)
         names, problems, flags = [], list(not_found), collections.Counter()
         for film in films:
@@ -208,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     places = options.films + (film_files.read_list(options.list) if options.list else [])
-    films, not_found = film_files.find(places, leave_out=options.output)
+    films, not_found, left_out = film_files.find(places, leave_out=options.output)
     # A batch that is not filled takes as long as a full one: few films are read one by one.
     batch_size = options.batch_size if len(films) >= options.batch_size else 1
     predictor = Predictor.load(options.checkpoint, options.lrg, batch_size)
@@ -216,7 +219,7 @@ def _run(options: argparse.Namespace) -> int:
     for note in _notes(predictor):
         print(note)
     sys.stdout.flush()
-    return predict(predictor, films, options.output, options.fix, options.keep_identifiers, not_found)
+    return predict(predictor, films, options.output, options.fix, options.keep_identifiers, not_found, left_out)
 
 
 def _notes(predictor: Predictor) -> Iterator[str]:

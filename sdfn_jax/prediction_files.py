@@ -12,6 +12,8 @@ boxes.csv           a line a box. film, finding, threshold (60 or 180 of the hea
                     bottom; of the findings called positive and of the most probable one (Wang et al., CVPR 2017, 5.2).
 errors.csv          a line a file that could not be read, or a place without films: film, problem. Only where there is
                     one.
+left_out.csv        a line a file or folder that was passed over (hidden, reached twice, no radiograph): path, reason.
+                    Only where there is one.
 overlays/           a picture a film: the heatmap of its most probable finding, the lung box. Under the film's name,
                     cut where a file system would not take it.
 index.html          all films, every heatmap; of over 500 films the others in index_2.html and so on, linked.
@@ -37,6 +39,7 @@ from sdfn_jax.identifiers import KEPT
 from sdfn_jax.reading import Provenance, Reading
 
 PREDICTIONS, LINES, BOXES, ERRORS = "predictions.csv", "predictions.jsonl", "boxes.csv", "errors.csv"
+LEFT_OUT = "left_out.csv"
 PAGE, PROVENANCE, OVERLAYS = "index", "provenance.json", "overlays"
 FILMS_A_PAGE = 500
 # Bytes of a name that a file system takes, less what a file is called while it is written (`appears_when_complete`).

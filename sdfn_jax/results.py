@@ -162,7 +162,7 @@ def _draw(
     films: dict[str, Path] = {}
     attempt(
         "pictures of films",
-        lambda: films.update((path.name, path) for path in lrg.find_radiographs(config.data.manual_dir)),
+        lambda: films.update((path.name, path) for path in lrg.find_radiographs(config.data.manual_dir).films),
     )
     if not films:
         return left_out

@@ -180,10 +180,10 @@ def test_content_decides_and_the_suffix_helps(tmp_path, film):
     write(tmp_path / "IM0001", film)
     (tmp_path / "bare.DCM").write_bytes((tmp_path / "a.png").read_bytes()[132:])
     Image.fromarray(film).save(tmp_path / "b.dcm", "PNG")
-    for name in ("DICOMDIR", "notes.txt", ".IM0002"):
+    for name in ("DICOMDIR", "dicomdir", ".IM0002"):
         write(tmp_path / name, film)
     (tmp_path / "README").write_text("no image")
-    found = lrg.find_radiographs(tmp_path)
+    found = lrg.find_radiographs(tmp_path).films
     assert [path.name for path in found] == ["1.2.840.10008", "IM0001", "a.png", "b.dcm", "bare.DCM"]
     for path in found:
         np.testing.assert_array_equal(images.read_radiograph(path), film, err_msg=path.name)

@@ -76,6 +76,22 @@ def test_a_jsrt_file_is_inverted_and_scaled(tmp_path):
     assert (read[0, 0], read[0, 1], read[5, 3], read[7, 0]) == (255, 0, 127, 0)
 
 
+def test_a_jsrt_file_of_the_other_byte_order_is_read(tmp_path):
+    pixels = np.tile(np.arange(2048) * 2, (2048, 1))
+    (tmp_path / "big.IMG").write_bytes(pixels.astype(">u2").tobytes())
+    (tmp_path / "little.IMG").write_bytes(pixels.astype("<u2").tobytes())
+    read = images.read_radiograph(tmp_path / "little.IMG")
+    np.testing.assert_array_equal(read, images.read_radiograph(tmp_path / "big.IMG"))
+    assert (read[0, 0], read[0, -1]) == (255, 0)
+
+
+def test_a_jsrt_file_of_other_numbers_is_refused(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (2048, 2048)).astype("<u2")
+    (tmp_path / "a.IMG").write_bytes(pixels.tobytes())
+    with pytest.raises(ValueError, match=r"a\.IMG: numbers over 4,095 in either byte order"):
+        images.read_radiograph(tmp_path / "a.IMG")
+
+
 def test_a_jsrt_file_of_another_size_is_named(tmp_path):
     path = tmp_path / "JPCLN001.IMG"
     path.write_bytes(bytes(1000))

@@ -179,19 +179,19 @@ class TestFindRadiographs:
             (tmp_path / name).touch()
         (tmp_path / "Data_Entry_2017.csv").touch()
         (tmp_path / "._a.png").touch()  # what macOS leaves on foreign disks
-        assert [path.name for path in lrg.find_radiographs(tmp_path)] == ["a.jpg", "b.png", "c.PNG", "d.IMG"]
+        assert [path.name for path in lrg.find_radiographs(tmp_path).films] == ["a.jpg", "b.png", "c.PNG", "d.IMG"]
 
     def test_follows_links_to_folders(self, tmp_path):
         (tmp_path / "disk").mkdir()
         (tmp_path / "disk" / "a.png").touch()
         (tmp_path / "films").mkdir()
         (tmp_path / "films" / "images_001").symlink_to(tmp_path / "disk")
-        assert lrg.find_radiographs(tmp_path / "films") == [tmp_path / "films" / "images_001" / "a.png"]
+        assert lrg.find_radiographs(tmp_path / "films").films == [tmp_path / "films" / "images_001" / "a.png"]
 
     def test_two_of_one_name_are_refused(self, tmp_path):
         for folder in ("CXR_png", "ManualMask"):
             (tmp_path / folder).mkdir()
-            (tmp_path / folder / "a.png").touch()
+            (tmp_path / folder / "a.png").write_text(folder)
         with pytest.raises(UserError, match=r"named a.png: .*CXR_png/a.png and .*ManualMask/a.png"):
             lrg.find_radiographs(tmp_path)
 
@@ -231,7 +231,7 @@ class TestBoxTable:
         (tmp_path / "films").mkdir()
         for index in range(11):
             Image.fromarray(noise(index, (50, 40))).save(tmp_path / "films" / f"{index}.png")
-        films = lrg.find_radiographs(tmp_path / "films")
+        films = lrg.find_radiographs(tmp_path / "films").films
         segmenter = tiny_unet()
         rows = lrg.make_box_table(segmenter, films, tmp_path / "boxes.csv", POSTPROCESSING)
         for film, row in zip(films, rows, strict=True):
@@ -403,7 +403,7 @@ class TestCommand:
             f"going on: {done // 2 * 2} of 600" in finished.stdout
         )  # it began with the whole batches of its predecessors
         segmenter = lrg.Segmenter.load(tmp_path / "lrg", batch_size=2)
-        films = lrg.find_radiographs(tmp_path / "films")
+        films = lrg.find_radiographs(tmp_path / "films").films
         lrg.make_box_table(segmenter, films, tmp_path / "uninterrupted.csv", segmenter.postprocessing)
         assert output.read_bytes() == (tmp_path / "uninterrupted.csv").read_bytes()
         assert not partial.exists()

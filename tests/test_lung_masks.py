@@ -3,6 +3,7 @@
 import io
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import official_files as official
@@ -36,6 +37,10 @@ def everything(folder):
 
 def run(name, download, **options):
     return prepare(name, manual_dir=download, data_dir=download.parent / "data", size=SIZE, **options)
+
+
+def left_out(folder):
+    return {Path(row["path"]).name: row["reason"] for row in official.read_list(folder / base.LEFT_OUT_LIST)}
 
 
 def write_scr(folder, name, mask_folders=("left lung", "right lung"), side=64, suffix=".gif", scale=255):
@@ -173,8 +178,10 @@ def test_a_jsrt_file_of_the_wrong_size(jsrt):
 
 
 def test_two_films_of_one_name(jsrt):
-    (jsrt / "JPCLN001.IMG").write_bytes(bytes(2048 * 2048 * 2))
-    assert_refused_or_left_out("jsrt", jsrt, "JPCLN001", r"JPCLN001.png: a second radiograph of JPCLN001, beside .*IMG")
+    Image.fromarray(official.picture(0, 128, 128)).save(jsrt / "JPCLN001.png")
+    assert_refused_or_left_out(
+        "jsrt", jsrt, "JPCLN001", r"png/JPCLN001.png: a second radiograph of JPCLN001, beside .*download/JPCLN001.png"
+    )
 
 
 def test_a_jsrt_mask_of_another_shape(jsrt):
@@ -188,7 +195,7 @@ def test_a_jsrt_mask_of_another_shape(jsrt):
 
 
 def test_masks_of_two_sizes(jsrt):
-    Image.fromarray(np.full((32, 32), 255, np.uint8)).save(jsrt / "scratch/fold1/masks/right lung/JPCLN001.gif")
+    Image.fromarray(official.lung_masks(32, 32)[1]).save(jsrt / "scratch/fold1/masks/right lung/JPCLN001.gif")
     assert_refused_or_left_out(
         "jsrt",
         jsrt,
@@ -212,6 +219,112 @@ def test_an_empty_or_damaged_mask(montgomery):
     assert_refused_or_left_out("montgomery", montgomery, "MCUCXR_0002_0", r"MCUCXR_0002_0.png: an empty mask")
     path.write_bytes(path.read_bytes()[:50])
     assert_refused_or_left_out("montgomery", montgomery, "MCUCXR_0002_0", r"MCUCXR_0002_0.png: cannot be decoded")
+
+
+def write_img(path, film, order=">u2"):
+    """A film of 0 to 255 as JSRT's .IMG, 2048 x 2048."""
+    path.write_bytes((4095 - np.kron(film, np.ones((16, 16), int)) * 16).astype(order).tobytes())
+
+
+def test_an_official_file_comes_before_copies_of_other_formats(jsrt):
+    write_img(jsrt / "JPCLN001.IMG", official.picture(7, 128, 128))
+    mask = jsrt / "scratch/fold1/masks/left lung/JPCLN001.gif"
+    (jsrt / "left_lung_png").mkdir()
+    Image.fromarray(images.read_radiograph(mask)).save(jsrt / "left_lung_png" / "JPCLN001.png")
+    folder = run("jsrt", jsrt)
+    assert everything(folder)["JPCLN001"]["image_size"].tolist() == [2048, 2048]
+    assert left_out(folder)["JPCLN001.png"] == f"a copy (of {jsrt}/JPCLN001.IMG)"
+
+
+def test_masks_of_one_name_must_show_the_same_lungs(jsrt):
+    mask = images.read_radiograph(jsrt / "scratch/fold1/masks/left lung/JPCLN001.gif").copy()
+    mask[30] = 0
+    (jsrt / "left_lung_png").mkdir()
+    Image.fromarray(mask).save(jsrt / "left_lung_png" / "JPCLN001.png")
+    assert_refused_or_left_out(
+        "jsrt", jsrt, "JPCLN001", r"left_lung_png/JPCLN001.png: not the same lungs as .*left lung/JPCLN001.gif"
+    )
+
+
+def test_masks_of_each_lung_and_of_both_must_show_the_same(jsrt):
+    (jsrt / "masks").mkdir()
+    both = np.maximum(*official.lung_masks(64, 64))
+    Image.fromarray(both).save(jsrt / "masks" / "JPCLN001.png")
+    np.testing.assert_array_equal(everything(run("jsrt", jsrt))["JPCLN001"]["mask_original"], both)
+    Image.fromarray(both[:, ::-1] * np.uint8(1) | both.T).save(jsrt / "masks" / "JPCLN001.png")
+    assert_refused_or_left_out("jsrt", jsrt, "JPCLN001", r"JPCLN001.gif: not the same lungs as .*masks/JPCLN001.png")
+
+
+@pytest.mark.parametrize("name", ["heart_png", "Heart", "left_clavicle_png", "clavicles", "masks/ribs", "heart/fold1"])
+def test_masks_of_other_structures_are_no_radiographs_and_are_listed(jsrt, name):
+    (jsrt / name).mkdir(parents=True)
+    shutil.copy(jsrt / "scratch/fold1/masks/left lung/JPCLN001.gif", jsrt / name / "JPCNN001.gif")
+    folder = run("jsrt", jsrt)
+    assert left_out(folder)["JPCNN001.gif"] == "a mask of another structure"
+    assert sorted(everything(folder)) == ["JPCLN001", "JPCLN002", "JPCNN006", "JPCNN093"]
+
+
+def test_a_mask_in_a_radiographs_place_is_refused(jsrt):
+    """As when the radiographs' names are not known and those of another structure are."""
+    shutil.copy(jsrt / "scratch/fold1/masks/left lung/JPCLN001.gif", jsrt / "png" / "JPCLN001.gif")
+    (jsrt / "png" / "JPCLN001.png").unlink()
+    assert_refused_or_left_out("jsrt", jsrt, "JPCLN001", r"JPCLN001.gif: two grey levels, as a mask has")
+
+
+@pytest.mark.parametrize("name", ["{}.IMG.png", "{}.img.PNG", "{}.PNG"])
+def test_films_are_known_by_their_official_name_in_the_files(jsrt, name):
+    for path in (jsrt / "png").iterdir():
+        path.rename(path.with_name(name.format(path.stem)))
+    assert sorted(everything(run("jsrt", jsrt))) == ["JPCLN001", "JPCLN002", "JPCNN006", "JPCNN093"]
+
+
+@pytest.mark.parametrize(
+    ("radiographs", "masks"),
+    [
+        ("Lung Segmentation/CXR_png", "Lung Segmentation/masks"),
+        ("Lungs/CXR_png", "Lungs/lung_masks"),
+        ("images", "masks/fold1"),
+        (".", "Lung"),
+    ],
+)
+def test_montgomery_copies_with_one_mask(tmp_path, radiographs, masks):
+    download = tmp_path / "download"
+    both = np.maximum(*official.lung_masks(official.HEIGHT, official.WIDTH))
+    for folder, name, picture in (
+        (radiographs, "MCUCXR_0001_0.png", official.picture(1)),
+        (masks, "MCUCXR_0001_0_mask.png", both),
+        (radiographs, "CHNCXR_0001_0.png", official.picture(2)),
+    ):
+        (download / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(download / folder / name)
+    folder = run("montgomery", download)
+    example = everything(folder)["MCUCXR_0001_0"]
+    np.testing.assert_array_equal(example["mask_original"], both)
+    np.testing.assert_array_equal(example["image"], images.resize(official.picture(1), (SIZE, SIZE)))
+    assert left_out(folder) == {"CHNCXR_0001_0.png": "not a name of this data set"}
+
+
+def test_mended_img_files_are_other_inputs(tmp_path):
+    """All .IMG files have one size."""
+    download = tmp_path / "download"
+    for name in ("JPCLN001", "JPCLN002"):
+        write_scr(download, name)
+        write_img(download / f"{name}.IMG", official.picture(1, 128, 128))
+    before = everything(run("jsrt", download))
+    write_img(download / "JPCLN002.IMG", official.picture(2, 128, 128))
+    after = everything(run("jsrt", download))
+    assert (before["JPCLN002"]["image"] != after["JPCLN002"]["image"]).any()
+    np.testing.assert_array_equal(before["JPCLN001"]["image"], after["JPCLN001"]["image"])
+
+
+def test_a_little_endian_img_file_is_the_same_film(tmp_path):
+    films = {}
+    for order in (">u2", "<u2"):
+        download = tmp_path / order[0] / "download"
+        write_scr(download, "JPCLN001")
+        write_img(download / "JPCLN001.IMG", official.picture(1, 128, 128), order)
+        films[order] = everything(run("jsrt", download))["JPCLN001"]["image"]
+    np.testing.assert_array_equal(films[">u2"], films["<u2"])
 
 
 @pytest.mark.real

@@ -12,11 +12,12 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from sdfn_jax import parallel, phantom, progress, sealed, sources
+from sdfn_jax import find, parallel, phantom, progress, sealed, sources
 from sdfn_jax.errors import UserError
 
 MISSING_LIST = "missing_files.csv"
 SKIPPED_LIST = "skipped_files.csv"
+LEFT_OUT_LIST = "left_out.csv"
 _SPLITS = sealed.Kind(
     "an object that counts the images of each split",
     lambda value: (
@@ -76,12 +77,14 @@ class Inputs:
         empty.
       missing: (image, what of it is not there), a row for each file.
       digest: SHA-256 of everything that decides the result, in hexadecimal.
+      left_out: what of the folder was not taken, and why.
       metadata: what else the prepared set says of itself.
     """
 
     splits: dict[str, list[Any]]
     missing: list[tuple[str, str]]
     digest: str
+    left_out: list[find.LeftOut]
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -264,6 +267,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         skipped = sorted(self._faults.reasons.items())
         _write_list(Path(self.data_dir) / MISSING_LIST, ("image", "missing"), self._inputs.missing)
         _write_list(Path(self.data_dir) / SKIPPED_LIST, ("image", "reason"), skipped)
+        find.write_list(Path(self.data_dir) / LEFT_OUT_LIST, self._inputs.left_out)
         record = self._record()
         sources.write(Path(self.data_dir) / sources.RECORD, record)
         metadata = self._inputs.metadata | {
@@ -274,6 +278,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
             "splits": {split: self._count(items) for split, items in self._written.items() if items},
             "missing": len({image for image, _ in self._inputs.missing}),
             "skipped": len(skipped),
+            "left_out": len(self._inputs.left_out),
         }
         self.info.metadata.update(sealed.seal(metadata))
 

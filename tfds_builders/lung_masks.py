@@ -2,8 +2,10 @@
 
 import abc
 import dataclasses
+import filecmp
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,27 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from sdfn_jax import images
-from tfds_builders import base
+from sdfn_jax import find, images
+from tfds_builders import base, levels
 
 FOLDS = 5
 DEFAULT_SIZE = 256
 RADIOGRAPH, LEFT, RIGHT, BOTH = "radiograph", "left lung mask", "right lung mask", "lung mask"
+_OTHER = "a mask of another structure"
+# What a folder holds, by the letters of its name without `png`, `gif` and the like at its end: SCR's `left lung`,
+# Montgomery's `leftMask`, copies' `left_lung_png`, `masks`, `heart`.
+_FOLDERS = (
+    (re.compile(r".*(heart|clavicle).*"), _OTHER),
+    (re.compile(r"left(lung)?s?(masks?)?"), LEFT),
+    (re.compile(r"right(lung)?s?(masks?)?"), RIGHT),
+    (re.compile(r"(both)?(lungs?(masks?)?|masks?)"), BOTH),
+    (re.compile(r".*(image|cxr|xray|film|radiograph|raw|original).*|img|org"), RADIOGRAPH),
+)
+_FORMAT = re.compile(r"(png|gif|jpe?g|bmp|tiff?|img)$")
+# These say nothing of what is in them: the folder above does.
+_NEUTRAL = re.compile(r"(fold|train|training|val|validation|test|part|set)?")
+# Marks in the name of a file that is a mask of both lungs.
+_MARK = r"([ _-]?(msk|mask|lungs?|lung_?masks?))?"
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -33,16 +50,23 @@ def config(size: int) -> LungMaskConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Film:
-    """A radiograph and its lung masks (one of both lungs, or one of each)."""
+    """A radiograph and its lung masks.
+
+    Attributes:
+      name: the official one.
+      radiograph: its file.
+      masks: {`BOTH`, `LEFT` or `RIGHT`: files}; of both lungs, or of each, or all three. Where there are several files
+        they must show the same.
+    """
 
     name: str
     radiograph: Path
-    masks: tuple[Path, ...]
+    masks: dict[str, list[Path]]
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that it is read from."""
-        return self.radiograph, *self.masks
+        return self.radiograph, *(path for paths in self.masks.values() for path in paths)
 
 
 class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
@@ -50,10 +74,9 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
 
     OFFICIAL_NAMES: tuple[str, ...]
     HOMEPAGE: str
-
-    @abc.abstractmethod
-    def _find_files(self, manual_dir: Path) -> tuple[dict[tuple[str, str], Path], str]:
-        """Returns ({(name, part): file}, where it looked); part is one of `RADIOGRAPH`, `LEFT`, `RIGHT`, `BOTH`."""
+    # A pattern of an official name, and the suffixes of the official files: they come before copies of other formats.
+    NAME: str
+    OFFICIAL_SUFFIXES: tuple[str, ...] = ()
 
     @staticmethod
     @abc.abstractmethod
@@ -87,24 +110,32 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
         )
 
     def films(self, manual_dir: Path) -> dict[str, Path]:
-        """Returns {name and part: file}."""
+        """Returns {name and part: file}, further files of the same with a number."""
         self.inputs(manual_dir)
-        return {" ".join(key): path for key, path in self._files.items()}
+        return {
+            " ".join((*key, str(number) if number > 1 else "")).rstrip(): path
+            for key, paths in self._files.items()
+            for number, path in enumerate(paths, start=1)
+        }
 
     def _read_inputs(self, manual_dir: Path) -> base.Inputs:
-        files, searched = self._find_files(manual_dir)
-        self._files = files
+        found, left_out = self._find_files(manual_dir)
+        radiographs = {
+            name: self._one_of(name, paths, left_out) for (name, part), paths in found.items() if part == RADIOGRAPH
+        }
+        self._files = found
         films, missing = {}, []
-        for name in sorted({*self.OFFICIAL_NAMES, *(name for name, _ in files)}):
-            masks = (BOTH,) if (name, BOTH) in files else (LEFT, RIGHT)
-            absent = [part for part in (RADIOGRAPH, *masks) if (name, part) not in files]
+        for name in sorted({*self.OFFICIAL_NAMES, *(name for name, _ in found)}):
+            masks = {part: found[name, part] for part in (BOTH, LEFT, RIGHT) if (name, part) in found}
+            absent = [] if name in radiographs else [RADIOGRAPH]
+            absent += [] if BOTH in masks else [part for part in (LEFT, RIGHT) if part not in masks]
             missing += [(name, part) for part in absent]
             if not absent and name not in self._faults.reasons:
-                films[name] = Film(name, files[name, RADIOGRAPH], tuple(files[name, part] for part in masks))
+                films[name] = Film(name, radiographs[name], masks)
         if not films:
             raise base.NothingFoundError(
-                f"no radiograph with its lung masks was found in {searched}; found {_how_many(files)}\n"
-                f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+                f"no radiograph with its lung masks was found in {manual_dir} and all folders below it; found "
+                f"{_how_many(found)}\n{find.describe(left_out)}\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
         splits = {f"fold_{fold}": [] for fold in range(FOLDS)}
         for name, film in films.items():
@@ -112,11 +143,59 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
         return base.Inputs(
             splits={split: items for split, items in splits.items() if items},
             missing=missing,
-            digest=self._digest((*key, path.stat().st_size) for key, path in sorted(files.items())),
+            left_out=left_out,
+            digest=self._digest((*key, path.stat().st_size) for key, paths in sorted(found.items()) for path in paths),
         )
+
+    def _find_files(self, manual_dir: Path) -> tuple[dict[tuple[str, str], list[Path]], list[find.LeftOut]]:
+        """Returns ({(name, part): files, the official format first}, what was left out)."""
+        below = find.below(manual_dir)
+        found, left_out = {}, list(below.left_out)
+        for path in below.films:
+            name, marked = self._official_name(path)
+            part = _part(path.parent.relative_to(manual_dir))
+            if part == RADIOGRAPH and marked:
+                part = BOTH
+            if name is None:
+                left_out.append(find.LeftOut(path, "not a name of this data set"))
+            elif part == _OTHER:
+                left_out.append(find.LeftOut(path, _OTHER))
+            else:
+                found.setdefault((name, part), []).append(path)
+        for paths in found.values():
+            paths.sort(key=lambda path: path.suffix.lower() not in self.OFFICIAL_SUFFIXES)
+        return found, left_out
+
+    def _official_name(self, path: Path) -> tuple[str | None, bool]:
+        """Returns (the official name in a file's name, whether the file is marked as a mask)."""
+        stem = path.name
+        while Path(stem).suffix.lower() in images.SUFFIXES:  # NAME.IMG.png too
+            stem = Path(stem).stem
+        match = re.fullmatch(f"(?P<name>{self.NAME}){_MARK}", stem, re.IGNORECASE)
+        return (match["name"].upper(), match["name"] != stem) if match else (None, False)
+
+    def _one_of(self, name: str, paths: list[Path], left_out: list[find.LeftOut]) -> Path:
+        """Returns the radiograph that is meant: the official file, whatever copies there are, or one of equal files."""
+        first, *others = paths
+        for other in others:
+            official = [path.suffix.lower() in self.OFFICIAL_SUFFIXES for path in (first, other)]
+            if official == [True, False] or filecmp.cmp(first, other, shallow=False):
+                left_out.append(find.LeftOut(other, "a copy", f"of {first}"))
+            else:
+                self._faults.report(
+                    name,
+                    f"{other}: a second radiograph of {name}, beside {first}; keep one, and name a folder of lung "
+                    "masks `masks`, or `left lung` and `right lung`",
+                )
+        return first
 
     def _make_example(self, item: Film) -> dict[str, Any]:
         radiograph = images.read_radiograph(item.radiograph)
+        if levels.is_mask(radiograph):
+            raise ValueError(
+                f"{item.radiograph}: two grey levels, as a mask has, where a radiograph belongs; name a folder of lung "
+                "masks `masks`, or `left lung` and `right lung`, and take away other masks"
+            )
         lungs = self._read_lungs(item, radiograph.shape)
         size = (self.builder_config.size, self.builder_config.size)
         png = io.BytesIO()
@@ -131,25 +210,59 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
 
     def _read_lungs(self, film: Film, radiograph: tuple[int, int]) -> np.ndarray:
         """Returns both lungs, (H, W) uint8 of 0 and 255."""
-        lungs = None
-        for path in film.masks:
-            mask = images.read_radiograph(path)
-            if not self._fits(mask.shape, radiograph) or (lungs is not None and mask.shape != lungs.shape):
-                other = film.radiograph if lungs is None else film.masks[0]
-                raise ValueError(
-                    f"{path}: a mask of {_size(mask.shape)} pixels does not fit {other} with "
-                    f"{_size(radiograph if lungs is None else lungs.shape)}"
-                )
-            if not mask.any():
-                raise ValueError(f"{path}: an empty mask")
-            # Copies carry {0, 255} or {0, 1}.
-            inside = mask > mask.max() // 2
-            lungs = inside if lungs is None else lungs | inside
-        return np.where(lungs, np.uint8(255), np.uint8(0))
+        found = {}
+        for part, (first, *others) in film.masks.items():
+            found[part] = self._read_mask(first, part, film.radiograph, radiograph)
+            for other in others:
+                _check_equal(found[part], first, self._read_mask(other, part, film.radiograph, radiograph), other)
+        if LEFT in found and RIGHT in found:
+            (left, *_), (right, *_) = film.masks[LEFT], film.masks[RIGHT]
+            _check_fits(found[RIGHT].shape, right, found[LEFT].shape, left, lambda one, other: one == other)
+            union = found[LEFT] | found[RIGHT]
+            if BOTH in found:
+                _check_equal(found[BOTH], film.masks[BOTH][0], union, left)
+            found[BOTH] = union
+        return np.where(found[BOTH], np.uint8(255), np.uint8(0))
+
+    def _read_mask(self, path: Path, part: str, film: Path, radiograph: tuple[int, int]) -> np.ndarray:
+        mask = images.read_radiograph(path)
+        _check_fits(mask.shape, path, radiograph, film, self._fits)
+        try:
+            return levels.lungs(mask, both=part == BOTH)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
-def _how_many(files: Iterable[tuple[str, str]]) -> str:
-    parts = [part for _, part in files]
+def _part(folder: Path) -> str:
+    """Returns what the files of a folder are, by its path in `manual_dir`: the nearest folder that says it."""
+    unknown = False
+    for name in reversed(folder.parts):
+        letters = _FORMAT.sub("", re.sub(r"[^a-z]", "", name.lower()))
+        if part := next((part for pattern, part in _FOLDERS if pattern.fullmatch(letters)), None):
+            # A folder of masks may hold folders of other masks, whatever they are called.
+            return _OTHER if unknown and part != RADIOGRAPH else part
+        unknown = unknown or _NEUTRAL.fullmatch(letters) is None
+    return RADIOGRAPH
+
+
+def _check_fits(
+    mask: tuple[int, int],
+    path: Path,
+    other: tuple[int, int],
+    other_path: Path,
+    fits: Callable[[tuple[int, int], tuple[int, int]], bool],
+) -> None:
+    if not fits(mask, other):
+        raise ValueError(f"{path}: a mask of {_size(mask)} pixels does not fit {other_path} with {_size(other)}")
+
+
+def _check_equal(lungs: np.ndarray, path: Path, other: np.ndarray, other_path: Path) -> None:
+    if not np.array_equal(lungs, other):
+        raise ValueError(f"{other_path}: not the same lungs as {path}; keep what is right")
+
+
+def _how_many(found: Iterable[tuple[str, str]]) -> str:
+    parts = [part for _, part in found]
     return ", ".join(f"{parts.count(part)} {part}s" for part in (RADIOGRAPH, LEFT, RIGHT, BOTH))
 
 

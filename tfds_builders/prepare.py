@@ -13,12 +13,14 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from sdfn_jax import find
 from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.files import locked
 from tfds_builders import base, freshness, lung_masks
@@ -107,7 +109,7 @@ def prepare(
         if final.exists():
             _move(final, scratch / _REPLACED / final.relative_to(data_dir))
         _move(scratch / final.relative_to(data_dir), final)
-    print(_summary(name, final, manual_dir))
+    print(_summary(name, final, manual_dir, inputs))
     return final
 
 
@@ -195,7 +197,7 @@ def _check_space(data_dir: Path, needed: int) -> None:
         )
 
 
-def _summary(name: str, final: Path, manual_dir: Path) -> str:
+def _summary(name: str, final: Path, manual_dir: Path, inputs: base.Inputs) -> str:
     metadata = base.read_metadata(final)
     lines = [f"{name}: prepared in {final}"]
     for split, counts in metadata["splits"].items():
@@ -203,9 +205,22 @@ def _summary(name: str, final: Path, manual_dir: Path) -> str:
         lines.append(f"  {split:<11}{counts['images']:>8,} images{patients}")
     lines.append(f"  {'missing':<11}{metadata['missing']:>8,} images not in {manual_dir}: {base.MISSING_LIST}")
     lines.append(f"  {'skipped':<11}{metadata['skipped']:>8,} bad images: {base.SKIPPED_LIST}")
+    if "label_version" in metadata:
+        lines.append(
+            f"  {'labels':<11}{metadata['label_version']:>8}, {_told(metadata['images_that_tell_the_labels'])}"
+        )
     if metadata.get("unknown"):
         lines.append(f"  {'unknown':<11}{metadata['unknown']:>8,} PNG files that the label table does not name")
+    if inputs.left_out:
+        lines.append(f"  {'left out':<11}{len(inputs.left_out):>8,} files and folders: {base.LEFT_OUT_LIST}")
+        lines.append(textwrap.indent(find.describe(inputs.left_out), "    "))
     return "\n".join(lines)
+
+
+def _told(images: int) -> str:
+    if images:
+        return f"as {images:,} images tell that the versions label differently"
+    return "as asked for: nothing in the table tells the versions apart"
 
 
 def _parse_arguments(arguments: list[str] | None) -> dict[str, Any]:

@@ -134,10 +134,7 @@ def lungs(material: Material) -> Section:
     parts = []
     tables = [folder / "lung_boxes.csv" for folder in material.generators]
     for path in (path for path in tables if path.is_file()):
-        try:
-            parts.append(_rules(list(lung_boxes.read_box_table(path).values())))
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        parts.append(_rules(list(lung_boxes.read_box_table(path).values())))
     folders = [*(run.folder / "results" for run in material.runs), *material.generators]
     for path in (page for folder in folders for page in sorted(folder.glob("lung_boxes_*.png"))):
         what = path.stem.removeprefix("lung_boxes_").replace("_", " ")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sdfn_jax import files, images, lung_boxes, views
+from sdfn_jax import files, find, images, lung_boxes, views
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from tfds_builders import base
@@ -68,13 +68,17 @@ class _Folder:
       entries: the label table.
       reference_boxes: the box list.
       test: the official test list.
-      images: {file name: path} of the PNG files that are there.
+      images: {file name: path} of the PNG files that are there and that the label table names.
+      unknown: how many PNG files it does not name.
+      left_out: what else is there.
     """
 
     entries: dict[str, nih_tables.Entry]
     reference_boxes: dict[str, list[nih_tables.ReferenceBox]]
     test: set[str]
     images: dict[str, Path]
+    unknown: int
+    left_out: list[find.LeftOut]
 
 
 class Builder(base.RadiographBuilder):
@@ -84,7 +88,7 @@ class Builder(base.RadiographBuilder):
     RELEASE_NOTES = {"1.0.0": "First version."}
     BUILDER_CONFIGS = [config(size, labels) for labels in nih_tables.LABEL_TABLES for size in (DEFAULT_SIZE, 448, 512)]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-manual_dir holds the PNG files (all or some; beside the tables, in images/, or in images_001/images/ and so on), and
+manual_dir holds the PNG files (all or some; beside the tables, or in any folders: images/, images_001/images/), and
 Data_Entry_2017.csv or Data_Entry_2017_v2020.csv, BBox_List_2017.csv, train_val_list.txt and test_list.txt of the NIH,
 and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."""
 
@@ -150,8 +154,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
 
     def films(self, manual_dir: Path) -> dict[str, Path]:
         """Returns {file name: path} of the images that the label table names."""
-        folder = self._look_into(manual_dir)
-        return {name: path for name, path in folder.images.items() if name in folder.entries}
+        return self._look_into(manual_dir).images
 
     def tables(self, manual_dir: Path) -> dict[str, Path]:
         """Returns {file name: path} of the official tables; the lung boxes are not among them."""
@@ -188,23 +191,30 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         return self._folder
 
     def _read_folder(self, manual_dir: Path) -> _Folder:
-        folders = _image_folders(manual_dir)
-        found = self._find_images(folders)
+        below = find.below(manual_dir)
+        pictures = [path for path in below.films if path.suffix == ".png"]
         entry_table = self.tables(manual_dir)[nih_tables.LABEL_TABLES[self.builder_config.label_version]]
-        looked = f"in {', '.join(map(str, folders))}"
-        if not found and not entry_table.is_file():
+        looked = f"in {manual_dir} and all folders below it"
+        if not pictures and not entry_table.is_file():
             raise base.NothingFoundError(f"no PNG file and no {entry_table.name} was found {looked}")
         entries = nih_tables.read_entries(entry_table, self.builder_config.label_version, self._faults)
         reference_boxes = nih_tables.read_boxes(manual_dir / nih_tables.BOX_LIST, entries, self._faults)
         train_val, test = nih_tables.read_lists(manual_dir, entries)
         for name in sorted(entries.keys() - train_val - test):
             self._faults.report(name, f"{entry_table}: {name} is in neither official list")
-        if not found.keys() & entries.keys():
+        named = [path for path in pictures if path.name in entries]
+        if not named:
             raise base.NothingFoundError(
                 f"no image file named in {entry_table} was found; looked for {next(iter(entries), 'PNG files')} and "
-                f"{max(0, len(entries) - 1):,} others {looked}"
+                f"{max(0, len(entries) - 1):,} others {looked}; found {len(below.films):,} pictures of other names"
+                + (f", first {below.films[0]}" if below.films else "")
             )
-        return _Folder(entries, reference_boxes, test, found)
+        found, different, copies = find.by_name(named)
+        for first, second in different:
+            self._faults.report(first.name, f"{second} is not the same file as {first}; keep one")
+        read = {self._box_table(manual_dir), *self.tables(manual_dir).values()}
+        left_out = [each for each in (*below.left_out, *copies) if each.path not in read]
+        return _Folder(entries, reference_boxes, test, found, len(pictures) - len(named), left_out)
 
     def _present(self, folder: _Folder) -> list[str]:
         return [name for name in folder.entries if name in folder.images and name not in self._faults.reasons]
@@ -216,7 +226,11 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         folder = self._look_into(manual_dir)
         entries, found = folder.entries, folder.images
         box_table = self._box_table(manual_dir)
-        lungs = self._read_lung_boxes(box_table, self._present(folder))
+        present = self._present(folder)
+        if not present:
+            name, reason = next(iter(self._faults.reasons.items()))
+            raise UserError(f"all {len(found):,} images are bad; {name}: {reason}")
+        lungs = self._read_lung_boxes(box_table, present)
 
         splits = {split: [] for split in _SPLITS}
         for name in lungs:
@@ -226,6 +240,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         return base.Inputs(
             splits={split: items for split, items in splits.items() if items},
             missing=[(name, "radiograph") for name in entries if name not in found],
+            left_out=folder.left_out,
             digest=self._digest(
                 [
                     *(files.file_digest(table) for table in self.tables(manual_dir).values()),
@@ -240,7 +255,8 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
                 "validation_share": self._validation_share,
                 "validation_seed": self._validation_seed,
                 "box_table_digest": box_table_digest,
-                "unknown": len(found.keys() - entries.keys()),
+                "images_that_tell_the_labels": len(nih_tables.telling(manual_dir, entries)),
+                "unknown": folder.unknown,
             },
         )
 
@@ -280,25 +296,12 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         below = int.from_bytes(draw[:8], "big") < self._validation_share * 2**64
         return "validation" if below else "train"
 
-    def _find_images(self, folders: Sequence[Path]) -> dict[str, Path]:
-        """Returns {file name: path} of the PNG files in the folders; a name in two folders must be the same file."""
-        found = {}
-        for folder in folders:
-            for path in sorted(folder.glob("*.png")):
-                first = found.setdefault(path.name, path)
-                if first != path and first.stat().st_size != path.stat().st_size:
-                    self._faults.report(path.name, f"{path} is not the same file as {first}; keep one")
-        return found
-
     def _read_lung_boxes(self, path: Path, present: Sequence[str]) -> dict[str, lung_boxes.BoxRow]:
         """Returns {file name: its row}, for the images that are there, in their order."""
         write_it = "write them with python -m sdfn_jax.lrg"
         if not path.is_file():
             raise UserError(f"no table of lung boxes at {path}; {write_it}, or name the table with --boxes")
-        try:
-            rows = lung_boxes.read_box_table(path)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        rows = lung_boxes.read_box_table(path)
         absent = [name for name in present if name not in rows]
         if len(absent) == len(present) or (absent and not self._faults.skip):
             raise UserError(
@@ -309,13 +312,6 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         for name in absent:
             self._faults.report(name, f"{path}: no lung box for {name}")
         return {name: rows[name] for name in present if name in rows}
-
-
-def _image_folders(manual_dir: Path) -> list[Path]:
-    """Returns the places where the archives, or a user, put images; those that are there."""
-    patterns = ("images", "images_*/images", "images_*", "images/images_*")
-    folders = [manual_dir, *(path for pattern in patterns for path in sorted(manual_dir.glob(pattern)))]
-    return [folder for folder in folders if folder.is_dir()]
 
 
 def _inside(reference: nih_tables.ReferenceBox, width: int, height: int) -> np.ndarray:

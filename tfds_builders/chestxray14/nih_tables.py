@@ -1,37 +1,47 @@
 """Readers of the official ChestX-ray14 tables: labels (2017 and v2020), reference boxes, split lists."""
 
-import csv
 import dataclasses
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from sdfn_jax import findings
+from sdfn_jax import findings, phantom, tables
 from sdfn_jax.errors import UserError
 from tfds_builders.base import Faults
+
+Number = TypeVar("Number", int, float)
 
 LABEL_TABLES = {"2017": "Data_Entry_2017.csv", "v2020": "Data_Entry_2017_v2020.csv"}
 BOX_LIST = "BBox_List_2017.csv"
 TRAIN_VAL_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
 
-# The headers hold unquoted commas, so one official column name is several names of the CSV file.
-_ENTRY_COLUMNS = (
-    "Image Index",
-    "Finding Labels",
-    "Follow-up #",
-    "Patient ID",
-    "Patient Age",
-    "Patient Gender",
-    "View Position",
-    "OriginalImage[Width",
-    "Height]",
-)
-_BOX_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
-_AGE_WITH_UNIT = re.compile(r"(\d+)([YMD])")
+# Columns as the official tables name them, and as copies do. Two official names hold commas: each is several columns.
+_SEX, _WIDTH, _HEIGHT = "Patient Gender", "OriginalImage[Width", "Height]"
+_ENTRY_COLUMNS = {
+    "Image Index": (),
+    "Finding Labels": (),
+    "Follow-up #": (),
+    "Patient ID": (),
+    "Patient Age": (),
+    _SEX: ("Patient Sex",),  # the v2020 table that NIH hands out today
+    "View Position": (),
+    _WIDTH: (),
+    _HEIGHT: ("OriginalImageHeight",),  # Kaggle's sample
+}
+_BOX_COLUMNS = {"Image Index": (), "Finding Label": (), "Bbox [x": (), "y": (), "w": (), "h]": ()}
+_AGE_WITH_UNIT = re.compile(r"(\d{1,4})([YMD])", re.ASCII)
 _YEARS = {"Y": 1.0, "M": 1 / 12, "D": 1 / 365.25}
+# What 32 bits hold: numbers of patients and the like are kept in them.
+_LARGEST = 2**31 - 1
+# Pixels.
+_FARTHEST = 1e6
+# All that differs between the versions: v2020 has these labels and 2017 does not. Found by comparing NIH's two tables.
+_ADDED_IN_V2020 = Path(__file__).with_name("labels_added_in_v2020.txt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,22 +85,35 @@ class ReferenceBox:
 def read_entries(path: Path, label_version: str, faults: Faults) -> dict[str, Entry]:
     """Reads a label table: {file name of the image: its entry}, in the table's order.
 
-    A bad row (unknown finding, no number, second row for an image) goes to `faults`.
+    A bad row (unknown finding, no number, second row for an image) goes to `faults`. How a table writes its ages tells
+    nothing of its version (Kaggle's 2017 has whole numbers, as v2020): the labels that differ do.
 
     Raises:
-      UserError: for a table or column that is not there, or a table of the other version.
+      UserError: for a table or column that is not there, a table that cannot be read, or one of the other version.
     """
     entries = {}
     for row_number, row in _read_rows(path, _ENTRY_COLUMNS, faults):
-        name = row["Image Index"]
-        _check_version(path, row_number, row["Patient Age"], label_version)
         try:
+            name = _image_name(row["Image Index"])
             if name in entries:
                 raise ValueError(f"a second row for {name}")
             entries[name] = _parse_entry(row)
         except ValueError as error:
-            faults.report(name, f"{path}, row {row_number}: {error}")
+            faults.report(_file_name(row["Image Index"]), f"{path}, row {row_number}: {error}")
+    if not entries and not faults.reasons:
+        raise UserError(f"{path}: no images, only the header")
+    _check_version(path, entries, label_version)
     return entries
+
+
+def telling(folder: Path, entries: Mapping[str, Entry]) -> list[str]:
+    """Returns the images of a folder's label table that tell its version: the other labels them otherwise.
+
+    A table of drawings has none, whatever NIH's image of the same name shows.
+    """
+    if (folder / phantom.SETTINGS_FILE).is_file():
+        return []
+    return [name for name in _added_in_v2020() if name in entries]
 
 
 def read_boxes(path: Path, entries: dict[str, Entry], faults: Faults) -> dict[str, list[ReferenceBox]]:
@@ -100,16 +123,16 @@ def read_boxes(path: Path, entries: dict[str, Entry], faults: Faults) -> dict[st
     `faults`.
 
     Raises:
-      UserError: for a list or column that is not there.
+      UserError: for a list or column that is not there, or a list that cannot be read.
     """
     boxes = {}
     for row_number, row in _read_rows(path, _BOX_COLUMNS, faults):
-        name = row["Image Index"]
         source = f"{path}, row {row_number}"
         try:
+            name = _image_name(row["Image Index"])
             if name not in entries:
                 raise ValueError(f"{name} is not in the label table")
-            left, top, width, height = (_number(row, column, float) for column in ("Bbox [x", "y", "w", "h]"))
+            left, top, width, height = (_parse(row, column, _coordinate) for column in ("Bbox [x", "y", "w", "h]"))
             if not (width > 0 and height > 0):
                 raise ValueError(f"a box {width:g} wide and {height:g} high")
             box = ReferenceBox(
@@ -119,7 +142,7 @@ def read_boxes(path: Path, entries: dict[str, Entry], faults: Faults) -> dict[st
                 raise ValueError(f"a second row for the same box of {name}")
             boxes.setdefault(name, []).append(box)
         except ValueError as error:
-            faults.report(name, f"{source}: {error}")
+            faults.report(_file_name(row["Image Index"]), f"{source}: {error}")
     return boxes
 
 
@@ -141,62 +164,122 @@ def read_lists(folder: Path, entries: dict[str, Entry]) -> tuple[set[str], set[s
     return train_val, test
 
 
-def _read_rows(path: Path, columns: Sequence[str], faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields (number of the line, {column: text})."""
+def _read_rows(
+    path: Path, columns: Mapping[str, Sequence[str]], faults: Faults
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields (number of the row, {column: text})."""
     if not path.is_file():
         raise UserError(f"{path} is not there; put the official table of this name into the folder")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = [name.strip() for name in next(reader, [])]
-        absent = [column for column in columns if column not in header]
-        if absent:
-            raise UserError(
-                f"{path}: no column {absent[0]!r} in its first row; the official table has {','.join(columns)}"
-            )
-        places = {column: header.index(column) for column in columns}
-        for row in reader:
-            if not any(row):
-                continue
-            if len(row) <= max(places.values()):
-                faults.report(row[0], f"{path}, row {reader.line_num}: {len(row)} fields, where the header has more")
-                continue
-            yield reader.line_num, {column: row[place].strip() for column, place in places.items()}
+    for row_number, row in tables.read_table(path, columns):
+        if missing := [column for column, text in row.items() if text is None]:
+            name = _file_name(row["Image Index"] or "")
+            faults.report(name, f"{path}, row {row_number}: too short, without {', '.join(missing)}")
+        else:
+            yield row_number, row
 
 
 def _read_list(path: Path) -> set[str]:
+    """Reads one name in each line; what follows it (some copies append labels) is passed over."""
     if not path.is_file():
         raise UserError(f"{path} is not there; put the official list of this name into the folder")
-    return set(path.read_text(encoding="utf-8-sig").split())
+    names = set()
+    for row_number, line in enumerate(tables.read_text(path).splitlines(), start=1):
+        if first := re.split(r"[\s,;]", line.strip(), maxsplit=1)[0]:
+            try:
+                names.add(_image_name(first.strip('"')))
+            except ValueError as error:
+                raise UserError(f"{path}, row {row_number}: {error}") from error
+    if not names:
+        raise UserError(f"{path}: empty; the official list has the file name of an image in each line")
+    return names
 
 
-def _check_version(path: Path, row_number: int, age: str, label_version: str) -> None:
-    """Refuses a table under the other version's name: the labels of 181 images differ."""
-    found = "v2020" if age.isdigit() else "2017" if _AGE_WITH_UNIT.fullmatch(age) else label_version
-    if found != label_version:
+def _image_name(text: str) -> str:
+    """Returns the file name of an image, without the folders that some copies put before it.
+
+    Raises:
+      ValueError: for what is no name of a PNG file.
+    """
+    name = _file_name(text)
+    if not name.lower().endswith(".png"):
+        raise ValueError(f"{tables.shown(text)} where the file name of an image belongs, such as 00000001_000.png")
+    return name
+
+
+def _file_name(text: str) -> str:
+    return re.split(r"[/\\]", text)[-1][:100]
+
+
+@functools.cache
+def _added_in_v2020() -> dict[str, np.ndarray]:
+    """Returns {file name: (14,) uint8, 1 for the findings that v2020 has and 2017 has not}, of 181 images."""
+    added = {}
+    for line in _ADDED_IN_V2020.read_text(encoding="utf-8").splitlines():
+        name, finding = line.split()
+        added.setdefault(name, np.zeros(len(findings.FINDINGS), np.uint8))[findings.finding_index(finding)] = 1
+    return added
+
+
+def _check_version(path: Path, entries: Mapping[str, Entry], label_version: str) -> None:
+    """Refuses a table of the other version, under whatever name, and a mixture of both.
+
+    Raises:
+      UserError: naming an image of each version found.
+    """
+    found: dict[str, str] = {}
+    for name in telling(path.parent, entries):
+        added, labels = _added_in_v2020()[name], entries[name].labels
+        if (labels & added).any():
+            found.setdefault("v2020", name)
+        if (added > labels).any():
+            found.setdefault("2017", name)
+    if len(found) > 1:
         raise UserError(
-            f"{path}, row {row_number}: age {age!r} is written as in {LABEL_TABLES[found]}, the table of version "
-            f"{found}; give the file that name and use --label_version={found}"
+            f"{path}: a mixture of both versions: {found['v2020']} has a label that only v2020 has, {found['2017']} "
+            "lacks one that v2020 has; use an official table"
+        )
+    if found and label_version not in found:
+        ((version, name),) = found.items()
+        raise UserError(
+            f"{path}: labels {name} as version {version} does, not as {label_version}; give the file the name "
+            f"{LABEL_TABLES[version]} and use --label_version={version}"
         )
 
 
 def _parse_entry(row: dict[str, str]) -> Entry:
-    age = row["Patient Age"]
-    with_unit = _AGE_WITH_UNIT.fullmatch(age)
-    if not with_unit and not age.isdigit():
-        raise ValueError(f"Patient Age is {age!r}, not a number of years")
     return Entry(
         labels=findings.parse_labels(row["Finding Labels"]),
-        follow_up=_number(row, "Follow-up #", int),
-        patient=_number(row, "Patient ID", int),
-        age=int(with_unit[1]) * _YEARS[with_unit[2]] if with_unit else float(age),
-        sex=row["Patient Gender"],
+        follow_up=_parse(row, "Follow-up #", _count),
+        patient=_parse(row, "Patient ID", _count),
+        age=_parse(row, "Patient Age", _years),
+        sex=row[_SEX],
         view_position=row["View Position"],
-        original_size=(_number(row, "Height]", int), _number(row, "OriginalImage[Width", int)),
+        original_size=(_parse(row, _HEIGHT, _count), _parse(row, _WIDTH, _count)),
     )
 
 
-def _number(row: dict[str, str], column: str, kind: type) -> int | float:
+def _years(text: str) -> float:
+    if with_unit := _AGE_WITH_UNIT.fullmatch(text):
+        return int(with_unit[1]) * _YEARS[with_unit[2]]
+    return float(_count(text))
+
+
+def _count(text: str) -> int:
+    value = tables.whole_number(text)
+    if not 0 <= value <= _LARGEST:
+        raise ValueError(f"{value}, not a number from 0 to {_LARGEST:,}")
+    return value
+
+
+def _coordinate(text: str) -> float:
+    value = tables.number(text)
+    if abs(value) > _FARTHEST:
+        raise ValueError(f"{value:g}, far outside any image")
+    return value
+
+
+def _parse(row: dict[str, str], column: str, parse: Callable[[str], Number]) -> Number:
     try:
-        return kind(row[column])
-    except ValueError:
-        raise ValueError(f"{column} is {row[column]!r}, not a number") from None
+        return parse(row[column])
+    except ValueError as error:
+        raise ValueError(f"{column} is {error}") from None

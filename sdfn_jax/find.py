@@ -1,0 +1,255 @@
+"""The one walker over folders: which of the files below a folder are radiographs, and what was left out, and why.
+
+A film is a real file. However many links lead to it, it is found once: under its own path if that is below the folder,
+otherwise under the link's.
+"""
+
+import collections
+import csv
+import dataclasses
+import filecmp
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sdfn_jax import images
+from sdfn_jax.files import appears_when_complete
+from sdfn_jax.terminal import printable
+
+# Folders that systems make: what a Mac packs beside the files, Windows' and Synology's own.
+_SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "@eadir")
+# The first bytes tell a DICOM file, and whether it is a directory of others (PS3.10: Media Storage Directory).
+_HEAD = 1024
+_DICOM_DIRECTORY = re.compile(rb"\x02\x00\x02\x00UI\x14\x001\.2\.840\.10008\.1\.3\.10")
+# A file that nothing marks as a radiograph.
+OTHER = "no radiograph by name or content"
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """Something below a folder that was not taken for a film.
+
+    Attributes:
+      path: of a file or a folder.
+      kind: why, in a few words that others share.
+      detail: what more there is to say.
+      lost: whether it may well be meant: it could not be reached.
+    """
+
+    path: Path
+    kind: str
+    detail: str = ""
+    lost: bool = False
+
+    @property
+    def reason(self) -> str:
+        """Kind and detail."""
+        return f"{self.kind} ({self.detail})" if self.detail else self.kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What lies below a folder.
+
+    Attributes:
+      films: paths of radiographs, each real file once; a folder's files before those of the folders in it.
+      left_out: all other files, and the folders that were not looked into, in the same order.
+    """
+
+    films: list[Path]
+    left_out: list[LeftOut]
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that were looked at, radiographs or not."""
+        others = [each.path for each in self.left_out if each.kind == OTHER]
+        return sorted([*self.films, *others], key=_place)
+
+
+def below(folder: str | Path, leave_out: Path | None = None) -> Found:
+    """Finds the radiographs in a folder and all folders below it.
+
+    Links are followed, to other disks too, but not back to a folder that they are in. Hidden files and folders (trash,
+    checkpoints of notebooks, what macOS leaves behind), those of the system, and links to nothing are passed over.
+
+    Args:
+      folder: where to look; its own name may be hidden.
+      leave_out: a folder whose files are not films: where output goes.
+    """
+    search = _Search(Path(folder), leave_out)
+    search.run()
+    films, left_out = [], search.left_out
+    for path in search.files.values():
+        try:
+            if is_radiograph(path):
+                films.append(path)
+            else:
+                left_out.append(LeftOut(path, OTHER))
+        except OSError as error:
+            left_out.append(_unopened(path, error))
+    return Found(sorted(films, key=_place), sorted(left_out, key=lambda each: _place(each.path)))
+
+
+def is_radiograph(path: str | Path) -> bool:
+    """Tells whether a file is one to read, of a folder's many: by its suffix, or as DICOM by its content.
+
+    DICOM files have any suffix (`.dcm`, `.ima`, `.DX`, `.dcm30`), or none, or an identifier of dots and numbers as
+    their name. A DICOMDIR, the table of contents of a disc, is none.
+
+    Raises:
+      OSError: for a file that only its content tells, and that cannot be opened.
+    """
+    path = Path(path)
+    if path.suffix.lower() in images.SUFFIXES:
+        return True
+    if path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    return images.is_dicom(head) and _DICOM_DIRECTORY.search(head) is None
+
+
+def by_name(paths: Iterable[Path]) -> tuple[dict[str, Path], list[tuple[Path, Path]], list[LeftOut]]:
+    """Tells films apart by their file names alone, as a box table does.
+
+    Returns:
+      {file name: film}, sorted by name; (first, second) for each two files of one name that differ; and the copies:
+      files of one name and the same content, of which only the first is a film.
+    """
+    films: dict[str, Path] = {}
+    different, copies = [], []
+    for path in paths:
+        first = films.setdefault(path.name, path)
+        if first is path:
+            continue
+        if filecmp.cmp(first, path, shallow=False):
+            copies.append(LeftOut(path, "a copy", f"of {first}"))
+        else:
+            different.append((first, path))
+    return dict(sorted(films.items())), different, copies
+
+
+def describe(left_out: Iterable[LeftOut]) -> str:
+    """Returns a line of text for each kind of thing left out: how many, and the first; empty if there is none."""
+    kinds: dict[str, list[LeftOut]] = {}
+    for each in left_out:
+        kinds.setdefault(each.kind, []).append(each)
+    return "\n".join(
+        f"left out, {kind}: {len(some):,}, first {printable(str(some[0].path))}" for kind, some in kinds.items()
+    )
+
+
+def report(left_out: Sequence[LeftOut], path: Path) -> None:
+    """Prints what was left out, and lists all of it in a table."""
+    write_list(path, left_out)
+    if left_out:
+        print(f"{describe(left_out)}\nall that was left out: {path}")
+
+
+def write_list(path: Path, left_out: Iterable[LeftOut]) -> None:
+    """Writes what was left out as a table, complete or not at all; removes an older one if there is nothing."""
+    rows = [(printable(str(each.path)), printable(each.reason)) for each in left_out]
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with appears_when_complete(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rows])
+
+
+class _Search:
+    """A walk over a folder: what lies in it first, then where its links lead.
+
+    Attributes:
+      files: {real path: path} of every visible file.
+      left_out: what was passed over.
+    """
+
+    def __init__(self, folder: Path, leave_out: Path | None):
+        self.files: dict[str, Path] = {}
+        self.left_out: list[LeftOut] = []
+        self._top = os.path.realpath(folder)
+        self._output = None if leave_out is None else os.path.realpath(leave_out)
+        self._folders: dict[str, Path] = {}
+        self._waiting = collections.deque([(folder, self._top)])
+        self._links: collections.deque[tuple[Path, str]] = collections.deque()
+
+    def run(self) -> None:
+        while self._waiting or self._links:
+            if self._waiting:
+                self._look_into(*self._waiting.popleft())
+            else:
+                self._follow(*self._links.popleft())
+
+    def _look_into(self, folder: Path, real: str) -> None:
+        if real == self._output:
+            return
+        if real in self._folders:
+            self.left_out.append(LeftOut(folder, "reached twice", f"the same folder as {self._folders[real]}"))
+            return
+        self._folders[real] = folder
+        try:
+            with os.scandir(real) as entries:
+                for entry in sorted(entries, key=lambda each: each.name):
+                    self._look_at(folder / entry.name, entry, real)
+        except OSError as error:
+            self.left_out.append(_unopened(folder, error))
+
+    def _look_at(self, path: Path, entry: os.DirEntry, parent: str) -> None:
+        if reason := _passed_over(entry):
+            if entry.is_dir(follow_symlinks=False) or path.suffix.lower() in images.SUFFIXES:
+                self.left_out.append(LeftOut(path, reason))
+        elif entry.is_symlink():
+            self._links.append((path, parent))
+        elif entry.is_dir(follow_symlinks=False):
+            self._waiting.append((path, entry.path))
+        else:
+            self._take(path, entry.path)
+
+    def _follow(self, link: Path, parent: str) -> None:
+        target = os.path.realpath(link)
+        if os.path.isdir(target):
+            if _holds(target, self._top) or _holds(target, parent):
+                self.left_out.append(LeftOut(link, "a link back to a folder above it"))
+            elif self._output is None or not _holds(self._output, target):
+                self._waiting.append((link, target))
+        elif os.path.exists(target):
+            self._take(link, target)
+        elif link.suffix.lower() in images.SUFFIXES or not link.suffix:
+            self.left_out.append(LeftOut(link, "a link to nothing", os.readlink(link), lost=True))
+
+    def _take(self, path: Path, real: str) -> None:
+        is_film = path.suffix.lower() in images.SUFFIXES
+        if self._output is not None and _holds(self._output, real):
+            return
+        if not os.path.isfile(real):
+            if is_film:
+                self.left_out.append(LeftOut(path, "not a file"))
+        elif (first := self.files.setdefault(real, path)) is not path and is_film:
+            self.left_out.append(LeftOut(path, "reached twice", f"the same file as {first}"))
+
+
+def _passed_over(entry: os.DirEntry) -> str | None:
+    """Returns why a file or folder is not looked at, judged by its name; None if it is."""
+    if entry.name.startswith("._"):
+        return "written by macOS beside a file"
+    if entry.name.startswith("."):
+        return "hidden"
+    if entry.name.lower() in _SYSTEM_FOLDERS and entry.is_dir(follow_symlinks=False):
+        return "a folder of the system"
+    return None
+
+
+def _holds(folder: str, path: str) -> bool:
+    """Tells whether a real path is a real folder or lies below it."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _unopened(path: Path, error: OSError) -> LeftOut:
+    return LeftOut(path, "cannot be opened", error.strerror or str(error), lost=True)
+
+
+def _place(path: Path) -> tuple:
+    """Orders paths: a folder's files before those of the folders in it."""
+    *folders, name = path.parts
+    return (*((1, part) for part in folders), (0, name))

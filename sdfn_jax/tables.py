@@ -1,0 +1,182 @@
+"""Text files and tables as people have them: whatever encoding and separator; what is wrong is told by file and row."""
+
+import codecs
+import csv
+import io
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from sdfn_jax.errors import UserError
+
+# NIH's label table has 8 MB.
+MAX_BYTES = 2**28
+_SEPARATORS = (",", ";", "\t")
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_WHOLE = re.compile(r"([+-]?\d{1,18})(\.0*)?", re.ASCII)  # 18 digits: as many as 64 bits always hold
+_SHOWN = 60
+
+
+def read_text(path: Path) -> str:
+    """Reads a text in UTF-8 or UTF-16, with or without a byte order mark.
+
+    Raises:
+      UserError: naming the file, for one that cannot be read, is in another encoding, damaged, or a web page.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{path}: over {MAX_BYTES:,} bytes, far more than a table of this kind has")
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None) or _unmarked(data)
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        row = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, row {row}: not text in {encoding.removesuffix('-sig').upper()} (byte {data[error.start]:#04x}); "
+            "save the file as UTF-8"
+        ) from error
+    if "\0" in text:
+        row = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path}, row {row}: zero bytes, as a broken copy leaves them; copy the file again")
+    if text[:1000].lstrip().lower().startswith(("<!doctype html", "<html")):
+        raise UserError(f"{path}: a web page, not the file itself; download it again")
+    return text
+
+
+def read_table(
+    path: Path, columns: Mapping[str, Sequence[str]], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Reads a table whose first row names its columns, separated by commas, semicolons or tabs.
+
+    Names of columns are compared by their letters and numbers alone. An official name that holds commas
+    (`OriginalImage[Width,Height]`) is as many columns, whether it is quoted or not.
+
+    Args:
+      path: the file.
+      columns: {name of a column that is needed: what else it is called}.
+      optional: columns that come too where the table has them.
+
+    Yields:
+      (number of the row's first line, the header being 1; {column: text, None where the row is too short}).
+
+    Raises:
+      UserError: naming file and row, for a column that is not there or there twice, a row that cannot be read, and what
+        `read_text` refuses.
+    """
+    text = read_text(path)
+    if not text.strip():
+        raise UserError(f"{path}: empty; {_expected(columns)}")
+    first = text.lstrip("\r\n").splitlines()[0]
+    separator = max(_SEPARATORS, key=lambda each: len(_places(_header(first, each), columns)))
+    places = _places(_header(first, separator), {**columns, **dict.fromkeys(optional, ())})
+    absent = [name for name in columns if name not in places]
+    if absent:
+        raise UserError(
+            f"{path}: no column {', '.join(absent)} in its first row, which is {shown(first)}; {_expected(columns)}"
+        )
+    twice = [name for name, found in places.items() if len(found) > 1]
+    if twice:
+        raise UserError(f"{path}: more than one column {twice[0]} in its first row; keep the one that is meant")
+    filled = ((number, row) for number, row in _rows(path, text, separator) if any(row))
+    for number, row in itertools.islice(filled, 1, None):
+        yield number, {name: row[at].strip() if at < len(row) else None for name, (at,) in places.items()}
+
+
+def whole_number(text: str) -> int:
+    """Returns a whole number, which may be written as `58`, `058` or, as spreadsheets do, `58.0`.
+
+    Raises:
+      ValueError: for anything else, and for one of over 18 digits.
+    """
+    if found := _WHOLE.fullmatch(text.strip()):
+        return int(found[1])
+    raise ValueError(f"{shown(text)}, not a whole number")
+
+
+def number(text: str) -> float:
+    """Returns a finite number.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{shown(text)}, not a number") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(text)}, not a finite number")
+    return value
+
+
+def shown(text: str) -> str:
+    """Returns a text as messages quote it: in quotation marks, in one line, and not without end."""
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + " ...")
+
+
+def _unmarked(data: bytes) -> str:
+    """Tells UTF-16 without a mark, where every other byte of plain text is zero, from UTF-8."""
+    start = data[:64]
+    if len(start) > 3 and start.count(0) >= len(start) // 2 - 1 and any(start):
+        if not any(start[1::2]):
+            return "utf-16-le"
+        if not any(start[::2]):
+            return "utf-16-be"
+    return "utf-8"
+
+
+def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields (number of its first line, fields) of each row."""
+    # strict: otherwise a quotation mark that is never closed swallows all the rows that follow.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    line = 1
+    try:
+        for row in reader:
+            if reader.line_num > line:
+                raise csv.Error("a field of several lines")
+            yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, row {line}: cannot be read as a row of a table ({error}); look for a quotation mark that is not "
+            "closed"
+        ) from error
+
+
+def _header(line: str, separator: str) -> list[str]:
+    """Returns the names of the columns; a quoted one with commas in brackets is several."""
+    try:
+        names = next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        return []
+    return [part for name in names for part in (name.split(",") if re.search(r"\[.*,.*\]", name) else [name])]
+
+
+def _places(header: Sequence[str], columns: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """Returns {column: where it is}, without the columns that are not there."""
+    keys = [_key(name) for name in header]
+    found = {}
+    for name, others in columns.items():
+        wanted = {_key(each) for each in (name, *others)}
+        if at := [place for place, key in enumerate(keys) if key in wanted]:
+            found[name] = at
+    return found
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _expected(columns: Mapping[str, Sequence[str]]) -> str:
+    return f"a table of this kind has {','.join(columns)}"
