@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
 
 from pydicom import encaps, uid
 from pydicom.dataset import Dataset
@@ -12,7 +13,14 @@ from sdfn_jax.limits import Refused
 
 # Frame headers of JPEG (ITU-T T.81, table B.1) and JPEG-LS (T.87): all of FFC0 to FFCF but FFC4, FFC8, FFCC; FFF7.
 _JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7]")
+# Markers of JPEG 2000 (ITU-T T.800, table A.2).
 _JPEG_2000_SIZE = b"\xff\x4f\xff\x51"
+_START_OF_TILE_PART, _START_OF_DATA, _END_OF_STREAM = b"\xff\x90", b"\xff\x93", b"\xff\xd9"
+# COD and COC, and bytes of what they begin with; for at most 256 components, of which one is read.
+_CODING_STYLES = {b"\xff\x52": 5, b"\xff\x53": 2}
+# Of an image of MAX_PIXELS, blocks of 8 x 8; and as many tile-parts as there can be tiles, with two segments each.
+_MOST_BLOCKS = 2**20 + 2**14
+_MOST_SEGMENTS = 2**18
 
 
 def check(header: Dataset) -> None:
@@ -31,15 +39,17 @@ def check(header: Dataset) -> None:
         if len(frame) > 2 * header.Rows * header.Columns * header.BitsAllocated // 8 + 1024:
             raise Refused("more pixel data than its rows and columns hold")
         return
-    is_2000 = frame.find(_JPEG_2000_SIZE, 0, 1024) >= 0
-    if not is_2000:
+    start = frame.find(_JPEG_2000_SIZE, 0, 1024)
+    if start < 0:
         picture_files.check_jpeg(frame)
-    found = _jpeg_2000_frame(frame) if is_2000 else _jpeg_frame(frame)
+    found = _jpeg_frame(frame) if start < 0 else _jpeg_2000_frame(frame[start:])
     expected = (header.Rows, header.Columns, 1)
     size = None if found is None else (found.height, found.width, found.components)
     if found is None or size != expected:
         sizes = ["nothing readable" if each is None else "{} x {} x {}".format(*each) for each in (size, expected)]
         raise Refused("cannot be decoded (the compressed image is {}, where its header says {})".format(*sizes))
+    if start >= 0:
+        _check_blocks(frame[start:], found)
     _take_bits(header, found)
 
 
@@ -95,9 +105,49 @@ def _jpeg_frame(data: bytes) -> _Frame | None:
 
 def _jpeg_2000_frame(data: bytes) -> _Frame | None:
     """Reads the SIZ segment of a JPEG 2000 code stream (ITU-T T.800, A.5.1)."""
-    start = data.find(_JPEG_2000_SIZE) + 8
-    if len(found := data[start : start + 35]) < 35:
+    if len(found := data[8:43]) < 35:
         return None
     right, bottom, left, top = (int.from_bytes(found[4 * i : 4 * i + 4]) for i in range(4))
     bits = found[34]
     return _Frame(bottom - top, right - left, int.from_bytes(found[32:34]), (bits & 0x7F) + 1, bits >= 0x80)
+
+
+def _check_blocks(data: bytes, frame: _Frame) -> None:
+    """Refuses a JPEG 2000 code stream of more code-blocks or precincts than a decoder has memory for.
+
+    Encoders write blocks of 64 x 64 or 32 x 32 pixels. One of 1 x 1 takes some 500 bytes, and a file none for it.
+    """
+    for style in _coding_styles(data):
+        levels, width, height = style[0], (style[1] & 15) + 2, (style[2] & 15) + 2
+        # of each resolution, the smallest first: width and height of its precincts, as powers of two
+        precincts = [(size & 15, size >> 4) for size in style[5 : 6 + levels]] or [(15, 15)]
+        smallest = [min(max(sizes[axis] - 1, 0) for sizes in precincts) for axis in (0, 1)]
+        across, down = min(width, smallest[0]), min(height, smallest[1])
+        blocks = (2 + (frame.width >> across)) * (2 + (frame.height >> down))
+        if blocks > _MOST_BLOCKS:
+            raise Refused(f"a JPEG 2000 image of over {_MOST_BLOCKS:,} code-blocks")
+
+
+def _coding_styles(data: bytes) -> Iterator[bytes]:
+    """Yields what the COD and COC segments of a JPEG 2000 code stream say, from the number of levels on (T.800, A.6).
+
+    They are in the main header and in those of tile-parts, of which each says how long it is.
+    """
+    place, end = 2, 0
+    for _ in range(_MOST_SEGMENTS):
+        marker, length = data[place : place + 2], int.from_bytes(data[place + 2 : place + 4])
+        if marker == _START_OF_TILE_PART:
+            tile_part = int.from_bytes(data[place + 6 : place + 10])
+            end = place + tile_part if tile_part else len(data)
+        elif marker == _START_OF_DATA:
+            place = max(end, place + 2)
+            continue
+        elif marker in _CODING_STYLES:
+            # Behind the length: of COD its style, four bytes for all components; of COC the component and its style.
+            body = data[place + 4 : place + 2 + length][_CODING_STYLES[marker] :]
+            if len(body) >= 5:
+                yield body
+        if len(marker) < 2 or marker[0] != 0xFF or marker == _END_OF_STREAM:
+            return
+        place += 2 + length
+    raise Refused(f"a JPEG 2000 image of over {_MOST_SEGMENTS:,} segments")

@@ -4,12 +4,13 @@ import struct
 import zlib
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import jpeg, write
 from pydicom import uid
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
 
-from sdfn_jax import dicom_header, images, picture_files
+from sdfn_jax import dicom_frame, dicom_header, images, picture_files
 
 ITEM, ITEM_END, SEQUENCE_END = (struct.pack("<HHL", 0xFFFE, element, 0) for element in (0xE000, 0xE00D, 0xE0DD))
 OPEN_ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
@@ -133,6 +134,38 @@ def test_the_scans_of_a_compressed_image_count(tmp_path):
     many = coded[:-2] + scan * picture_files.MAX_SCANS + coded[-2:]
     path = write(tmp_path / "a.dcm", film, syntax=uid.JPEGBaseline8Bit, PixelData=encapsulate([many]))
     with pytest.raises(ValueError, match=rf"a\.dcm: a JPEG with over {picture_files.MAX_SCANS} scans"):
+        images.read_radiograph(path)
+
+
+@pytest.mark.parametrize("place", ["main header", "tile-part header", "of one component"])
+def test_code_blocks_of_a_jpeg_2000_image_count(tmp_path, monkeypatch, place):
+    """150 bytes may ask for a block per pixel, and 500 bytes of memory for each."""
+    monkeypatch.setattr(dicom_frame, "_MOST_BLOCKS", 500)
+    film = np.arange(48 * 40, dtype=np.uint8).reshape(48, 40)
+    path = write(tmp_path / "a.dcm", film, syntax=uid.JPEG2000Lossless)
+    np.testing.assert_array_equal(images.read_radiograph(path), film)
+    stream = get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
+    start = stream.index(b"\xff\x52")
+    style = stream[start + 9 : start + 14]  # levels, width and height of blocks, their style, the wavelet
+    tiny = style[:1] + b"\0\0" + style[3:]  # blocks of 4 x 4
+    if place == "main header":
+        changed = stream[: start + 9] + tiny + stream[start + 14 :]
+    else:
+        segment = stream[start : start + 9] + tiny
+        if place == "of one component":
+            segment = b"\xff\x53" + (4 + len(tiny)).to_bytes(2) + b"\0\0" + tiny
+        tile = stream.index(b"\xff\x90")
+        length = int.from_bytes(stream[tile + 6 : tile + 10]) + len(segment)
+        head = stream[: tile + 6] + length.to_bytes(4) + stream[tile + 10 : tile + 12]
+        changed = head + segment + stream[tile + 12 :]
+    write(path, film, syntax=uid.JPEG2000Lossless, PixelData=encapsulate([changed]))
+    monkeypatch.setattr(dicom_frame, "_MOST_BLOCKS", 100)
+    with pytest.raises(ValueError, match=r"a\.dcm: a JPEG 2000 image of over 100 code-blocks"):
+        images.read_radiograph(path)
+    precincts = b"\xff\x52\0\x12\1" + stream[start + 5 : start + 14] + b"\x11" * 6  # of 2 x 2 pixels
+    changed = stream[:start] + precincts + stream[start + 14 :]
+    write(path, film, syntax=uid.JPEG2000Lossless, PixelData=encapsulate([changed]))
+    with pytest.raises(ValueError, match=r"a\.dcm: a JPEG 2000 image of over 100 code-blocks"):
         images.read_radiograph(path)
 
 
