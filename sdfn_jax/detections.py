@@ -1,14 +1,13 @@
 """`detections.csv` and `localization.json`: the boxes a method drew, and where they come from. No JAX."""
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import sealed
-from sdfn_jax.files import appears_when_complete, file_digest
+from sdfn_jax import csv_table, sealed
+from sdfn_jax.files import file_digest
 from sdfn_jax.findings import FINDINGS, finding_index
 from sdfn_jax.localization import THRESHOLDS, Case
 
@@ -29,16 +28,15 @@ def write(folder: str | Path, cases: Sequence[Case], origin: dict) -> None:
       origin: `method`, and whatever else a reader must know (checkpoint, data version, drawings).
     """
     folder = Path(folder)
-    with appears_when_complete(folder / DETECTIONS_FILE) as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
+    with csv_table.writing(folder / DETECTIONS_FILE) as table:
+        table.row(_COLUMNS)
         for case in cases:
             named = (case.image, case.patient, FINDINGS[case.finding], *case.size)
             for box in case.references:
-                writer.writerow([*named, _REFERENCE, *map(float, box), case.pointing])
+                table.row([*named, _REFERENCE, *map(float, box), case.pointing])
             for threshold, boxes in case.detections.items():
                 for box in boxes:
-                    writer.writerow([*named, threshold, *map(float, box), ""])
+                    table.row([*named, threshold, *map(float, box), ""])
     record = origin | {
         "images": len({case.image for case in cases}),
         "reference_boxes": sum(len(case.references) for case in cases),
@@ -86,13 +84,12 @@ def read(folder: str | Path) -> tuple[list[Case], dict]:
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields the number and the fields of each row."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != _COLUMNS:
-                raise ValueError(f"columns {reader.fieldnames}; expected {', '.join(_COLUMNS)}")
-            yield from enumerate(reader, start=2)
-    except (ValueError, csv.Error) as error:
-        raise sealed.DamagedError(f"{path}: {error}; localize again") from error
+        columns, records = csv_table.records(path)
+    except ValueError as error:
+        raise sealed.DamagedError(f"{error}; localize again") from error
+    if tuple(columns) != _COLUMNS:
+        raise sealed.DamagedError(f"{path}: columns {columns}; expected {', '.join(_COLUMNS)}; localize again")
+    yield from records
 
 
 def _number(text: str) -> float:

@@ -1,6 +1,5 @@
 """A trained checkpoint over a split: predictions of the classifiers, Dice and IoU of the LRG."""
 
-import csv
 import dataclasses
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sdfn_jax import (
     calibration_file,
     checkpoint,
     contact_sheet,
+    csv_table,
     images,
     lrg,
     lung_boxes,
@@ -22,7 +22,7 @@ from sdfn_jax import (
     tasks,
 )
 from sdfn_jax.errors import UserError
-from sdfn_jax.files import appears_when_complete, file_digest
+from sdfn_jax.files import file_digest
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.predictions import (
     RECIPE_FILE,
@@ -213,12 +213,10 @@ def write_segmentation(folder: Path, results: list[Segmentation], origin: dict) 
       results: of one or several folds.
       origin: what the numbers come from (data version, checkpoints, seed), copied into the JSON.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     names = [field.name for field in dataclasses.fields(Segmentation)]
-    with appears_when_complete(folder / "segmentation.csv") as path, path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows([getattr(result, name) for name in names] for result in results)
+    with csv_table.writing(folder / "segmentation.csv") as table:
+        table.row(names)
+        table.rows([getattr(result, name) for name in names] for result in results)
     folds = sorted({result.fold for result in results})
     rows = {f"fold {fold}": _means([result for result in results if result.fold == fold]) for fold in folds}
     rows["all films"] = _means(results)

@@ -5,7 +5,6 @@ otherwise under the link's.
 """
 
 import collections
-import csv
 import dataclasses
 import filecmp
 import os
@@ -13,8 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sdfn_jax import images
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax import csv_table, images
 from sdfn_jax.terminal import printable
 
 # Folders that systems make: what a Mac packs beside the files, Windows' and Synology's own.
@@ -149,12 +147,12 @@ def report(left_out: Sequence[LeftOut], path: Path) -> None:
 
 def write_list(path: Path, left_out: Iterable[LeftOut]) -> None:
     """Writes what was left out as a table, complete or not at all; removes an older one if there is nothing."""
-    rows = [(printable(str(each.path)), printable(each.reason)) for each in left_out]
+    rows = [(str(each.path), printable(each.reason)) for each in left_out]
     if not rows:
         path.unlink(missing_ok=True)
         return
-    with appears_when_complete(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rows])
+    with csv_table.writing(path) as table:
+        table.rows([("path", "reason"), *rows])
 
 
 class _Search:

@@ -6,7 +6,6 @@ A mask is an (h, w) bool array of the size the network works at (256 x 256), how
 regions are 4-connected, as [21] counts them: two lungs that touch only at a corner are two.
 """
 
-import csv
 import dataclasses
 import hashlib
 from collections import Counter
@@ -16,9 +15,8 @@ from pathlib import Path
 import numpy as np
 from skimage import measure
 
-from sdfn_jax import sealed, tables
+from sdfn_jax import csv_table, sealed, tables
 from sdfn_jax.errors import UserError
-from sdfn_jax.files import appears_when_complete
 
 NO_RULE = "none"
 # The rules, in the order they are tried; a table joins those that fired with "+".
@@ -305,7 +303,7 @@ def read_box_table(path: str | Path) -> dict[str, BoxRow]:
     rows, changed, has_checks = {}, [], False
     for number, record in tables.read_table(path, {name: () for name in COLUMNS}, optional=(CHECK,)):
         try:
-            row = parse_row(record)
+            row = parse_row({name: text and csv_table.original(text) for name, text in record.items()})
             if row.image in rows:
                 raise ValueError(f"a second row for image {row.image}")
         except ValueError as error:
@@ -320,15 +318,15 @@ def read_box_table(path: str | Path) -> dict[str, BoxRow]:
 
 def write_box_table(path: str | Path, rows: Iterable[BoxRow]) -> None:
     """Writes a box table; the file appears only when it is complete."""
-    with appears_when_complete(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, CHECK])
-        writer.writerows([*_values(row), _check(row)] for row in rows)
+    with csv_table.writing(path) as table:
+        table.row([*COLUMNS, CHECK])
+        table.rows([*_values(row), _check(row)] for row in rows)
 
 
 def _check(row: BoxRow) -> str:
     # A letter first: a spreadsheet would read 12345678 or 123e4567 as a number, and write another text.
-    return f"x{hashlib.sha256(','.join(_values(row)).encode()).hexdigest()[:12]}"
+    text = ",".join(_values(row)).encode(errors="surrogateescape")
+    return f"x{hashlib.sha256(text).hexdigest()[:12]}"
 
 
 def _say_changed(path: Path, changed: Sequence[str], count: int, has_checks: bool) -> None:

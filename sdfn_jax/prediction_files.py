@@ -18,9 +18,10 @@ overlays/           a picture a film: the heatmap of its most probable finding, 
                     cut where a file system would not take it.
 index.html          all films, every heatmap; of over 500 films the others in index_2.html and so on, linked.
 provenance.json     networks, data, thresholds, software, counts.
+
+In the .csv files a text that a spreadsheet would run (it begins with =, +, - or @) has ' before it (`csv_table`).
 """
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -28,11 +29,10 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TextIO
 
 import numpy as np
 
-from sdfn_jax import cam, film_page, localization, overlay
+from sdfn_jax import cam, csv_table, film_page, localization, overlay
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.identifiers import KEPT
@@ -128,37 +128,28 @@ def assemble(
         film_page.write(page, provenance, (piece(name)["entry"] for name in chosen), pager)
     rows = (piece(name)["row"] for name in names)
     with (
-        appears_when_complete(folder / PREDICTIONS) as table,
+        csv_table.writing(folder / PREDICTIONS) as table,
         appears_when_complete(folder / LINES) as lines,
-        appears_when_complete(folder / BOXES) as boxes,
-        _open_table(table) as table_file,
+        csv_table.writing(folder / BOXES) as boxes,
         lines.open("w", encoding="utf-8") as lines_file,
-        _open_table(boxes) as boxes_file,
     ):
-        table_writer, box_writer = (csv.writer(file, lineterminator="\n") for file in (table_file, boxes_file))
-        table_writer.writerow(_columns(keep_identifiers))
-        box_writer.writerow(("film", "finding", "threshold", *_EDGES))
+        table.row(_columns(keep_identifiers))
+        boxes.row(("film", "finding", "threshold", *_EDGES))
         for each in rows:
-            table_writer.writerow(_flat(each, keep_identifiers))
+            table.row(_flat(each, keep_identifiers))
             lines_file.write(json.dumps(each) + "\n")
-            box_writer.writerows(_box_rows(each))
+            boxes.rows(_box_rows(each))
     written = [*pages, folder / OVERLAYS, folder / PREDICTIONS, folder / LINES, folder / BOXES]
     (folder / ERRORS).unlink(missing_ok=True)
     if problems:
         written.append(folder / ERRORS)
-        with appears_when_complete(written[-1]) as path, _open_table(path) as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([("film", "problem"), *problems])
+        with csv_table.writing(written[-1]) as table:
+            table.rows([("film", "problem"), *problems])
     written.append(folder / PROVENANCE)
     with appears_when_complete(written[-1]) as path:
         text = json.dumps(dataclasses.asdict(provenance) | record, indent=2)
         path.write_text(text + "\n", encoding="utf-8")
     return written
-
-
-def _open_table(path: Path) -> TextIO:
-    # A file's name may hold bytes that are no text, which Python keeps as lone surrogates: here as JSON writes them.
-    return path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
 
 
 def _columns(keep_identifiers: bool) -> list[str]:

@@ -3,7 +3,6 @@
 Writing them takes a checkpoint; every table, curve and test reads only these two files, without JAX.
 """
 
-import csv
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import metrics, sealed
-from sdfn_jax.files import appears_when_complete, file_digest
+from sdfn_jax import csv_table, metrics, sealed
+from sdfn_jax.files import file_digest
 from sdfn_jax.findings import FINDINGS, display_name
 
 PREDICTIONS_FILE = "predictions.csv"
@@ -114,16 +113,12 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
     if wrong := _first_problem(predictions):
         index, problem = wrong
         raise ValueError(f"image {predictions.images[index]}: {problem}")
-    with (
-        appears_when_complete(folder / PREDICTIONS_FILE) as path,
-        path.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+    with csv_table.writing(folder / PREDICTIONS_FILE) as table:
+        table.row(COLUMNS)
         for image, patient, probabilities, labels in zip(
             predictions.images, predictions.patients, predictions.probabilities, predictions.labels, strict=True
         ):
-            writer.writerow([image, int(patient), *map(float, probabilities), *map(int, labels)])
+            table.row([image, int(patient), *map(float, probabilities), *map(int, labels)])
     sealed.write(
         folder / EVALUATION_FILE,
         summary(evaluation) | {"predictions_sha256": file_digest(folder / PREDICTIONS_FILE)},
@@ -196,12 +191,7 @@ def read_predictions(path: str | Path) -> Predictions:
       OSError: for a file that cannot be opened.
     """
     path = Path(path)
-    try:
-        # utf-8-sig: a table that went through a spreadsheet comes back with a byte order mark.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a CSV file ({error})") from error
+    header, *rows = csv_table.read(path) or [[]]
     if problem := _header_problem(header):
         raise ValueError(f"{path}: {problem}")
     if not rows:

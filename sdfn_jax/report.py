@@ -10,13 +10,12 @@ Every result carries what it was measured on: data, split, label version, seed, 
 caveats that go with them.
 """
 
-from sdfn_jax import errors
+from sdfn_jax import csv_table, errors
 
 if __name__ == "__main__":
     errors.begin_command()
 
 import argparse
-import csv
 import math
 import textwrap
 from collections.abc import Sequence
@@ -116,10 +115,9 @@ def write_table_one(path: str | Path, evaluations: Sequence[Evaluation]) -> None
         | {f"paper_{s}": f"{column[defined].mean():.3f}" if defined.any() else "" for s, column in theirs.items()}
         | measured_on
     )
-    with appears_when_complete(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, mean, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*rows, mean])
+    with csv_table.writing(path) as table:
+        table.row(mean)
+        table.rows(row.values() for row in [*rows, mean])
 
 
 def roc_figure(path: str | Path, evaluations: Sequence[Evaluation]) -> None:

@@ -4,7 +4,6 @@ Pictures need the films themselves, which may be gone since they were prepared: 
 line that says why. A record (`made_from.json`), written last, says what all of it was made from.
 """
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from sdfn_jax import (
     calibration_file,
     checkpoint,
     contact_sheet,
+    csv_table,
     evaluate,
     heatmaps,
     images,
@@ -81,8 +81,11 @@ def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
         return False
     record, now = _read_record(where), _made_from(config, classifiers)
     if record is None:  # of an earlier version: its table came last, and says of which checkpoints it is
-        with (where / TABLE).open(newline="", encoding="utf-8", errors="replace") as file:
-            row = next(csv.DictReader(file), {})
+        try:
+            _, rows = csv_table.records(where / TABLE)
+        except ValueError:
+            return False
+        row = rows[0][1] if rows else {}
         return all(row.get(f"checkpoint_{stage}") == each["checkpoint"] for stage, each in now["stages"].items())
     lrg_there = now["lrg"] is not None
     return record["stages"] == now["stages"] and (record["lrg"] == now["lrg"] or not lrg_there)

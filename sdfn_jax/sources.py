@@ -7,14 +7,13 @@ once: afterwards the record holds their new times (`renew`).
 """
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from sdfn_jax import parallel, progress
-from sdfn_jax.files import appears_when_complete, file_digest
+from sdfn_jax import csv_table, parallel, progress
+from sdfn_jax.files import file_digest
 
 RECORD = "sources.csv"
 _COLUMNS = ("name", "bytes", "modified_ns", "sha256")
@@ -76,24 +75,19 @@ def content_digest(record: Mapping[str, Source]) -> str:
 
 def write(path: Path, record: Mapping[str, Source]) -> None:
     """Writes a record as a CSV table, a row for each file."""
-    with (
-        appears_when_complete(path) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows((name, *dataclasses.astuple(record[name])) for name in sorted(record))
+    with csv_table.writing(path) as table:
+        table.row(_COLUMNS)
+        table.rows((name, *dataclasses.astuple(record[name])) for name in sorted(record))
 
 
 def read(path: Path) -> dict[str, Source] | None:
     """Returns a record; None where there is none that can be read, as beside whatever earlier versions made."""
     try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            header, *rows = csv.reader(file)
+        header, *rows = csv_table.read(path)
         if tuple(header) != _COLUMNS:
             return None
         return {name: Source(int(size), int(modified), sha256) for name, size, modified, sha256 in rows}
-    except (FileNotFoundError, ValueError, csv.Error):
+    except (FileNotFoundError, ValueError):
         return None
 
 

@@ -163,7 +163,7 @@ def test_a_table_that_went_through_a_spreadsheet_is_read(rows):
 def test_a_picture_is_not_a_table(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xff")
-    with pytest.raises(ValueError, match="not a CSV file"):
+    with pytest.raises(ValueError, match="not a table of UTF-8 text"):
         read_predictions(path)
 
 

@@ -1,7 +1,6 @@
 """What the builders share: decoding ahead of the writer, bad files raised or listed, the lists beside the records."""
 
 import abc
-import csv
 import dataclasses
 import functools
 import hashlib
@@ -12,7 +11,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from sdfn_jax import find, parallel, phantom, progress, sealed, sources
+from sdfn_jax import csv_table, find, parallel, phantom, progress, sealed, sources
 from sdfn_jax.errors import UserError
 
 MISSING_LIST = "missing_files.csv"
@@ -316,5 +315,5 @@ def read_metadata(directory: Path) -> dict[str, Any]:
 
 
 def _write_list(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+    with csv_table.writing(path) as table:
+        table.rows([columns, *rows])

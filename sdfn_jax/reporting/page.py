@@ -1,7 +1,6 @@
 """Sections of tables and pictures -> one self-contained HTML page, CSV files, PNG and SVG files."""
 
 import base64
-import csv
 import dataclasses
 import html
 import math
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from sdfn_jax import csv_table
 from sdfn_jax.files import appears_when_complete
 
 _PIXELS_PER_POINT = 1.5  # of a picture on the page, where there is room
@@ -121,12 +121,11 @@ def _table(folder: Path, table: Table) -> str:
     heads = []
     for column, found in zip(table.columns, kinds, strict=True):
         heads += [column, f"{column}_low", f"{column}_high", f"{column}_few"] if Estimate in found else [column]
-    with appears_when_complete(folder / "tables" / f"{table.name}.csv") as path, path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(heads)
+    with csv_table.writing(folder / "tables" / f"{table.name}.csv") as file:
+        file.row(heads)
         for row in table.rows:
             cells = [_raw(cell, Estimate in found) for cell, found in zip(row, kinds, strict=True)]
-            writer.writerow([value for cell in cells for value in cell])
+            file.row(value for cell in cells for value in cell)
     head = "".join(
         f'<th scope="col" class="{"text" if found == {str} else "number"}">{html.escape(column)}</th>'
         for column, found in zip(table.columns, kinds, strict=True)

@@ -1,12 +1,11 @@
 """Sections on where: localisation with its floors, heatmaps, lung regions and their segmentation."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import bootstrap, localization, lung_boxes, paper, sealed
+from sdfn_jax import bootstrap, csv_table, localization, lung_boxes, paper, sealed
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import file_digest
 from sdfn_jax.findings import FINDINGS, display_name
@@ -260,20 +259,19 @@ def _read_segmentation(path: Path) -> list[dict[str, str | float]]:
         if said.get("segmentation_sha256", digest := file_digest(path)) != digest:
             raise UserError(f"{path}: not the file that {record.name} next to it describes; {mend}")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file ({error}); {mend}") from error
+        columns, records = csv_table.records(path)
+    except ValueError as error:
+        raise UserError(f"{error}; {mend}") from error
     needed = {"fold", "dice", "iou", "dice_original", "iou_original", "lung_recall"}
-    absent = sorted(needed - set(rows[0] if rows else ()))
+    absent = sorted(needed - set(columns if records else ()))
     if absent:
         raise UserError(f"{path}: no column {', '.join(absent)}, or no rows; {mend}")
-    for number, row in enumerate(rows, start=2):
+    for number, row in records:
         try:
             row |= {score: float(row[score]) for score in _SCORES if score in row}
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}, row {number}: {error}") from error
-    return rows
+    return [row for _, row in records]
 
 
 def _folds(rows: list[dict[str, str | float]], name: str, replicates: int) -> Table:
