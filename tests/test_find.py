@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sdfn_jax import film_files, find, lrg
+from sdfn_jax import csv_table, film_files, find, lrg
 from sdfn_jax.errors import UserError
 
 DICOM = b"\0" * 128 + b"DICM"
@@ -163,7 +163,7 @@ def test_names_that_are_not_utf8_are_listed_in_one_printable_line(tmp_path):
     found = find.below(tmp_path)
     assert find.describe(found.left_out) == f"left out, hidden: 1, first {tmp_path}/.\\udcff\\n.png"
     find.write_list(tmp_path / "list.csv", found.left_out)
-    assert (tmp_path / "list.csv").read_text().splitlines()[1].endswith("\\n.png,hidden")
+    assert csv_table.read(tmp_path / "list.csv")[1:] == [[str(found.left_out[0].path), "hidden"]]
 
 
 def test_what_was_left_out_is_counted_and_listed(folder, tmp_path, capsys):
