@@ -179,6 +179,14 @@ def make(evaluation: Evaluation) -> Record:
     )
 
 
+def calibrate(run: str | Path, evaluation: Evaluation) -> None:
+    """Makes and writes the file of a run; prints in one line which findings have no calibration or no decision."""
+    record = make(evaluation)
+    write(run, record)
+    if gaps := record.gaps():
+        print(f"{Path(run) / FILE}: {gaps}")
+
+
 def write(run: str | Path, record: Record) -> None:
     """Writes the file of a run, complete or not at all."""
     sealed.write(Path(run) / FILE, dataclasses.asdict(record))

@@ -97,7 +97,7 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
     sealed.write(where / RECIPE_FILE, metadata)
     write_evaluation(where, evaluation)
     if split == "validation":
-        calibration_file.write(config.workdir, calibration_file.make(evaluation))
+        calibration_file.calibrate(config.workdir, evaluation)
     return evaluation
 
 

@@ -121,7 +121,7 @@ def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
             evaluate.evaluate_classifier(stage, data, stages.data_metadata(data), "validation")
         elif processes.is_first():
             evaluation = read_evaluation(evaluate.evaluation_folder(stage.workdir, "validation"))
-            calibration_file.write(stage.workdir, calibration_file.make(evaluation))
+            calibration_file.calibrate(stage.workdir, evaluation)
 
 
 def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:

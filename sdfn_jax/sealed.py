@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sdfn_jax import terminal
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import appears_when_complete
 
@@ -185,7 +186,7 @@ def check(value: Any, shape: Shape, place: str = "") -> None:
 @functools.cache
 def say(sentence: str) -> None:
     """Prints a note on standard error, once in a process."""
-    print(f"note: {sentence}", file=sys.stderr, flush=True)
+    print(f"{terminal.speaker}note: {terminal.printable(sentence)}", file=sys.stderr, flush=True)
 
 
 def _unsealed(record: dict) -> dict:

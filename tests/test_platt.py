@@ -142,6 +142,12 @@ class TestFile:
             "calibration (fewer than 20 positives or negatives in validation): Pleural thickening, Hernia"
         )
 
+    def test_what_is_missing_is_printed_in_one_line_where_it_is_made(self, tmp_path, capsys):
+        calibration_file.calibrate(tmp_path, evaluation())
+        record = calibration_file.read(tmp_path)
+        assert record == calibration_file.make(evaluation())
+        assert capsys.readouterr().out == f"{tmp_path / 'calibration.json'}: {record.gaps()}\n"
+
     def test_nothing_is_called_by_a_network_that_guesses(self):
         given = evaluation(images=2000)
         guesses = np.random.default_rng(3).random(given.predictions.probabilities.shape)
