@@ -330,7 +330,7 @@ def _check(row: BoxRow) -> str:
 
 
 def _say_changed(path: Path, changed: Sequence[str], count: int, has_checks: bool) -> None:
-    if not has_checks:
+    if count and not has_checks:
         sealed.say(f"{path} has no column {CHECK}, as tables of older versions and of others: its boxes are used")
     elif changed:
         shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
