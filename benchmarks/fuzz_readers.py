@@ -1,11 +1,11 @@
-"""Reads damaged DICOM, PNG, JPEG, TIFF, BMP, GIF and .IMG files, thousands of them, and says what was not refused well.
+"""Reads damaged and hostile DICOM, PNG, JPEG, TIFF, BMP, GIF and .IMG files by the thousand.
 
 python -m benchmarks.fuzz_readers --files=6000 --seed=0 [--first=0]
 
-Each file is made from a good one by the seed and its number alone, so any can be made again. A process of its own reads
-them, so that a crash of a decoder is seen, and one that takes too long is ended. Good is an (H, W) uint8 image, or a
-ValueError or OSError of one line that names the file; everything else is a defect: another exception, a warning, words
-on the screen, a hang, a crash, memory that grows.
+It says what was not refused well. Each file is made from a good one by the seed and its number alone, so any can be
+made again. A process of its own reads them, so that a crash of a decoder is seen, and one that takes too long is ended.
+Good is an (H, W) uint8 image, or a ValueError or OSError of one line that names the file; everything else is a defect:
+another exception, a warning, words on the screen, a hang, a crash, memory that grows.
 """
 
 import argparse
@@ -36,6 +36,17 @@ ROOT = SCRIPT.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from dicom_files import lut, write  # noqa: E402
+from picture_bytes import (  # noqa: E402
+    COLOUR,
+    COLOUR_ALPHA,
+    GREY_ALPHA,
+    chunk,
+    deep_png,
+    directory,
+    with_chunks,
+    with_scans,
+    with_segments,
+)
 
 from sdfn_jax import images  # noqa: E402
 
@@ -81,6 +92,19 @@ def good_files() -> list[tuple[str, bytes]]:
     for mode in ("L", "RGB"):
         add(Image.fromarray(grey).convert(mode), "bmp")
     add(Image.fromarray(grey), "gif")
+    colours = np.stack([deep] * 3 + [np.where(grey > 60, 65535, 0).astype(np.uint16)], axis=-1)
+    for channels, colour in ((colours[..., :3], COLOUR), (colours[..., 2:], GREY_ALPHA), (colours, COLOUR_ALPHA)):
+        files.append(("png", deep_png(channels, colour)))
+    for planes in ("contig", "separate"):
+        buffer = io.BytesIO()
+        turned = colours[..., :3] if planes == "contig" else np.moveaxis(colours[..., :3], -1, 0)
+        tifffile.imwrite(buffer, turned, photometric="rgb", planarconfig=planes, compression="zlib")
+        files.append(("tif", buffer.getvalue()))
+    exif = Image.Exif()
+    exif[274] = 6
+    for suffix in ("jpg", "png"):
+        add(Image.fromarray(grey), suffix, exif=exif)
+    add(Image.fromarray(grey).convert("P"), "gif", transparency=3, comment=b"no name")
     files.append(("img", bytes(rng.integers(0, 16, 8 * 2**20, dtype=np.uint8))))
 
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +132,7 @@ def damage(content: bytes, other: bytes, rng: np.random.Generator) -> tuple[byte
     data = bytearray(content)
     ways = []
     for _ in range(rng.integers(1, 4)):
-        way = ("flips", "cut", "length", "header", "splice", "repeat", "drop")[rng.integers(7)]
+        way = ("flips", "cut", "length", "header", "splice", "repeat", "drop", "work")[rng.integers(8)]
         ways.append(way)
         size = max(len(data), 1)
         place = int(rng.integers(size))
@@ -130,12 +154,33 @@ def damage(content: bytes, other: bytes, rng: np.random.Generator) -> tuple[byte
             data[place:] = other[start:]
         elif way == "repeat":
             data[place:place] = data[place : place + span]
+        elif way == "work":
+            data = bytearray(more_work(bytes(data), rng))
         else:
             del data[place : place + span]
     if data[:4] == b"\x89PNG" and rng.integers(2):
         data = _with_checksums(bytes(data))
         ways.append("checksums")
     return bytes(data), "+".join(ways)
+
+
+def more_work(data: bytes, rng: np.random.Generator) -> bytes:
+    """Returns a picture that would keep a decoder busy: pieces that it has to look at, by the thousand."""
+    number = int(rng.integers(10, 20000))
+    if data.startswith(b"\x89PNG"):
+        body = zlib.compress(bytes(int(rng.integers(2**20))), 9)
+        kinds = (chunk(b"zTXt", b"a\0\0" + body), chunk(b"iCCP", b"a\0\0" + body), chunk(b"IDAT", b""))
+        return with_chunks(data, [kinds[rng.integers(3)]] * number)
+    if data.startswith(b"\xff\xd8"):
+        if rng.integers(2) and b"\xff\xda" in data:
+            return with_scans(data, number // 20)
+        return with_segments(data, [b"\xff" + bytes(rng.integers(0xE0, 0xFF, 1, np.uint8)) + bytes(100)] * number)
+    if data.startswith(b"GIF8"):
+        return data[:13] + b"!\xfe" + (b"\xff" + bytes(range(255))) * number + b"\0" + data[13:]
+    if data.startswith((b"II*", b"MM\0")):
+        fields = [(int(tag), int(rng.integers(1, 14)), 2**16, 8) for tag in rng.integers(256, 2**16, number)]
+        return directory(fields[: 2**16 - 1]) + data
+    return data + data[:200] * number
 
 
 def _with_checksums(png: bytes) -> bytes:

@@ -5,6 +5,7 @@ takes; a few dozen half-open ones, of a broken program or a hostile one, would s
 """
 
 import asyncio
+from typing import cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -17,14 +18,14 @@ PATIENCE = 10.0
 class Connection(H11Protocol):
     """A connection that is broken off when the other side keeps it waiting, or when its place is needed more."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Takes up a connection; where there are too many, the one goes that has most reason to."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, transport))
         self._since = self._heard = self.loop.time()
         self._received = 0
         self._stuck_since: float | None = None
         self._timer = self.loop.call_later(PATIENCE / 10, self._look)
-        if sum(not each.transport.is_closing() for each in self.connections) > MOST:
+        if sum(not each.transport.is_closing() for each in self._connections) > MOST:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -54,6 +55,10 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     @property
+    def _connections(self) -> set["Connection"]:
+        return cast(set["Connection"], self.connections)
+
+    @property
     def _idle(self) -> bool:
         """Whether no request has begun, or not all of its head is there."""
         return self.cycle is None or self.cycle.response_complete
@@ -73,13 +78,12 @@ class Connection(H11Protocol):
     def _make_room(self) -> None:
         """Breaks off the connection that has been idle longest, else the slowest upload, else this one."""
         now = self.loop.time()
-        others = [each for each in self.connections - {self} if not each.transport.is_closing()]
+        others = [each for each in self._connections - {self} if not each.transport.is_closing()]
         idle = [each for each in others if each._idle]
         uploading = [each for each in others if each._uploading]
+        leaving = self
         if idle:
             leaving = min(idle, key=lambda each: each._since)
         elif uploading:
             leaving = min(uploading, key=lambda each: each._received / (now - each._since + 1e-3))
-        else:
-            leaving = self
         leaving.transport.abort()

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Decoders:
 
     def __init__(self, time_limit: float = TIME_LIMIT):
         self._all = [_Decoder(time_limit) for _ in range(PROCESSES)]
-        self._free = queue.LifoQueue()
+        self._free: queue.LifoQueue[_Decoder] = queue.LifoQueue()
         for each in self._all:
             self._free.put(each)
 
@@ -128,29 +128,35 @@ class _Decoder:
 
 
 def _close(process: subprocess.Popen) -> None:
-    for stream in (process.stdin, process.stdout):
+    for stream in _streams(process):
         with contextlib.suppress(OSError):  # what a process that has ended did not read
             stream.close()
 
 
+def _streams(process: subprocess.Popen) -> tuple[IO[bytes], IO[bytes]]:
+    assert process.stdin is not None and process.stdout is not None
+    return process.stdin, process.stdout
+
+
 def _ask(process: subprocess.Popen, data: bytes, suffix: str) -> tuple[np.ndarray, tuple[str, ...]]:
     name = suffix.encode("utf-8", "replace")
-    process.stdin.write(_REQUEST.pack(len(data), len(name)))
-    process.stdin.write(name)
-    process.stdin.write(data)
-    process.stdin.flush()
-    kind, *size = _ANSWER.unpack(_read(process.stdout, _ANSWER.size))
+    requests, answers = _streams(process)
+    requests.write(_REQUEST.pack(len(data), len(name)))
+    requests.write(name)
+    requests.write(data)
+    requests.flush()
+    kind, *size = _ANSWER.unpack(_read(answers, _ANSWER.size))
     if kind == _IMAGE and size[0] * size[1] <= MAX_PIXELS:
-        radiograph = np.frombuffer(_read(process.stdout, size[0] * size[1]), np.uint8).reshape(size[:2])
-        told = _read(process.stdout, min(size[2], 2**16)).decode("utf-8", "replace").split()
+        radiograph = np.frombuffer(_read(answers, size[0] * size[1]), np.uint8).reshape(size[:2])
+        told = _read(answers, min(size[2], 2**16)).decode("utf-8", "replace").split()
         return radiograph, tuple(name for name in FLAGS if name in told)
     if kind in (_REFUSED, _USER_ERROR):
-        sentence = _read(process.stdout, min(size[0], 2**16)).decode("utf-8", "replace")
+        sentence = _read(answers, min(size[0], 2**16)).decode("utf-8", "replace")
         raise Refused(sentence) if kind == _REFUSED else UserError(sentence)
     raise EOFError("no answer")
 
 
-def _read(stream: BinaryIO, size: int) -> bytes:
+def _read(stream: IO[bytes], size: int) -> bytes:
     """Reads so many bytes.
 
     Raises:

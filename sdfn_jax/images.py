@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from sdfn_jax import picture_files
 from sdfn_jax.errors import UserError
@@ -51,7 +51,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _CHANNELS = (1, 2, 3, 4)
-# ITU-R BT.601: 0.299, 0.587 and 0.114 of 2**16, as Pillow rounds them.
+# ITU-R BT.601: 0.299, 0.587 and 0.114 in units of 2**-16, as Pillow rounds them.
 _LUMINANCE = (19595, 38470, 7471)
 # A film of numbers up to 255 whose brightest fraction is below this would be black.
 _LEAST_WHITE = 10
@@ -283,7 +283,7 @@ def _grey_of_picture(image: Image.Image) -> np.ndarray:
     return 255 - grey if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO else grey
 
 
-def _deep_layouts(image: Image.Image) -> tuple[str, str] | None:
+def _deep_layouts(image: ImageFile.ImageFile) -> tuple[str, str] | None:
     """Returns how to read all 16 bits a channel of a colour picture, or of grey with alpha; None for any other.
 
     Pillow has no such images and keeps the upper byte of each number. Which byte is the upper one it is told by the
@@ -308,9 +308,9 @@ def _deep_layouts(image: Image.Image) -> tuple[str, str] | None:
     return f"{channels};16{upper}", f"{channels};16{'B' if upper == 'L' else 'L'}"
 
 
-def _layout(tile: tuple) -> str:
+def _layout(tile: ImageFile._Tile) -> str:
     """Returns Pillow's name of the layout of a part of a picture."""
-    arguments = tile.args
+    arguments = tile.args or ("",)
     return arguments if isinstance(arguments, str) else str(arguments[0])
 
 
@@ -320,7 +320,7 @@ def _deep_channels(data: bytes, upper: str, lower: str) -> np.ndarray:
     def read(layout: str) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             image.tile = [
-                tile._replace(args=layout if isinstance(tile.args, str) else (layout, *tile.args[1:]))
+                tile._replace(args=(layout, *tile.args[1:]) if isinstance(tile.args, tuple) else layout)
                 for tile in image.tile
             ]
             image.load()
@@ -382,10 +382,13 @@ def _merge_channels(array: np.ndarray) -> np.ndarray:
     colours, alpha = (array, None) if array.shape[-1] == 3 else (array[..., :-1], array[..., -1])
     if colours.shape[-1] == 1:
         grey = colours[..., 0]
-    else:  # as Pillow, in units of 2**-16
-        exact = np.float64 if array.dtype.kind == "f" else np.uint32
-        grey = sum(colours[..., index].astype(exact) * exact(weight) for index, weight in enumerate(_LUMINANCE))
-        grey = grey / 2**16 if exact is np.float64 else (grey + exact(2**15)) >> exact(16)
+    elif array.dtype.kind == "f":
+        grey = colours @ (np.array(_LUMINANCE) / 2**16)
+    else:  # exactly as Pillow
+        total = np.full(array.shape[:2], 2**15, np.uint32)
+        for channel, weight in enumerate(_LUMINANCE):
+            total += colours[..., channel].astype(np.uint32) * np.uint32(weight)
+        grey = total >> np.uint32(16)
     grey = grey.astype(array.dtype, copy=False)
     return grey if alpha is None else _on_black(grey, alpha)
 

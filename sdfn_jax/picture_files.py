@@ -8,6 +8,7 @@ radiograph's grey levels, never reach the decoder; of EXIF the orientation is re
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from sdfn_jax.limits import MAX_BYTES, MAX_PIXELS, Refused
 # As libtiff, and for the same reason (tif_jpeg.c, JPEG_MAX_ALLOWED_SCAN_NUMBER); encoders write 6 to some 20.
 MAX_SCANS = 100
 # Pixels of one component that the scans of a JPEG pass over, all of them together; a progressive colour JPEG of ten
-# scans, as libjpeg writes it, has 14 for each of its pixels. So many take 1 to 2 s.
-_MAX_SCANNED = 32 * MAX_PIXELS
+# scans, as libjpeg writes it, has 14 for each of its pixels. So many take libjpeg 1 s, and the DICOM decoder 4.
+_MAX_SCANNED = 20 * MAX_PIXELS
 # Pieces of a file. The longest segments of a JPEG, of 64 KiB, fill MAX_BYTES with so many, as do a PNG's usual 8 KiB.
 _MAX_SEGMENTS = MAX_BYTES // 2**16
 _MAX_CHUNKS = MAX_BYTES // 2**13
@@ -187,7 +188,7 @@ class _Directory:
     def __init__(self, data: bytes, offset: int | None = None):
         """Reads the directory at `offset`, or the first one. One that is not there, or cut off, has fewer fields."""
         self._data = data
-        self._order = "little" if data[:2] == b"II" else "big"
+        self._order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
         self._big = self._number(2, 2) == 43
         self._wide = 8 if self._big else 4
         count_size, field_size = (8, 20) if self._big else (2, 12)
@@ -196,7 +197,7 @@ class _Directory:
         count = self._number(offset, count_size)
         if count >= 2**16:
             raise Refused("a TIFF directory of over 65,535 tags")
-        self._fields = {}
+        self._fields: dict[int, tuple[int, int, int, int]] = {}  # tag: type, number, place, bytes
         for place in range(offset + count_size, offset + count_size + count * field_size, field_size):
             if place + field_size > len(data):
                 break
@@ -237,8 +238,8 @@ def _orientation(exif: bytes) -> int:
     """Returns how an image has to be turned, 1 to 8, as its EXIF data, a small TIFF, says (EXIF 3.0, 4.6.5.1)."""
     if not exif.startswith(TIFF_BEGINNINGS):
         return 1
-    found = _Directory(exif).value(_ORIENTATION)
-    return found if found in range(1, 9) else 1
+    found = _Directory(exif).value(_ORIENTATION) or 1
+    return found if 1 <= found <= 8 else 1
 
 
 def _check_tiff(data: bytes) -> None:
