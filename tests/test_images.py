@@ -462,6 +462,21 @@ class TestBudget:
         finally:
             tracemalloc.stop()
 
+    def test_what_says_nothing_of_the_grey_levels_does_not_reach_the_decoder(self):
+        jpeg, png, gif = (encoded(GREY, kind) for kind in ("JPEG", "PNG", "GIF"))
+        exif = picture_bytes.directory([(274, 3, 1, 6)])
+        extras = [
+            b"\xff\xe1Exif\0\0" + exif,
+            b"\xff\xe2ICC_PROFILE\0" + bytes(99),
+            b"\xff\xedPhotoshop",
+            b"\xff\xfename",
+        ]
+        assert picture_files.essentials(picture_bytes.with_segments(jpeg, extras)) == (jpeg, 6)
+        chunks = [chunk(b"eXIf", exif), chunk(b"iCCP", bytes(99)), chunk(b"tEXt", b"name")]
+        assert picture_files.essentials(picture_bytes.with_chunks(png, chunks)) == (png, 6)
+        image = picture_files._palette_bytes(gif, 10) + 13
+        assert picture_files.essentials(gif[:image] + b"!\xfe\4name\0" + gif[image:]) == (gif, 1)
+
     def test_a_png_whose_comments_and_profiles_inflate_takes_no_time(self):
         bomb = zlib.compress(bytes(2**20 - 100), 9)
         chunks = [chunk(b"zTXt", b"a\0\0" + bomb), chunk(b"iCCP", b"a\0\0" + bomb)] * 5000
