@@ -67,6 +67,8 @@ def read(data: bytes) -> Dataset:
     header = filereader.read_partial(
         Counted(_inflated(data)), stop_when=_check_element, force=True, specific_tags=list(_ELEMENTS)
     )
+    if not is_dicom(data) and not header:
+        raise Refused("cannot be decoded (its name is that of a DICOM file, its content is none)")
     for tag in list(header.keys()):
         if tag in _SEQUENCES:
             header.add_new(tag, "SQ", _items(header.get_item(tag)))

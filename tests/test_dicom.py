@@ -209,6 +209,13 @@ def test_what_is_no_radiograph_is_refused_by_name(name, message):
         images.read_radiograph(path)
 
 
+def test_what_only_its_name_says_is_dicom_is_none(tmp_path):
+    for content in (b"dear diary", b"text " * 100):
+        (tmp_path / "a.dcm").write_bytes(content)
+        with pytest.raises(ValueError, match=r"its name is that of a DICOM file, its content is none"):
+            images.read_radiograph(tmp_path / "a.dcm")
+
+
 def test_every_other_file_of_pydicom_is_read_or_refused_in_one_line():
     folder = Path(get_testdata_file("CT_small.dcm", download=False)).parent
     refused = 0
