@@ -89,7 +89,7 @@ class _Decoder:
             return _ask(process, data, suffix)
         except (OSError, EOFError):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=1)  # it is ending: with which status?
+                process.wait(timeout=5)  # it is ending: with which status?
             process.kill()
             process.wait()
             if late.is_set():
