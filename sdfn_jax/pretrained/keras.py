@@ -1,21 +1,24 @@
 """DenseNet-121 of `keras.applications`: `.h5` (weights or whole model) and `.keras`, with and without top.
 
 Read with h5py alone. Layers keep their names in both (`conv2_block1_1_bn`; the files of 2018 write `conv1/bn` for
-`conv1_bn`). Keras computes with an epsilon of 1.001e-5 where torchvision and we have 1e-5: the difference is added to
-the variances, which gives the same function.
+`conv1_bn`), also where the network is a layer of another one. Keras computes with an epsilon of 1.001e-5 where
+torchvision and we have 1e-5: the difference is added to the variances, which gives the same function.
 """
 
 import io
+import math
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sdfn_jax.pretrained import torchvision
+from sdfn_jax.pretrained import bounds, torchvision
 
 NAME = "Keras applications"
+WEIGHTS_ENTRY = "model.weights.h5"  # of a `.keras` archive
 PREPROCESSING = torchvision.PREPROCESSING  # keras.applications.densenet.preprocess_input: mode "torch"
 
 _EPSILON_DIFFERENCE = 1.001e-5 - 1e-5
@@ -41,8 +44,12 @@ _LAYERS = [
     ),
     (r"pool(\d)_(bn|conv)", lambda m: f"features.transition{int(m[1]) - 1}." + {"bn": "norm", "conv": "conv"}[m[2]]),
     (r"bn", lambda m: "features.norm5"),
-    (r"predictions|fc1000", lambda m: "classifier"),
+    (r"predictions|fc1000|dense(_\d+)?", lambda m: "classifier"),
 ]
+
+
+class RefusedLayoutError(ValueError):
+    """A Keras file that is whole, but is not laid out as one of a DenseNet."""
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -52,22 +59,27 @@ def read(path: Path) -> dict[str, np.ndarray]:
       {"layer/variable": array}, a layer's name with `_` for `/`.
 
     Raises:
-      ValueError: where h5py is missing, or the file is damaged or of a kind that does not name its layers.
+      ValueError: where h5py is missing, or the file is damaged, too large, or of a kind that does not name its layers.
+      OSError: where it cannot be opened.
     """
     try:
         import h5py
     except ImportError as error:
         raise ValueError("reading Keras files takes h5py: pip install -e '.[convert]'") from error
+    bounds.check_file(path)
     try:
+        content: Path | io.BytesIO = path
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                content = io.BytesIO(archive.read("model.weights.h5"))
-            with h5py.File(content, "r") as file:
-                return _named_by_attribute(file)
-        with h5py.File(path, "r") as file:
-            return _named_by_attribute(file) if "layers" in file else _named_by_path(file)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"not a whole Keras file ({error}); perhaps a download cut short: fetch it again") from error
+            with path.open("rb") as opened, bounds.open_zip(opened) as archive:
+                content = io.BytesIO(bounds.read_entry(archive, WEIGHTS_ENTRY, bounds.LARGEST_CONTENT))
+        with h5py.File(content, "r") as file:
+            found = _named_by_attribute(file) if "layers" in file else _named_by_path(file)
+            return _read_all(found, file.filename)
+    except (RefusedLayoutError, bounds.TooLargeError, MemoryError):
+        raise
+    except Exception as error:  # h5py and zipfile raise whatever the damage leads to
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"not a whole Keras file ({reason}); perhaps a download cut short: fetch it again") from error
 
 
 def recognises(tensors: Mapping[str, np.ndarray]) -> bool:
@@ -77,12 +89,12 @@ def recognises(tensors: Mapping[str, np.ndarray]) -> bool:
 
 def to_torchvision(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the weights under torchvision's names and in its layout; a layer of no DenseNet keeps its name."""
-    renamed = {}
+    renamed: dict[str, np.ndarray] = {}
     for name, array in tensors.items():
-        layer, variable = name.split("/")
+        layer, _, variable = name.rpartition("/")
         if variable == "moving_variance":
             array = (array + np.asarray(_EPSILON_DIFFERENCE, array.dtype)).astype(array.dtype)
-        renamed[_torchvision_name(layer, variable) or name] = torchvision.to_torch(array)
+        _add(renamed, _torchvision_name(layer, variable) or name, torchvision.to_torch(array))
     return renamed
 
 
@@ -93,32 +105,85 @@ def _torchvision_name(layer: str, variable: str) -> str | None:
     return None
 
 
-def _named_by_path(file) -> dict[str, np.ndarray]:
-    """Reads Keras's older layout: `[model_weights/]layer/layer/gamma[:0]`, an optimizer perhaps beside it."""
-    tensors = {}
+def _named_by_path(file) -> dict[str, Any]:
+    """Finds the variables in Keras's older layout: `[model_weights/][model/]layer/layer/gamma[:0]`.
+
+    An optimizer may lie beside `model_weights`.
+    """
+    found: dict[str, Any] = {}
+    for path, item in _items(file.get("model_weights", file)):
+        if _is_array(item):
+            *parts, variable = path.removesuffix(":0").split("/")
+            _add(found, f"{_layer(parts, variable)}/{variable}", item)
+    return found
+
+
+def _layer(parts: Sequence[str], variable: str) -> str:
+    """Returns the layer that a path leads to: the longest end of it that names a layer of a DenseNet.
+
+    The path names the layer twice, and a network that is a layer itself before it: densenet121/conv1/bn/conv1/bn.
+    """
+    for start in range(len(parts)):
+        layer = "_".join(parts[start:])
+        if _torchvision_name(layer, variable) is not None:
+            return layer
+    return "_".join(parts)
+
+
+def _named_by_attribute(file) -> dict[str, Any]:
+    """Finds them in Keras 3's: `layers/batch_normalization_1/vars/0`, the layer's own name an attribute of `vars`."""
+    found: dict[str, Any] = {}
+    items = dict(_items(file["layers"]))
+    for path, item in items.items():
+        if _is_array(item) or not path.endswith("/vars") or not len(item):
+            continue
+        layer = _text(item, "name").replace("/", "_")
+        for number, variable in enumerate(_NUMBERED.get(len(item), tuple(item))):
+            _add(found, f"{layer}/{variable}", items[f"{path}/{number}"])
+    return found
+
+
+def _items(group) -> list[tuple[str, Any]]:
+    """Returns (path, array or group) of all that lies in a group, each once; links to elsewhere are not followed."""
+    found: list[tuple[str, Any]] = []
 
     def visit(path: str, item) -> None:
-        if hasattr(item, "shape"):
-            parts = path.removesuffix(":0").split("/")
-            layer = "_".join(parts[: (len(parts) - 1) // 2])
-            tensors[f"{layer}/{parts[-1]}"] = item[()]
+        found.append((path, item))
+        bounds.check(len(found), bounds.MOST_TENSORS, "the file", "arrays and groups")
 
-    file.get("model_weights", file).visititems(visit)
-    return tensors
+    group.visititems(visit)
+    return found
 
 
-def _named_by_attribute(file) -> dict[str, np.ndarray]:
-    """Reads Keras 3's layout: `layers/batch_normalization_1/vars/0`, the layer's own name an attribute of `vars`."""
-    tensors = {}
+def _is_array(item) -> bool:
+    return hasattr(item, "shape")
 
-    def visit(path: str, item) -> None:
-        if not path.endswith("/vars") or not len(item):
-            return
-        if "name" not in item.attrs:
-            raise ValueError("this Keras file does not name its layers: load it in Keras and save it as .h5")
-        layer = item.attrs["name"].replace("/", "_")
-        variables = _NUMBERED.get(len(item), tuple(item))
-        tensors.update({f"{layer}/{variable}": item[str(number)][()] for number, variable in enumerate(variables)})
 
-    file["layers"].visititems(visit)
-    return tensors
+def _text(item, attribute: str) -> str:
+    if attribute not in item.attrs:
+        raise RefusedLayoutError("this Keras file does not name its layers: load it in Keras and save it as .h5")
+    written = item.attrs.get_id(attribute)
+    if written.shape != () or not isinstance(text := item.attrs[attribute], str):
+        raise RefusedLayoutError("this Keras file has a layer whose name is no text")
+    return text
+
+
+def _add(found: dict[str, Any], name: str, item: Any) -> None:
+    if name in found:
+        raise RefusedLayoutError(f"it holds several networks, or a classifier of several layers: {name} is there twice")
+    found[name] = item
+
+
+def _read_all(found: Mapping[str, Any], file: str) -> dict[str, np.ndarray]:
+    """Reads arrays of a file, if all of them together are small enough: some kB can declare any size."""
+    content = 0
+    for name, item in found.items():
+        if not _is_array(item) or item.shape is None or item.dtype.kind not in "fiub":
+            raise RefusedLayoutError(f"{name} is no array of numbers")
+        if item.is_virtual or item.external or item.file.filename != file:
+            raise RefusedLayoutError(f"the numbers of {name} lie in another file")
+        # A chunk is unpacked whole, and may be larger than its array.
+        for shape in (item.shape, item.chunks or ()):
+            content += math.prod(shape) * item.dtype.itemsize
+            bounds.check(content, 2 * bounds.LARGEST_CONTENT, "all its arrays together")
+    return {name: item[()] for name, item in found.items()}

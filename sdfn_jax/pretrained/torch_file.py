@@ -1,59 +1,54 @@
 """Reads what `torch.save` wrote, without PyTorch and without running what is in it.
 
-A `.pth` file is a pickle, and a pickle may call any function of any library. This reader calls none: it knows the few
-functions that make up a tensor, and takes classes of PyTorch's modules for empty shells that only hold what was stored
-in them. A file that asks for a call of anything else is refused with the name of what it asked for.
+A `.pth` file is a pickle with the tensors' numbers beside it. `pickled` reads the pickle as data; here are the few
+functions that make up a tensor. Only the tensors of one network are unpacked, as many as a network can have.
 
 Both layouts are read: the zip archive (since PyTorch 1.6, 2020) and the plain stream before it, which the published
 torchvision and CheXNet files still are. See `torch/serialization.py`.
 """
 
-import collections
-import functools
 import io
-import pickle
+import math
 import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
+
+from sdfn_jax.pretrained import bounds, pickled
+from sdfn_jax.pretrained.pickled import Global, RefusedFileError, Shell
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # first pickle of the older layout
 _PROTOCOL_VERSION = 1001  # the second one
-_DTYPES = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "<i1",
-    "ByteStorage": "<u1",
-    "BoolStorage": "?",
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_STORAGES = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": _BFLOAT16,
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("<i1"),
+    "ByteStorage": np.dtype("<u1"),
+    "BoolStorage": np.dtype("?"),
+    "ComplexFloatStorage": np.dtype("<c8"),
+    "ComplexDoubleStorage": np.dtype("<c16"),
+    "UntypedStorage": np.dtype("<u1"),
 }
-# Called by harmless files for numbers beside the weights (a best loss, a random state): the result is not looked at.
-_WITHOUT_EFFECT = {
-    "_codecs.encode",
-    "numpy.dtype",
-    "numpy.core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "torch.device",
-    "torch.nn.backends.thnn._get_thnn_function_backend",
-}
-_SETS = {"builtins.set", "__builtin__.set"}
-
-
-class RefusedFileError(ValueError):
-    """A file that is not a whole PyTorch file, or asks for more than tensors."""
+_LEVELS = 2  # {"checkpoint": {"model": weights}}
+# Of a network that was stored whole. DenseNet-121 has 431 modules with 727 parameters and buffers.
+_MOST_PARTS, _LONGEST_PREFIX = 20_000, 1_000
+_MOST_AXES = 8
 
 
 class Tensor(NamedTuple):
-    """A tensor whose numbers may come later in the file.
+    """A tensor whose numbers lie elsewhere in the file.
 
     Attributes:
-      storage: key of the numbers.
+      storage: where.
       offset: first number.
       shape: of the tensor.
       strides: in numbers.
@@ -66,207 +61,235 @@ class Tensor(NamedTuple):
 
 
 class _Storage(NamedTuple):
+    """Numbers of one type: `dtype` None where this reader does not know it."""
+
     key: str
-    dtype: str
+    kind: str
+    dtype: np.dtype | None
     count: int
 
-
-class Shell:
-    """Stands for an object of a class that is not loaded: it holds the stored attributes and can do nothing."""
-
-    def __init__(self, *_):
-        self.attributes = {}
-
-    def __setstate__(self, state: Any) -> None:
-        self.attributes = state if isinstance(state, dict) else {}
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.count * self.dtype.itemsize
 
 
-class _NotCallable(type):
-    """Of a shell's class: `cls.__new__` (an object is made) passes, `cls(...)` (a function is called) does not."""
-
-    def __call__(cls, *_):
-        raise RefusedFileError(
-            f"it asks to run {cls.__module__}.{cls.__qualname__}, which no weights need: refused, nothing was run"
-        )
+Numbers = Callable[[_Storage], bytes | memoryview]
 
 
-def _shell_class(module: str, name: str) -> type:
-    def new(cls, *_):
-        shell = object.__new__(cls)
-        shell.attributes = {}
-        return shell
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads the weights in a PyTorch file.
 
-    # Some modules are pickled as subclasses of dict or list: the shell takes items, too, and forgets them.
-    ignored = {method: lambda *_: None for method in ("__setitem__", "append", "extend", "add", "update")}
-    return _NotCallable(name, (Shell,), {"__module__": module, "__new__": new, **ignored})
-
-
-def read_objects(path: str | Path) -> Any:
-    """Reads a PyTorch file.
+    They are the whole of it, or lie beside other things (`state_dict` beside an optimizer) or one level further down,
+    as a dict of tensors or as a network stored with all its modules.
 
     Args:
       path: either layout.
 
     Returns:
-      The stored object: dicts, lists and numbers as they are, tensors as NumPy arrays, objects of other classes as
-      `Shell`.
+      {name: array}, named as the network's `state_dict()` names them.
 
     Raises:
-      RefusedFileError: for anything else; the message does not name the file.
+      RefusedFileError: for a file that is not whole, asks for a call, or holds no weights or several sets of them.
+      bounds.TooLargeError: for one that would take more than any weights.
       OSError: where it cannot be opened.
     """
     try:
+        bounds.check_file(Path(path))
         with open(path, "rb") as file:
             if zipfile.is_zipfile(file):
                 return _read_archive(file)
             file.seek(0)
             return _read_stream(file)
-    except (RefusedFileError, OSError):
+    except (RefusedFileError, bounds.TooLargeError, OSError, MemoryError):
         raise
     except Exception as error:  # a broken pickle raises whatever its last instruction ran into
         raise RefusedFileError(f"not a whole PyTorch file ({type(error).__name__}: {error})") from error
 
 
-def _read_archive(file: io.BufferedIOBase) -> Any:
-    with zipfile.ZipFile(file) as archive:
-        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+def _read_archive(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
+    with bounds.open_zip(file) as archive:
+        names = set(archive.namelist())
+        pickles = [name for name in names if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise RefusedFileError(
                 "not a PyTorch file: a zip archive without a data.pkl (TorchScript has others beside)"
             )
         folder = pickles[0].removesuffix("data.pkl")
-        if f"{folder}constants.pkl" in archive.namelist():
+        if f"{folder}constants.pkl" in names:
             raise RefusedFileError("a TorchScript archive (torch.jit.save): save the network's state_dict instead")
-        if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+        order = f"{folder}byteorder"
+        if order in names and bounds.read_entry(archive, order, 100) != b"little":
             raise RefusedFileError("written on a big-endian machine")
-        stored = _Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
-        numbers: dict[str, bytes] = {}
+        stored = _unpickle(io.BytesIO(bounds.read_entry(archive, pickles[0], bounds.LARGEST_PICKLE)))
 
-        def content(key: str) -> bytes:
-            if key not in numbers:
-                numbers[key] = archive.read(f"{folder}data/{key}")  # zipfile checks its CRC-32
-            return numbers[key]
+        def numbers(storage: _Storage) -> bytes:
+            return bounds.read_entry(archive, f"{folder}data/{storage.key}", storage.size)
 
-        return _with_numbers(stored, content)
+        return _unpack(_weights(stored), numbers)
 
 
-def _read_stream(file: io.BufferedIOBase) -> Any:
-    if _Unpickler(file).load() != _MAGIC_NUMBER or _Unpickler(file).load() != _PROTOCOL_VERSION:
+def _read_stream(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
+    content = io.BytesIO(file.read())
+    if _unpickle(content) != _MAGIC_NUMBER or _unpickle(content) != _PROTOCOL_VERSION:
         raise RefusedFileError("not a PyTorch file")
-    machine = _Unpickler(file).load()
-    if not machine["little_endian"]:
+    if not _unpickle(content)["little_endian"]:
         raise RefusedFileError("written on a big-endian machine")
-    unpickler = _Unpickler(file)
-    stored = unpickler.load()
-    numbers = {}
-    for key in _Unpickler(file).load():
-        storage = unpickler.storages[key]
-        size = storage.count * np.dtype(storage.dtype).itemsize
-        if int.from_bytes(file.read(8), "little") != storage.count or len(content := file.read(size)) != size:
+    storages: dict[str, _Storage] = {}
+    stored = _unpickle(content, storages)
+    places: dict[str, memoryview] = {}
+    whole = content.getbuffer()
+    for key in _unpickle(content):
+        storage = storages[key]
+        if storage.dtype is None:
+            raise RefusedFileError(f"it holds numbers of a type that is not read: {storage.kind}")
+        start = content.tell() + 8
+        end = start + storage.size
+        if int.from_bytes(content.read(8), "little") != storage.count or not start <= end <= len(whole):
             raise RefusedFileError("cut short or damaged: it ends before its last tensor")
-        numbers[key] = content
-    return _with_numbers(stored, numbers.__getitem__)
+        places[key] = whole[start:end]
+        content.seek(end)
+    return _unpack(_weights(stored), lambda storage: places[storage.key])
 
 
-def state_dict(stored: Any) -> dict[str, np.ndarray]:
-    """Finds the weights in what `read_objects` returned.
+def _unpickle(file: io.BytesIO, storages: dict[str, _Storage] | None = None) -> Any:
+    def reference(named: Any) -> Any:
+        if named[0] == "module":  # the class of a network, with its source code
+            return named[1]
+        kind, storage_type, key, _, count, *view = named
+        if kind != "storage" or not isinstance(storage_type, Global) or any(part is not None for part in view):
+            raise RefusedFileError("its pickle refers to something that is no tensor's numbers")
+        storage = _Storage(str(key), storage_type.name, _STORAGES.get(storage_type.name), count)
+        if storages is not None:
+            storages[storage.key] = storage
+        return storage
 
-    They are the whole of it, or lie beside other things (`state_dict` beside an optimizer), as a dict of tensors or as
-    a network stored with all its modules.
+    return pickled.read(file, _KNOWN, reference)
 
-    Returns:
-      {name: array}, named as the network's `state_dict()` names them.
+
+def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
+    return Tensor(storage, offset, shape, strides)
+
+
+def _rebuild_tensor_v3(storage: _Storage, offset: int, shape: tuple, strides: tuple, *more: Any) -> Tensor:
+    """Of the types without a storage of their own (float8): `more` are gradient, hooks, type, ..."""
+    return Tensor(storage._replace(kind=str(more[2]), dtype=None), offset, shape, strides)
+
+
+def _rebuild_parameter(tensor: Tensor, *_: Any) -> Tensor:
+    return tensor
+
+
+_KNOWN: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+}
+
+
+def _weights(stored: Any) -> dict[str, Tensor]:
+    """Finds the one set of weights in a file: the uppermost.
 
     Raises:
       RefusedFileError: where there are none, or several.
     """
-    places = {"": stored}
-    if isinstance(stored, dict) and not _is_state_dict(stored):
-        places = stored
-    found = {name: _module_tensors(value) if isinstance(value, Shell) else value for name, value in places.items()}
-    found = {name: tensors for name, tensors in found.items() if _is_state_dict(tensors)}
-    if len(found) != 1:
-        inside = ", ".join(map(str, places)) if isinstance(stored, dict) else type(stored).__name__
-        which = f"several sets of weights ({', '.join(map(str, found))})" if found else f"no weights, only {inside}"
-        raise RefusedFileError(f"it holds {which}: save one network's state_dict() alone")
-    return next(iter(found.values()))
+    level, seen = {"": stored}, {id(stored)}
+    for _ in range(_LEVELS + 1):
+        found = {place: tensors for place, value in level.items() if (tensors := _state_dict(value))}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if found:
+            raise RefusedFileError(
+                f"it holds several sets of weights ({_listed(found)}): save one network's state_dict() alone"
+            )
+        below = {}
+        for place, value in level.items():
+            for key, inner in _dict(value).items():
+                if isinstance(inner, dict | Shell) and id(inner) not in seen:  # once, however often it is named
+                    seen.add(id(inner))
+                    below[f"{place}.{key}".lstrip(".")] = inner
+        level = below
+    inside = _listed(_dict(stored)) or type(stored).__name__
+    raise RefusedFileError(f"it holds no weights, only {inside}: save one network's state_dict() alone")
 
 
-def _is_state_dict(value: Any) -> bool:
-    if not isinstance(value, dict) or not value:
-        return False
-    return all(isinstance(name, str) and isinstance(tensor, np.ndarray) for name, tensor in value.items())
+def _listed(names: Iterable[Any]) -> str:
+    names = list(map(str, names))
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _module_tensors(module: Shell, prefix: str = "") -> dict[str, np.ndarray]:
-    own = module.attributes.get("_parameters", {}) | module.attributes.get("_buffers", {})
-    tensors = {prefix + name: tensor for name, tensor in own.items() if tensor is not None}
-    for name, child in module.attributes.get("_modules", {}).items():
-        if isinstance(child, Shell):
-            tensors |= _module_tensors(child, f"{prefix}{name}.")
-    return tensors
+def _dict(value: Any) -> dict[Any, Any]:
+    """Returns what lies in a dict, or in an object that holds items like one."""
+    if isinstance(value, Shell):
+        return value.items
+    return value if isinstance(value, dict) else {}
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickles tensors without their numbers."""
-
-    def __init__(self, file: io.BufferedIOBase):
-        super().__init__(file, encoding="utf-8")
-        self.storages: dict[str, _Storage] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        # A pickle may set attributes of what it is given here: everything is made anew, or cannot be changed.
-        full = f"{module}.{name}"
-        if full in _SETS:
-            return set
-        if full == "collections.OrderedDict":
-            return collections.OrderedDict
-        if full in ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"):
-            return functools.partial(_rebuild_tensor)
-        if full in ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"):
-            return lambda tensor, *_: tensor
-        if full in _WITHOUT_EFFECT:
-            return type(name, (Shell,), {})
-        if module in ("torch", "torch.cuda") and name in _DTYPES:
-            return _DTYPES[name]
-        return _shell_class(module, name)
-
-    def persistent_load(self, reference: tuple) -> _Storage:
-        if reference[0] == "module":  # the class of a network, with its source code
-            return reference[1]
-        kind, dtype, key, _, count, *view = reference
-        if kind != "storage" or not isinstance(dtype, str) or any(part is not None for part in view):
-            raise RefusedFileError(f"a tensor of a kind this reader does not know ({reference})")
-        self.storages[key] = _Storage(key, dtype, count)
-        return self.storages[key]
+def _state_dict(value: Any) -> dict[str, Tensor]:
+    """Returns the tensors of a `state_dict()` or of a stored network; empty for anything else."""
+    if isinstance(value, Shell) and "_modules" in value.attributes:
+        return dict(_module_tensors(value))
+    inside = _dict(value)
+    all_tensors = all(isinstance(name, str) and isinstance(each, Tensor) for name, each in inside.items())
+    return inside if all_tensors else {}
 
 
-def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
-    return Tensor(storage, offset, tuple(shape), tuple(strides))
+def _module_tensors(network: Shell) -> Iterator[tuple[str, Tensor]]:
+    """Yields a stored network's tensors under the names of its `state_dict()`."""
+    waiting, seen = [("", network)], 0
+    while waiting:
+        prefix, module = waiting.pop()
+        parts = {kind: _dict(module.attributes.get(kind)) for kind in ("_parameters", "_buffers", "_modules")}
+        seen += 1 + sum(map(len, parts.values()))
+        bounds.check(seen, _MOST_PARTS, "the network in it", "modules and parameters")
+        bounds.check(len(prefix), _LONGEST_PREFIX, "a name in it", "characters")
+        for name, tensor in (parts["_parameters"] | parts["_buffers"]).items():
+            if isinstance(tensor, Tensor):
+                yield f"{prefix}{name}", tensor
+        children = [(f"{prefix}{name}.", child) for name, child in parts["_modules"].items()]
+        waiting += [(name, child) for name, child in reversed(children) if isinstance(child, Shell)]
 
 
-def _with_numbers(stored: Any, content: Any) -> Any:
-    """Returns `stored` with every `Tensor` as an array of its own; what occurs twice is read twice."""
-    if isinstance(stored, Tensor):
-        return _array(stored, content(stored.storage.key))
-    if isinstance(stored, Shell):
-        stored.attributes = _with_numbers(stored.attributes, content)
-        return stored
-    if isinstance(stored, dict):
-        return {key: _with_numbers(value, content) for key, value in stored.items()}
-    if isinstance(stored, list | tuple):
-        return [_with_numbers(value, content) for value in stored]
-    return stored
+def _unpack(tensors: dict[str, Tensor], numbers: Numbers) -> dict[str, np.ndarray]:
+    """Returns the tensors as arrays of their own, if all of them together are small enough."""
+    bounds.check(len(tensors), bounds.MOST_TENSORS, "the file", "tensors")
+    sharing: dict[_Storage, list[str]] = {}
+    content = 0
+    for name, tensor in tensors.items():
+        _check_inside(name, tensor)
+        if tensor.storage not in sharing:
+            content += tensor.storage.size
+        content += math.prod(tensor.shape) * tensor.storage.dtype.itemsize
+        bounds.check(content, 2 * bounds.LARGEST_CONTENT, "all its tensors together")
+        sharing.setdefault(tensor.storage, []).append(name)
+    arrays = {}
+    for storage, names in sharing.items():
+        values = np.frombuffer(numbers(storage), np.uint8)
+        if values.size != storage.size:
+            raise RefusedFileError(f"the numbers of the tensor {names[0]} are cut short")
+        for name in names:
+            arrays[name] = _array(tensors[name], values.view(storage.dtype))
+    return {name: arrays[name] for name in tensors}
 
 
-def _array(tensor: Tensor, content: bytes) -> np.ndarray:
-    numbers = np.frombuffer(content, tensor.storage.dtype)
-    inside = len(tensor.shape) == len(tensor.strides) and min((tensor.offset, *tensor.shape, *tensor.strides)) >= 0
-    if inside and 0 in tensor.shape:
-        return np.empty(tensor.shape, numbers.dtype)
-    if inside:
-        last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
-    if not inside or last >= len(numbers):
-        raise RefusedFileError(f"a tensor of shape {tensor.shape} reaches beyond its {len(numbers)} numbers")
-    steps = [step * numbers.itemsize for step in tensor.strides]
-    return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, steps).copy()
+def _check_inside(name: str, tensor: Tensor) -> None:
+    storage = tensor.storage
+    if storage.dtype is None:
+        raise RefusedFileError(f"the tensor {name} has numbers of a type that is not read: {storage.kind}")
+    whole = (storage.count, tensor.offset, *tensor.shape, *tensor.strides)
+    inside = len(tensor.shape) == len(tensor.strides) <= _MOST_AXES
+    inside = inside and all(type(number) is int and 0 <= number < 2**48 for number in whole)
+    if inside and 0 not in tensor.shape:
+        steps = ((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
+        inside = tensor.offset + sum(steps) < storage.count
+    if not inside:
+        raise RefusedFileError(f"the tensor {name} of shape {tensor.shape} reaches beyond its {storage.count} numbers")
+
+
+def _array(tensor: Tensor, values: np.ndarray) -> np.ndarray:
+    if 0 in tensor.shape:
+        return np.empty(tensor.shape, values.dtype)
+    steps = [step * values.itemsize for step in tensor.strides]
+    return np.lib.stride_tricks.as_strided(values[tensor.offset :], tensor.shape, steps).copy()

@@ -4,8 +4,9 @@ Our modules have torchvision's names, so a name turns into a path by renaming it
 `features.denseblock1.denselayer1.conv1.weight` is `params/denseblock1/denselayer1/conv1/kernel`.
 """
 
+import collections
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,8 +18,11 @@ HEAD = ("classifier.weight", "classifier.bias")
 IMAGENET_CLASSES = 1000
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-# torch.nn.DataParallel adds the first; the CheXNet reproductions, which hold the network as an attribute, the second.
-_WRAPPERS = re.compile(r"^(module\.)?(densenet121\.)?")
+# What stands before the names of a network that is held by another: `module.` (DataParallel), `_orig_mod.` (compile),
+# `model.` (Lightning), `densenet121.` (the CheXNet reproductions), or several of them.
+_PREFIX = re.compile(r"(.*?)features\.(?:conv0|norm0|denseblock\d+|transition\d+|norm5)\.")
+# A classifier with a dropout before it or a sigmoid behind it is numbered.
+_NUMBERED_HEAD = re.compile(r"^classifier\.\d+\.")
 # PyTorch before 0.4 allowed dots in a module's name; the published files still have them.
 _OLD_NAME = re.compile(r"\b(norm|conv)\.([12])\.")
 
@@ -36,18 +40,35 @@ def to_torchvision(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
       ValueError: where two tensors would get the same name.
     """
     names = modern_names(tensors)
-    if len(set(names.values())) < len(names):
-        twice = sorted(name for name in names if list(names.values()).count(names[name]) > 1)
-        raise ValueError(f"the same tensor under several names: {', '.join(twice)}")
+    counts = collections.Counter(names.values())
+    if twice := sorted(name for name, modern in names.items() if counts[modern] > 1):
+        raise ValueError(f"the same tensor under several names: {listed(twice)}")
     return {names[name]: tensor for name, tensor in tensors.items()}
 
 
 def modern_names(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Returns {name: today's torchvision name}; a `classifier.0` (before a sigmoid) becomes `classifier`."""
+    """Returns {name: today's torchvision name}, without what stands before all names of the network.
+
+    A `classifier.0` (before a sigmoid) or `classifier.1` (behind a dropout) becomes `classifier`.
+
+    Raises:
+      ValueError: where there are several networks.
+    """
+    examples = {match[1]: name for name in sorted(tensors, reverse=True) if (match := _PREFIX.match(name))}
+    if len(examples) > 1:
+        raise ValueError(
+            f"it holds several networks ({listed(sorted(examples.values()))}): save one network's weights alone"
+        )
+    prefix = next(iter(examples), "")
     return {
-        name: _OLD_NAME.sub(r"\1\2.", _WRAPPERS.sub("", name)).replace("classifier.0.", "classifier.")
-        for name in tensors
+        name: _NUMBERED_HEAD.sub("classifier.", _OLD_NAME.sub(r"\1\2.", name.removeprefix(prefix))) for name in tensors
     }
+
+
+def listed(names: Sequence[str], shown: int = 3) -> str:
+    """Returns the first few of a list of names, and how many there are more."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def is_densenet(names) -> bool:

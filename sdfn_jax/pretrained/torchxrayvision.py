@@ -25,4 +25,5 @@ def recognises(tensors: Mapping[str, np.ndarray]) -> bool:
 
 def to_torchvision(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the weights under torchvision's names, without the thresholds of the rescaling."""
-    return torchvision.to_torchvision({name: tensor for name, tensor in tensors.items() if name != _THRESHOLDS})
+    named = torchvision.to_torchvision(tensors)
+    return {name: tensor for name, tensor in named.items() if name != _THRESHOLDS}

@@ -1,7 +1,11 @@
 """A weights file, whoever wrote it -> the variables of a DenseNet, all or none; and the compact file of ours."""
 
+import codecs
+import collections
 import dataclasses
 import json
+import re
+import struct
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +23,16 @@ from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import variable_shapes
 from sdfn_jax.preprocessing import Preprocessing
-from sdfn_jax.pretrained import chexnet, keras, torch_file, torchvision, torchxrayvision
+from sdfn_jax.pretrained import bounds, chexnet, keras, torch_file, torchvision, torchxrayvision
 
 # The first that recognises a file reads it.
 SOURCES = (keras, torchxrayvision, chexnet, torchvision)
-_RECORD = {"source", "file", "sha256", "classes", "preprocessing"}  # in the header of a file of ours
+# In the header of a file of ours: what there is, and of which type.
+_RECORD = {"source": str, "file": str, "sha256": str, "classes": (list, type(None)), "preprocessing": dict}
 NO_CLASS = "-"  # in a class list: an output that was never trained
 HEADER = "sdfn_jax"  # key of a converted file's own record, beside its tensors
+_SHOWN = 3  # tensors of each kind of fault
+_SAFETENSORS_DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 _COUNTER = ".num_batches_tracked"  # serves only torch's momentum=None
 _KNOWN_BLOCKS = {(6, 12, 24, 16): 121, (6, 12, 32, 32): 169, (6, 12, 48, 32): 201, (6, 12, 36, 24): 161}
 
@@ -98,12 +105,14 @@ def read(path: str | Path, model: DenseNet | None = None, classes: Sequence[str]
         those that a converted file names itself.
 
     Raises:
-      ValueError: naming the file, where it cannot be read or recognised, or with the list of every tensor that is
-        missing, not expected, of another shape, not float32, or not finite; or where the class list does not fit.
+      ValueError: naming the file, where it cannot be read or recognised, or with the tensors that are missing, not
+        expected, of another shape, not exact in float32, or not finite; or where the class list does not fit.
     """
     path = Path(path)
     try:
+        bounds.check_file(path)
         tensors, record = _open(path)
+        tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
         source, named, preprocessing = _recognise(tensors, record)
         variables, head = _fill(named, model or DenseNet(), preprocessing.channels)
         if classes is None:
@@ -113,7 +122,7 @@ def read(path: str | Path, model: DenseNet | None = None, classes: Sequence[str]
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {_printable(str(error))}") from error
     return Weights(
         variables=variables,
         head=head,
@@ -165,9 +174,13 @@ def parse_classes(text: str) -> list[str]:
     if "," in text:
         return [name.strip() for name in text.split(",")]
     try:
-        return [line.strip() for line in Path(text).read_text().splitlines() if line.strip()]
+        content = Path(text).read_bytes()
+        # As Windows saves text: with a byte order mark, or in UTF-16, which always has one.
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        names = content.decode("utf-16" if wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{text}: a class list is names with commas between, or a text file ({error})") from error
+    return [name.strip() for name in re.split(r"[\n,]", names) if name.strip()]
 
 
 def _open(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -177,25 +190,74 @@ def _open(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if start.startswith(b"\x89HDF\r\n\x1a\n") or (start.startswith(b"PK") and _is_keras(path)):
         return keras.read(path), {}
     if start.startswith((b"PK", b"\x80")):
-        return torch_file.state_dict(torch_file.read_objects(path)), {}
+        return torch_file.read(path), {}
     if start.lstrip()[:1] == b"<":
         raise ValueError("a web page, not weights: open the address in a browser, it may ask for a sign-in or a click")
     if start[8:9] != b"{":
         raise ValueError("neither a .safetensors nor a PyTorch nor a Keras file, or damaged: download it again")
+    return _open_safetensors(path, int.from_bytes(start[:8], "little"))
+
+
+def _open_safetensors(path: Path, header: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    bounds.check(header, bounds.LARGEST_HEADER, "its header")
     try:
         with safe_open(path, framework="numpy") as file:
-            record = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118 (not a mapping)
+            record = _parse_record((file.metadata() or {}).get(HEADER))
+            names = list(file.keys())
+            bounds.check(len(names), bounds.MOST_TENSORS, "the file", "tensors")
+            for name in names:
+                if (dtype := file.get_slice(name).get_dtype()) not in _SAFETENSORS_DTYPES:
+                    raise ValueError(f"the tensor {name} has numbers of a type that is not read: {dtype}")
+            return {name: file.get_tensor(name) for name in names}, record
     except SafetensorError as error:
         raise ValueError(f"not a whole .safetensors file ({error}), perhaps cut short: download it again") from error
 
 
+def _parse_record(text: str | None) -> dict[str, Any]:
+    """Returns our own record in a file's header, as it was written; empty for a file of somebody else's."""
+    if text is None:
+        return {}
+    try:
+        record = json.loads(text)
+        if not isinstance(record, dict) or not record:
+            raise ValueError(f"it is {type(record).__name__}")
+        if "stage" in record and not record.keys() >= _RECORD.keys():
+            return record  # an exported network of several branches
+        for name, kind in _RECORD.items():
+            if not isinstance(record.get(name), kind):
+                raise ValueError(f"{name} is missing or of another type")
+        if type(Preprocessing(**record["preprocessing"]).size) is not int:
+            raise ValueError("the size of its images is no number")
+        if any(not isinstance(name, str) for name in record["classes"] or ()):
+            raise ValueError("classes are not names")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"its header has a record ({HEADER}) that this program has not written ({error}): convert or export again"
+        ) from error
+    return record
+
+
 def _is_keras(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return "model.weights.h5" in archive.namelist()
-    except zipfile.BadZipFile as error:
+        with path.open("rb") as file, bounds.open_zip(file) as archive:
+            return keras.WEIGHTS_ENTRY in archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:
         raise ValueError("a zip archive cut short or damaged: download it again") from error
+
+
+def _as_float32(tensor: np.ndarray) -> np.ndarray:
+    """Returns floating numbers of any width as float32 where that is exact; others as they are."""
+    if tensor.dtype == np.float32 or not jnp.issubdtype(tensor.dtype, jnp.floating):
+        return tensor
+    with np.errstate(over="ignore"):
+        single = tensor.astype(np.float32)
+    return single if np.array_equal(single.astype(tensor.dtype), tensor, equal_nan=True) else tensor
+
+
+def _printable(text: str) -> str:
+    """Returns a message with which the names in a file do nothing to a terminal, and do not fill it."""
+    lines = [line if len(line) <= 1_000 else line[:1_000] + " ..." for line in text.split("\n")]
+    return "\n".join("".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line) for line in lines)
 
 
 def _recognise(
@@ -203,7 +265,7 @@ def _recognise(
 ) -> tuple[str, dict[str, np.ndarray], Preprocessing]:
     """Returns the source's name, the tensors under torchvision's names, and the source's preprocessing."""
     if record:
-        if not record.keys() >= _RECORD:
+        if not record.keys() >= _RECORD.keys():
             raise ValueError(f"an exported network of the stage {record.get('stage')}, not the weights of one DenseNet")
         return record["source"], dict(tensors), Preprocessing(**record["preprocessing"])
     for source in SOURCES:
@@ -245,18 +307,33 @@ def _fill(
             wanted = torchvision.to_torch(np.empty(shape)).shape
             faults.append(f"shape: {name} is {tensor.shape}, expected {wanted}")
         elif tensor.dtype != np.float32:
-            faults.append(f"dtype: {name} is {tensor.dtype}, expected float32")
+            faults.append(f"dtype: {name} is {tensor.dtype}, with numbers that float32 does not hold exactly")
         elif not np.isfinite(tensor).all():
             faults.append(f"not finite: {name}")
         elif name.endswith("running_var") and tensor.min() < 0:
             faults.append(f"negative variance: {name}")
     if faults:
+        wanted = tuple(model.block_sizes)
+        count = "1 tensor is" if len(faults) == 1 else f"{len(faults):,} tensors are"
         raise ValueError(
-            f"not the weights of {_name_of(tuple(model.block_sizes))}{_what_it_is(tensors, tuple(model.block_sizes))}; "
-            f"{len(faults)} tensor{'s are' if len(faults) > 1 else ' is'} at fault:\n  " + "\n  ".join(sorted(faults))
+            f"not the weights of {_name_of(wanted)}{_what_it_is(tensors, wanted)}; {count} at fault:\n  "
+            + "\n  ".join(_shortened(faults))
         )
     head = {leaf: variables.pop(("head", leaf)) for leaf in ("kernel", "bias")} if kernel in tensors else None
     return traverse_util.unflatten_dict(variables), head
+
+
+def _shortened(faults: Iterable[str]) -> list[str]:
+    """Returns of each kind of fault the first few, and how many there are more."""
+    kinds = collections.defaultdict(list)
+    for fault in sorted(faults):
+        kinds[fault.partition(":")[0]].append(fault)
+    lines = []
+    for kind, same in kinds.items():
+        lines += same[:_SHOWN]
+        if len(same) > _SHOWN:
+            lines.append(f"{kind}: {len(same) - _SHOWN:,} more")
+    return lines
 
 
 def _what_it_is(names: Iterable[str], wanted: tuple[int, ...]) -> str:
