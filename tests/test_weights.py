@@ -1,5 +1,6 @@
 """A weights file loads whole or is refused; what is written comes back exactly."""
 
+import collections
 import json
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from sdfn_jax.pretrained import chexnet, keras, torchvision, torchxrayvision, we
 
 MODEL = DenseNet(**SMALL)
 GOLDEN = Path(__file__).parent / "golden"
+KERAS_MODEL = DenseNet(growth_rate=4, block_sizes=(1, 2), init_features=6, bottleneck=4)
 FEATURES = 19  # feature maps of the small network
 
 
@@ -328,6 +330,90 @@ class TestClasses:
     def test_lists_as_editors_save_them(self, tmp_path, encoding, separator):
         (tmp_path / "classes.txt").write_bytes(separator.join(["Mass", "Hernia", "-"]).encode(encoding))
         assert weights.parse_classes(str(tmp_path / "classes.txt")) == ["Mass", "Hernia", "-"]
+
+
+def keras_layers():
+    """{layer: {variable: array}} of a small Keras DenseNet."""
+    pytest.importorskip("h5py")
+    layers = collections.defaultdict(dict)
+    for name, array in keras.read(GOLDEN / "keras.h5").items():
+        layer, _, variable = name.rpartition("/")
+        layers[layer][variable] = array
+    return layers
+
+
+def write_h5(path, layout, layers, dtype=np.float32):
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for layer, variables in layers.items():
+            for variable, array in variables.items():
+                file[layout(layer, variable)] = array.astype(dtype)
+
+
+LAYOUTS = {
+    "plain": lambda layer, variable: f"{layer}/{layer}/{variable}:0",
+    "of 2018": lambda layer, variable: f"{old(layer)}/{old(layer)}/{variable}:0",
+    "in a model": lambda layer, variable: f"model_weights/densenet121/{layer}/{variable}:0",
+    "of 2018, in a model": lambda layer, variable: f"model_weights/densenet121/{old(layer)}/{variable}:0",
+    "of 2018, in a model in a model": lambda layer, variable: (
+        f"model_weights/model_1/densenet121/{old(layer)}/{variable}:0"
+    ),
+    "on several GPUs": lambda layer, variable: f"model_1/{layer}/{variable}:0",
+}
+
+
+def old(layer):
+    """The name of 2018: conv1/bn for conv1_bn, conv2_block1_0/bn for conv2_block1_0_bn."""
+    start, _, kind = layer.rpartition("_")
+    return f"{start}/{kind}" if start else kind
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_keras_layers_are_found_wherever_the_network_lies(tmp_path, layout):
+    write_h5(tmp_path / "w.h5", LAYOUTS[layout], keras_layers())
+    found, expected = (weights.read(path, KERAS_MODEL) for path in (tmp_path / "w.h5", GOLDEN / "keras.h5"))
+    jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
+    jax.tree.map(np.testing.assert_array_equal, found.head, expected.head)
+
+
+def test_half_precision_of_keras_is_read_exactly(tmp_path):
+    layers = keras_layers()
+    write_h5(tmp_path / "w.h5", LAYOUTS["plain"], layers, np.float16)
+    found = weights.read(tmp_path / "w.h5", KERAS_MODEL)
+    np.testing.assert_array_equal(
+        found.variables["params"]["conv0"]["kernel"],
+        layers["conv1_conv"]["kernel"].astype(np.float16).astype(np.float32),
+    )
+
+
+def test_two_keras_networks_in_a_file_are_refused(tmp_path):
+    layers = keras_layers()
+    write_h5(tmp_path / "w.h5", lambda layer, variable: f"a/{layer}/{variable}", layers)
+    import h5py
+
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        file["b/conv1_conv/kernel"] = layers["conv1_conv"]["kernel"]
+    with pytest.raises(ValueError, match="several networks.*conv1_conv/kernel is there twice"):
+        weights.read(tmp_path / "w.h5", KERAS_MODEL)
+
+
+def test_two_keras_classifiers_are_refused(tmp_path):
+    layers = keras_layers()
+    (head,) = (name for name in layers if name in ("predictions", "fc1000"))
+    layers["dense"] = layers[head]
+    write_h5(tmp_path / "w.h5", LAYOUTS["plain"], layers)
+    with pytest.raises(ValueError, match="classifier of several layers: classifier.*is there twice"):
+        weights.read(tmp_path / "w.h5", KERAS_MODEL)
+
+
+def test_numbers_of_another_file_are_not_read(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "secret").write_bytes(bytes(400))
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.create_dataset("conv1_conv/kernel", (100,), "f4", external=[(str(tmp_path / "secret"), 0, 400)])
+    with pytest.raises(ValueError, match="the numbers of conv1_conv/kernel lie in another file"):
+        weights.read(tmp_path / "w.h5", KERAS_MODEL)
 
 
 @pytest.mark.parametrize(

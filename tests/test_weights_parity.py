@@ -197,6 +197,33 @@ def test_keras_without_top(tmp_path):
         assert_close(features, keras_outputs(network, images), f"features of {size}")
 
 
+def nested_keras(form):
+    """A DenseNet as a layer of another network, with a classifier of its own."""
+    layers = import_peer("keras").layers
+    base = keras_densenet(top=False)
+    kernel = np.random.default_rng(5).normal(0, 0.1, (base.output_shape[-1], 5)).astype(np.float32)
+    dense = layers.Dense(5)
+    if form == "sequential":
+        network = import_peer("keras").Sequential([base, layers.GlobalAveragePooling2D(), dense])
+        network.build((None, 64, 64, 3))
+    else:
+        inputs = import_peer("keras").Input((64, 64, 3))
+        network = import_peer("keras").Model(inputs, dense(layers.GlobalAveragePooling2D()(base(inputs))))
+    dense.set_weights([kernel, np.arange(5, dtype=np.float32)])
+    return network
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5"])
+@pytest.mark.parametrize("form", ["sequential", "functional"])
+def test_keras_network_inside_another(tmp_path, form, suffix):
+    network, path = nested_keras(form), tmp_path / f"nested{suffix}"
+    network.save_weights(path) if suffix == ".weights.h5" else network.save(path)
+    found = weights.read(path, DenseNet(**KERAS_MODEL))
+    images = random_images((2, 64, 64))
+    _, logits = our_outputs(found, images, KERAS_MODEL)
+    assert_close(logits, keras_outputs(network, images), "logits")
+
+
 def test_keras_preprocessing():
     os.environ.setdefault("KERAS_BACKEND", "jax")
     preprocess = import_peer("keras").applications.densenet.preprocess_input

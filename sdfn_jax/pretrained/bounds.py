@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import IO
 
 LARGEST_FILE = 2**30  # bytes of a file
-LARGEST_CONTENT = 2**30  # bytes of all its tensors, unpacked
-MOST_TENSORS = 20_000  # DenseNet-121 has 727
+LARGEST_CONTENT = 2**29  # bytes of all its tensors, unpacked
+MOST_TENSORS = 10_000  # DenseNet-121 has 727
 LARGEST_DIRECTORY = 4 * 2**20  # bytes of a zip archive's list of entries, some 60 an entry
-LARGEST_PICKLE = 256 * 2**20  # bytes of what lies beside the numbers of a PyTorch file
+LARGEST_PICKLE = 64 * 2**20  # bytes of what lies beside the numbers of a PyTorch file
 LARGEST_HEADER = 16 * 2**20  # bytes of the text that says which tensors a .safetensors file has
 
 
