@@ -205,7 +205,6 @@ def nested_keras(form):
     dense = layers.Dense(5)
     if form == "sequential":
         network = import_peer("keras").Sequential([base, layers.GlobalAveragePooling2D(), dense])
-        network.build((None, 64, 64, 3))
     else:
         inputs = import_peer("keras").Input((64, 64, 3))
         network = import_peer("keras").Model(inputs, dense(layers.GlobalAveragePooling2D()(base(inputs))))
