@@ -72,6 +72,12 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_web_page(beginning: bytes) -> bool:
+    """Tells whether a file begins as HTML does: what a download leaves that asked to sign in."""
+    text = beginning[:1000].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return text.startswith((b"<!doctype html", b"<html"))
+
+
 def cache_folder() -> Path:
     """Returns the folder for downloads and compiled programs: $SDFN_CACHE, or `sdfn_jax` in the user's cache folder."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

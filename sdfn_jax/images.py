@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from sdfn_jax import picture_files
+from sdfn_jax import files, picture_files
 from sdfn_jax.errors import UserError
 from sdfn_jax.flags import FLAGS
 from sdfn_jax.limits import MAX_BYTES, Refused, check_size
@@ -62,6 +62,7 @@ _KINDS = (
     (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
     (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (0, b"%PDF", "a PDF document"),
+    (0, b"version https://git-lfs", "a Git LFS pointer instead of the file itself (git lfs pull fetches it)"),
     (0, b"PK\3\4", "a ZIP archive"),
     (0, b"\x1f\x8b", "a gzip archive"),
 )
@@ -145,6 +146,8 @@ def decode_with_flags(data: bytes, suffix: str = "") -> tuple[np.ndarray, tuple[
         with silenced():
             return _decode_picture(data), ()
     except UnidentifiedImageError:
+        if files.is_web_page(data):
+            raise Refused("a web page, not an image; download the file itself again") from None
         if suffix in DICOM_SUFFIXES:
             return _decode_dicom(data)
         if suffix == ".img":

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sdfn_jax.errors import UserError
+from sdfn_jax.files import is_web_page
 
 # NIH's label table has 8 MB.
 MAX_BYTES = 2**28
@@ -50,7 +51,7 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         row = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(f"{path}, row {row}: zero bytes, as a broken copy leaves them; copy the file again")
-    if text[:1000].lstrip().lower().startswith(("<!doctype html", "<html")):
+    if is_web_page(text[:1000].encode()):
         raise UserError(f"{path}: a web page, not the file itself; download it again")
     return text
 

@@ -616,3 +616,17 @@ class TestArrays:
     def test_inside_nothing_else_is_computed_with(self, wrong):
         with pytest.raises(ValueError, match="where .H, W. uint8 is needed|no image"):
             images.resize(wrong, (10, 10))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.dcm", "a.IMG", "a"])
+@pytest.mark.parametrize("mark", ["", "\ufeff", "\n  "])
+def test_a_web_page_is_called_one_whatever_its_name(tmp_path, name, mark):
+    (tmp_path / name).write_text(mark + "<!DOCTYPE html><html><body>Sign in</body></html>" * 20)
+    with pytest.raises(ValueError, match=rf"{name}: a web page, not an image; download the file itself again"):
+        images.read_radiograph(tmp_path / name)
+
+
+def test_a_git_lfs_pointer_is_called_one(tmp_path):
+    (tmp_path / "a.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    with pytest.raises(ValueError, match="a Git LFS pointer instead of the file itself"):
+        images.read_radiograph(tmp_path / "a.png")
