@@ -125,7 +125,7 @@ def test_damaged_files_raise_one_kind_of_error_that_names_the_file(tmp_path):
 
 def test_what_is_no_image_is_said(tmp_path):
     path = tmp_path / "a.png"
-    path.write_text("<html>404</html>")
+    path.write_text("404 Not Found")
     with pytest.raises(ValueError, match=r"a\.png: cannot be decoded \(not an image file\)"):
         images.read_radiograph(path)
 
