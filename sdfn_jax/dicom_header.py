@@ -68,7 +68,7 @@ def read(data: bytes) -> Dataset:
         Counted(_inflated(data)), stop_when=_check_element, force=True, specific_tags=list(_ELEMENTS)
     )
     if not is_dicom(data) and not header:
-        raise Refused("cannot be decoded (its name is that of a DICOM file, its content is none)")
+        raise Refused("cannot be decoded (by its name a DICOM file, but nothing of a DICOM image is in it)")
     for tag in list(header.keys()):
         if tag in _SEQUENCES:
             header.add_new(tag, "SQ", _items(header.get_item(tag)))

@@ -212,7 +212,7 @@ def test_what_is_no_radiograph_is_refused_by_name(name, message):
 def test_what_only_its_name_says_is_dicom_is_none(tmp_path):
     for content in (b"dear diary", b"text " * 100):
         (tmp_path / "a.dcm").write_bytes(content)
-        with pytest.raises(ValueError, match=r"its name is that of a DICOM file, its content is none"):
+        with pytest.raises(ValueError, match=r"by its name a DICOM file, but nothing of a DICOM image is in it"):
             images.read_radiograph(tmp_path / "a.dcm")
 
 
