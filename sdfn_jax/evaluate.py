@@ -19,6 +19,7 @@ from sdfn_jax import (
     progress,
     run_metadata,
     sealed,
+    sources,
     tasks,
 )
 from sdfn_jax.errors import UserError
@@ -61,6 +62,8 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
     if metadata["stage"] != config.stage:
         raise UserError(f"{config.workdir} holds a network of the stage {metadata['stage']}, not {config.stage}")
     check_same(Preprocessing.of(metadata["config"]), config, config.workdir, any_size=False)
+    if metadata.get("drawings") and not data_metadata["drawings"]:
+        print(f"NOTE: the network in {config.workdir} was trained on drawings: on radiographs its results mean nothing")
     examples = Examples(data, [split])
     task = tasks.classification(ConfigDict(metadata["config"]))  # in the precision that it was trained in
     mesh = device_mesh()
@@ -85,6 +88,7 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
             split=split,
             drawings=bool(data_metadata["drawings"]),
             seed=None if run_metadata.is_imported(metadata) else config.seed,
+            data=sources.of_data(data_metadata),
         ),
         Predictions(
             images=tuple(example["name"] for example in named),

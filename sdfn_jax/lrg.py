@@ -24,7 +24,7 @@ import numpy as np
 from flax import linen as nn
 from numpy.typing import ArrayLike
 
-from sdfn_jax import checkpoint, compiled, find, images, lung_boxes, progress, recipes
+from sdfn_jax import box_record, checkpoint, compiled, find, images, lung_boxes, progress, recipes, sources
 from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.journal import Journal
@@ -37,6 +37,7 @@ CONTRASTS = ("equalize", "equalize_clipped")
 _CLIP = 4.0
 # A pixel is lung where its probability is above this ([21]).
 THRESHOLD = 0.5
+DRAWINGS = "this lung region generator was trained on drawings: its boxes on radiographs mean nothing"
 
 
 def contrast(image: np.ndarray, method: str) -> np.ndarray:
@@ -78,6 +79,7 @@ class Segmenter:
       digest: of the checkpoint.
       postprocessing: the numbers of B.2.2 that its config names.
       batch_size: films at a time, the one shape that is compiled.
+      drawings: whether it was trained on the phantom's drawings.
     """
 
     model: nn.Module
@@ -89,6 +91,7 @@ class Segmenter:
     digest: str
     postprocessing: PostProcessing
     batch_size: int = 8
+    drawings: bool = False
 
     @classmethod
     def load(cls, workdir: str | Path, batch_size: int = 8) -> "Segmenter":
@@ -114,6 +117,7 @@ class Segmenter:
             digest=metadata["digest"],
             postprocessing=PostProcessing(**config["postprocessing"]),
             batch_size=batch_size,
+            drawings=bool(metadata.get("drawings")),
         )
 
     def probabilities(self, films: Sequence[ArrayLike]) -> np.ndarray:
@@ -185,6 +189,7 @@ class Film:
       size: (height, width) of the file, in pixels.
       region: its lung region.
       problem: what is wrong with a file that cannot be read; view, size and region are then None. None otherwise.
+      source: the file as it was read, for a record; None for a film that comes from no file, or could not be opened.
     """
 
     path: Path
@@ -192,6 +197,7 @@ class Film:
     size: tuple[int, int] | None = None
     region: LungRegion | None = None
     problem: str | None = None
+    source: sources.Source | None = None
 
 
 def find_radiographs(folder: str | Path) -> find.Found:
@@ -238,12 +244,14 @@ def segment_films(segmenter: Segmenter, paths: Iterable[Path], postprocessing: P
     """
 
     def read(path: Path) -> tuple[Film, np.ndarray]:
+        source = None
         try:
+            source = sources.look_at(path)
             image = images.read_radiograph(path)
         except (ValueError, OSError) as error:
-            return Film(path, problem=str(error)), np.zeros((segmenter.size,) * 2, np.float32)
+            return Film(path, problem=str(error), source=source), np.zeros((segmenter.size,) * 2, np.float32)
         view = images.resize(image, (segmenter.size,) * 2)
-        return Film(path, view, image.shape), contrast(view, segmenter.contrast)
+        return Film(path, view, image.shape, source=source), contrast(view, segmenter.contrast)
 
     def masks() -> Iterator[tuple[Film, np.ndarray]]:
         batches = in_batches(map_in_order(read, paths), segmenter.batch_size)
@@ -278,7 +286,8 @@ def make_box_table(
     Args:
       segmenter: the lung region generator.
       radiographs: files with different names; the table is in their order.
-      output: the table. What could not be read is listed beside it, in `<output's stem>_skipped.txt`.
+      output: the table. What could not be read is listed beside it, in `<output's stem>_skipped.txt`, and what it was
+        made from is recorded (`box_record`).
       postprocessing: the numbers of B.2.2.
       skip_bad_files: leave out, and list, files that cannot be read, instead of stopping at the first.
 
@@ -294,12 +303,17 @@ def make_box_table(
     made_by = {"checkpoint": segmenter.digest, "postprocessing": dataclasses.asdict(postprocessing)}
     with Journal(partial, made_by) as journal:
         done = {name: BoxRow(**journal[name]) for name in journal}
-        problems = _box_missing(segmenter, radiographs, postprocessing, skip_bad_files, journal, done)
+        looked_at: dict[Path, sources.Source] = {}
+        problems = _box_missing(segmenter, radiographs, postprocessing, skip_bad_files, journal, done, looked_at)
         if len(problems) == len(radiographs):
             raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
         rows = [done[path.name] for path in radiographs if path.name in done]
         _list_problems(output.with_name(f"{output.stem}_skipped.txt"), problems)
+        earlier = [path for path in radiographs if path.name in done and path not in looked_at]  # boxed by earlier calls
+        looked_at |= zip(earlier, map_in_order(sources.look_at, earlier), strict=True)
         lung_boxes.write_box_table(output, rows)
+        films = {path.name: looked_at[path] for path in radiographs if path in looked_at}
+        box_record.write(output, segmenter.digest, postprocessing, films)
         journal.delete()
     return rows
 
@@ -311,8 +325,13 @@ def _box_missing(
     skip_bad_files: bool,
     journal: Journal,
     done: dict[str, BoxRow],
+    looked_at: dict[Path, sources.Source],
 ) -> list[str]:
-    """Adds the rows that are missing to the journal and to `done`; returns what is wrong with films left out."""
+    """Adds the rows that are missing to the journal and to `done`, and their films as they were read to `looked_at`.
+
+    Returns:
+      what is wrong with films left out.
+    """
     # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
     missing = [
         batch for batch in in_batches(radiographs, segmenter.batch_size) if any(p.name not in done for p in batch)
@@ -325,6 +344,8 @@ def _box_missing(
         what="lung boxes", unit="image", total=len(radiographs), initial=len(radiographs) - len(paths)
     ) as bar:
         for film in segment_films(segmenter, paths, postprocessing):
+            if film.source is not None:
+                looked_at[film.path] = film.source
             if film.problem is None:
                 done[film.path.name] = _row(film, segmenter.digest)
                 journal.write(film.path.name, dataclasses.asdict(done[film.path.name]))
@@ -354,6 +375,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compiled.use_cache()
     segmenter = Segmenter.load(flags.checkpoint, flags.batch_size)
     print(f"{len(found.films):,} radiographs in {flags.radiographs}, checkpoint {segmenter.digest[:12]}", flush=True)
+    if segmenter.drawings:
+        print(f"NOTE: {DRAWINGS}", flush=True)
     rows = make_box_table(segmenter, found.films, flags.output, segmenter.postprocessing, flags.skip_bad_files)
     print(f"{flags.output}: {len(rows):,} lung boxes\n\n{lung_boxes.rule_counts(rows)}")
     report_left_out(found, flags.output)

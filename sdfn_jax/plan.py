@@ -1,5 +1,6 @@
 """The order of B.5: which stages are there, which are missing and will run, and what they read."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from sdfn_jax import (
+    box_record,
     calibration_file,
     checkpoint,
     lrg,
@@ -204,7 +206,7 @@ def _data_set(
     if processes.several():
         processes.by_first(look)  # what it has to read and compare, the others need not read again
     found = look()
-    trained = [stage.workdir for stage in readers if checkpoint.latest_metadata(stage.workdir) is not None]
+    trained = _began(readers)
     if found.prepared is not None and not found.prepared.differences:
         metadata = found.prepared.metadata
         step.state = THERE
@@ -348,15 +350,89 @@ def _two_view_data(config: ConfigDict, coming: Path | None, problems: list[str])
         return [_data_set(config.data, "--config.data", boxes, coming, classifiers(config), problems, problems)]
     boxes = Path(config.lrg.workdir) / "lung_boxes.csv"
     data = _data_set(config.data, "--config.data", boxes, coming, classifiers(config), problems, problems)
-    generator = _lrg(config.lrg, "--config.lrg", not data.there and not boxes.is_file(), coming, problems)
-    return [*generator, _box_table(config, boxes, generator[-1], needed=not data.there), data]
+    drawn_later = coming is not None and Path(config.data.manual_dir).is_relative_to(coming)
+    table = _made_table(config, boxes, look_at_films=not data.there and not drawn_later)
+    if table is not None and table.differences:
+        _make_boxes_again(config, boxes, table, data, problems)
+    usable = table is not None and not table.differences
+    generator = _lrg(config.lrg, "--config.lrg", not data.there and not usable, coming, problems)
+    step = _box_table(config, boxes, table, generator[-1], needed=not data.there)
+    known = stages.data_metadata(data.writes) if data.there else {}
+    drawn = known.get("drawings", _is_drawn_folder(config.data.manual_dir, coming))
+    if _learns_from_drawings(config.lrg, coming) and not drawn:
+        step.notes = (*step.notes, lrg.DRAWINGS)
+    if step.state == TO_DO and not drawn_later and Path(config.data.manual_dir).is_dir():
+        problems += _unclear_films(config.data.manual_dir)
+    return [*generator, step, data]
 
 
-def _box_table(config: ConfigDict, boxes: Path, generator: Step, needed: bool) -> Step:
+def _learns_from_drawings(config: ConfigDict, coming: Path | None) -> bool:
+    """Returns whether the lung region generator was, or will be, trained on drawings."""
+    trained = checkpoint.best_metadata(config.workdir)
+    return bool(trained.get("drawings")) if trained is not None else _is_drawn_folder(config.data.manual_dir, coming)
+
+
+def _is_drawn_folder(folder: str, coming: Path | None) -> bool:
+    """Returns whether the films of a folder are, or will be, drawings."""
+    will_be = coming is not None and Path(folder).is_relative_to(coming)
+    return will_be or (Path(folder) / phantom.SETTINGS_FILE).is_file()
+
+
+def _made_table(config: ConfigDict, boxes: Path, look_at_films: bool) -> box_record.Found | None:
+    """Returns what is known of the box table that the LRG made; None where there is none."""
+    if not boxes.is_file():
+        return None
+    films: dict[str, Path] = {}
+    if look_at_films and Path(config.data.manual_dir).is_dir():
+        with contextlib.suppress(UserError):  # said of the data set
+            films = {path.name: path for path in lrg.find_radiographs(config.data.manual_dir)}
+    return box_record.compare(boxes, lung_boxes.PostProcessing(**config.lrg.postprocessing), films)
+
+
+def _make_boxes_again(
+    config: ConfigDict, boxes: Path, table: box_record.Found, data: Step, problems: list[str]
+) -> None:
+    """Has the data set prepared again, after its box table, if that spoils no trained run and nothing made by hand."""
+    otherwise = f"{boxes} would be made otherwise now: {'; '.join(table.differences)}"
+    trained = _began(classifiers(config)) if data.there else []
+    if table.mended or not table.recorded:
+        problems.append(
+            f"{otherwise}. It {'was' if table.mended else 'may have been'} changed by hand: keep it by naming it, "
+            f"--config.data.boxes={boxes}, or delete it to have it made again"
+        )
+    elif trained:
+        problems.append(
+            f"{otherwise}. {', '.join(trained)} began with it as it is: set it as it was, or give new folders "
+            "(--config.data.data_dir=FOLDER, and workdir of these stages and of the lung region generator), or delete "
+            "these runs"
+        )
+    elif data.there:
+        data.state = TO_DO
+        data.notes = (*data.notes, "prepared again: its lung boxes are made again")
+
+
+def _unclear_films(folder: str) -> list[str]:
+    try:
+        lrg.find_radiographs(folder)
+    except UserError as error:
+        return [f"lung boxes: {error}"]
+    return []
+
+
+def _began(readers: list[ConfigDict]) -> list[str]:
+    """Returns the folders of the stages whose training has begun."""
+    return [stage.workdir for stage in readers if checkpoint.latest_metadata(stage.workdir) is not None]
+
+
+def _box_table(config: ConfigDict, boxes: Path, table: box_record.Found | None, generator: Step, needed: bool) -> Step:
     films, processing = Path(config.data.manual_dir), lung_boxes.PostProcessing(**config.lrg.postprocessing)
-    state = TO_DO if needed else NOT_NEEDED
-    if boxes.is_file():
+    state, notes = TO_DO if needed else NOT_NEEDED, []
+    if table is not None and table.differences:
+        notes.append(f"made again: {'; '.join(table.differences)}")
+    elif table is not None:
         state = THERE
+        if table.mended:
+            notes.append("changed by hand since it was made: used as it is")
         if generator.there:
             _check_box_table(boxes, checkpoint.best_metadata(config.lrg.workdir)["digest"])
 
@@ -367,7 +443,7 @@ def _box_table(config: ConfigDict, boxes: Path, generator: Step, needed: bool) -
         print(lung_boxes.rule_counts(rows))
         lrg.report_left_out(found, boxes)
 
-    return Step("lung boxes", f"{films}, {config.lrg.workdir}", boxes, state, make)
+    return Step("lung boxes", f"{films}, {config.lrg.workdir}", boxes, state, make, notes=tuple(notes))
 
 
 def _check_box_table(boxes: Path, digest: str) -> None:
@@ -433,7 +509,7 @@ def _missing_start(config: ConfigDict, flag: str, upstream: dict[str, str]) -> s
 
 def _evaluation(config: ConfigDict, data: Step) -> Step:
     shown = classifiers(config)
-    fresh = data.there and all(results.is_fresh(stage, stages.data_version(data.writes), "test") for stage in shown)
+    fresh = data.there and all(results.is_fresh(stage, data.writes, "test") for stage in shown)
     reads = ", ".join([str(data.writes), *(stage.workdir for stage in shown)])
     writes = results.folder(config)
     state = THERE if fresh and results.is_made(config, shown) else TO_DO
@@ -450,7 +526,7 @@ def _evaluation(config: ConfigDict, data: Step) -> Step:
 def _calibration(config: ConfigDict, data: Step, evaluation: Step) -> list[Step]:
     """Returns the step that gives stages their calibration which were evaluated before there was any."""
     shown = classifiers(config)
-    if not evaluation.there or all(map(results.is_calibrated, shown)):
+    if not evaluation.there or all(results.is_calibrated(stage, data.writes) for stage in shown):
         return []  # whatever is evaluated now is calibrated too
     return [
         Step(

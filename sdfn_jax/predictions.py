@@ -72,6 +72,7 @@ class Origin:
       split: name of the split (`test`).
       drawings: whether the images are the phantom's drawings instead of radiographs.
       seed: of the training run; None for a network that was imported from a weights file.
+      data: digests of the data set's films and tables (`sources.of_data`); empty in evaluations of earlier versions.
     """
 
     stage: str
@@ -81,6 +82,7 @@ class Origin:
     split: str
     drawings: bool
     seed: int | None
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def trained_elsewhere(self) -> bool:
@@ -144,7 +146,8 @@ def read_evaluation(folder: str | Path) -> Evaluation:
             f"{folder / PREDICTIONS_FILE}: not the file that {EVALUATION_FILE} next to it describes (its SHA-256 is "
             "another); evaluate again"
         )
-    return Evaluation(Origin(**{field.name: record[field.name] for field in dataclasses.fields(Origin)}), predictions)
+    names = [field.name for field in dataclasses.fields(Origin)]
+    return Evaluation(Origin(**{name: record[name] for name in names if name in record}), predictions)
 
 
 def read_record(folder: str | Path) -> dict:

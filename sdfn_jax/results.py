@@ -1,7 +1,7 @@
 """What the main job ends with: Table I, then what can be drawn: ROC curves, pages of lung boxes, heatmaps.
 
 Pictures need the films themselves, which may be gone since they were prepared: what cannot be drawn is left out, with a
-line that says why. A record (`made_from.json`), written last, says what all of it was made from.
+line that says why. A record (`made_from.json`) says what all of it was made from, and whether it is complete.
 """
 
 from collections.abc import Callable
@@ -29,12 +29,17 @@ from sdfn_jax import (
 from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
-from sdfn_jax.predictions import Evaluation, read_evaluation, read_record
+from sdfn_jax.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
 
 TABLE = "table_1.csv"
 RECORD = "made_from.json"
-_RECORD = {"stages": sealed.OBJECT, "lrg": sealed.Maybe(sealed.TEXT), "left_out": sealed.several(sealed.TEXT)}
 _ROC, _LUNG_BOXES, _HEATMAP_PAGE, _FIGURE_NINE = "roc_curves.png", "lung_boxes_{}.png", "heatmaps.png", "figure_9.png"
+_RECORD = {
+    "stages": sealed.OBJECT,
+    "lrg": sealed.Maybe(sealed.TEXT),
+    "complete": sealed.BOOLEAN,
+    "left_out": sealed.several(sealed.TEXT),
+}
 _HEATMAPS = 6  # radiographs on the page
 _FILMS = 27  # on a page of lung boxes
 
@@ -44,8 +49,8 @@ def folder(config: ConfigDict) -> Path:
     return Path(config.workdir) / "results"
 
 
-def is_fresh(config: ConfigDict, data_version: str, split: str) -> bool:
-    """Returns whether a stage's best checkpoint has been evaluated on a split of this data set."""
+def is_fresh(config: ConfigDict, data: Path, split: str) -> bool:
+    """Returns whether a stage's best checkpoint has been evaluated on a split of this data set, as it is now."""
     metadata = checkpoint.best_metadata(config.workdir)
     where = evaluate.evaluation_folder(config.workdir, split)
     if metadata is None or not (where / "evaluation.json").is_file():
@@ -55,18 +60,28 @@ def is_fresh(config: ConfigDict, data_version: str, split: str) -> bool:
     except (sealed.DamagedError, FileNotFoundError) as error:  # it is evaluated again
         sealed.say(str(error))
         return False
-    return (origin.checkpoint, origin.data_version) == (metadata["digest"], data_version)
+    if (origin.checkpoint, origin.data_version) != (metadata["digest"], stages.data_version(data)):
+        return False
+    now = stages.data_inputs(data)
+    if origin.data:
+        return dict(origin.data) == now
+    # An evaluation of an earlier version does not say: it was of what the network was trained on.
+    trained_on = metadata.get("inputs", {})
+    return "data" in trained_on and all(trained_on[name] == now[name] for name in now.keys() & trained_on.keys())
 
 
-def is_calibrated(config: ConfigDict) -> bool:
-    """Returns whether a stage's best checkpoint has its `calibration.json`."""
+def is_calibrated(config: ConfigDict, data: Path) -> bool:
+    """Returns whether a stage's best checkpoint has its `calibration.json`, of this data set as it is now."""
     metadata = checkpoint.best_metadata(config.workdir)
     try:
         found = calibration_file.read(config.workdir)
     except sealed.DamagedError as error:
         sealed.say(str(error))
         return False
-    return metadata is not None and found is not None and found.checkpoint == metadata["digest"]
+    if metadata is None or found is None or found.checkpoint != metadata["digest"]:
+        return False
+    evaluated = (evaluate.evaluation_folder(config.workdir, "validation") / EVALUATION_FILE).is_file()
+    return not evaluated or is_fresh(config, data, "validation")
 
 
 def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
@@ -80,15 +95,16 @@ def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
     if not (where / TABLE).is_file():
         return False
     record, now = _read_record(where), _made_from(config, classifiers)
-    if record is None:  # of an earlier version: its table came last, and says of which checkpoints it is
+    if not (where / RECORD).is_file():  # of an earlier version: its table came last, and says of which checkpoints it is
         try:
             _, rows = csv_table.records(where / TABLE)
         except ValueError:
             return False
         row = rows[0][1] if rows else {}
         return all(row.get(f"checkpoint_{stage}") == each["checkpoint"] for stage, each in now["stages"].items())
-    lrg_there = now["lrg"] is not None
-    return record["stages"] == now["stages"] and (record["lrg"] == now["lrg"] or not lrg_there)
+    if record is None or not record["complete"] or record["stages"] != now["stages"]:
+        return False
+    return now["lrg"] in (None, record["lrg"])  # one that is gone since has drawn its pages
 
 
 def _made_from(config: ConfigDict, classifiers: list[ConfigDict]) -> dict:
@@ -115,9 +131,9 @@ def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
       data: the prepared data set.
     """
     for stage in classifiers:
-        if is_calibrated(stage):
+        if is_calibrated(stage, data):
             continue
-        if not is_fresh(stage, stages.data_version(data), "validation"):
+        if not is_fresh(stage, data, "validation"):
             evaluate.evaluate_classifier(stage, data, stages.data_metadata(data), "validation")
         elif processes.is_first():
             evaluation = read_evaluation(evaluate.evaluation_folder(stage.workdir, "validation"))
@@ -141,12 +157,14 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     if not processes.is_first():
         return
     where = folder(config)
-    for name in (RECORD, _ROC, _LUNG_BOXES.format("*"), _HEATMAP_PAGE, _FIGURE_NINE):  # of earlier evaluations
+    made_from = _made_from(config, classifiers)
+    sealed.write(where / RECORD, made_from | {"complete": False, "left_out": []})
+    for name in (_ROC, _LUNG_BOXES.format("*"), _HEATMAP_PAGE, _FIGURE_NINE):  # of earlier evaluations
         for old in where.glob(name):
             old.unlink()
     report.write_table_one(where / TABLE, evaluations)
     left_out = _draw(config, classifiers, data, evaluations, where)
-    sealed.write(where / RECORD, _made_from(config, classifiers) | {"left_out": left_out})
+    sealed.write(where / RECORD, made_from | {"complete": True, "left_out": left_out})
 
 
 def _draw(

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sdfn_jax import csv_table, parallel, progress
 from sdfn_jax.files import file_digest
@@ -71,6 +72,16 @@ def content_digest(record: Mapping[str, Source]) -> str:
     """Returns the SHA-256 (hexadecimal) of the files' names and contents, wherever and whenever they were written."""
     lines = (f"{name}\n{record[name].sha256}\n" for name in sorted(record))
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def of_data(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Returns {what of a prepared data set decides whatever is made from it: digest}.
+
+    Args:
+      metadata: of the set. Those of earlier versions know no digest of the films' content.
+    """
+    known = {"data": metadata["inputs_digest"], "films": metadata.get("content_digest")}
+    return {name: digest for name, digest in known.items() if digest is not None}
 
 
 def write(path: Path, record: Mapping[str, Source]) -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, evaluate, features, lrg, processes, progress, recipes, run_metadata, tasks
+from sdfn_jax import checkpoint, evaluate, features, lrg, processes, progress, recipes, run_metadata, sources, tasks
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import file_digest, locked
 from sdfn_jax.input_pipeline import Examples, Rows, steps_per_epoch
@@ -25,10 +25,8 @@ RANDOM, IMAGENET = "random", "imagenet"  # values of config.pretrained that name
 
 
 def data_inputs(directory: Path) -> dict[str, str]:
-    """Returns {what of a data set decides a training: digest}; sets of earlier versions know no digest of the films."""
-    metadata = data_metadata(directory)
-    known = {"data": metadata["inputs_digest"], "films": metadata.get("content_digest")}
-    return {name: digest for name, digest in known.items() if digest is not None}
+    """Returns {what of a data set decides a training: digest}."""
+    return sources.of_data(data_metadata(directory))
 
 
 def train_lrg(config: ConfigDict, data: Path) -> None:

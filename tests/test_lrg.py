@@ -13,7 +13,7 @@ from flax import linen as nn
 from PIL import Image
 from skimage import exposure
 
-from sdfn_jax import checkpoint, images, lrg, lung_boxes, sealed
+from sdfn_jax import box_record, checkpoint, images, lrg, lung_boxes, sealed
 from sdfn_jax.errors import UserError
 from sdfn_jax.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.models.initial import initial_variables
@@ -158,7 +158,7 @@ class TestSegmenter:
             lrg.Segmenter.load(tmp_path)
 
 
-def save_checkpoint(workdir: Path, stage: str = "lrg") -> None:
+def save_checkpoint(workdir: Path, stage: str = "lrg", drawings: bool = False) -> None:
     """Saves the tiny U-Net as the LRG's trainer does."""
     segmenter = tiny_unet()
     config = {
@@ -169,7 +169,8 @@ def save_checkpoint(workdir: Path, stage: str = "lrg") -> None:
         "postprocessing": {"minimum_area": 0.01},
     }
     normalisation = {"mean": segmenter.mean, "std": segmenter.std}
-    checkpoint.save_best(workdir, 1, segmenter.variables, {"config": config, "normalisation": normalisation})
+    metadata = {"config": config, "normalisation": normalisation, "drawings": drawings}
+    checkpoint.save_best(workdir, 1, segmenter.variables, metadata)
 
 
 class TestFindRadiographs:
@@ -225,7 +226,10 @@ class TestBoxTable:
             top, bottom = (round_out(np.array(both[1::2]), height / SIDE)).tolist()
             assert row.box == (left, top, right, bottom)
         assert [row.lung_area for row in rows[:3]] == [0.2812, 0.1406, 0.3281]  # 288, 144, 336 of 1024 pixels
-        assert [path.name for path in table.parent.iterdir()] == ["boxes.csv"]
+        record = ["boxes_made_from.json", "boxes_sources.csv"]
+        assert sorted(path.name for path in table.parent.iterdir()) == ["boxes.csv", *record]
+        found = box_record.compare(table, POSTPROCESSING, {path.name: path for path in films})
+        assert found == box_record.Found(True, False, ())
 
     def test_equals_boxing_film_by_film(self, tmp_path):
         (tmp_path / "films").mkdir()
@@ -372,6 +376,13 @@ class TestCommand:
         table = lung_boxes.read_box_table(tmp_path / "boxes.csv")
         assert list(table) == [f"film_{index:03d}.png" for index in range(5)]
         assert {row.checkpoint for row in table.values()} == {checkpoint.best_metadata(tmp_path / "lrg")["digest"]}
+
+    @pytest.mark.parametrize("drawings", [True, False])
+    def test_a_network_that_was_trained_on_drawings_says_so(self, tmp_path, capsys, drawings):
+        save_checkpoint(tmp_path / "lrg", drawings=drawings)
+        write_films(tmp_path / "films", 1)
+        lrg.main([str(tmp_path / "films"), f"--checkpoint={tmp_path / 'lrg'}", f"--output={tmp_path / 'boxes.csv'}"])
+        assert ("trained on drawings: its boxes on radiographs mean nothing" in capsys.readouterr().out) == drawings
 
     def test_refuses_to_run_untrained(self, tmp_path):
         write_films(tmp_path / "films", 1)

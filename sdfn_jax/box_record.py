@@ -1,0 +1,80 @@
+"""The record beside a box table: the network, the numbers of B.2.2 and the films that it was made from, and its digest.
+
+`<table>_made_from.json`, and `<table>_sources.csv` with the films (`sources`). A table without a record is an earlier
+version's, or one's own.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from sdfn_jax import sealed, sources
+from sdfn_jax.files import file_digest
+from sdfn_jax.lung_boxes import PostProcessing, read_box_table
+
+_SHAPE = {"checkpoint": sealed.TEXT, "postprocessing": sealed.OBJECT, "table_sha256": sealed.TEXT}
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What is known of a box table.
+
+    Attributes:
+      recorded: whether it has a record; without one it may be anybody's.
+      mended: whether it was changed after it was made, by hand or otherwise.
+      differences: phrases for what it would be made from otherwise now.
+    """
+
+    recorded: bool
+    mended: bool
+    differences: tuple[str, ...]
+
+
+def write(table: Path, checkpoint: str, postprocessing: PostProcessing, films: Mapping[str, sources.Source]) -> None:
+    """Writes the record of a table that has just been written.
+
+    Args:
+      table: the table.
+      checkpoint: digest of the network's.
+      postprocessing: how masks became boxes.
+      films: {file name: film as it was read}, those included that could not be.
+    """
+    sources.write(_films(table), films)
+    settings = {"checkpoint": checkpoint, "postprocessing": dataclasses.asdict(postprocessing)}
+    sealed.write(_record(table), settings | {"table_sha256": file_digest(table)})
+
+
+def compare(table: Path, postprocessing: PostProcessing, films: Mapping[str, Path]) -> Found:
+    """Compares a table with what it would be made from now.
+
+    Args:
+      table: the table, which is there.
+      postprocessing: how masks are to become boxes.
+      films: {file name: path} of the films that are there.
+    """
+    record_of_films = sources.read(_films(table))
+    try:
+        record = sealed.read(_record(table), _SHAPE, "the record of a box table", "the table is taken as one's own")
+    except FileNotFoundError:
+        record = None
+    except sealed.DamagedError as error:
+        sealed.say(str(error))
+        record = None
+    if record is None or record_of_films is None:
+        without = len(films.keys() - read_box_table(table).keys())
+        return Found(False, False, (f"films without a row: {without:,}",) if without else ())
+    found = sources.compare(record_of_films, films, f"compare films with those of {table.name}")
+    sources.renew(_films(table), record_of_films, found)
+    # Rows of films that are gone do no harm.
+    differences = dataclasses.replace(found, gone=()).describe()
+    if record["postprocessing"] != dataclasses.asdict(postprocessing):
+        differences.append("postprocessing was set otherwise")
+    return Found(True, record["table_sha256"] != file_digest(table), tuple(differences))
+
+
+def _record(table: Path) -> Path:
+    return table.with_name(f"{table.stem}_made_from.json")
+
+
+def _films(table: Path) -> Path:
+    return table.with_name(f"{table.stem}_{sources.RECORD}")
