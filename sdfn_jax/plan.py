@@ -25,7 +25,7 @@ from sdfn_jax import (
 from sdfn_jax.errors import UserError
 from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.pretrained import download
-from sdfn_jax.train import batch_size_problems
+from sdfn_jax.train import batch_size_problems, has_diverged
 from tfds_builders import prepare
 
 THERE, TO_DO, NOT_NEEDED = "there", "to do", "not needed"
@@ -321,6 +321,12 @@ def _trained(config: ConfigDict, inputs: dict[str, str]) -> str:
     if stored is None:
         return THERE if _imported(config) else TO_DO
     recipes.check_same(config.workdir, stored, config, inputs)
+    best = checkpoint.best_metadata(config.workdir)
+    if stored["finished"] and best is not None and has_diverged(best["validation"]["loss"]):
+        raise UserError(
+            f"{config.workdir} holds a run whose training has diverged (learning_rate {config.learning_rate:g}): "
+            "delete it and train with a smaller one"
+        )
     return THERE if stored["finished"] else f"to go on after epoch {stored['epochs_done']} of {config.num_epochs}"
 
 
@@ -431,8 +437,6 @@ def _box_table(config: ConfigDict, boxes: Path, table: box_record.Found | None, 
         notes.append(f"made again: {'; '.join(table.differences)}")
     elif table is not None:
         state = THERE
-        if table.mended:
-            notes.append("changed by hand since it was made: used as it is")
         if generator.there:
             _check_box_table(boxes, checkpoint.best_metadata(config.lrg.workdir)["digest"])
 

@@ -34,6 +34,8 @@ from sdfn_jax.optimizer import learning_rate_schedule, make_optimizer, make_plat
 from sdfn_jax.parallel import one_ahead
 from sdfn_jax.tasks import Task
 
+# Nats. A mean cross-entropy above it gives the truth, on average, a probability that float32 cannot tell from 0.
+_DIVERGED = -math.log(np.finfo(np.float32).tiny)
 # Seconds; epochs shorter than this share a checkpoint, which can take longer than the epoch of a head on kept
 # features. A killed run makes again what it had not saved, to the same bits.
 _SHORT_EPOCH = 10.0
@@ -172,6 +174,11 @@ def initial_state(task: Task, config: ConfigDict, variables: dict) -> TrainState
     )
 
 
+def has_diverged(loss: float) -> bool:
+    """Returns whether a mean loss, in nats, is not that of a network which learns: finite perhaps, and absurd."""
+    return not loss < _DIVERGED
+
+
 def check_batch_size(config: ConfigDict) -> None:
     """Raises UserError where a batch does not divide by the number of devices."""
     if problems := batch_size_problems(config, "--config"):
@@ -215,7 +222,8 @@ def train(
       metadata: stored with the best checkpoint.
 
     Raises:
-      UserError: where the loss is not finite, or the checkpoint there was made by another recipe.
+      UserError: where the loss is not finite or training has diverged, or the checkpoint there was made by another
+        recipe.
       InterruptedRunError: after Ctrl-C or SIGTERM in any process, with the state saved.
     """
     check_batch_size(config)
@@ -293,13 +301,16 @@ class _Run:
                 f"epoch {epoch + 1}: the validation {self.task.best} is {score} and the loss {scores['loss']}; "
                 f"last good checkpoint: {self.last_good()}"
             )
+        train_loss = float(state.loss_sum) / self.steps
+        if has_diverged(train_loss):
+            raise UserError(self.diverged(f"epoch {epoch + 1}: the training loss is {train_loss:.3g}"))
         scale = float(state.plateau.scale)
         _, plateau = self.update_plateau({}, state.plateau, value=jnp.float32(scores["loss"]))
-        train_loss = float(state.loss_sum) / self.steps
         state = state.replace(plateau=plateau, loss_sum=jnp.zeros_like(state.loss_sum))
         book, sign = self.book, 1 if self.task.higher_is_better else -1
         book.epochs_done = epoch + 1
-        is_best = book.best_score is None or sign * score > sign * book.best_score
+        is_better = book.best_score is None or sign * score > sign * book.best_score
+        is_best = is_better and not has_diverged(scores["loss"])
         if is_best:
             book.best_score, book.best_epoch = score, epoch + 1
             found = {"epoch": epoch + 1, "validation": scores, "best_metric": self.task.best}
@@ -307,6 +318,8 @@ class _Run:
             copied = jax.tree.map(np.array, jax.device_get(variables))
             self.unsaved_best = int(state.step), copied, {**self.metadata, **found}
         book.finished = epoch + 1 == self.config.num_epochs
+        if book.finished and book.best_score is None:
+            raise UserError(self.diverged(f"no epoch has a believable validation loss, the last {scores['loss']:.3g}"))
         line = {
             "epoch": epoch + 1,
             "step": int(state.step),
@@ -345,6 +358,12 @@ class _Run:
                 f"the training loss of step {bad_step + 1} is not finite; last good checkpoint: {self.last_good()}. "
                 "A smaller --config.learning_rate often helps."
             )
+
+    def diverged(self, what: str) -> str:
+        return (
+            f"{what}: training has diverged. Delete {self.workdir} and train with a smaller --config.learning_rate "
+            f"(now {self.config.learning_rate:g})"
+        )
 
     def last_good(self) -> str:
         found = checkpoint.latest_metadata(self.workdir)

@@ -132,7 +132,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_checkpoint(tmp_path)
     config.num_epochs = 1
     run(config)
     config.num_epochs = 3
-    config.learning_rate = 1e30
+    config.learning_rate = 1e6
     kept = checkpoint.best_metadata(tmp_path)
     with pytest.raises(UserError, match=r"step [4-9] is not finite; last good checkpoint: .*latest/3"):
         latest = checkpoint.latest_metadata(tmp_path)
@@ -148,6 +148,23 @@ def _unfinish(workdir, config):
     start = initial_variables(task.model, config.seed, task.inputs, train=False)
     state, metadata = checkpoint.read_latest(workdir, train.initial_state(task, config, start))
     checkpoint.save_latest(workdir, metadata["step"], state, {**metadata, "finished": False})
+
+
+def test_a_training_that_diverges_with_a_finite_loss_stops_and_is_not_trained(tmp_path):
+    config = extractor_config("entire", tmp_path)
+    config.learning_rate = 1e6
+    with pytest.raises(UserError, match=r"epoch 1: the training loss is .*: training has diverged.*\(now 1e\+06\)"):
+        run(config)
+    assert checkpoint.latest_metadata(tmp_path) is None
+    assert checkpoint.best_metadata(tmp_path) is None
+
+
+def test_an_epoch_with_an_absurd_validation_loss_is_never_the_best(tmp_path, monkeypatch):
+    config = extractor_config("entire", tmp_path)
+    answers = iter([False, True, False, True])  # the training and the validation loss of both epochs
+    monkeypatch.setattr(train, "has_diverged", lambda _: next(answers))
+    with pytest.raises(UserError, match="no epoch has a believable validation loss"):
+        run(config)
 
 
 def test_an_undefined_score_never_replaces_a_good_one(tmp_path):
