@@ -27,12 +27,12 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
         if config.stage != "lrg":
             raise UserError(f"--mode=cross_validate is for --config=configs/lrg.py, not for the stage {config.stage}")
         _check_one_process(mode)
-        print(stages.cross_validate(config, _prepared(config)))
+        print(stages.cross_validate(config, plan.check_prepared(config)))
     elif config.stage == "lrg":
         _check_one_process(mode)
-        print(stages.evaluate_lrg(config, _prepared(config)))
+        print(stages.evaluate_lrg(config, plan.check_prepared(config)))
     else:
-        data = _prepared(config)
+        data = plan.check_prepared(config)
         metadata = stages.data_metadata(data)
         shown = plan.classifiers(config)
         evaluations = [evaluate.evaluate_classifier(stage, data, metadata, split) for stage in shown]
@@ -41,17 +41,6 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
         print(report.table_one(evaluations))
         for stage in shown:
             print(evaluate.evaluation_folder(stage.workdir, split))
-
-
-def _prepared(config: ConfigDict):
-    directory = plan.prepared_directory(config.data)
-    if not directory.is_dir():
-        raise UserError(
-            f"the prepared data set {directory} is not there; make it: python -m tfds_builders.prepare "
-            f"{config.data.name} --manual_dir={config.data.manual_dir} --data_dir={config.data.data_dir} "
-            f"--size={config.data.size}"
-        )
-    return directory
 
 
 def _check_one_process(mode: str) -> None:

@@ -309,9 +309,8 @@ def make_box_table(
             raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
         rows = [done[path.name] for path in radiographs if path.name in done]
         _list_problems(output.with_name(f"{output.stem}_skipped.txt"), problems)
-        earlier = [
-            path for path in radiographs if path.name in done and path not in looked_at
-        ]  # boxed by earlier calls
+        # Boxed by earlier calls.
+        earlier = [path for path in radiographs if path.name in done and path not in looked_at]
         looked_at |= zip(earlier, map_in_order(sources.look_at, earlier), strict=True)
         lung_boxes.write_box_table(output, rows)
         films = {path.name: looked_at[path] for path in radiographs if path in looked_at}

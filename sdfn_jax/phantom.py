@@ -215,6 +215,13 @@ def write_chestxray14(folder: str | Path, films: int, seed: int, test_share: flo
     return plan
 
 
+def is_whole(folder: Path) -> bool:
+    """Returns whether a folder of drawings has as many films as its settings say."""
+    settings = read_settings(folder, {"films": 0, "format": ""})
+    pattern = {"jsrt": "*.IMG", "chestxray14": "images/*.png"}[settings["format"]]
+    return sum(1 for _ in folder.glob(pattern)) == settings["films"]
+
+
 def read_settings(folder: Path, asked: Mapping) -> dict:
     """Returns what the drawings in a folder were drawn with.
 
@@ -239,7 +246,7 @@ def _write_once(folder: Path, settings: dict, fill: Callable[[Path], None]) -> N
     """Fills a new folder and puts it in place, unless it stands there with these settings, drawn by this code."""
     code = [file_digest(drawing.__file__), file_digest(__file__)]
     there = folder / SETTINGS_FILE
-    if there.is_file() and read_settings(folder, settings) == settings | {"code": code}:
+    if there.is_file() and read_settings(folder, settings) == settings | {"code": code} and is_whole(folder):
         return
     if folder.exists() and not there.is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: holds something else than drawings; name a new or empty folder for the phantom")

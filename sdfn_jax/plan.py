@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -134,6 +135,54 @@ def prepared_directory(data: ConfigDict) -> Path:
     return prepare.prepared_dir(data.name, data.data_dir, data.size, **version)
 
 
+def check_prepared(config: ConfigDict) -> Path:
+    """Returns the folder of a stage's prepared data set, for modes that make nothing.
+
+    Raises:
+      UserError: where it is not there, or is not what would be prepared now; with the command that prepares it.
+    """
+    data, directory = config.data, prepared_directory(config.data)
+    options = _data_options(data, _boxes(config))
+    found = _look(data, options).prepared
+    command = (
+        f"python -m tfds_builders.prepare {data.name} --manual_dir={data.manual_dir} --data_dir={data.data_dir} "
+        f"--size={data.size}" + (f" --boxes={options['boxes']}" if "boxes" in options else "")
+    )
+    if found is None:
+        raise UserError(f"the prepared data set {directory} is not there; make it: {command}")
+    if found.differences:
+        raise UserError(
+            f"{directory} is not what would be prepared from {data.manual_dir} now: {'; '.join(found.differences)}. "
+            f"Put the files and settings back, or prepare it again: {command}"
+        )
+    for note in found.notes:
+        print(f"{directory}: {note}")
+    return directory
+
+
+def _boxes(config: ConfigDict) -> Path | None:
+    """Returns the box table of a stage's data set, there or not; None for the lung region generator's."""
+    if config.stage == "lrg":
+        return None
+    return Path(config.data.boxes) if config.data.boxes else Path(config.lrg.workdir) / "lung_boxes.csv"
+
+
+def _data_options(data: ConfigDict, boxes: Path | None) -> dict[str, Any]:
+    """Returns what `prepare` takes beside name and folders."""
+    options = {name: data[name] for name in ("size", "require_complete", "skip_bad_files")}
+    if boxes is not None:
+        options |= {name: data[name] for name in ("label_version", "validation_share", "validation_seed")}
+        options["boxes"] = boxes
+    return options
+
+
+def _look(data: ConfigDict, options: Mapping[str, Any]) -> prepare.Look:
+    look = functools.partial(prepare.look, data.name, manual_dir=data.manual_dir, data_dir=data.data_dir, **options)
+    if processes.several():
+        processes.by_first(look)  # what it has to read and compare, the others need not read again
+    return look()
+
+
 def _with_data(stage: ConfigDict, data: ConfigDict) -> ConfigDict:
     stage = stage.copy_and_resolve_references()
     with stage.unlocked():
@@ -166,7 +215,7 @@ def _is_drawn(folder: Path, settings: dict) -> bool:
                 "them would not fit the new ones: give the settings they were drawn with, or new folders for all "
                 "(--config.phantom.folder, manual_dir, data_dir, workdir), or delete the run and its drawings."
             )
-    return True
+    return phantom.is_whole(folder)
 
 
 def _data_set(
@@ -190,10 +239,7 @@ def _data_set(
       problems: takes what keeps it from being used.
     """
     directory = prepared_directory(data)
-    options = {name: data[name] for name in ("size", "require_complete", "skip_bad_files")}
-    if boxes is not None:
-        options |= {name: data[name] for name in ("label_version", "validation_share", "validation_seed")}
-        options["boxes"] = boxes
+    options = _data_options(data, boxes)
 
     def make() -> None:
         prepare.prepare(data.name, manual_dir=data.manual_dir, data_dir=data.data_dir, **options)
@@ -202,10 +248,7 @@ def _data_set(
     step = Step(f"data set {data.name}", reads, directory, TO_DO, make)
     if coming is not None and Path(data.manual_dir).is_relative_to(coming):
         return step  # whether a set that is there fits is seen when they are drawn
-    look = functools.partial(prepare.look, data.name, manual_dir=data.manual_dir, data_dir=data.data_dir, **options)
-    if processes.several():
-        processes.by_first(look)  # what it has to read and compare, the others need not read again
-    found = look()
+    found = _look(data, options)
     trained = _began(readers)
     if found.prepared is not None and not found.prepared.differences:
         metadata = found.prepared.metadata
@@ -354,7 +397,7 @@ def _two_view_data(config: ConfigDict, coming: Path | None, problems: list[str])
         if not boxes.is_file():
             problems.append(f"the box table --config.data.boxes={boxes}: no such file")
         return [_data_set(config.data, "--config.data", boxes, coming, classifiers(config), problems, problems)]
-    boxes = Path(config.lrg.workdir) / "lung_boxes.csv"
+    boxes = _boxes(config)
     data = _data_set(config.data, "--config.data", boxes, coming, classifiers(config), problems, problems)
     drawn_later = coming is not None and Path(config.data.manual_dir).is_relative_to(coming)
     table = _made_table(config, boxes, look_at_films=not data.there and not drawn_later)

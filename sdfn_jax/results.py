@@ -95,7 +95,7 @@ def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
     if not (where / TABLE).is_file():
         return False
     record, now = _read_record(where), _made_from(config, classifiers)
-    if not (where / RECORD).is_file():  # of an earlier version: its table came last, and says of which checkpoints it is
+    if not (where / RECORD).is_file():  # of an earlier version: its table came last, and names its checkpoints
         try:
             _, rows = csv_table.records(where / TABLE)
         except ValueError:

@@ -26,6 +26,7 @@ from sdfn_jax import (
     detections,
     evaluate,
     localize,
+    lrg,
     lung_boxes,
     phantom,
     plan,
@@ -342,6 +343,44 @@ class TestPlan:
         assert any(second in line and line.startswith("lung_boxes_smallest.png") for line in left_out[1:])
         assert (copy / "fusion" / "results" / "heatmaps.png").is_file()
 
+    def test_drawings_that_are_not_all_there_are_drawn_again(self, copy):
+        next((copy / "drawings" / "jsrt").glob("*.IMG")).unlink()
+        found = states(plan.make_plan(fusion_config(copy)))
+        assert found["drawings"] == "to do"
+
+    def test_an_evaluation_of_other_data_does_not_count(self, copy):
+        metadata = stages.data_metadata(data_of(copy))
+        assert results.is_fresh(plan.classifiers(fusion_config(copy))[0], data_of(copy), "test")
+        assert results.is_calibrated(plan.classifiers(fusion_config(copy))[0], data_of(copy))
+        metadata["content_digest"] = "0" * 64
+        sealed.write(data_of(copy) / "metadata.json", metadata)
+        assert not results.is_fresh(plan.classifiers(fusion_config(copy))[0], data_of(copy), "test")
+        assert not results.is_calibrated(plan.classifiers(fusion_config(copy))[0], data_of(copy))
+
+    def test_boxes_are_made_again_for_other_postprocessing_unless_a_run_began_with_them(self, copy):
+        config = fusion_config(copy)
+        config.lrg.postprocessing.margin_top = 0
+        with pytest.raises(UserError, match="would be made otherwise now: postprocessing was set otherwise.* began"):
+            plan.make_plan(config)
+        for stage in STAGES[1:]:
+            shutil.rmtree(copy / stage)
+        found = states(plan.make_plan(config))
+        assert (found["lung boxes"], found["data set chestxray14"]) == ("to do", "to do")
+
+    def test_a_generator_of_drawings_on_other_films_says_so(self, copy, tmp_path):
+        config = fusion_config(copy)
+        assert not any(lrg.DRAWINGS in step.notes for step in plan.make_plan(config))
+        for stage in STAGES[1:]:
+            shutil.rmtree(copy / stage)
+        shutil.rmtree(copy / "tfds" / "chestxray14")
+        config.data.manual_dir = str(official.write_chestxray14(tmp_path / "films"))
+        config.data.validation_seed = 4
+        for stage in (config, config.entire, config.lung):
+            stage.batch_size = 2
+        (copy / "lrg" / "lung_boxes.csv").unlink()
+        (boxes,) = (step for step in plan.make_plan(config) if step.name == "lung boxes")
+        assert boxes.state == plan.TO_DO and lrg.DRAWINGS in boxes.notes
+
     def test_results_of_other_evaluations_are_made_again(self, copy):
         config = fusion_config(copy)
         record = copy / "fusion" / "results" / "made_from.json"
@@ -404,6 +443,12 @@ class TestEvaluate:
         with pytest.raises(UserError, match="holds no trained checkpoint"):
             commands.run(config, "evaluate", "test")
         assert not (tmp_path / "nothing").exists()
+
+    def test_a_data_set_of_other_films_is_not_evaluated(self, job, tmp_path):
+        config = fusion_config(job[0])
+        config.data.manual_dir = str(official.write_chestxray14(tmp_path / "films"))
+        with pytest.raises(UserError, match="is not what would be prepared from .* prepare it again: python -m tfds"):
+            commands.run(config, "evaluate", "test")
 
     def test_without_the_data_set_it_says_how_to_make_it(self, tmp_path):
         with pytest.raises(UserError, match="python -m tfds_builders.prepare chestxray14"):
