@@ -434,7 +434,7 @@ def _made_table(config: ConfigDict, boxes: Path, look_at_films: bool) -> box_rec
     films: dict[str, Path] = {}
     if look_at_films and Path(config.data.manual_dir).is_dir():
         with contextlib.suppress(UserError):  # said of the data set
-            films = {path.name: path for path in lrg.find_radiographs(config.data.manual_dir)}
+            films = {path.name: path for path in lrg.find_radiographs(config.data.manual_dir).films}
     return box_record.compare(boxes, lung_boxes.PostProcessing(**config.lrg.postprocessing), films)
 
 
