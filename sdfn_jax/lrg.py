@@ -25,6 +25,7 @@ from flax import linen as nn
 from numpy.typing import ArrayLike
 
 from sdfn_jax import box_record, checkpoint, compiled, find, images, lung_boxes, progress, recipes, sources
+from sdfn_jax.arguments import positive
 from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.journal import Journal
@@ -367,11 +368,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("radiographs", metavar="IMAGES", help="a folder of radiographs, searched with all below it")
     parser.add_argument("--checkpoint", required=True, help="working directory of a trained LRG, such as runs/lrg")
     parser.add_argument("--output", required=True, help="the box table to write, such as lung_boxes.csv")
-    parser.add_argument("--batch_size", type=int, default=8, help="films the network takes at a time (default: 8)")
+    parser.add_argument("--batch_size", type=positive, default=8, help="films the network takes at a time (default: 8)")
     parser.add_argument("--skip_bad_files", action="store_true", help="leave out, and list, files that cannot be read")
     flags = parser.parse_args(arguments)
-    if flags.batch_size < 1:
-        parser.error(f"--batch_size is {flags.batch_size}; it must be at least 1")
     found = find_radiographs(flags.radiographs)
     compiled.use_cache()
     segmenter = Segmenter.load(flags.checkpoint, flags.batch_size)

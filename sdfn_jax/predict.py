@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sdfn_jax import compiled, film_files, film_page, find, guards, identifiers, prediction_files, progress, selftest
+from sdfn_jax.arguments import positive
 from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.flags import FLAGS
 from sdfn_jax.journal import Journal
@@ -173,7 +174,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output", type=Path, help="folder to write into")
     parser.add_argument(
-        "--batch_size", type=int, default=BATCH_SIZE, help=f"films the networks take at a time (default: {BATCH_SIZE})"
+        "--batch_size",
+        type=positive,
+        default=BATCH_SIZE,
+        help=f"films the networks take at a time (default: {BATCH_SIZE})",
     )
     parser.add_argument(
         "--fix",
@@ -203,8 +207,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"--{needed} is missing")
     if not options.films and options.list is None:
         parser.error("no FILES: name files, folders or patterns, or a list of them with --list")
-    if options.batch_size < 1:
-        parser.error(f"--batch_size is {options.batch_size}; it must be at least 1")
     compiled.use_cache()
     sys.exit(1 if _run(options) else 0)
 

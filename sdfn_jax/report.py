@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdfn_jax import metrics, paper, progress
+from sdfn_jax.arguments import positive
 from sdfn_jax.errors import run_command
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS, display_name
@@ -196,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--localization", nargs="+", type=Path, default=[], help="folders that sdfn_jax.localize --heatmaps wrote"
     )
-    parser.add_argument("--replicates", type=int, default=2000, help="of the bootstrap")
+    parser.add_argument("--replicates", type=positive, default=2000, help="of the bootstrap")
     options = parser.parse_args(arguments)
     print(write_report(options.runs, options.output, options.tables, options.localization, options.replicates))
 

@@ -1,35 +1,49 @@
 """Checks of the numbers and names in a config, before anything reads them."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from sdfn_jax.arguments import LARGEST_COUNT, LARGEST_SEED, LARGEST_SIZE
 from sdfn_jax.errors import UserError
 from sdfn_jax.lrg import CONTRASTS
 from tfds_builders.chestxray14.nih_tables import LABEL_TABLES
 
-_POSITIVE = (lambda value: value > 0, "more than 0")
-_NOT_NEGATIVE = (lambda value: value >= 0, "0 or more")
+_POSITIVE = (lambda value: 0 < value < math.inf, "more than 0, and finite")
+_NOT_NEGATIVE = (lambda value: 0 <= value < math.inf, "0 or more, and finite")
 _SHARE = (lambda value: 0 < value < 1, "between 0 and 1")
+_SHARE_OR_ALL = (lambda value: 0 <= value <= 1, "0 to 1")
+_DECAY = (lambda value: 0 <= value < 1, "0 or more and under 1")
+_COUNT = (lambda value: 0 < value <= LARGEST_COUNT, f"1 to {LARGEST_COUNT}")
+_SEED = (lambda value: 0 <= value <= LARGEST_SEED, f"0 to {LARGEST_SEED}")
+# The optimizer computes in float32: a smaller one would be 0, and nothing would be learned.
+_FLOAT32 = (lambda value: 2**-126 <= value < 2**128, "more than 0, as a float32 (1.2e-38 to 3.4e38)")
 
 
 def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in names, "one of " + ", ".join(names)
 
 
+_COUNTS = (lambda values: len(values) > 0 and all(map(_COUNT[0], values)), "one or more whole numbers of at least 1")
+_SIDES = ("top", "left", "right", "bottom")
+
 # {setting: (what holds for it, in words)}; a setting that a stage does not have is passed over.
 _RULES = {
-    "seed": _NOT_NEGATIVE,
-    "batch_size": _POSITIVE,
-    "evaluation_batch_size": _POSITIVE,
-    "num_epochs": _POSITIVE,
-    "learning_rate": _POSITIVE,
+    "seed": _SEED,
+    "batch_size": _COUNT,
+    "evaluation_batch_size": _COUNT,
+    "num_epochs": _COUNT,
+    "learning_rate": _FLOAT32,
     "learning_rate_decay": _NOT_NEGATIVE,
+    "adam.b1": _DECAY,
+    "adam.b2": _DECAY,
+    "adam.epsilon": _FLOAT32,
     "checkpoint_minutes": _POSITIVE,
     "dtype": _one_of("float32", "bfloat16"),
     "plateau.factor": _SHARE,
-    "plateau.patience": _POSITIVE,
+    "plateau.patience": _COUNT,
     "plateau.minimum_fall": _POSITIVE,
     "contrast": _one_of(*CONTRASTS),
     "validation_share": _SHARE,
@@ -37,7 +51,21 @@ _RULES = {
     "augmentation.rotation": _NOT_NEGATIVE,
     "augmentation.shift": _NOT_NEGATIVE,
     "augmentation.zoom": (lambda value: 0 <= value < 1, "0 or more and under 1"),
-    "data.size": _POSITIVE,
+    "postprocessing.minimum_area": _SHARE_OR_ALL,
+    "postprocessing.small_lung": _SHARE_OR_ALL,
+    "postprocessing.smallest_side": _SHARE_OR_ALL,
+    **{f"postprocessing.margin_{side}": (lambda value: 0 <= value <= 256, "0 to 256") for side in _SIDES},
+    "model.growth_rate": _COUNT,
+    "model.init_features": _COUNT,
+    "model.bottleneck": _COUNT,
+    "model.block_sizes": _COUNTS,
+    "model.filters": _COUNTS,
+    "phantom.seed": _SEED,
+    "phantom.jsrt_films": _COUNT,
+    "phantom.chestxray14_films": _COUNT,
+    "phantom.test_share": _SHARE,
+    "data.validation_seed": _SEED,
+    "data.size": (lambda value: 0 < value <= LARGEST_SIZE, f"1 to {LARGEST_SIZE}"),
     "data.validation_share": _SHARE,
     "data.label_version": _one_of(*LABEL_TABLES),
 }
@@ -67,7 +95,13 @@ def _faults(config: ConfigDict, flag: str) -> list[str]:
         rules["data.name"] = _one_of(*_DATA_SETS[config.stage])
     if config.stage == "lrg":
         multiple = 2 ** (len(config.model.filters) - 1)
-        rules["data.size"] = (lambda size: size > 0 and size % multiple == 0, f"a multiple of {multiple}")
+        rules["data.size"] = (
+            lambda size: 0 < size <= LARGEST_SIZE and size % multiple == 0,
+            f"a multiple of {multiple}, at most {LARGEST_SIZE}",
+        )
+    else:
+        smallest = 2 ** (len(config.model.block_sizes) + 1)  # as DenseNet halves it
+        rules["data.size"] = (lambda size: smallest <= size <= LARGEST_SIZE, f"{smallest} to {LARGEST_SIZE}")
     if config.stage == "fusion" and not config.frozen:
         rules["cache_features"] = (
             lambda cached: not cached,

@@ -621,7 +621,7 @@ def command(*arguments, cwd=ROOT):
         (["--config=configs/fusion.py", "--config.batchsize=4"], 'Did you mean "batch_size"'),
         (
             ["--config=configs/fusion.py", "--config.lung.num_epochs=0"],
-            "--config.lung.num_epochs=0: expected more than 0",
+            "--config.lung.num_epochs=0: expected 1 to 2147483647",
         ),
         (["--config=configs/none.py"], "configs/none.py"),
         (["--config=configs/fusion.py", "extra"], "unexpected argument 'extra'"),
@@ -630,6 +630,7 @@ def command(*arguments, cwd=ROOT):
         (["--config=configs/lrg.py:none"], "configs/lrg.py takes jsrt, montgomery or demo, not 'none'"),
         (["--config=configs/lrg.py", "--config.batch_size=1.5"], "--config.batch_size=1.5"),
         (["--config=configs/lrg.py", "--mode=none"], "flag --mode=none"),
+        (["--config=configs/lrg.py:demo", f"--config.seed={10**20}"], f"--config.seed={10**20}: expected 0 to"),
         (["--none"], "Unknown command line flag 'none'"),
     ],
 )

@@ -302,7 +302,7 @@ class TestScreen:
             (["--checkpoint=x"], "--output is missing"),
             (["--checkpoint=x", "--output=y"], "no FILES"),
             (["films", "--checkpoint=x", "--output=y", "--fix=brightness"], "choose from"),
-            (["films", "--checkpoint=x", "--output=y", "--batch_size=0"], "--batch_size is 0; it must be at least 1"),
+            (["films", "--checkpoint=x", "--output=y", "--batch_size=0"], "'0' is not a whole number from 1 to"),
         ],
     )
     def test_what_is_missing_is_said(self, arguments, message, capsys):

@@ -21,6 +21,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from sdfn_jax import find
+from sdfn_jax.arguments import LARGEST_SIZE, seed, whole_number
 from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.files import locked
 from tfds_builders import base, freshness, lung_masks
@@ -227,7 +228,7 @@ def _parse_arguments(arguments: list[str] | None) -> dict[str, Any]:
     shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     shared.add_argument("--manual_dir", required=True, help="the folder of your download")
     shared.add_argument("--data_dir", default="data/tfds", help="the folder of all prepared sets (default: data/tfds)")
-    shared.add_argument("--size", type=_positive, help="height and width of the views, in pixels")
+    shared.add_argument("--size", type=whole_number(1, LARGEST_SIZE), help="height and width of the views, in pixels")
     shared.add_argument("--require_complete", action="store_true", help="a missing official file is an error")
     shared.add_argument("--skip_bad_files", action="store_true", help="list bad files and leave them out")
     parser = argparse.ArgumentParser(prog="python -m tfds_builders.prepare", description=__doc__, allow_abbrev=False)
@@ -238,14 +239,8 @@ def _parse_arguments(arguments: list[str] | None) -> dict[str, Any]:
             command.add_argument("--boxes", help="the table of lung boxes (default: lung_boxes.csv in manual_dir)")
             command.add_argument("--label_version", choices=nih_tables.LABEL_TABLES, default=_DEFAULT_LABELS)
             command.add_argument("--validation_share", type=_share, default=chestxray14.VALIDATION_SHARE)
-            command.add_argument("--validation_seed", type=int, default=chestxray14.VALIDATION_SEED)
+            command.add_argument("--validation_seed", type=seed, default=chestxray14.VALIDATION_SEED)
     return vars(parser.parse_args(arguments))
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels")
-    return int(text)
 
 
 def _share(text: str) -> float:
