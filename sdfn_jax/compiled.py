@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 
 from sdfn_jax import files
+from sdfn_jax.errors import UserError
 
 # Some hundred programs of full-size networks; beyond it jax deletes those that were used longest ago.
 _MAX_BYTES = 2**30
@@ -29,10 +30,12 @@ def use_cache() -> None:
         return
     try:
         folder = _private_folder()
-    except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows where the user's home is
+    except (OSError, UserError) as error:
+        other = (
+            "" if isinstance(error, UserError) else f"; {files.CACHE_VARIABLE} in the environment names another folder"
+        )
         print(
-            f"compiled programs are not kept, and will be compiled again by the next command: {error}; the environment "
-            f"variable {files.CACHE_VARIABLE} names another folder",
+            f"compiled programs are not kept, and will be compiled again by the next command: {error}{other}",
             file=sys.stderr,
         )
         return

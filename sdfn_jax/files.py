@@ -79,6 +79,19 @@ def is_web_page(beginning: bytes) -> bool:
 
 
 def cache_folder() -> Path:
-    """Returns the folder for downloads and compiled programs: $SDFN_CACHE, or `sdfn_jax` in the user's cache folder."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(caches) / "sdfn_jax")
+    """Returns the folder for downloads and compiled programs: $SDFN_CACHE, or `sdfn_jax` in the user's cache folder.
+
+    Raises:
+      UserError: for a user without a home, as in some containers.
+    """
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "sdfn_jax"
+    try:
+        return Path.home() / ".cache" / "sdfn_jax"
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home folder (HOME is not set) to keep downloads and compiled programs in: name a folder "
+            f"for them with the environment variable {CACHE_VARIABLE}"
+        ) from error

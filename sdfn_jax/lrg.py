@@ -32,6 +32,7 @@ from sdfn_jax.journal import Journal
 from sdfn_jax.lung_boxes import BoxRow, LungRegion, PostProcessing
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.parallel import in_batches, map_in_order, one_ahead
+from sdfn_jax.terminal import printable
 
 CONTRASTS = ("equalize", "equalize_clipped")
 # A grey value may count in `equalize_clipped` for at most this many times the median count of those that occur.
@@ -394,7 +395,7 @@ def _list_problems(path: Path, problems: Sequence[str]) -> None:
         path.unlink(missing_ok=True)  # of an earlier run
         return
     with appears_when_complete(path) as unfinished:
-        unfinished.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
+        unfinished.write_text("".join(f"{printable(problem)}\n" for problem in problems), encoding="utf-8")
     print(f"{len(problems):,} files could not be read and are left out; see {path}")
 
 

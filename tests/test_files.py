@@ -1,9 +1,11 @@
 """A file is there whole or not at all."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from sdfn_jax import files
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import appears_when_complete, file_digest, locked
 
@@ -65,3 +67,17 @@ def test_a_lock_is_held_by_one_until_its_block_ends(tmp_path):
         pytest.fail("two hold it")
     with locked(path, "at work"):
         pass
+
+
+def test_a_user_without_a_home_is_told_what_names_a_folder(monkeypatch, tmp_path):
+    for name in ("HOME", "XDG_CACHE_HOME", files.CACHE_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    with pytest.raises(UserError, match="no home folder .* environment variable SDFN_CACHE"):
+        files.cache_folder()
+    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path))
+    assert files.cache_folder() == tmp_path
