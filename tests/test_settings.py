@@ -180,3 +180,14 @@ def test_features_of_extractors_that_train_are_not_kept():
     config = set_in(fusion.get_config(), "frozen", False)
     assert "--config.cache_features=True: expected False, as --config.frozen=False trains" in message(config)
     settings.check(set_in(config, "cache_features", False))
+
+
+def test_the_folder_of_the_films_follows_the_name_of_their_data_set_unless_it_is_said():
+    config = fusion.get_config()
+    assert config.lrg.data.manual_dir == "data/jsrt"
+    config.lrg.data.name = "montgomery"
+    assert config.lrg.data.manual_dir == "data/montgomery"
+    assert config.copy_and_resolve_references().to_dict()["lrg"]["data"]["manual_dir"] == "data/montgomery"
+    config.lrg.data.manual_dir = "elsewhere"
+    config.lrg.data.name = "jsrt"
+    assert config.lrg.data.manual_dir == "elsewhere"
