@@ -157,7 +157,9 @@ def read_record(folder: str | Path) -> dict:
       DamagedError: for a file that is not one.
       OSError: for a missing file.
     """
-    return sealed.read(Path(folder) / EVALUATION_FILE, _RECORD, "the record of an evaluation", "evaluate again")
+    record = sealed.read(Path(folder) / EVALUATION_FILE, _RECORD, "the record of an evaluation", "evaluate again")
+    data = record.get("data")
+    return record | {"data": data if isinstance(data, dict) else {}}  # which earlier versions do not name
 
 
 def evaluation_folder(run: str | Path, split: str) -> Path:

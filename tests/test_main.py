@@ -381,6 +381,26 @@ class TestPlan:
         (boxes,) = (step for step in plan.make_plan(config) if step.name == "lung boxes")
         assert boxes.state == plan.TO_DO and lrg.DRAWINGS in boxes.notes
 
+    @pytest.mark.parametrize("name", ["evaluation.json", "predictions.csv"])
+    @pytest.mark.parametrize("harm", ["empty", "half", "zeros"])
+    def test_a_damaged_evaluation_is_made_again_and_that_is_said(self, copy, capsys, name, harm):
+        path = copy / "fusion" / "evaluation" / "test" / name
+        whole = path.read_bytes()
+        path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "zeros": bytes(len(whole))}[harm])
+        steps = plan.make_plan(fusion_config(copy))
+        assert [step.name for step in steps if not step.there] == ["evaluation on test"]
+        assert str(path) in capsys.readouterr().err
+
+    def test_a_damaged_calibration_is_made_again_from_the_predictions(self, copy, capsys):
+        path = copy / "lung" / calibration_file.FILE
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b'"checkpoint"', b'"checkpoinx"'))
+        steps = plan.make_plan(fusion_config(copy))
+        assert [step.name for step in steps if not step.there] == ["calibration"]
+        assert f"{path}: not the calibration of a run (changed since it was written" in capsys.readouterr().err
+        steps[-1].run()
+        assert path.read_bytes() == whole
+
     def test_results_of_other_evaluations_are_made_again(self, copy):
         config = fusion_config(copy)
         record = copy / "fusion" / "results" / "made_from.json"
