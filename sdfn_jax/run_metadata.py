@@ -104,7 +104,7 @@ def read(metadata: Mapping[str, Any]) -> Training:
         return Training(None, None, None, imported)
     return Training(
         data_version=metadata.get("data_version"),
-        label_version=config["data"].get("label_version"),
+        label_version=config.get("data", {}).get("label_version"),
         # The first runs do not say it themselves, but their config does.
         drawings=metadata.get("drawings", "phantom" in config),
         imported={branch: _imported(each) for branch, each in metadata.get(_IMPORTED_BRANCHES, {}).items()},
