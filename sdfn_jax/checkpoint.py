@@ -1,18 +1,23 @@
 """Checkpoints with Orbax: the latest train state, and the best variables.
 
-`<workdir>/latest/` holds the two newest train states (the older one is the fallback when the newer is damaged);
-`<workdir>/best/` the variables with the best validation score. Orbax keeps no checksum, and a flipped bit restores
-silently: both carry a SHA-256 of the tree and one of their metadata, and what does not match is refused.
+`<workdir>/latest/` holds the two newest train states, `<workdir>/best/` the variables with the best validation score
+and those that were the best before them: the older one is the fallback where the newer one is damaged. Orbax keeps no
+checksum, and a flipped bit restores silently: a checkpoint carries a SHA-256 of its tree, one of its metadata, and one
+of each of its files. These alone decide what is damaged; whatever else keeps one from being read is said in the words
+of what kept it.
+
+A checkpoint takes its name when all of it is on the disk, and an older one goes only then (`files`).
 
 Of several processes, which all hold the same state, the first writes and each reads for itself: Orbax, which would have
 all of them meet at each call, takes each for a process by itself.
 """
 
-import contextlib
+import errno
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +25,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sdfn_jax import processes
+from sdfn_jax import backend, files, processes
 from sdfn_jax.errors import UserError
 
 _ARRAYS, _METADATA = "arrays", "metadata"
 _METADATA_DIGEST = "metadata_digest"
+_FILE_DIGESTS = "sha256.json"  # not in checkpoints of version 0.1
+_KEPT = 2
 
 
 class DamagedCheckpointError(UserError):
@@ -49,28 +56,32 @@ def flatten(tree: Any) -> dict[str, Any]:
 
 def save_latest(workdir: str | Path, step: int, state: Any, metadata: dict) -> None:
     """Saves a train state under its step number; of the older ones the newest stays."""
-    _save(Path(workdir) / "latest", step, flatten(state), metadata, keep=2)
+    _save(Path(workdir) / "latest", step, flatten(state), metadata)
 
 
 def save_best(workdir: str | Path, step: int, variables: dict, metadata: dict) -> None:
-    """Saves variables (`{"params": ..., "batch_stats": ...}`) as the best, in place of an earlier best."""
-    _save(Path(workdir) / "best", step, flatten(variables), metadata, keep=1)
+    """Saves variables (`{"params": ..., "batch_stats": ...}`) as the best; the best before them stays as fallback."""
+    _save(Path(workdir) / "best", step, flatten(variables), metadata)
 
 
-def read_latest(workdir: str | Path, like: Any) -> tuple[Any, dict] | None:
+def read_latest(
+    workdir: str | Path, like: Any, usable: Callable[[dict], bool] = lambda _: True
+) -> tuple[Any, dict] | None:
     """Reads the newest undamaged train state.
 
     Args:
       workdir: the run's folder.
       like: a state of the same structure; shapes and dtypes must agree.
+      usable: whether the run can resume from a state with this metadata; older ones are looked at otherwise.
 
     Returns:
       (state as NumPy arrays, metadata), or None where nothing was saved.
 
     Raises:
-      UserError: where every saved state is damaged or none fits `like`.
+      UserError: where every saved state is damaged or unusable, or none fits `like`.
+      OSError: where one cannot be read.
     """
-    found = _newest_undamaged(workdir, _read)
+    found = _newest(Path(workdir) / "latest", _read, usable)
     if found is None:
         return None
     arrays, metadata = found
@@ -85,8 +96,10 @@ def latest_metadata(workdir: str | Path) -> dict | None:
 
     Raises:
       UserError: where that of every saved state is damaged.
+      OSError: where it cannot be read.
     """
-    return _newest_undamaged(workdir, _read_metadata)
+    found = _newest(Path(workdir) / "latest", lambda folder, step: (None, _read_metadata(folder, step)))
+    return None if found is None else found[1]
 
 
 def best_metadata(workdir: str | Path) -> dict | None:
@@ -94,10 +107,11 @@ def best_metadata(workdir: str | Path) -> dict | None:
 
     Raises:
       UserError: where it is damaged.
+      OSError: where it cannot be read.
     """
     folder = Path(workdir) / "best"
-    steps = _steps(folder)
-    return _read_metadata(folder, steps[-1]) if steps else None
+    found = _read_now(folder, lambda folder, step: (None, _read_metadata(folder, step)))
+    return None if found is None else found[1]
 
 
 def read_best(workdir: str | Path) -> tuple[dict, dict]:
@@ -109,20 +123,16 @@ def read_best(workdir: str | Path) -> tuple[dict, dict]:
 
     Raises:
       UserError: where there is no trained checkpoint, or it is damaged.
+      OSError: where it cannot be read.
     """
     folder = Path(workdir) / "best"
-    steps = _steps(folder)
-    if not steps:
+    found = _read_now(folder, _read)
+    if found is None:
         raise UserError(
             f"{workdir} holds no trained checkpoint (no {folder}). Train the stage first: "
             "python -m sdfn_jax.main --config=configs/<stage>.py"
         )
-    try:
-        arrays, metadata = _read(folder, steps[-1])
-    except DamagedCheckpointError as error:
-        raise DamagedCheckpointError(
-            f"{error} Copy it anew from where it is whole, or train the stage again."
-        ) from error
+    arrays, metadata = found
     variables = {"params": {}, "batch_stats": {}}
     for name, array in arrays.items():
         *parents, leaf = name.split("/")
@@ -133,80 +143,148 @@ def read_best(workdir: str | Path) -> tuple[dict, dict]:
     return variables, metadata
 
 
-def _save(folder: Path, step: int, arrays: dict[str, Any], metadata: dict, keep: int) -> None:
+def has_best_since(workdir: str | Path, epoch: int) -> bool:
+    """Returns whether an undamaged best of this epoch, or of a later one, is there."""
+    folder = Path(workdir) / "best"
+    for step in reversed(_steps(folder)):
+        try:
+            if _read(folder, step)[1].get("epoch", 0) >= epoch:
+                return True
+        except DamagedCheckpointError as error:
+            logging.warning("%s", error)
+    return False
+
+
+def _save(folder: Path, step: int, arrays: dict[str, Any], metadata: dict) -> None:
     if not processes.is_first():
         return
     arrays = jax.tree.map(np.asarray, jax.device_get(arrays))
     metadata = {**metadata, "step": step, "digest": tree_digest(arrays)}
     # Says now, not at the next start, that something cannot be stored.
     metadata[_METADATA_DIGEST] = _metadata_digest(metadata)
-    complete = _steps(folder)
-    with _manager(folder, keep) as manager:
-        for there in manager.all_steps():
-            # A run went back behind this step: after a kill, or because it is damaged. Orbax would not save, silently.
-            if there >= step or there not in complete:
-                manager.delete(there)
-        manager.save(
-            step,
-            args=ocp.args.Composite(**{_ARRAYS: ocp.args.PyTreeSave(arrays), _METADATA: ocp.args.JsonSave(metadata)}),
-        )
-        manager.wait_until_finished()
+    with files.folder_appears_when_complete(folder.absolute() / str(step)) as unfinished:
+        unfinished.mkdir()
+        _save_arrays(unfinished / _ARRAYS, arrays, folder / str(step))
+        (unfinished / _METADATA).mkdir()
+        (unfinished / _METADATA / _METADATA).write_text(json.dumps(metadata))
+        (unfinished / _FILE_DIGESTS).write_text(json.dumps(_file_digests(unfinished)))
+    _keep_newest(folder, step)
 
 
-def _alone() -> ocp.options.MultiprocessingOptions:
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray], shown: Path) -> None:
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(path, args=ocp.args.PyTreeSave(arrays))
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # tensorstore's, of a full disk or a broken one
+        text = str(error)
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EACCES):
+            if os.strerror(number) in text:
+                raise OSError(number, os.strerror(number), str(shown)) from error
+        raise
+
+
+def _keep_newest(folder: Path, step: int) -> None:
+    """Removes what a step that was saved makes superfluous, half-written and torn ones too."""
+    older = [there for there in _steps(folder) if there <= step]
+    kept = {str(there) for there in older[-_KEPT:]}
+    for path in folder.iterdir():
+        # A step after this one is of a run that went back behind it: after a kill, or because it is damaged.
+        if (path.name.isdigit() and path.name not in kept) or ".orbax-checkpoint-tmp" in path.name:
+            files.remove_folder(path)
+
+
+def _checkpointer() -> ocp.Checkpointer:
     index = processes.index()
-    return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
-
-
-def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
-    folder.mkdir(parents=True, exist_ok=True)  # Orbax does not for a process by itself
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
-        create=False,
-        enable_async_checkpointing=False,
-        cleanup_tmp_directories=True,
-        multiprocessing_options=_alone(),
-    )
-    return ocp.CheckpointManager(folder.absolute(), options=options)
-
-
-def _reader(folder: Path) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(
-        create=False, enable_async_checkpointing=False, multiprocessing_options=_alone()
-    )
-    handlers = {
-        _ARRAYS: ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone()),
-        _METADATA: ocp.JsonCheckpointHandler(multiprocessing_options=_alone()),
-    }
-    return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
+    alone = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _steps(folder: Path) -> list[int]:
-    """Returns the complete steps of a folder; a stray empty folder or a half-written one is none."""
+    """Returns the complete steps of a folder; a stray empty folder, or one torn by a kill or a power cut, is none."""
     if not folder.is_dir():
         return []
     found = (path for path in folder.iterdir() if path.name.isdigit())
-    return sorted(int(path.name) for path in found if (path / _METADATA).is_dir() and (path / _ARRAYS).is_dir())
+    return sorted(int(path.name) for path in found if (path / _ARRAYS).is_dir() and _is_written(path))
 
 
-def _newest_undamaged(workdir: str | Path, read: Callable[[Path, int], Any]) -> Any:
-    """Returns what `read` gives of the newest train state that it does not find damaged; None where there is none."""
-    folder = Path(workdir) / "latest"
-    steps = _steps(folder)
-    for step in reversed(steps):
+def _is_written(path: Path) -> bool:
+    try:
+        return (path / _METADATA / _METADATA).stat().st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _newest(
+    folder: Path, read: Callable[[Path, int], tuple[Any, dict]], usable: Callable[[dict], bool] = lambda _: True
+) -> tuple[Any, dict] | None:
+    """Returns what `read` gives of the newest checkpoint that is not damaged; None where there is none."""
+    passed: dict[int, str] = {}
+    while steps := [step for step in _steps(folder) if step not in passed]:
+        step, before = steps[-1], _identity(folder / str(steps[-1]))
         try:
-            return read(folder, step)
-        except DamagedCheckpointError as error:
-            logging.warning("%s Going back to the checkpoint before it.", error)
-    if steps:
-        raise DamagedCheckpointError(f"{folder}: every checkpoint in it is damaged; delete {workdir} and train again.")
+            found = read(folder, step)
+            if usable(found[1]):
+                return found
+            passed[step] = f"{folder / str(step)}: the best checkpoint that belongs to it is damaged or gone."
+        except (DamagedCheckpointError, FileNotFoundError) as error:
+            if _identity(folder / str(step)) != before:
+                continue  # another process has saved meanwhile: this step is gone, or another one
+            if not isinstance(error, DamagedCheckpointError):
+                raise
+            passed[step] = str(error)
+        logging.warning("%s Going back to the checkpoint before it.", passed[step])
+    if passed:
+        raise DamagedCheckpointError(
+            f"{folder}: no checkpoint in it can be used. {' '.join(passed.values())} Bring it back from a copy; or train "
+            f"in another folder (--config.workdir=...), or again in this one after moving {folder.parent} away."
+        )
     return None
 
 
+def _read_now(folder: Path, read: Callable[[Path, int], tuple[Any, dict]]) -> tuple[Any, dict] | None:
+    """Returns what `read` gives of the newest checkpoint, damaged or not; None where there is none."""
+    while steps := _steps(folder):
+        path = folder / str(steps[-1])
+        before = _identity(path)
+        try:
+            return read(folder, steps[-1])
+        except (DamagedCheckpointError, FileNotFoundError) as error:
+            if _identity(path) != before:
+                continue
+            if not isinstance(error, DamagedCheckpointError):
+                raise
+            raise DamagedCheckpointError(f"{error} Bring it back from a copy.{_before_it(folder, steps)}") from error
+    return None
+
+
+def _identity(path: Path) -> int | None:
+    """Tells a folder from another that takes its name; None where there is none."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _before_it(folder: Path, steps: list[int]) -> str:
+    if len(steps) < 2:
+        return ""
+    return f" The best before it is there too: {folder / str(steps[-2])} takes its place if you move it away."
+
+
 def _read_metadata(folder: Path, step: int) -> dict:
-    with _damage_named(folder / str(step)), _reader(folder) as reader:
-        metadata = reader.restore(step, args=ocp.args.Composite(**{_METADATA: ocp.args.JsonRestore()}))[_METADATA]
+    file = folder / str(step) / _METADATA / _METADATA
+    with files.naming(file):
+        content = file.read_bytes()
+    try:
+        metadata = json.loads(content)
         saved = metadata.pop(_METADATA_DIGEST)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpointError(
+            f"{folder / str(step)} is damaged: its metadata are not what was saved ({type(error).__name__}: {error})."
+        ) from error
     if _metadata_digest(metadata) != saved:
         raise DamagedCheckpointError(f"{folder / str(step)} is damaged: its metadata are not those that were saved.")
     return metadata
@@ -217,27 +295,50 @@ def _metadata_digest(metadata: dict) -> str:
 
 
 def _read(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
-    metadata = _read_metadata(folder, step)
-    with _damage_named(folder / str(step)):
-        with _reader(folder) as reader:
+    backend.start()  # Orbax asks for it, and would fail for its sake
+    metadata, path = _read_metadata(folder, step), folder / str(step)
+    try:
+        with _checkpointer() as checkpointer:
             # As they were saved, NumPy arrays. To ask for that by name takes Orbax as long again as reading them.
-            arrays = reader.restore(step, args=ocp.args.Composite(**{_ARRAYS: ocp.args.PyTreeRestore()}))[_ARRAYS]
-        found, saved = tree_digest(arrays), metadata["digest"]
+            arrays = checkpointer.restore((path / _ARRAYS).absolute(), args=ocp.args.PyTreeRestore())
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:200]  # tensorstore adds its whole configuration
+        if changed := _changed_files(path):
+            raise DamagedCheckpointError(f"{path} is damaged: {changed} ({reason}).") from error
+        raise UserError(f"{path} cannot be read, though it is not damaged ({reason}).") from error
+    found, saved = tree_digest(arrays), metadata["digest"]
     if found != saved:
-        raise DamagedCheckpointError(
-            f"{folder / str(step)} is damaged: its content has SHA-256 {found}, saved was {saved}."
-        )
+        raise DamagedCheckpointError(f"{path} is damaged: its content has SHA-256 {found}, saved was {saved}.")
     return arrays, metadata
 
 
-@contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Whatever Orbax, tensorstore or json say of broken files, it is one thing to the user."""
+def _file_digests(path: Path) -> dict[str, str]:
+    """Returns {name: SHA-256} of the files that hold a checkpoint's arrays.
+
+    Raises:
+      OSError: naming a file that cannot be read.
+    """
+    found = sorted(file for file in (path / _ARRAYS).rglob("*") if file.is_file())
+    return {file.relative_to(path).as_posix(): files.file_digest(file) for file in found}
+
+
+def _changed_files(path: Path) -> str:
+    """Returns which files of a checkpoint are not what was saved, as a sentence; empty where all are.
+
+    Of a checkpoint of version 0.1, which says nothing of its files, whatever can be read from the disk counts as changed
+    if Orbax does not understand it.
+    """
+    there = _file_digests(path)
     try:
-        yield
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"[:200]  # tensorstore adds its whole configuration
-        raise DamagedCheckpointError(f"{path} cannot be read: the checkpoint is damaged ({reason}).") from error
+        saved = json.loads((path / _FILE_DIGESTS).read_bytes())
+        changed = [name for name in sorted({*saved, *there}) if saved.get(name) != there.get(name)]
+    except FileNotFoundError:
+        return "it cannot be understood"
+    except (ValueError, AttributeError, TypeError):
+        changed = [_FILE_DIGESTS]
+    return f"{', '.join(changed[:3])} changed or gone" if changed else ""
 
 
 def _check_fit(where: str, arrays: dict[str, np.ndarray], like: dict[str, Any]) -> None:
@@ -249,7 +350,7 @@ def _check_fit(where: str, arrays: dict[str, np.ndarray], like: dict[str, Any]) 
     if wrong:
         raise UserError(
             f"{where} was saved by another network, recipe or version: {'; '.join(wrong[:5])}. Give another folder "
-            "(--config.workdir=...), or delete this one to train it anew."
+            "(--config.workdir=...)."
         )
 
 

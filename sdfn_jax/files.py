@@ -1,20 +1,32 @@
-"""Files that appear only when they are complete, locks, digests, and the folder of what is kept between commands."""
+"""Files and folders that appear only when they are complete, locks, digests, and the folder of what is kept.
+
+What takes its place here is on the disk before it does: after a power cut there is the former file or the whole new one.
+"""
 
 import contextlib
+import errno
+import functools
 import hashlib
+import itertools
 import os
+import platform
+import re
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+
+import filelock
 
 from sdfn_jax.errors import UserError
 
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing keeps a second command out
-    fcntl = None
-
 CACHE_VARIABLE = "SDFN_CACHE"
+
+# Unfinished files carry the name of their machine and process, so that what a dead process left can be told.
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_UNFINISHED = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-\d+\.writing(\..*)?")
+_numbers = itertools.count()
+_one_cleans = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -23,52 +35,142 @@ def appears_when_complete(path: str | Path) -> Iterator[Path]:
 
     Until then an older file of that name stays as it is. The suffix is kept, because some writers choose the format by
     it. Missing parent folders are made.
+
+    Raises:
+      OSError: naming `path` where the disk is full, or whatever else keeps it from being written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.writing{path.suffix}")
+    unfinished = _unfinished(path)
     try:
-        yield unfinished
-        os.replace(unfinished, path)
+        with naming(path, unfinished):
+            yield unfinished
+            sync(unfinished)
+            os.replace(unfinished, path)
+            sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def locked(path: str | Path, busy: str) -> Iterator[None]:
-    """Holds a lock file while the block runs; its folder is made. A process that dies holds it no longer.
+def folder_appears_when_complete(path: str | Path) -> Iterator[Path]:
+    """Gives a name to make a folder under; it takes the name `path` when the block ends, or vanishes if it raises.
+
+    Until then an older folder of that name stays, and it comes back where a kill or a power cut came between the two.
+    Let one process at a time do this to a `path` (`locked`).
 
     Raises:
-      UserError: saying `busy`, where another process holds it.
+      OSError: as `appears_when_complete`.
     """
     path = Path(path)
+    unfinished = _unfinished(path)
+    try:
+        with naming(path, unfinished):
+            yield unfinished
+            put_in_place(unfinished, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def put_in_place(folder: Path, path: Path) -> None:
+    """Gives a finished folder the name `path`, in place of an older one; on the disk before the older one goes."""
+    sync_tree(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        lock(file, busy)
-        yield
+    bring_back(path)
+    former = _former(path)
+    if path.exists():
+        os.replace(path, former)
+    os.replace(folder, path)
+    sync(path.parent)
+    shutil.rmtree(former, ignore_errors=True)
 
 
-def lock(file: IO, busy: str) -> None:
-    """Keeps other processes out of an open file until it is closed, or this process is gone in whatever way.
+def bring_back(path: str | Path) -> None:
+    """Puts an older folder back into its place, where `put_in_place` was stopped before the new one took it."""
+    path = Path(path)
+    former = _former(path)
+    if former.exists():
+        if path.exists():
+            shutil.rmtree(former)
+        else:
+            os.replace(former, path)
 
-    Where the system or the file system has no locks it keeps nobody out.
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder: for whoever reads it meanwhile it is there whole, or gone."""
+    going = _unfinished(path)
+    os.replace(path, going)
+    shutil.rmtree(going, ignore_errors=True)
+
+
+def sync(path: str | Path) -> None:
+    """Returns when a file's content, or a folder's list of names, is on the disk."""
+    path = Path(path)
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return  # Windows opens no folders; NTFS keeps their changes in order by itself
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        with naming(path):
+            os.fsync(descriptor)
+    except OSError as error:
+        if not (is_folder and error.errno == errno.EINVAL):  # some network file systems cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: str | Path) -> None:
+    """Returns when a folder is on the disk with all files and folders below it; its own name is its parent's matter."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(parent, name))
+        sync(parent)
+
+
+@contextlib.contextmanager
+def locked(file: str | Path, what: str | Path) -> Iterator[None]:
+    """Keeps other processes from writing something while the block runs.
+
+    Everything that writes where another command might write too does so under such a lock. The process that holds it
+    may take it again. A process that dies, in whatever way, holds it no longer.
+
+    Args:
+      file: of the lock; its folder is made, and it may stay there.
+      what: is written, for the message.
 
     Raises:
-      UserError: saying `busy`, where another process holds it.
+      UserError: where another process holds it.
+      OSError: where the lock cannot be written.
     """
-    if fcntl is None:
-        return
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()  # here, because filelock calls a folder that cannot be written a lock that is held
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(busy) from None
-    except OSError:  # a file system without locks
-        pass
+        with filelock.FileLock(file.parent.resolve() / file.name, timeout=0, is_singleton=True):
+            yield
+    except filelock.Timeout:
+        raise UserError(f"{what} is being written by another command now; wait for its end, or give another") from None
+
+
+@contextlib.contextmanager
+def naming(path: str | Path, unfinished: str | Path | None = None) -> Iterator[None]:
+    """Has an `OSError` name a file: the system's own says nothing of a full disk's file, or of one that broke in use.
+
+    Args:
+      path: the name.
+      unfinished: another name of the same file, unknown to the user.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(unfinished)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def file_digest(path: str | Path) -> str:
     """Returns the SHA-256 of a file's content, in hexadecimal."""
-    with Path(path).open("rb") as file:
+    with naming(path), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -95,3 +197,41 @@ def cache_folder() -> Path:
             "this user has no home folder (HOME is not set) to keep downloads and compiled programs in: name a folder "
             f"for them with the environment variable {CACHE_VARIABLE}"
         ) from error
+
+
+def _unfinished(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _one_cleans:
+        _remove_what_dead_processes_left(path.parent.absolute())
+    return path.with_name(f".{_HOST}-{os.getpid()}-{next(_numbers)}.writing{path.suffix}")
+
+
+@functools.cache  # once a folder: one of many files is not listed again for each of them
+def _remove_what_dead_processes_left(folder: Path) -> None:
+    for path in folder.iterdir():
+        found = _UNFINISHED.fullmatch(path.name)
+        if found is None or found["host"] != _HOST or _lives(int(found["process"])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Returns whether another process has this number now."""
+    if process == os.getpid():
+        return False  # it was given to a process before this one, which has written nothing yet
+    if os.name == "nt":
+        return True  # nothing asks there without harm
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _former(path: Path) -> Path:
+    return path.with_name(f".{path.name}.former")

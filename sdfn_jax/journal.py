@@ -1,5 +1,6 @@
 """A journal of long work, one sealed JSON line for each piece done: killed at any moment, the work resumes after it."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -26,29 +27,12 @@ class Journal:
             another command writes into.
         """
         self._path = Path(path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a+b")
-        try:
-            files.lock(
-                self._file,
-                f"{self._path}: another command writes into this folder now; wait for its end, or give another folder",
-            )
-        except UserError:
-            self.close()
-            raise
         self._places: dict[str, int] = {}
-        first = sealed.line(made_by).encode()
-        self._file.seek(0)
-        found = self._file.readline()
-        if not found.endswith(b"\n"):
-            self._file.truncate(0)
-            self._file.write(first)
-            self._file.flush()
-        elif found != first:
-            self.close()
-            raise UserError(_other_work(self._path, found, made_by))
-        else:
-            self._take_up()
+        with contextlib.ExitStack() as held:
+            held.enter_context(files.locked(self._path.parent / ".lock", self._path.parent))
+            self._file = held.enter_context(self._path.open("a+b"))
+            self._begin_or_take_up(made_by)
+            self._held = held.pop_all()
 
     def __enter__(self) -> "Journal":
         return self
@@ -57,8 +41,8 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the file, and lets other commands write into its folder."""
+        self._held.close()
 
     def __contains__(self, key: str) -> bool:
         return key in self._places
@@ -78,13 +62,32 @@ class Journal:
         """Adds a piece; a later one of the same key replaces it."""
         line = sealed.line({"key": key, "value": value}).encode()
         self._places[key] = self._file.seek(0, os.SEEK_END)
-        self._file.write(line)
-        self._file.flush()
+        self._append(line)
 
     def delete(self) -> None:
         """Removes the file, when all that it was for is done."""
         self.close()
         self._path.unlink(missing_ok=True)
+
+    def _append(self, line: bytes) -> None:
+        """Adds a line, which then survives a power cut too."""
+        with files.naming(self._path):
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def _begin_or_take_up(self, made_by: Mapping) -> None:
+        first = sealed.line(made_by).encode()
+        self._file.seek(0)
+        found = self._file.readline()
+        if not found.endswith(b"\n"):
+            self._file.truncate(0)
+            self._append(first)
+            files.sync(self._path.parent)
+        elif found != first:
+            raise UserError(_other_work(self._path, found, made_by))
+        else:
+            self._take_up()
 
     def _take_up(self) -> None:
         place, damaged = self._file.tell(), 0

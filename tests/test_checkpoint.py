@@ -128,12 +128,12 @@ def saved_steps(folder):
     return sorted(int(path.name) for path in folder.iterdir())
 
 
-def test_the_two_newest_stay_and_one_best(tmp_path):
+def test_the_two_newest_stay_and_the_best_before_the_best(tmp_path):
     for step in (10, 20, 9000):
         checkpoint.save_latest(tmp_path, step, make_state(step), METADATA)
         checkpoint.save_best(tmp_path, step, variables(step), METADATA)
     assert saved_steps(tmp_path / "latest") == [20, 9000]
-    assert saved_steps(tmp_path / "best") == [9000]
+    assert saved_steps(tmp_path / "best") == [20, 9000]
     assert_same(checkpoint.read_latest(tmp_path, make_state())[0], make_state(9000))
     assert_same(checkpoint.read_best(tmp_path)[0], variables(9000))
 
@@ -207,7 +207,8 @@ def test_flipped_bits_are_noticed(run):
     )
     assert ended.returncode == 0, ended.stderr
     said = json.loads(ended.stdout)
-    assert f"{run}/latest/2 cannot be read: the checkpoint is damaged" in said["arrays/manifest.ocdbt"]
+    assert f"{run}/latest/2 is damaged: arrays/manifest.ocdbt changed or gone" in said["arrays/manifest.ocdbt"]
+    assert said["sha256.json"] == ""  # the arrays are what was saved
     arrays = " ".join(text for name, text in said.items() if "/d/" in name)
     assert f"{run}/latest/2 is damaged: its content has SHA-256" in arrays  # Orbax restored it without a word
 
@@ -260,23 +261,34 @@ def test_metadata_that_still_can_be_read_but_are_not_those_saved_are_damage(run,
         assert checkpoint.latest_metadata(run)["step"] == 1
 
 
-@pytest.mark.parametrize("content", ["", "{", "\0" * 50, "[]", "{}"])
+@pytest.mark.parametrize("content", ["{", "\0" * 50, "[]", "{}"])
 def test_unreadable_metadata_is_damage(run, content):
     for folder in ("latest", "best"):
         (run / folder / "2" / "metadata" / "metadata").write_text(content)
     assert_same(checkpoint.read_latest(run, make_state())[0], make_state(1))
-    with pytest.raises(checkpoint.DamagedCheckpointError, match=f"{run}/best/2 cannot be read"):
+    with pytest.raises(checkpoint.DamagedCheckpointError, match=f"{run}/best/2 is damaged: its metadata are not what"):
         checkpoint.read_best(run)
+
+
+def test_a_checkpoint_with_an_empty_file_counts_as_not_made(run):
+    """As versions up to 0.1 left it after a power cut."""
+    for folder in ("latest", "best"):
+        (run / folder / "2" / "metadata" / "metadata").write_text("")
+    assert_same(checkpoint.read_latest(run, make_state())[0], make_state(1))
+    assert checkpoint.best_metadata(run) is None
+    checkpoint.save_best(run, 1, variables(1), {})
+    assert saved_steps(run / "best") == [1]
 
 
 def test_where_every_state_is_damaged_nothing_is_made_up(run):
     for step in "12":
         (run / "latest" / step / "metadata" / "metadata").write_text("{")
     for read in (checkpoint.latest_metadata, lambda workdir: checkpoint.read_latest(workdir, make_state())):
-        with pytest.raises(UserError, match=f"every checkpoint in it is damaged; delete {run}"):
+        with pytest.raises(UserError, match=f"{run}/latest: no checkpoint in it can be used.*from a copy") as refused:
             read(run)
+        assert "delete" not in str(refused.value)
     (run / "best" / "2" / "metadata" / "metadata").write_text("{")
-    with pytest.raises(UserError, match=f"{run}/best/2 cannot be read"):
+    with pytest.raises(UserError, match=f"{run}/best/2 is damaged.*Bring it back from a copy"):
         checkpoint.best_metadata(run)
 
 

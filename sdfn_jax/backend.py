@@ -1,0 +1,28 @@
+"""Starts jax's backend, so that one that does not start is not taken for anything else."""
+
+import os
+
+import jax
+
+from sdfn_jax.errors import UserError
+
+
+def start() -> None:
+    """Has jax look for its devices; at once where it has done so before.
+
+    A run of several processes joins first (`processes.start`).
+
+    Raises:
+      UserError: where there are none as asked for.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a GPU is asked for, and jax was installed without
+        asked = os.environ.get("JAX_PLATFORMS") or os.environ.get("JAX_PLATFORM_NAME")
+        reason = (str(error).splitlines() or ["no software for it is installed"])[0]
+        if not asked:
+            raise UserError(f"jax finds no device to compute on: {reason}") from error
+        raise UserError(
+            f"JAX_PLATFORMS={asked}: jax finds no such device here ({reason}). Unset it, and jax takes what there is; or "
+            "name one in lower case: cpu; cuda for a GPU, with pip install -e '.[cuda]'; tpu, with '.[tpu]'."
+        ) from error
