@@ -23,6 +23,6 @@ def start() -> None:
         if not asked:
             raise UserError(f"jax finds no device to compute on: {reason}") from error
         raise UserError(
-            f"JAX_PLATFORMS={asked}: jax finds no such device here ({reason}). Unset it, and jax takes what there is; or "
-            "name one in lower case: cpu; cuda for a GPU, with pip install -e '.[cuda]'; tpu, with '.[tpu]'."
+            f"JAX_PLATFORMS={asked}: jax finds no such device here ({reason}). Unset it, and jax takes what there is; "
+            "or name one in lower case: cpu; cuda for a GPU, with pip install -e '.[cuda]'; tpu, with '.[tpu]'."
         ) from error

@@ -144,7 +144,12 @@ def read_best(workdir: str | Path) -> tuple[dict, dict]:
 
 
 def has_best_since(workdir: str | Path, epoch: int) -> bool:
-    """Returns whether an undamaged best of this epoch, or of a later one, is there."""
+    """Returns whether an undamaged best of this epoch, or of a later one, is there; epoch 0 stands for none at all.
+
+    A later one comes from before the run was set back; it will be found again.
+    """
+    if epoch == 0:
+        return True
     folder = Path(workdir) / "best"
     for step in reversed(_steps(folder)):
         try:
@@ -238,8 +243,8 @@ def _newest(
         logging.warning("%s Going back to the checkpoint before it.", passed[step])
     if passed:
         raise DamagedCheckpointError(
-            f"{folder}: no checkpoint in it can be used. {' '.join(passed.values())} Bring it back from a copy; or train "
-            f"in another folder (--config.workdir=...), or again in this one after moving {folder.parent} away."
+            f"{folder}: no checkpoint in it can be used. {' '.join(passed.values())} Bring it back from a copy; or "
+            f"train in another folder (--config.workdir=...), or again in this one after moving {folder.parent} away."
         )
     return None
 
@@ -327,8 +332,8 @@ def _file_digests(path: Path) -> dict[str, str]:
 def _changed_files(path: Path) -> str:
     """Returns which files of a checkpoint are not what was saved, as a sentence; empty where all are.
 
-    Of a checkpoint of version 0.1, which says nothing of its files, whatever can be read from the disk counts as changed
-    if Orbax does not understand it.
+    Of a checkpoint of version 0.1, which says nothing of its files, those that the disk gives and Orbax does not
+    understand count as changed.
     """
     there = _file_digests(path)
     try:

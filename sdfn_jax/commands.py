@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import evaluate, plan, processes, report, results, settings, stages
+from sdfn_jax import backend, evaluate, plan, processes, report, results, settings, stages
 from sdfn_jax.errors import UserError
 
 
@@ -19,10 +19,13 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
     """
     settings.check(config)
     processes.check_same("the command", f"{mode} {split} {config.to_json_best_effort()}")
+    backend.start()
     if mode == "train":
-        plan.follow(plan.make_plan(config), config.workdir)
-        if config.stage != "lrg" and processes.is_first():
-            results.show(config, plan.classifiers(config))
+        steps = plan.make_plan(config)
+        with processes.writing_alone(config.workdir):  # to the end, so that no second command takes a step of it
+            plan.follow(steps, config.workdir)
+            if config.stage != "lrg" and processes.is_first():
+                results.show(config, plan.classifiers(config))
     elif mode == "cross_validate":
         if config.stage != "lrg":
             raise UserError(f"--mode=cross_validate is for --config=configs/lrg.py, not for the stage {config.stage}")

@@ -57,7 +57,14 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
         without such a split.
     """
     check_batch_size(config)
-    variables, metadata = checkpoint.read_best(config.workdir)
+    trained = checkpoint.read_best(config.workdir)
+    with processes.writing_alone(config.workdir):
+        return _evaluate_classifier(config, *trained, data, data_metadata, split)
+
+
+def _evaluate_classifier(
+    config: ConfigDict, variables: dict, metadata: dict, data: Path, data_metadata: dict, split: str
+) -> Evaluation | None:
     processes.check_same(f"the checkpoint in {config.workdir}", metadata["digest"])
     if metadata["stage"] != config.stage:
         raise UserError(f"{config.workdir} holds a network of the stage {metadata['stage']}, not {config.stage}")

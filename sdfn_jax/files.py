@@ -1,6 +1,6 @@
 """Files and folders that appear only when they are complete, locks, digests, and the folder of what is kept.
 
-What takes its place here is on the disk before it does: after a power cut there is the former file or the whole new one.
+What takes its place here is on the disk before: after a power cut there is the former file, or the whole new one.
 """
 
 import contextlib
@@ -74,18 +74,20 @@ def folder_appears_when_complete(path: str | Path) -> Iterator[Path]:
 def put_in_place(folder: Path, path: Path) -> None:
     """Gives a finished folder the name `path`, in place of an older one; on the disk before the older one goes."""
     sync_tree(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     bring_back(path)
     former = _former(path)
     if path.exists():
         os.replace(path, former)
-    os.replace(folder, path)
-    sync(path.parent)
-    shutil.rmtree(former, ignore_errors=True)
+    try:
+        os.replace(folder, path)
+        sync(path.parent)
+    finally:
+        bring_back(path)
 
 
 def bring_back(path: str | Path) -> None:
-    """Puts an older folder back into its place, where `put_in_place` was stopped before the new one took it."""
+    """Puts an older folder back, if `put_in_place` was stopped before the new one took its place; removes it if not."""
     path = Path(path)
     former = _former(path)
     if former.exists():
@@ -93,6 +95,15 @@ def bring_back(path: str | Path) -> None:
             shutil.rmtree(former)
         else:
             os.replace(former, path)
+
+
+def make_folder(path: str | Path) -> None:
+    """Makes a folder and the missing ones above it, all of them on the disk; nothing where it is there."""
+    path = Path(path)
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
 
 
 def remove_folder(path: Path) -> None:
@@ -143,7 +154,7 @@ def locked(file: str | Path, what: str | Path) -> Iterator[None]:
       OSError: where the lock cannot be written.
     """
     file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     file.touch()  # here, because filelock calls a folder that cannot be written a lock that is held
     try:
         with filelock.FileLock(file.parent.resolve() / file.name, timeout=0, is_singleton=True):
@@ -200,7 +211,7 @@ def cache_folder() -> Path:
 
 
 def _unfinished(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with _one_cleans:
         _remove_what_dead_processes_left(path.parent.absolute())
     return path.with_name(f".{_HOST}-{os.getpid()}-{next(_numbers)}.writing{path.suffix}")

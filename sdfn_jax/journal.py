@@ -29,7 +29,7 @@ class Journal:
         self._path = Path(path)
         self._places: dict[str, int] = {}
         with contextlib.ExitStack() as held:
-            held.enter_context(files.locked(self._path.parent / ".lock", self._path.parent))
+            held.enter_context(files.locked(self._path.with_name(f".{self._path.name}.lock"), self._path))
             self._file = held.enter_context(self._path.open("a+b"))
             self._begin_or_take_up(made_by)
             self._held = held.pop_all()

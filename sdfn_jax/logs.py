@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sdfn_jax import sealed
 from sdfn_jax.errors import UserError
+from sdfn_jax.files import appears_when_complete, naming
 
 _LINE = {"epoch": sealed.COUNT, "step": sealed.COUNT}
 
@@ -21,15 +22,16 @@ class MetricsLog:
         """
         self._path = Path(workdir) / "metrics.jsonl"
         kept = [line for line in self.read(workdir) if line["epoch"] <= epochs_done]
-        temporary = self._path.with_suffix(".jsonl.tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, self._path)
+        with appears_when_complete(self._path) as path:
+            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._events = _events_writer(workdir, epochs_done) if tensorboard else None
 
     def write(self, line: dict) -> None:
-        """Adds an epoch's line; `epoch` and `step` are among its keys."""
-        with self._path.open("a") as file:
+        """Adds an epoch's line, which is then on the disk; `epoch` and `step` are among its keys."""
+        with naming(self._path), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         if self._events is not None:
             for name, value in line.items():
                 self._events.add_scalar(name, value, line["step"])

@@ -297,8 +297,8 @@ def make_box_table(
       the rows.
 
     Raises:
-      UserError: for a file that cannot be read, no file that can, or a partial table begun with another checkpoint or
-        other post-processing.
+      UserError: for a file that cannot be read, no file that can, a partial table begun with another checkpoint or
+        other post-processing, or while another command makes the same table.
     """
     output = Path(output)
     partial = output.with_name(output.name + ".partial")

@@ -6,8 +6,6 @@ its seed and number alone, so drawings are made by all cores at once, and again 
 their truth is wanted: lung masks, boxes.
 """
 
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from PIL import Image
 from sdfn_jax import drawing, sealed
 from sdfn_jax.drawing import Drawing, draw
 from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest
+from sdfn_jax.files import bring_back, file_digest, folder_appears_when_complete, locked
 from sdfn_jax.findings import FINDINGS, NO_FINDING
 from sdfn_jax.images import JSRT_MAXIMUM, JSRT_SIDE
 from sdfn_jax.parallel import map_in_order
@@ -246,23 +244,16 @@ def _write_once(folder: Path, settings: dict, fill: Callable[[Path], None]) -> N
     """Fills a new folder and puts it in place, unless it stands there with these settings, drawn by this code."""
     code = [file_digest(drawing.__file__), file_digest(__file__)]
     there = folder / SETTINGS_FILE
-    if there.is_file() and read_settings(folder, settings) == settings | {"code": code} and is_whole(folder):
-        return
-    if folder.exists() and not there.is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: holds something else than drawings; name a new or empty folder for the phantom")
-    unfinished, former = (folder.with_name(f".{folder.name}.{state}") for state in ("writing", "former"))
-    for leftover in (unfinished, former):
-        shutil.rmtree(leftover, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        fill(unfinished)
-        sealed.write(unfinished / SETTINGS_FILE, settings | {"code": code})
-        if folder.exists():
-            os.replace(folder, former)
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
+    with locked(folder.with_name(f".{folder.name}.lock"), folder):
+        bring_back(folder)
+        if there.is_file() and read_settings(folder, settings) == settings | {"code": code} and is_whole(folder):
+            return
+        if folder.exists() and not there.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder}: holds something else than drawings; name a new or empty folder for the phantom")
+        with folder_appears_when_complete(folder) as unfinished:
+            unfinished.mkdir()
+            fill(unfinished)
+            sealed.write(unfinished / SETTINGS_FILE, settings | {"code": code})
 
 
 def _write_jsrt_film(folder: Path, film: Film) -> None:

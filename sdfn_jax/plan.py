@@ -26,7 +26,7 @@ from sdfn_jax import (
 from sdfn_jax.errors import UserError
 from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.pretrained import download
-from sdfn_jax.train import batch_size_problems, has_diverged
+from sdfn_jax.train import batch_size_problems, has_diverged, standing
 from tfds_builders import prepare
 
 THERE, TO_DO, NOT_NEEDED = "there", "to do", "not needed"
@@ -360,7 +360,7 @@ def _too_few_to_segment(config: ConfigDict, flag: str, data: Step) -> list[str]:
 
 
 def _trained(config: ConfigDict, inputs: dict[str, str]) -> str:
-    stored = checkpoint.latest_metadata(config.workdir)
+    stored = standing(config.workdir)
     if stored is None:
         return THERE if _imported(config) else TO_DO
     recipes.check_same(config.workdir, stored, config, inputs)
@@ -525,7 +525,7 @@ def _classifier(config: ConfigDict, flag: str, data: Step, problems: list[str]) 
 def _imagenet(stages_shown: list[ConfigDict]) -> list[Step]:
     """Returns the step that brings the published ImageNet weights, where an untrained extractor starts from them."""
     asked = [stage for stage in stages_shown if stage.get("pretrained") == stages.IMAGENET]
-    if all(checkpoint.latest_metadata(stage.workdir) or _imported(stage) for stage in asked):
+    if all(standing(stage.workdir) or _imported(stage) for stage in asked):
         return []
     path = download.cached()
     return [Step("ImageNet weights", download.URL, path, THERE if path.is_file() else TO_DO, download.fetch)]

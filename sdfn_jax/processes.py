@@ -12,11 +12,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
 from sdfn_jax import terminal
 from sdfn_jax.errors import UserError
+from sdfn_jax.files import locked
 
 AUTO = "auto"  # as the coordinator: the cluster says who takes part
 _WEEK = 7 * 24 * 3600  # seconds; the longest wait, for a box table of all of ChestX-ray14 on one processor
@@ -134,6 +136,20 @@ def by_first(make: Callable[[], None]) -> None:
         raise UserError("process 0 was stopped by an error; its own message says which")
 
 
+@contextlib.contextmanager
+def writing_alone(folder: str | Path) -> Iterator[None]:
+    """Keeps every other command from writing into a folder; of several processes the first does so.
+
+    Raises:
+      UserError: where another one writes there.
+    """
+    if not is_first():
+        yield
+        return
+    with locked(Path(folder) / ".lock", folder):
+        yield
+
+
 def check_same(what: str, value: str) -> None:
     """Checks that every process has come here with the same value.
 
@@ -184,6 +200,10 @@ class StopVote:
         before, ballots = self._before, np.full(len(self._places.addressable_devices), wish)
         self._before = self._any(jax.make_array_from_process_local_data(self._places, ballots))
         return before is not None and bool(before)
+
+    def settle(self, wish: bool) -> bool:
+        """Returns whether any process wishes to stop, without delay; every process must call it at the same place."""
+        return bool(_of_all(np.array(wish)).any()) if several() else wish
 
 
 @contextlib.contextmanager

@@ -1,8 +1,6 @@
 """The stages at work: what each reads and starts from, handed to the one trainer or to evaluation."""
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -11,13 +9,13 @@ from ml_collections import ConfigDict
 
 from sdfn_jax import checkpoint, evaluate, features, lrg, processes, progress, recipes, run_metadata, sources, tasks
 from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest, locked
+from sdfn_jax.files import file_digest
 from sdfn_jax.input_pipeline import Examples, Rows, steps_per_epoch
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.pretrained import download, weights
-from sdfn_jax.train import check_batch_size, device_mesh, train
+from sdfn_jax.train import check_batch_size, device_mesh, standing, train
 from tfds_builders.base import read_metadata as data_metadata
 
 FOLDS = 5
@@ -37,7 +35,7 @@ def train_lrg(config: ConfigDict, data: Path) -> None:
       data: the prepared jsrt or montgomery data set.
     """
     inputs = data_inputs(data)
-    with _alone(config):
+    with processes.writing_alone(config.workdir):
         _check_before_training(config, inputs)
         folds = _folds(data, data_metadata(data), config.test_fold)
         films = Examples(data, folds)
@@ -77,7 +75,7 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
     if not before and config.pretrained == IMAGENET:
         download.fetch()
     inputs = data_inputs(data) | starting_points(config, before)
-    with _alone(config):
+    with processes.writing_alone(config.workdir):
         _check_before_training(config, inputs)
         validation = Examples(data, ["validation"])
         check_validation_labels(validation)
@@ -182,13 +180,14 @@ def evaluate_lrg(config: ConfigDict, data: Path) -> str:
             "this LRG was trained on all films, none is left to evaluate it on: train with --config.test_fold=0 (to "
             "4), or run --mode=cross_validate"
         )
-    results = evaluate.evaluate_lrg(config, data, config.test_fold)
     _, metadata = checkpoint.read_best(config.workdir)
-    origin = _segmentation_origin(config, data, {f"fold_{config.test_fold}": metadata["digest"]})
-    where = evaluate.evaluation_folder(config.workdir, "test")
-    page = where / f"worst_fold_{config.test_fold}.png"
-    evaluate.draw_worst(config, data, results, page, drawings=origin["drawings"])
-    return evaluate.write_segmentation(where, results, origin)
+    with processes.writing_alone(config.workdir):
+        results = evaluate.evaluate_lrg(config, data, config.test_fold)
+        origin = _segmentation_origin(config, data, {f"fold_{config.test_fold}": metadata["digest"]})
+        where = evaluate.evaluation_folder(config.workdir, "test")
+        page = where / f"worst_fold_{config.test_fold}.png"
+        evaluate.draw_worst(config, data, results, page, drawings=origin["drawings"])
+        return evaluate.write_segmentation(where, results, origin)
 
 
 def cross_validate(config: ConfigDict, data: Path) -> str:
@@ -205,6 +204,11 @@ def cross_validate(config: ConfigDict, data: Path) -> str:
             f"{data} has no films in {', '.join(missing)} (a film's fold is its official number modulo 5): five folds "
             "need films in each. Bring more films, or hold one fold out: --config.test_fold=0 (to 4)"
         )
+    with processes.writing_alone(config.workdir):
+        return _cross_validate(config, data)
+
+
+def _cross_validate(config: ConfigDict, data: Path) -> str:
     results, digests = [], {}
     where = Path(config.workdir) / "cross_validation"
     for fold in range(FOLDS):
@@ -223,19 +227,8 @@ def cross_validate(config: ConfigDict, data: Path) -> str:
     return evaluate.write_segmentation(where, results, origin)
 
 
-@contextlib.contextmanager
-def _alone(config: ConfigDict) -> Iterator[None]:
-    """Keeps every other command from training into the stage's folder; of several processes the first does so."""
-    if not processes.is_first():
-        yield
-        return
-    busy = f"{config.workdir} is being trained by another command; wait for it, or give another folder"
-    with locked(Path(config.workdir) / ".lock", busy):
-        yield
-
-
 def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
-    stored = checkpoint.latest_metadata(config.workdir)
+    stored = standing(config.workdir)
     if stored is not None:
         recipes.check_same(config.workdir, stored, config, inputs)
 

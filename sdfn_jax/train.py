@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, processes, progress
+from sdfn_jax import checkpoint, files, processes, progress
 from sdfn_jax.errors import UserError
 from sdfn_jax.input_pipeline import (
     Examples,
@@ -32,6 +31,7 @@ from sdfn_jax.input_pipeline import (
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.optimizer import learning_rate_schedule, make_optimizer, make_plateau
 from sdfn_jax.parallel import one_ahead
+from sdfn_jax.stops import Stopped, StopWish
 from sdfn_jax.tasks import Task
 
 # Nats. A mean cross-entropy above it gives the truth, on average, a probability that float32 cannot tell from 0.
@@ -39,10 +39,6 @@ _DIVERGED = -math.log(np.finfo(np.float32).tiny)
 # Seconds; epochs shorter than this share a checkpoint, which can take longer than the epoch of a head on kept
 # features. A killed run makes again what it had not saved, to the same bits.
 _SHORT_EPOCH = 10.0
-
-
-class InterruptedRunError(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came, and the state was saved."""
 
 
 @struct.dataclass
@@ -141,11 +137,28 @@ def make_evaluation_step(task: Task, mesh: Mesh) -> Callable[[dict, dict], dict[
 
 
 def run_over_split(
-    step: Callable, variables: dict, examples: Examples, task: Task, batch_size: int, mesh: Mesh, what: str
+    step: Callable,
+    variables: dict,
+    examples: Examples,
+    task: Task,
+    batch_size: int,
+    mesh: Mesh,
+    what: str,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, np.ndarray]:
     """Runs an evaluation step over every example of a split, the last partial batch included.
 
     The devices work on a batch while the results of the one before are fetched. Every process gets all results.
+
+    Args:
+      step: of `make_evaluation_step`.
+      variables: of the network.
+      examples: of the split.
+      task: what the network is for.
+      batch_size: examples at a time, over all devices.
+      mesh: the devices.
+      what: names the work beside the progress bar.
+      after_batch: is called after each batch, in every process; what it raises ends the work.
 
     Returns:
       {name: (N, ...)} for "loss" and the task's results, in the order of the examples.
@@ -158,6 +171,7 @@ def run_over_split(
         for results, count in one_ahead((step(variables, put(batch, shared)), count) for batch, count in batches):
             parts.append({name: array[:count] for name, array in jax.device_get(results).items()})
             bar.update(count)
+            after_batch()
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -224,27 +238,70 @@ def train(
     Raises:
       UserError: where the loss is not finite or training has diverged, or the checkpoint there was made by another
         recipe.
-      InterruptedRunError: after Ctrl-C or SIGTERM in any process, with the state saved.
+      Stopped: after Ctrl-C or SIGTERM in any process, with the state saved.
     """
     check_batch_size(config)
     workdir = Path(config.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
+    files.make_folder(workdir)
     steps = steps_per_epoch(training, config.batch_size)
+    found = standing(workdir)
+    processes.check_same(f"the checkpoint to go on from in {workdir}", str(found))
+    if found is not None and found["finished"]:
+        return
     mesh = device_mesh()
     state, book = _start(task, config, initial_variables, mesh)
     run = _Run(task, config, workdir, steps, mesh, metadata, book)
-    if book.finished:
-        return
     log = MetricsLog(workdir, book.epochs_done, config.tensorboard) if processes.is_first() else None
     total = steps * config.num_epochs
     with (
-        _StopSignal() as stop,
+        StopWish() as stop,
         progress.bar(what=f"train {config.stage}", unit="step", total=total, initial=int(state.step)) as bar,
     ):
         for epoch in range(book.epochs_done, config.num_epochs):
             state = run.train_epoch(state, epoch, training, stop, bar)
-            state = run.finish_epoch(state, epoch, validation, log, bar)
+            state = run.finish_epoch(state, epoch, validation, log, stop, bar)
+        stopping = run.vote.settle(stop.came)
     processes.wait_for_all()  # whatever reads the checkpoint now finds it there
+    if stopping:
+        raise Stopped(f"stopped; {workdir} is trained, and the same command goes on from there")
+
+
+def standing(workdir: str | Path) -> dict | None:
+    """Returns the metadata of the state that the run in a folder resumes from; None where nothing was saved.
+
+    A run that has finished stays so without an undamaged state of its end: its log and its best checkpoint say so.
+
+    Raises:
+      UserError: where it has not finished, and every state is damaged.
+      OSError: where the folder cannot be read.
+    """
+    try:
+        found, damage = checkpoint.latest_metadata(workdir), None
+    except checkpoint.DamagedCheckpointError as error:
+        found, damage = None, error
+    if found is not None and found["finished"]:
+        return found
+    finished = _finished_by_its_log(workdir)
+    if finished is not None:
+        return finished
+    if damage is not None:
+        raise damage
+    return found
+
+
+def _finished_by_its_log(workdir: str | Path) -> dict | None:
+    """Returns what `standing` does of a run whose log tells of every epoch, where the best of them is there."""
+    log = MetricsLog.read(workdir)
+    if not log:
+        return None
+    try:
+        best = checkpoint.best_metadata(workdir)
+    except checkpoint.DamagedCheckpointError:
+        return None
+    last = log[-1]
+    if best is None or (last["epoch"], last["best_epoch"]) != (best["config"]["num_epochs"], best["epoch"]):
+        return None
+    return {**best, "epochs_done": last["epoch"], "finished": True}
 
 
 class _Run:
@@ -262,7 +319,7 @@ class _Run:
         self.last_saved = time.monotonic()
         self.unsaved_best = None
 
-    def train_epoch(self, state: TrainState, epoch: int, training: Examples, stop: "_StopSignal", bar) -> TrainState:
+    def train_epoch(self, state: TrainState, epoch: int, training: Examples, stop: StopWish, bar) -> TrainState:
         first = int(state.step) - epoch * self.steps
         sharding = NamedSharding(self.mesh, PartitionSpec("batch"))
         rows = rows_of_this_process(sharding, self.config.batch_size)
@@ -272,17 +329,21 @@ class _Run:
         for batch in to_device(batches, sharding):
             state = self.train_step(state, batch)
             bar.update()
-            stopping = self.vote.ask(stop.came)
-            if stopping or self.unsaved_seconds() > 60 * self.config.checkpoint_minutes:
+            self.stop_if_asked(state, stop)
+            if self.unsaved_seconds() > 60 * self.config.checkpoint_minutes:
                 self.save(state)
-            if stopping:
-                processes.wait_for_all()  # for the first, which may still write
-                raise InterruptedRunError(self.stopped_at(state))
         self.check_finite(state)
         return state
 
+    def stop_if_asked(self, state: TrainState, stop: StopWish) -> None:
+        """Saves the state and raises `Stopped`, at the same call in all processes."""
+        if self.vote.ask(stop.came):
+            self.save(state)
+            processes.wait_for_all()  # for the first, which may still write
+            raise Stopped(self.stopped_at(state))
+
     def finish_epoch(
-        self, state: TrainState, epoch: int, validation: Examples, log: MetricsLog | None, bar
+        self, state: TrainState, epoch: int, validation: Examples, log: MetricsLog | None, stop: StopWish, bar
     ) -> TrainState:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         values = run_over_split(
@@ -293,6 +354,8 @@ class _Run:
             self.config.evaluation_batch_size,
             self.mesh,
             f"validate {self.config.stage}",
+            # The state is that of the epoch's last step: whoever resumes from it validates first.
+            after_batch=lambda: self.stop_if_asked(state, stop),
         )
         scores = {"loss": float(np.mean(values.pop("loss"))), **self.task.score(values)}
         score = scores[self.task.best]
@@ -379,18 +442,21 @@ class _Run:
 def _start(
     task: Task, config: ConfigDict, initial_variables: Callable[[], dict], mesh
 ) -> tuple[TrainState, _Bookkeeping]:
-    found = checkpoint.latest_metadata(config.workdir)
-    processes.check_same(f"the checkpoint to go on from in {config.workdir}", str(found))
     state = initial_state(task, config, initial_variables())
     book = _Bookkeeping()
+    found = checkpoint.read_latest(
+        config.workdir,
+        _without(state, task.frozen),
+        usable=lambda metadata: checkpoint.has_best_since(config.workdir, metadata["best_epoch"]),
+    )
+    processes.check_same(f"the state to resume from in {config.workdir}", str(found and found[1]))
     if found is not None:
-        changing, found = checkpoint.read_latest(config.workdir, _without(state, task.frozen))
+        changing, found = found
         state = changing.replace(
             params={**state.params, **changing.params}, batch_stats={**state.batch_stats, **changing.batch_stats}
         )
         book = _Bookkeeping(**{field.name: found[field.name] for field in dataclasses.fields(_Bookkeeping)})
-        if not book.finished:
-            logging.info("%s: going on from step %d", config.workdir, int(state.step))
+        logging.info("%s: resuming from step %d", config.workdir, int(state.step))
     return replicate(state, mesh), book
 
 
@@ -411,23 +477,3 @@ def _describe_epoch(line: dict, num_epochs: int, best: str, is_best: bool) -> st
         f"  epoch {line['epoch']}/{num_epochs}: training loss {line['train_loss']:.4f}; validation {shown}; "
         f"learning rate {line['learning_rate']:.2e}{mark}"
     )
-
-
-class _StopSignal:
-    """Turns Ctrl-C and SIGTERM into a wish, granted after the step under way; a second Ctrl-C ends at once."""
-
-    def __init__(self):
-        self.came = False
-
-    def __enter__(self):
-        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _hear(self, number, _):
-        if self.came and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.came = True

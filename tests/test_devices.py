@@ -19,6 +19,7 @@ from sdfn_jax import checkpoint, commands, features, lung_boxes, phantom, proces
 from sdfn_jax.errors import UserError
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.stops import Stopped
 
 TRAINING, VALIDATION = two_view_examples(27, seed=1), two_view_examples(11, seed=2)
 STEPS, BATCH = 3, 8  # an epoch; the last 3 films are left over
@@ -115,7 +116,7 @@ def worker(folder, coordinator, index):
     run_on_features(folder / "fusion")
     try:
         run(folder / "two_then_one", Signals(TRAINING) if index == 1 else TRAINING)
-    except train.InterruptedRunError as stop:
+    except Stopped as stop:
         (folder / f"stopped_{index}.txt").write_text(str(stop))
     print("printed")
     with processes.ends_alone():
@@ -185,7 +186,7 @@ def one(tmp_path_factory):
 def two(tmp_path_factory):
     """Two processes of two devices each: (folder, what each left)."""
     folder = tmp_path_factory.mktemp("two")
-    with pytest.raises(train.InterruptedRunError):
+    with pytest.raises(Stopped):
         run(folder / "one_then_two", training=Signals(TRAINING))
     code = (
         "import sys, pathlib, test_devices; "

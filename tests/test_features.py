@@ -17,6 +17,7 @@ from sdfn_jax.errors import UserError
 from sdfn_jax.input_pipeline import Rows
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.stops import Stopped
 
 TRAINING, VALIDATION = two_view_examples(14, seed=1), two_view_examples(10, seed=2)
 ORIGIN = {"data": "a" * 64, "entire": "b" * 64, "lung": "c" * 64, "preprocessing": {"mean": [0.5]}, "dtype": "float32"}
@@ -148,7 +149,7 @@ class TestTraining:
     @pytest.mark.parametrize("row", [1, 5])
     def test_stopped_it_goes_on_to_the_same_bits(self, tmp_path, stored, on_features, row):
         config = fusion_config(tmp_path)
-        with pytest.raises(train.InterruptedRunError):
+        with pytest.raises(Stopped):
             run(config, stored[0], change=lambda rows: Stopping(rows, row))
         run(config, stored[0])
         for found in (checkpoint.latest_metadata, checkpoint.best_metadata):
@@ -157,7 +158,7 @@ class TestTraining:
 
     def test_a_run_may_go_on_with_the_whole_network(self, tmp_path, stored, whole):
         config = fusion_config(tmp_path)
-        with pytest.raises(train.InterruptedRunError):
+        with pytest.raises(Stopped):
             run(config, stored[0], change=lambda rows: Stopping(rows, 5))
         run(config)
         mine, theirs = latest(config), latest(whole)

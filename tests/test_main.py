@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import official_files as official
+import other_process
 import pytest
 from PIL import Image
 from small import fusion_config
@@ -38,7 +39,7 @@ from sdfn_jax import (
     tasks,
 )
 from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest, locked
+from sdfn_jax.files import file_digest
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.logs import MetricsLog
@@ -224,8 +225,8 @@ class TestPlan:
     def test_two_commands_do_not_train_into_one_folder(self, job):
         config = fusion_config(job[0])
         with (
-            locked(job[0] / "fusion" / ".lock", ""),
-            pytest.raises(UserError, match="fusion is being trained by another"),
+            other_process.holding(job[0] / "fusion" / ".lock"),
+            pytest.raises(UserError, match="fusion is being written by another command"),
         ):
             stages.train_classifier(config, data_of(job[0]))
 

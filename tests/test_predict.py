@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dicom_files
 import numpy as np
+import other_process
 import pytest
 from PIL import Image
 from pydicom import uid
@@ -32,7 +33,6 @@ from sdfn_jax.drawing import draw
 from sdfn_jax.errors import run_command
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.flags import FLAGS
-from sdfn_jax.journal import Journal
 from sdfn_jax.predictor import Film, Predictor
 
 NAMES = ["1.png", "2.png", "3.png", "deep/1.png", "deep/5.png", "deep/6.png"]
@@ -404,7 +404,7 @@ class TestOutput:
     def test_a_second_command_is_kept_out(self, run, films, tmp_path):
         arguments = [str(films / "1.png"), f"--checkpoint={run}", f"--output={tmp_path / 'output'}"]
         with (
-            Journal(tmp_path / "output" / "journal.jsonl", {}),
+            other_process.holding(tmp_path / "output" / ".journal.jsonl.lock"),
             pytest.raises(predict.UserError, match="another command"),
         ):
             predict.main(arguments)

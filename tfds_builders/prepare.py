@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import dataclasses
 import io
-import os
 import shutil
 import signal
 import sys
@@ -23,7 +22,7 @@ import tensorflow_datasets as tfds
 from sdfn_jax import find
 from sdfn_jax.arguments import LARGEST_SIZE, seed, whole_number
 from sdfn_jax.errors import UserError, run_command
-from sdfn_jax.files import locked
+from sdfn_jax.files import bring_back, locked, put_in_place
 from tfds_builders import base, freshness, lung_masks
 from tfds_builders.chestxray14 import chestxray14_dataset_builder as chestxray14
 from tfds_builders.chestxray14 import nih_tables
@@ -32,8 +31,6 @@ from tfds_builders.montgomery import montgomery_dataset_builder as montgomery
 
 _BUILDERS = {"jsrt": jsrt.Builder, "montgomery": montgomery.Builder, "chestxray14": chestxray14.Builder}
 _DEFAULT_LABELS = "2017"
-# Where a set's older version waits, in the scratch folder, until the new one is in place.
-_REPLACED = "replaced"
 
 
 def prepared_dir(
@@ -94,6 +91,7 @@ def prepare(
     if name == "chestxray14":
         options |= {"boxes": boxes, "validation_share": validation_share, "validation_seed": validation_seed}
     with _scratch_folder(name, data_dir) as scratch:
+        bring_back(final)
         builder = make_builder(name, scratch, source, size, label_version, **options)
         print(f"{name}: reading tables and looking for files in {manual_dir}", file=sys.stderr)
         inputs = builder.inputs(manual_dir)
@@ -107,9 +105,7 @@ def prepare(
             builder.download_and_prepare(
                 download_dir=scratch / "downloads", download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )
-        if final.exists():
-            _move(final, scratch / _REPLACED / final.relative_to(data_dir))
-        _move(scratch / final.relative_to(data_dir), final)
+        put_in_place(scratch / final.relative_to(data_dir), final)
     print(_summary(name, final, manual_dir, inputs))
     return final
 
@@ -165,29 +161,13 @@ def _config(name: str, size: int | None, label_version: str) -> tfds.core.Builde
 def _scratch_folder(name: str, data_dir: Path) -> Iterator[Path]:
     """Gives an empty folder to one process at a time; it is gone afterwards, at the latest when the next one starts."""
     scratch = data_dir / f".preparing_{name}"
-    busy = f"{name} is being prepared in {data_dir} by another process; wait for it"
-    with locked(data_dir / f".preparing_{name}.lock", busy):
-        _clear(scratch, data_dir)
+    with locked(data_dir / f".preparing_{name}.lock", f"{name} in {data_dir}"):
+        shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         try:
             yield scratch
         finally:
-            _clear(scratch, data_dir)
-
-
-def _clear(scratch: Path, data_dir: Path) -> None:
-    """Removes the scratch folder; an older version whose place is still empty goes back there."""
-    for replaced in (scratch / _REPLACED).glob("*/*/*"):
-        place = data_dir / replaced.relative_to(scratch / _REPLACED)
-        if not place.exists():
-            _move(replaced, place)
-    if scratch.exists():
-        shutil.rmtree(scratch)
-
-
-def _move(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(source, target)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _check_space(data_dir: Path, needed: int) -> None:
