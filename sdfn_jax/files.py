@@ -146,7 +146,7 @@ def locked(file: str | Path, what: str | Path) -> Iterator[None]:
     may take it again. A process that dies, in whatever way, holds it no longer.
 
     Args:
-      file: of the lock; its folder is made, and it may stay there.
+      file: of the lock; its folder is made.
       what: is written, for the message.
 
     Raises:
@@ -157,8 +157,13 @@ def locked(file: str | Path, what: str | Path) -> Iterator[None]:
     make_folder(file.parent)
     file.touch()  # here, because filelock calls a folder that cannot be written a lock that is held
     try:
-        with filelock.FileLock(file.parent.resolve() / file.name, timeout=0, is_singleton=True):
-            yield
+        with filelock.FileLock(file.parent.resolve() / file.name, timeout=0, is_singleton=True) as held:
+            try:
+                yield
+            finally:
+                if held.lock_counter == 1:
+                    with contextlib.suppress(OSError):  # Windows removes no open file
+                        file.unlink()
     except filelock.Timeout:
         raise UserError(f"{what} is being written by another command now; wait for its end, or give another") from None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import terminal
+from sdfn_jax import peers, terminal
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import locked
 
@@ -25,6 +25,7 @@ _WEEK = 7 * 24 * 3600  # seconds; the longest wait, for a box table of all of Ch
 _GOODBYE = 5  # seconds in which others may come upon the same error, before a process that leaves ends their work
 
 _index, _count = 0, 1
+_peers: peers.Peers | None = None
 _waits = itertools.count()
 
 
@@ -43,7 +44,7 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
     Raises:
       UserError: for flags that do not go together, or where the others cannot be reached.
     """
-    global _index, _count
+    global _index, _count, _peers
     _check(coordinator, processes, process)
     if coordinator is None:
         return
@@ -51,10 +52,16 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
 
     # Its SIGTERM handler would replace ours in the trainer, and swallow the signal everywhere else.
     jax.config.update("jax_enable_preemption_service", False)
-    named = {} if coordinator == AUTO else dict(coordinator_address=coordinator, num_processes=processes)
+    named = {}
     if coordinator != AUTO:
-        named["process_id"] = process
         print(f"process {process} of {processes}: waiting for the others at {coordinator}", file=sys.stderr, flush=True)
+        _peers = peers.meet(coordinator, processes, process)
+        named = {
+            "coordinator_address": coordinator,
+            "coordinator_bind_address": peers.bind_address(coordinator),  # jax's own default is every address
+            "num_processes": processes,
+            "process_id": process,
+        }
     try:
         jax.distributed.initialize(**named)
     except (ValueError, RuntimeError) as error:
@@ -65,8 +72,22 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
         ) from error
     _index, _count = jax.process_index(), jax.process_count()
     terminal.speaker = name()
+    if _peers is not None:
+        if is_first():
+            _peers.outlive()
+        _peers.watch(_end_with)
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+
+
+def _end_with(process: int) -> None:
+    """Ends this process because another one is gone."""
+    text = (
+        f"\n{name()}process {process} has ended before its work was done; its own message says why, if nothing killed "
+        "it. This process ends too. The same command resumes from the last checkpoint.\n"
+    )
+    os.write(2, text.encode())  # at once, whatever the main thread is in
+    os._exit(1)
 
 
 def _check(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -214,6 +235,8 @@ def ends_alone() -> Iterator[None]:
     """
     try:
         yield
+        if _peers is not None:
+            _peers.done()
     except BaseException as error:
         if not several():
             raise
@@ -222,10 +245,11 @@ def ends_alone() -> Iterator[None]:
             status = error.code if isinstance(error.code, int) else 1
             _say_goodbye()
         else:
+            if _peers is not None:
+                time.sleep(1)  # if another process is gone, and this error comes of it, `_end_with` says so
             traceback.print_exc()
             print(
-                f"{name()}ended by the error above. If it speaks of a lost connection, another process ended before "
-                "this one: its own message says why. The same command goes on from the last checkpoint.",
+                f"{name()}ended by the error above. The same command resumes from the last checkpoint.",
                 file=sys.stderr,
             )
         sys.stdout.flush()
@@ -238,5 +262,7 @@ def _say_goodbye() -> None:
 
     with contextlib.suppress(Exception):  # the others do not come: they have not ended, or have ended before
         multihost.sync_global_processes("sdfn_jax_goodbye", timeout=_GOODBYE, processes=set(range(_count)))
+        if _peers is not None:
+            _peers.done()
         if is_first():
             time.sleep(1)  # the others leave first: jax aborts whoever finds the coordinator gone

@@ -259,7 +259,8 @@ class TestTwoProcesses:
         (first, _, said), (second, _, _) = two[1]
         assert second == 3
         assert first == 1
-        assert "another process ended before this one" in said
+        assert "process 1 has ended before its work was done" in said
+        assert "Traceback" not in said and "stack trace" not in said
 
 
 CONFIG_FILE = """

@@ -1,0 +1,206 @@
+"""The processes of one run find each other before jax's own service starts, and notice at once when one is gone.
+
+jax's service aborts the process, with a native stack, whose peers do not come within minutes, or are lost; whether it
+notices at all takes up to 100 seconds. A plain connection to process 0, kept open for nothing else, is closed by the
+system at the moment in which either end dies.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from sdfn_jax.errors import UserError
+
+WAIT = 300.0  # seconds, for processes that are not there yet
+_HELLO, _GO, _DONE = "sdfn_jax process {} of {}", b"go\n", b"done\n"
+_OUTLIVES = 3  # seconds
+_FREED = 3 * _OUTLIVES  # seconds, in which the port of a run before this one becomes free
+
+
+class Peers:
+    """Connections of this process to those that it hears of: process 0 to all, the others to process 0."""
+
+    def __init__(self, connections: dict[int, socket.socket]):
+        self._connections = connections
+        self._holder: subprocess.Popen | None = None
+        self._at_end = False
+
+    def watch(self, lost: Callable[[int], None]) -> None:
+        """Has `lost` called, in a thread, with the number of a process that ends without having said `done`."""
+        for number, connection in self._connections.items():
+            threading.Thread(target=self._listen, args=(number, connection, lost), daemon=True).start()
+
+    def outlive(self) -> None:
+        """Keeps jax's connections of this process open for some seconds after its death, so that `lost` comes first.
+
+        A process whose connection to jax's service is closed is aborted at once. Linux alone; elsewhere the abort's
+        own message may come first, or instead.
+        """
+        if not sys.platform.startswith("linux"):
+            return
+        own = {connection.fileno() for connection in self._connections.values()}
+        held = [
+            number
+            for number in map(int, os.listdir("/proc/self/fd"))
+            if number > 2 and number not in own and _is_socket(number)
+        ]
+        command = ["sh", "-c", f"read line; sleep {_OUTLIVES}"]  # `read` ends with this process
+        self._holder = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=held, start_new_session=True)
+
+    def done(self) -> None:
+        """Says that this process has done its work: its end is no loss."""
+        self._at_end = True
+        for connection in self._connections.values():
+            with contextlib.suppress(OSError):
+                connection.sendall(_DONE)
+        if self._holder is not None:
+            self._holder.kill()
+            self._holder.wait()
+
+    def _listen(self, number: int, connection: socket.socket, lost: Callable[[int], None]) -> None:
+        try:
+            heard = connection.recv(len(_DONE))
+        except OSError:
+            heard = b""
+        if heard != _DONE and not self._at_end:
+            lost(number)
+
+
+def meet(coordinator: str, count: int, index: int) -> Peers:
+    """Waits until every process of a run is there.
+
+    Args:
+      coordinator: `host:port` of process 0.
+      count: how many processes there are.
+      index: which one this is.
+
+    Raises:
+      UserError: saying which processes have not come, or what keeps them apart.
+    """
+    host, _, port = coordinator.rpartition(":")
+    host = host.strip("[]")
+    flag = f"--coordinator={coordinator}"
+    if index == 0:
+        return Peers(_gather(flag, host, int(port), count))
+    return Peers({0: _join(flag, host, int(port), count, index)})
+
+
+def bind_address(coordinator: str) -> str | None:
+    """Returns where process 0 is to listen: at the address that is named, if it is one of this machine's own.
+
+    None means all of them: the others may know this machine by an address that it does not know itself.
+    """
+    host, _, port = coordinator.rpartition(":")
+    try:
+        address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4][0]
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as trial:
+            trial.bind((address, 0))
+    except OSError:
+        return None
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _gather(flag: str, host: str, port: int, count: int) -> dict[int, socket.socket]:
+    there: dict[int, socket.socket] = {}
+    with _listener(flag, host, port) as listener:
+        deadline = time.monotonic() + WAIT
+        while len(there) < count - 1:
+            listener.settimeout(max(0.0, deadline - time.monotonic()))
+            try:
+                connection, _ = listener.accept()
+            except (TimeoutError, BlockingIOError):
+                missing = ", ".join(str(number) for number in range(1, count) if number not in there)
+                raise UserError(
+                    f"{flag}: process {missing} did not come within {WAIT:.0f} seconds. Start all {count} processes "
+                    "with the same --coordinator, on machines that reach this one at that address."
+                ) from None
+            hello = _line(connection)
+            for number in range(1, count):
+                if hello == _HELLO.format(number, count):
+                    _refuse_second(connection, number, there)
+                    there.setdefault(number, connection)
+            if connection not in there.values():
+                connection.close()  # nobody of this run
+    for connection in there.values():
+        connection.sendall(_GO)
+    return there
+
+
+def _refuse_second(connection: socket.socket, number: int, there: dict[int, socket.socket]) -> None:
+    if number in there:
+        connection.sendall(f"process {number} is there already; give each its own --process\n".encode())
+
+
+def _join(flag: str, host: str, port: int, count: int, index: int) -> socket.socket:
+    deadline = time.monotonic() + WAIT
+    while True:
+        try:
+            connection = socket.create_connection((host, port), timeout=max(1.0, deadline - time.monotonic()))
+            connection.sendall((_HELLO.format(index, count) + "\n").encode())
+            answer = _line(connection, deadline)
+        except OSError as error:
+            answer, reason = "", error.strerror or str(error)
+        else:
+            reason = answer or f"process 0 took no process {index} of {count}; is --processes the same in all"
+        if answer.encode() + b"\n" == _GO:
+            connection.settimeout(None)
+            return connection
+        if answer or time.monotonic() > deadline:
+            raise UserError(
+                f"{flag}: {reason}. Is process 0 started, with the same --coordinator, on a machine that is reached "
+                f"at that address? (waited {WAIT:.0f} seconds at most)"
+            )
+        time.sleep(0.2)
+
+
+def _listener(flag: str, host: str, port: int) -> socket.socket:
+    address = bind_address(f"{host}:{port}")
+    family = socket.AF_INET if address is not None and not address.startswith("[") else socket.AF_INET6
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # jax's service takes the port afterwards
+        if address is None:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        _bind(listener, "::" if address is None else address.rpartition(":")[0].strip("[]"), port)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"{flag}: port {port} is taken by another program; give a free one, to all") from error
+        raise UserError(f"{flag}: this process cannot listen there ({error.strerror})") from error
+    return listener
+
+
+def _bind(listener: socket.socket, host: str, port: int) -> None:
+    deadline = time.monotonic() + _FREED
+    while True:
+        try:
+            return listener.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
+
+
+def _line(connection: socket.socket, deadline: float | None = None) -> str:
+    """Reads one line of at most 200 bytes; empty where there is none."""
+    line = b""
+    connection.settimeout(5.0 if deadline is None else max(1.0, deadline - time.monotonic()))
+    with contextlib.suppress(OSError):
+        while not line.endswith(b"\n") and len(line) < 200 and (byte := connection.recv(1)):
+            line += byte
+    connection.settimeout(None)
+    return line.decode(errors="replace").rstrip("\n")
+
+
+def _is_socket(number: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
+    except OSError:
+        return False
