@@ -169,9 +169,12 @@ class TestTraining:
         config = fusion_config(tmp_path)
         task, variables = network(config)
         checkpoint.save_latest(
-            tmp_path, 3, train.initial_state(task, config, variables), {"finished": False, "config": {}, "inputs": {}}
+            tmp_path,
+            3,
+            train.initial_state(task, config, variables),
+            {"finished": False, "best_epoch": 0, "config": {}, "inputs": {}},
         )
-        with pytest.raises(UserError, match=r"latest/3 was saved by another .* version: .*entire.* delete this one"):
+        with pytest.raises(UserError, match=r"latest/3 was saved by another .* version: .*entire.* another folder"):
             run(config)
 
     def test_without_flips_one_vector_an_image_is_enough(self, tmp_path):

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 
 import jax
@@ -65,6 +66,67 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, uninterrupted, film, s
     assert not checkpoint.latest_metadata(tmp_path)["finished"]
     run(config)
     assert results(tmp_path) == uninterrupted
+
+
+@pytest.mark.parametrize("film", [1, 13, 18, 22, 24])
+def test_a_stop_during_validation_is_heard_in_the_last_epoch_too(tmp_path, uninterrupted, film):
+    config = extractor_config("entire", tmp_path)
+    with pytest.raises(Stopped, match="the same command goes on"):
+        run(config, validation=StopsAt(VALIDATION, film, signal.SIGTERM))
+    run(config)
+    assert results(tmp_path) == uninterrupted
+
+
+def spoil(step_folder):
+    (step_folder / "metadata" / "metadata").write_text("{")
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    run(extractor_config("entire", workdir))
+    return workdir
+
+
+@pytest.mark.parametrize("spoilt", ["newest", "all", "gone"])
+def test_a_finished_run_with_a_damaged_latest_and_a_whole_best_is_finished(finished_run, tmp_path, spoilt):
+    workdir = shutil.copytree(finished_run, tmp_path / "run")
+    steps = sorted((workdir / "latest").iterdir(), key=lambda path: int(path.name))
+    for step in steps[-1:] if spoilt == "newest" else steps:
+        spoil(step)
+    if spoilt == "gone":
+        shutil.rmtree(workdir / "latest")
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    assert train.standing(workdir)["finished"]
+    run(extractor_config("entire", workdir))
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_is_not_taken_for_finished_by_its_log_alone(finished_run, tmp_path):
+    workdir = shutil.copytree(finished_run, tmp_path / "run")
+    for step in (workdir / "latest").iterdir():
+        spoil(step)
+    log = (workdir / "metrics.jsonl").read_text()
+    (workdir / "metrics.jsonl").write_text(log.splitlines(keepends=True)[0])
+    with pytest.raises(checkpoint.DamagedCheckpointError) as refused:
+        train.standing(workdir)
+    assert "delete" not in str(refused.value)
+    (workdir / "metrics.jsonl").write_text(log)
+    spoil(max((workdir / "best").iterdir(), key=lambda path: int(path.name)))
+    with pytest.raises(checkpoint.DamagedCheckpointError, match="latest: no checkpoint in it can be used"):
+        train.standing(workdir)
+
+
+def test_a_run_resumes_only_with_the_best_that_its_state_speaks_of(tmp_path):
+    config = extractor_config("entire", tmp_path)
+    config.checkpoint_minutes = 1e-6
+    with pytest.raises(Stopped):
+        run(config, training=StopsAt(TRAINING, 30, signal.SIGTERM))
+    assert checkpoint.latest_metadata(tmp_path)["best_epoch"] == 1
+    (best,) = (tmp_path / "best").iterdir()
+    spoil(best)
+    with pytest.raises(UserError, match="the best checkpoint that belongs to it is damaged or gone"):
+        run(config)
 
 
 def test_a_run_that_saves_within_its_epochs_gives_the_same_bits(tmp_path, uninterrupted):
