@@ -6,8 +6,10 @@ jax 0.10.2 and 0.12.0: the key changes with the instruction sets that XLA may us
 loaded with no more than a message, so all rests on the key.)
 """
 
+import contextlib
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -17,6 +19,7 @@ from sdfn_jax.errors import UserError
 
 # Some hundred programs of full-size networks; beyond it jax deletes those that were used longest ago.
 _MAX_BYTES = 2**30
+_UNREADABLE = "Error reading persistent compilation cache entry"  # how jax's warning begins
 
 
 def use_cache() -> None:
@@ -43,6 +46,27 @@ def use_cache() -> None:
     jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)
     # Everything, down to single operations: reading one back takes a millisecond, compiling it twenty.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    _replace_damaged_entries(folder)
+
+
+def _replace_damaged_entries(folder: Path) -> None:
+    """Has a program that cannot be read removed before it is compiled again: jax itself never writes over an entry.
+
+    jax tells of it by a warning, which does not name the entry; but it has just noted the time of reading next to it.
+    """
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, *where, **more) -> None:
+        if not str(message).startswith(_UNREADABLE):
+            shown(message, *where, **more)
+            return
+        with contextlib.suppress(OSError, ValueError):  # another process may have removed it
+            read_last = max(folder.glob("*-atime"), key=lambda path: path.stat().st_mtime_ns)
+            read_last.with_name(read_last.name.removesuffix("-atime") + "-cache").unlink()
+        print(f"a compiled program in {folder} was damaged; it is compiled again", file=sys.stderr)
+
+    warnings.showwarning = show
+    warnings.filterwarnings("always", message=_UNREADABLE)
 
 
 def _private_folder() -> Path:

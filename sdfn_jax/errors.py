@@ -41,7 +41,8 @@ def run_command(command: Callable[[], None], again: str = "the same command star
     """Runs a command. What ends it early is a sentence on standard error, and an exit status.
 
     Status 2: a `UserError`; a file or folder that the system does not let it use (permissions, a full disk, too many
-    open files); too little memory. Status 130: Ctrl-C. Other errors are mistakes of ours and keep their traceback.
+    open files); too little memory. Status 130: Ctrl-C; 143: SIGTERM. Other errors are mistakes of ours and keep their
+    traceback.
 
     Args:
       command: may end the process itself with another status.

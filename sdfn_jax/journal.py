@@ -66,8 +66,9 @@ class Journal:
 
     def delete(self) -> None:
         """Removes the file, when all that it was for is done."""
-        self.close()
+        self._file.close()
         self._path.unlink(missing_ok=True)
+        self.close()
 
     def _append(self, line: bytes) -> None:
         """Adds a line, which then survives a power cut too."""

@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn, TextIO
 
-STOPPED = 130  # exit status after Ctrl-C: 128 and the signal's number, as shells count
+STOPPED = 130  # exit status after Ctrl-C: 128 and the signal's number, as shells count; 143 after SIGTERM
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 # Seconds: what came sooner after a Ctrl-C is the same one (a terminal and a parent process may both pass it on); what a
 # command has to end after it, before it is ended.
 _SAME, _PATIENCE = 0.5, 5.0
@@ -24,6 +25,7 @@ _SAME, _PATIENCE = 0.5, 5.0
 speaker = ""  # what messages begin with, where several processes share a terminal
 _ended = threading.Event()  # an interrupt has come through to where it ends the command
 _said = "stopped before anything was done"
+_status = STOPPED
 
 
 def prepare() -> None:
@@ -32,10 +34,11 @@ def prepare() -> None:
     * Standard output and error take any text: what their encoding lacks (file names may hold anything) is written as
       `\\xe9`, `\\u2192` or, of a byte that is no text, `\\udce9`.
     * A reader who leaves (`| head`) does not end the work: what is written afterwards is dropped, which `flush` says.
-    * Ctrl-C ends the process within seconds, whatever is being imported, compiled or computed.
+    * Ctrl-C and SIGTERM end the process within seconds, whatever is being imported, compiled or computed.
     """
     sys.stdout, sys.stderr = _Output.around(sys.stdout, 1), _Output.around(sys.stderr, 2)
     sys.unraisablehook = _raise_again
+    signal.signal(signal.SIGTERM, _terminate)
     _listen()
     # The first to be registered is the last to run. A computation that Ctrl-C broke off still runs in XLA's threads,
     # which end in a segmentation fault when the interpreter is taken down under them.
@@ -54,10 +57,10 @@ def stops_say(sentence: str) -> Iterator[None]:
 
 
 def stop(sentence: str) -> NoReturn:
-    """Ends the process after Ctrl-C."""
+    """Ends the process after Ctrl-C or SIGTERM."""
     _ended.set()
     say(sentence)
-    sys.exit(STOPPED)
+    sys.exit(_status)
 
 
 def say(text: str) -> None:
@@ -150,16 +153,24 @@ def _watch(receiver: socket.socket, _sender: socket.socket) -> None:
     passes over every exception passes over this one. Whoever has a handler of their own (the trainer, which saves its
     state) decides about the first Ctrl-C.
     """
+    global _status
     last = None
     while signals := receiver.recv(64):
-        if signal.SIGINT not in signals:
+        heard = [number for number in _STOPS if number in signals]
+        if not heard:
             continue
+        _status = 128 + heard[0]
         first = last is None
         if not first and time.monotonic() - last < _SAME:
             continue
         last = time.monotonic()
-        if not first or signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if not first or signal.getsignal(heard[0]) in (signal.default_int_handler, _terminate):
             threading.Thread(target=_end, daemon=True).start()
+
+
+def _terminate(*_) -> NoReturn:
+    """SIGTERM, as the system sends it when it shuts down or a batch queue ends a job, is heard as Ctrl-C is."""
+    raise KeyboardInterrupt
 
 
 def _raise_again(ignored: "sys.UnraisableHookArgs") -> None:
@@ -186,4 +197,4 @@ def _leave() -> None:
 def _leave_at_once() -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
-    os._exit(STOPPED)
+    os._exit(_status)

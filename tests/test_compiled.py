@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -73,6 +74,26 @@ def test_a_second_process_compiles_nothing(folder, tmp_path):
     assert (folder / "second.csv").read_bytes() == (folder / "first.csv").read_bytes()
 
 
+def test_damaged_programs_are_compiled_again_and_replaced(folder, tmp_path):
+    cache = tmp_path / "cache"
+    first = box_table(cache, folder, "first.csv")
+    entries = sorted((cache / "compiled").glob("*-cache"))
+    sound = {path: path.read_bytes() for path in entries}
+    damaged = entries[:3]
+    damaged[0].write_bytes(b"")
+    damaged[1].write_bytes(sound[damaged[1]][:-20])
+    damaged[2].write_bytes(sound[damaged[2]][:100] + bytes([sound[damaged[2]][100] ^ 1]) + sound[damaged[2]][101:])
+
+    second = box_table(cache, folder, "second.csv")
+    assert second["said"].count(f"a compiled program in {cache / 'compiled'} was damaged; it is compiled again") == 3
+    assert "Error reading" not in second["said"]
+    assert (folder / "second.csv").read_bytes() == (folder / "first.csv").read_bytes()
+
+    third = box_table(cache, folder, "third.csv")
+    assert (third.get("cache_misses", 0), third["cache_hits"]) == (0, first["cache_misses"])
+    assert "damaged" not in third["said"]
+
+
 def test_a_cache_that_cannot_be_written_is_said_and_the_command_works(folder, tmp_path):
     (tmp_path / "file").touch()
     found = box_table(tmp_path / "file", folder, "without.csv")
@@ -89,7 +110,8 @@ def jax_config():
         "jax_persistent_cache_min_compile_time_secs",
     ]
     before = {name: getattr(jax.config, name) for name in names}
-    yield jax.config
+    with warnings.catch_warnings():
+        yield jax.config
     for name, value in before.items():
         jax.config.update(name, value)
 

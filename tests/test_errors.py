@@ -163,16 +163,16 @@ def test_with_standard_output_closed_no_file_takes_its_place(tmp_path):
     assert path.read_text() == "a table"
 
 
-def stop(command, times=1):
-    """Sends Ctrl-C to a command when it says that it is ready; returns (its status, what it said)."""
+def stop(command, times=1, number=signal.SIGINT):
+    """Sends Ctrl-C, or another signal, to a command that says that it is ready; returns (its status, what it said)."""
     with subprocess.Popen(
         program(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         for _ in range(times - 1):
             assert process.stdout.readline() == "heard\n"
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
         said = process.stderr.read()
     return process.returncode, said
 
@@ -188,6 +188,31 @@ def test_ctrl_c_is_a_sentence_and_status_130():
             threading.Event().wait()
         """
     assert stop(command) == STOPPED
+
+
+WAITING = {
+    "in Python": "threading.Event().wait()",
+    "in native code": "while True: ctypes.CDLL(None).sleep(60)",
+    "in work that saves": """
+            with stops.StopWish() as wish:
+                while not wish.came:
+                    time.sleep(0.01)
+            raise stops.Stopped("stopped; the same command resumes from here")
+""",
+}
+
+
+@pytest.mark.parametrize("where", WAITING)
+def test_sigterm_is_a_sentence_and_status_143(where):
+    command = f"""
+        import ctypes, threading, time
+        from sdfn_jax import stops, terminal
+        terminal._PATIENCE = 0.2
+        def command():
+            print("ready", flush=True)
+            {WAITING[where].strip()}
+        """
+    assert stop(command, number=signal.SIGTERM) == (143, STOPPED[1])
 
 
 def test_an_interrupt_that_says_something_is_heard(capsys):

@@ -115,7 +115,7 @@ def test_a_prepare_that_dies_while_swapping_brings_the_older_version_back(downlo
 HELD = """
 import sys, time
 from pathlib import Path
-from sdfn_jax import images
+from sdfn_jax import errors, images
 from tfds_builders import prepare
 
 read = images.read_radiograph
@@ -126,7 +126,8 @@ def held(path):
     return read(path)
 
 images.read_radiograph = held
-prepare.main(sys.argv[2:])
+errors.begin_command()
+errors.run_command(lambda: prepare.main(sys.argv[2:]))
 """
 
 

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import io
 import shutil
-import signal
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -232,8 +231,6 @@ def _share(text: str) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command."""
-    # Ended from outside, it still cleans up.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     prepare(**_parse_arguments(arguments))
 
 
