@@ -354,8 +354,9 @@ class _Run:
             self.config.evaluation_batch_size,
             self.mesh,
             f"validate {self.config.stage}",
-            # The state is that of the epoch's last step: whoever resumes from it validates first.
-            after_batch=lambda: self.stop_if_asked(state, stop),
+            # The state is that of the epoch's last step: whoever resumes from it validates first. Several processes
+            # would have to vote; they do so at the next step, and at the end.
+            after_batch=lambda: None if processes.several() else self.stop_if_asked(state, stop),
         )
         scores = {"loss": float(np.mean(values.pop("loss"))), **self.task.score(values)}
         score = scores[self.task.best]
