@@ -470,7 +470,7 @@ def _unclear_films(folder: str) -> list[str]:
 
 def _began(readers: list[ConfigDict]) -> list[str]:
     """Returns the folders of the stages whose training has begun."""
-    return [stage.workdir for stage in readers if checkpoint.latest_metadata(stage.workdir) is not None]
+    return [stage.workdir for stage in readers if standing(stage.workdir) is not None]
 
 
 def _box_table(config: ConfigDict, boxes: Path, table: box_record.Found | None, generator: Step, needed: bool) -> Step:
