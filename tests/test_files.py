@@ -131,8 +131,6 @@ def test_a_lock_that_cannot_be_written_is_no_lock_that_is_held(tmp_path):
         pytest.fail("there is no such folder")
 
 
-
-
 def test_a_user_without_a_home_is_told_what_names_a_folder(monkeypatch, tmp_path):
     for name in ("HOME", "XDG_CACHE_HOME", files.CACHE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
