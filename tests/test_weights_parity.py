@@ -199,8 +199,8 @@ def test_keras_without_top(tmp_path):
 
 def nested_keras(form):
     """A DenseNet as a layer of another network, with a classifier of its own."""
+    base = keras_densenet(top=False)  # which chooses Keras's backend
     layers = import_peer("keras").layers
-    base = keras_densenet(top=False)
     kernel = np.random.default_rng(5).normal(0, 0.1, (base.output_shape[-1], 5)).astype(np.float32)
     dense = layers.Dense(5)
     if form == "sequential":
