@@ -122,7 +122,8 @@ def test_values_that_take_long_to_make_are_refused_by_their_length(tmp_path, fil
     with pytest.raises(ValueError, match=rf"a\.dcm: its element {keyword} has {length:,} bytes"):
         images.read_radiograph(insert(path, long))
     if keyword == "SpecificCharacterSet":  # which pydicom makes a value of at once, even within sequences
-        insert(path, struct.pack("<HHL", 0x40, 0x275, 0xFFFFFFFF) + OPEN_ITEM)
+        sequence = struct.pack("<HHL", 0x40, 0x275, 0xFFFFFFFF) + OPEN_ITEM
+        insert(path, sequence, place=path.read_bytes().index(long))
         with pytest.raises(ValueError, match=f"its element SpecificCharacterSet has {length:,} bytes"):
             images.read_radiograph(path)
 

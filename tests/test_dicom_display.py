@@ -62,7 +62,7 @@ class TestBits:
     def test_a_high_bit_that_contradicts_the_bits_stored_tells_nothing(self, tmp_path, film, numbers):
         for high_bit in (0, 7, 16, 255, None):
             np.testing.assert_array_equal(shown(write(tmp_path / "a.dcm", numbers, bits=12, HighBit=high_bit)), film)
-        path = write(tmp_path / "a.dcm", numbers, bits=12, syntax=uid.JPEG2000Lossless, HighBit=15)
+        path = write(tmp_path / "a.dcm", numbers, bits=12, syntax=uid.JPEG2000Lossless, HighBit=15, **WHOLE)
         np.testing.assert_array_equal(shown(path), film)  # of 12 bits, none is the 15th
 
     def test_a_compressed_image_says_itself_how_many_bits_it_has(self, tmp_path, film, numbers):
