@@ -2,13 +2,14 @@
 
 python -m benchmarks.densenet --output=densenet.json
 python -m benchmarks.densenet --output=densenet.json --device=gpu --what=inference,training --batch=16,64,256 \\
-    --size=224,448 --dtype=float32,bfloat16 --sides=ours,torch,torch_compile
+    --size=224,448 --dtype=float32,bfloat16 --sides=plain,kernels,torch,torch_compile
 
 Random images and labels: nothing is read. Needs jax, flax, optax; a side whose package is not installed is left out and
 named. Sides:
 
-    ours           `sdfn_jax.models.SDFN` with one branch
-    plain          the textbook definition in Flax's layers (tests/plain_densenet.py)
+    ours           the SDFN with one branch, by the arithmetic that `models.kernels` chooses for the device
+    plain          the same by the plain network, which GPUs and TPUs get
+    kernels        the same by the twin in `models.kernels`, which CPUs get
     torch          torchvision's (or else MONAI's) network, eager, channels_last; bfloat16 is its autocast
     torch_compile  the same through torch.compile
     keras          keras.applications on JAX; inference only
@@ -43,6 +44,7 @@ LEARNING_RATE = 1e-3
 PACKAGES = {
     "ours": ("jax",),
     "plain": ("jax",),
+    "kernels": ("jax",),
     "torch": ("torch",),
     "torch_compile": ("torch",),
     "keras": ("keras", "jax"),
@@ -62,55 +64,21 @@ def images_and_labels(setting: dict) -> tuple[np.ndarray, np.ndarray]:
 # Each side returns what to call once per turn, and what else is known of it.
 
 
-def ours(setting: dict) -> tuple[Callable[[], None], dict]:
+def ours(setting: dict, backend: str | None = None) -> tuple[Callable[[], None], dict]:
+    import jax
     import jax.numpy as jnp
 
+    from sdfn_jax.models.initial import initial_variables
     from sdfn_jax.models.sdfn import SDFN
 
-    model = SDFN(branches=("entire",), dtype=jnp.dtype(setting["dtype"]))
+    model = SDFN(branches=("entire",), dtype=jnp.dtype(setting["dtype"]), backend=backend)
 
     def apply(variables, images, train):
         (logits, _), changed = model.apply(variables, {"entire": images}, train, mutable=["batch_stats"])
         return logits, changed["batch_stats"]
 
-    return in_jax(setting, apply, draw_variables(model, setting, view="entire"))
-
-
-def plain(setting: dict) -> tuple[Callable[[], None], dict]:
-    import jax.numpy as jnp
-    from flax import linen as nn
-
-    sys.path.append(str(REPOSITORY / "tests"))
-    from plain_densenet import PlainDenseNet
-
-    if setting["dtype"] != "float32":
-        raise LookupError("the plain definition is float32")
-
-    class Network(nn.Module):
-        conv_scaling = (2.0, "fan_in", "normal")
-
-        @nn.compact
-        def __call__(self, images, train):
-            features = PlainDenseNet(32, (6, 12, 24, 16), 64, 4, name="entire")(images, train)
-            return nn.Dense(CLASSES, name="head")(jnp.mean(features, (1, 2)))
-
-    model = Network()
-
-    def apply(variables, images, train):
-        logits, changed = model.apply(variables, images, train, mutable=["batch_stats"])
-        return logits, changed.get("batch_stats", variables["batch_stats"])
-
-    return in_jax(setting, apply, draw_variables(model, setting))
-
-
-def draw_variables(model, setting: dict, view: str | None = None) -> dict:
-    """Draws the initial variables of a network that takes images, or views by name."""
-    import jax
-
-    from sdfn_jax.models.initial import initial_variables
-
     images = jax.ShapeDtypeStruct((1, setting["size"], setting["size"], 3), np.float32)
-    return initial_variables(model, 0, {view: images} if view else images, train=False)
+    return in_jax(setting, apply, initial_variables(model, 0, {"entire": images}, train=False))
 
 
 def in_jax(setting: dict, apply: Callable, variables: dict) -> tuple[Callable[[], None], dict]:
@@ -248,7 +216,8 @@ def keras(setting: dict) -> tuple[Callable[[], None], dict]:
 
 SIDES = {
     "ours": ours,
-    "plain": plain,
+    "plain": functools.partial(ours, backend="gpu"),
+    "kernels": functools.partial(ours, backend="cpu"),
     "torch": torch,
     "torch_compile": functools.partial(torch, through_compile=True),
     "keras": keras,

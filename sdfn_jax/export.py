@@ -93,14 +93,20 @@ def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:
       (B, S, S) uint8 for each view of the record, in its order -> (B, 14) float32 probabilities.
     """
     config = ConfigDict({**metadata["config"], "dtype": "float32"})
-    task = tasks.classification(config)
+    model = tasks.classification(config).model
     preprocessing = Preprocessing.of(config)
 
-    def classify(*views: jax.Array) -> jax.Array:
-        images = {name: preprocessing(view) for name, view in zip(config.views, views, strict=True)}
-        return jax.nn.sigmoid(task.apply(variables, images, False)[0])
+    def classify_on(backend: str) -> Callable[..., jax.Array]:
+        network = model.clone(backend=backend)
 
-    return classify
+        def classify(*views: jax.Array) -> jax.Array:
+            images = {name: preprocessing(view) for name, view in zip(config.views, views, strict=True)}
+            return jax.nn.sigmoid(network.apply(variables, images, train=False)[0])
+
+        return classify
+
+    # A StableHLO file is for other machines than the one that writes it.
+    return lambda *views: jax.lax.platform_dependent(*views, cpu=classify_on("cpu"), default=classify_on("gpu"))
 
 
 def to_tensors(variables: dict, views: list[str]) -> dict[str, np.ndarray]:

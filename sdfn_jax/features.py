@@ -25,7 +25,6 @@ from sdfn_jax import processes, progress
 from sdfn_jax.errors import UserError
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches, one_ahead
-from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.sdfn import pool
 from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.tasks import Task
@@ -54,12 +53,12 @@ class Extractors:
             view: jax.device_put({kind: variables[kind][view] for kind in ("params", "batch_stats")}, everywhere)
             for view in task.model.branches
         }
-        densenet = DenseNet(**task.model.densenet, dtype=task.model.dtype)
+        extractor = task.model.extractor()
         preprocessing, views = Preprocessing.of(config), task.model.branches
 
         def pooled(branches: dict, images: dict) -> jax.Array:
             # One program for all branches: on a CPU they run side by side.
-            pools = [pool(densenet.apply(branches[view], preprocessing(images[view]), train=False)) for view in views]
+            pools = [pool(extractor.apply(branches[view], preprocessing(images[view]), train=False)) for view in views]
             return jnp.concatenate(pools, axis=-1)
 
         self._pooled = jax.jit(pooled, in_shardings=(everywhere, self._shared), out_shardings=everywhere)

@@ -30,6 +30,7 @@ from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.files import appears_when_complete
 from sdfn_jax.journal import Journal
 from sdfn_jax.lung_boxes import BoxRow, LungRegion, PostProcessing
+from sdfn_jax.models import kernels
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.terminal import printable
@@ -109,8 +110,9 @@ class Segmenter:
                 f"{workdir} holds a checkpoint of the stage {config['stage']!r}; lung boxes need a lung region "
                 "generator: give the working directory of the stage lrg"
             )
+        network = kernels.for_backend(UNet)
         return cls(
-            model=UNet(filters=tuple(config["model"]["filters"]), dtype=jnp.dtype(recipes.precision(config))),
+            model=network(filters=tuple(config["model"]["filters"]), dtype=jnp.dtype(recipes.precision(config))),
             variables=variables,
             mean=metadata["normalisation"]["mean"],
             std=metadata["normalisation"]["std"],

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax import augmentation, lrg, metrics, recipes
 from sdfn_jax.findings import FINDINGS
+from sdfn_jax.models import kernels
 from sdfn_jax.models.sdfn import SDFN, linear_head
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.preprocessing import Preprocessing
@@ -61,7 +62,8 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
       config: of `configs/lrg.py`.
       normalisation: `mean` and `std` of the training films after the contrast normalisation.
     """
-    model = UNet(filters=tuple(config.model.filters), dtype=jnp.dtype(recipes.precision(config)))
+    network = kernels.for_backend(UNet)
+    model = network(filters=tuple(config.model.filters), dtype=jnp.dtype(recipes.precision(config)))
     size = config.data.size
     # Plain numbers: the functions below are traced, and must not hold on to the config.
     ranges = dict(config.augmentation)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from peers import assert_close
 
-from sdfn_jax.models.convolution import convolve, convolve_backward
+from sdfn_jax.models.kernels.convolution import convolve, convolve_backward
 
 # (height, width, rows, columns, inputs, outputs) of each way on a CPU, by what its arithmetic is made of.
 FORWARD = {

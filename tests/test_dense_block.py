@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from peers import assert_close
 
-from sdfn_jax.models import dense_block
-from sdfn_jax.models.dense_block import Affine, Layer, Moments
+from sdfn_jax.models.kernels import dense_block
+from sdfn_jax.models.kernels.dense_block import Affine, Layer, Moments
 
 BATCH, HEIGHT, WIDTH, CHANNELS, GROWN, SQUEEZED = 4, 7, 5, 6, 4, 8
 

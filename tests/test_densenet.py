@@ -10,11 +10,15 @@ from flax import traverse_util
 from peers import assert_close, import_peer
 from plain_densenet import PlainDenseNet, dotted
 
+from sdfn_jax.models import kernels
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables, variable_shapes
+from sdfn_jax.models.kernels.densenet import DenseNet as Twin
 
 SMALL = {"growth_rate": 4, "block_sizes": (2, 3), "init_features": 6, "bottleneck": 2}
 SIZES = [(2, 64, 64), (3, 75, 51)]
+# The network as the paper writes it, and the CPU's.
+NETWORKS = pytest.mark.parametrize("network", [DenseNet, Twin], ids=["plain", "twin"])
 
 
 def random_variables(model: DenseNet, seed: int) -> dict:
@@ -54,9 +58,9 @@ def train_step(model: nn.Module, variables: dict, images: np.ndarray):
 
 
 @cache
-def our_train_step(size: tuple[int, int, int]):
-    """Returns the `train_step` of the small DenseNet, compiled once for all tests."""
-    model = DenseNet(**SMALL)
+def our_train_step(network: type[DenseNet], size: tuple[int, int, int]):
+    """Returns the `train_step` of a small network, compiled once for all tests."""
+    model = network(**SMALL)
     return train_step(model, random_variables(model, 0), random_images(size))
 
 
@@ -99,18 +103,20 @@ def test_published_size_and_names():
     assert features.shape == (2, 7, 7, 1024)
 
 
+@NETWORKS
 @pytest.mark.parametrize("size", SIZES)
-def test_inference_equals_the_plain_definition(size):
+def test_inference_equals_the_plain_definition(network, size):
     variables, images = random_variables(DenseNet(**SMALL), 0), random_images(size)
-    ours = infer(DenseNet(**SMALL), variables, images)
+    ours = infer(network(**SMALL), variables, images)
     plain = infer(PlainDenseNet(**SMALL), {k: dotted(v) for k, v in variables.items()}, images)
     assert_close(ours, plain, "features")
 
 
+@NETWORKS
 @pytest.mark.parametrize("size", SIZES)
-def test_training_equals_the_plain_definition(size):
+def test_training_equals_the_plain_definition(network, size):
     variables, images = random_variables(DenseNet(**SMALL), 0), random_images(size)
-    (gradients, by_image), (features, statistics) = our_train_step(size)
+    (gradients, by_image), (features, statistics) = our_train_step(network, size)
     plain_variables = {k: dotted(v) for k, v in variables.items()}
     (plain_gradients, plain_by_image), (plain_features, plain_statistics) = train_step(
         PlainDenseNet(**SMALL), plain_variables, images
@@ -168,20 +174,21 @@ def torch_to_ours(tensor) -> np.ndarray:
 
 
 @pytest.mark.parity
+@NETWORKS
 @pytest.mark.parametrize("size", SIZES)
-def test_training_equals_monai(size):
+def test_training_equals_monai(network, size):
     variables, images = random_variables(DenseNet(**SMALL), 0), random_images(size)
-    network, paths = monai_densenet(variables, SMALL)
-    (gradients, _), (features, statistics) = our_train_step(size)
+    torch_network, paths = monai_densenet(variables, SMALL)
+    (gradients, _), (features, statistics) = our_train_step(network, size)
 
-    network.train()
-    peer = network.features(ours_to_torch(images)).relu()
+    torch_network.train()
+    peer = torch_network.features(ours_to_torch(images)).relu()
     weights = import_peer("torch").tensor(loss_weights(features.shape).transpose(0, 3, 1, 2))
     (peer.square() * weights).mean().backward()
 
     assert_close(features, peer.detach().numpy().transpose(0, 2, 3, 1), "features")
     ours = traverse_util.flatten_dict({"params": gradients, "batch_stats": statistics})
-    parameters, buffers = dict(network.named_parameters()), dict(network.named_buffers())
+    parameters, buffers = dict(torch_network.named_parameters()), dict(torch_network.named_buffers())
     for name, path in paths.items():
         if name in parameters:
             assert_close(
@@ -192,15 +199,16 @@ def test_training_equals_monai(size):
 
 
 @pytest.mark.parity
-def test_densenet121_equals_monai():
+@NETWORKS
+def test_densenet121_equals_monai(network):
     settings = {"growth_rate": 32, "block_sizes": (6, 12, 24, 16), "init_features": 64, "bottleneck": 4}
     variables = random_variables(DenseNet(), 0)
-    network, _ = monai_densenet(variables, settings)
-    network.eval()
-    apply = jax.jit(lambda images: DenseNet().apply(variables, images, False))
+    torch_network, _ = monai_densenet(variables, settings)
+    torch_network.eval()
+    apply = jax.jit(lambda images: network().apply(variables, images, False))
     for size in SIZES:
         images = random_images(size)
-        peer = network.features(ours_to_torch(images)).relu()
+        peer = torch_network.features(ours_to_torch(images)).relu()
         assert_close(apply(images), peer.detach().numpy().transpose(0, 2, 3, 1), f"features of {size}")
 
 
@@ -213,24 +221,26 @@ def relative_error(tree, exact) -> float:
     return float(np.linalg.norm(ours - exact) / np.linalg.norm(exact))
 
 
-def test_bfloat16_stays_near_float32():
+@NETWORKS
+def test_bfloat16_stays_near_float32(network):
     """The bounds: 8 bits are 0.4 % a rounding, over some 14 in a row; PyTorch's autocast is 1.5 % off the features."""
     variables, images = random_variables(DenseNet(**SMALL), 0), random_images(SIZES[0])
-    half = DenseNet(**SMALL, dtype=jnp.bfloat16)
+    half = network(**SMALL, dtype=jnp.bfloat16)
     (gradients, _), (features, statistics) = train_step(half, variables, images)
-    (exact_gradients, _), (exact, exact_statistics) = our_train_step(SIZES[0])
+    (exact_gradients, _), (exact, exact_statistics) = our_train_step(network, SIZES[0])
     inferred = infer(half, variables, images)
     assert features.dtype == inferred.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves((gradients, statistics))} == {np.dtype(np.float32)}
-    assert 1e-3 < relative_error(inferred, infer(DenseNet(**SMALL), variables, images)) < 0.02
+    assert 1e-3 < relative_error(inferred, infer(network(**SMALL), variables, images)) < 0.02
     assert 1e-3 < relative_error(features, exact) < 0.02
     assert relative_error(statistics, exact_statistics) < 0.002
     # A ReLU near 0 passes a gradient or does not.
     assert relative_error(gradients, exact_gradients) < 0.2
 
 
-def test_impossible_images_are_refused():
-    model = DenseNet(**SMALL)
+@NETWORKS
+def test_impossible_images_are_refused(network):
+    model = network(**SMALL)
     variables = random_variables(model, 0)
     with pytest.raises(ValueError, match="7 x 64.*8 x 8"):
         model.apply(variables, jnp.zeros((1, 7, 64, 3)), False)
@@ -238,7 +248,33 @@ def test_impossible_images_are_refused():
         model.apply(variables, jnp.zeros((1, 8, 8, 3)), True, mutable=["batch_stats"])
 
 
-def test_training_without_room_for_statistics_is_refused():
+@NETWORKS
+def test_training_without_room_for_statistics_is_refused(network):
     variables, images = random_variables(DenseNet(**SMALL), 0), random_images(SIZES[0])
     with pytest.raises(Exception, match="batch_stats"):
-        DenseNet(**SMALL).apply(variables, images, True)
+        network(**SMALL).apply(variables, images, True)
+
+
+def test_the_twin_has_the_same_variables_and_serves_on_a_cpu():
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    assert variable_shapes(Twin(), images, train=False) == variable_shapes(DenseNet(), images, train=False)
+    assert kernels.for_backend(DenseNet, "cpu") is Twin
+    assert kernels.for_backend(DenseNet, "gpu") is kernels.for_backend(DenseNet, "tpu") is DenseNet
+    assert kernels.for_backend(DenseNet) is Twin  # the tests' backend
+
+
+def test_remat_keeps_less_and_changes_nothing():
+    variables, images = random_variables(DenseNet(**SMALL), 0), random_images(SIZES[0])
+
+    def lowered(model):
+        def loss(params):
+            both = {"params": params, "batch_stats": variables["batch_stats"]}
+            return jnp.sum(model.apply(both, images, True, mutable=["batch_stats"])[0])
+
+        return jax.jit(jax.grad(loss)).lower(variables["params"]).as_text()
+
+    texts = [lowered(DenseNet(**SMALL, remat=remat)) for remat in (False, True)]
+    assert texts[1].count("stablehlo.convolution") > texts[0].count("stablehlo.convolution")
+    gradients = [train_step(DenseNet(**SMALL, remat=remat), variables, images)[0] for remat in (False, True)]
+    scale = largest(gradients[0])
+    jax.tree.map(lambda a, b: assert_close(a, b, "gradient", scale=scale), *gradients)

@@ -5,7 +5,7 @@ import pytest
 from flax import linen as nn
 from peers import assert_close, import_peer
 
-from sdfn_jax.models.pooling import max_pool
+from sdfn_jax.models.kernels.pooling import max_pool
 
 
 @pytest.mark.parametrize(("window", "stride", "padding"), [(2, 2, 0), (3, 2, 1)])

@@ -8,9 +8,13 @@ from flax import linen as nn
 from peers import assert_close, import_peer
 
 from sdfn_jax.models.initial import initial_variables, variable_shapes
-from sdfn_jax.models.unet import Conv, UNet
+from sdfn_jax.models.kernels.unet import Conv, upsample_convolve
+from sdfn_jax.models.kernels.unet import UNet as Twin
+from sdfn_jax.models.unet import UNet
 
 FILTERS = (4, 6, 6, 10, 12)
+# The network as [21] writes it, and the CPU's.
+NETWORKS = pytest.mark.parametrize("network", [UNet, Twin], ids=["plain", "twin"])
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +28,9 @@ def narrow():
     return params, images, rng.random((2, 48, 32)).astype(np.float32)
 
 
-def test_published_size_and_widths():
-    shapes = variable_shapes(UNet(), jax.ShapeDtypeStruct((1, 256, 256, 1), jnp.float32))
+@NETWORKS
+def test_published_size_and_widths(network):
+    shapes = variable_shapes(network(), jax.ShapeDtypeStruct((1, 256, 256, 1), jnp.float32))
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == 5_468_897
     widths = [shape for path, shape in shapes.items() if path[-1] == "kernel"]
     assert len(widths) == 22
@@ -43,7 +48,7 @@ def test_upsample_conv_equals_upsampling_then_convolution(size):
     params = {"kernel": jnp.asarray(rng.normal(size=(3, 3, 3, 5)), jnp.float32), "bias": jnp.arange(5.0)}
 
     def ours(params, x):
-        return Conv(5, nn.initializers.zeros, jnp.float32, upsample=True).apply({"params": params}, x)
+        return Conv(5, upsample_convolve, jnp.float32).apply({"params": params}, x)
 
     def plain(params, x):
         return nn.Conv(5, (3, 3)).apply({"params": params}, x.repeat(2, axis=1).repeat(2, axis=2))
@@ -61,12 +66,13 @@ def test_upsample_conv_equals_upsampling_then_convolution(size):
 
 
 @pytest.mark.parity
-def test_equals_a_torch_network_in_plain_layers(narrow):
+@NETWORKS
+def test_equals_a_torch_network_in_plain_layers(network, narrow):
     params, images, masks = narrow
     torch = import_peer("torch")
 
     def loss(params):
-        logits = UNet(FILTERS).apply({"params": params}, images)
+        logits = network(FILTERS).apply({"params": params}, images)
         return jnp.mean(jax.nn.softplus(logits) - masks * logits), logits
 
     (value, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -104,16 +110,18 @@ def test_equals_a_torch_network_in_plain_layers(narrow):
         assert_close(gradients[name]["bias"], bias.grad.numpy(), f"{name} bias gradient")
 
 
-def test_bfloat16_keeps_float32_logits_and_parameters(narrow):
+@NETWORKS
+def test_bfloat16_keeps_float32_logits_and_parameters(network, narrow):
     params, images, _ = narrow
-    exact = jax.jit(UNet(FILTERS).apply)({"params": params}, images)
-    logits = jax.jit(UNet(FILTERS, dtype=jnp.bfloat16).apply)({"params": params}, images)
+    exact = jax.jit(network(FILTERS).apply)({"params": params}, images)
+    logits = jax.jit(network(FILTERS, dtype=jnp.bfloat16).apply)({"params": params}, images)
     assert logits.dtype == jnp.float32
     assert_close(logits, exact, "logits", tolerance=0.05)
     assert not np.array_equal(logits, exact)
 
 
-def test_an_image_that_does_not_divide_is_refused(narrow):
+@NETWORKS
+def test_an_image_that_does_not_divide_is_refused(network, narrow):
     params, _, _ = narrow
     with pytest.raises(ValueError, match="40 x 32.*multiples of 16"):
-        UNet(FILTERS).apply({"params": params}, jnp.zeros((1, 40, 32, 1)))
+        network(FILTERS).apply({"params": params}, jnp.zeros((1, 40, 32, 1)))

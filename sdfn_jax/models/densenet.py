@@ -1,8 +1,7 @@
-"""DenseNet (Huang et al. 2017) as torchvision builds it, the feature extractor of B.3.
+"""DenseNet (Huang et al. 2017, arXiv:1608.06993) as torchvision builds it: the feature extractor of B.3.
 
-Parameters carry torchvision's names and shapes. The arithmetic differs from the plain definition where that is exact
-away from rounding and pays: inside the dense blocks (see `dense_block`), and in the transitions, which pool before
-their 1 x 1 convolution (both are linear) and so convolve a quarter of the pixels.
+Modules and variables carry torchvision's names and shapes, so that its weights convert by renaming leaves. This is the
+network as the paper writes it; `kernels` has a twin of equal values and variables that is faster on a CPU.
 """
 
 from typing import Any
@@ -11,12 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sdfn_jax.models.dense_block import Affine, Layer, Moments, infer_block, moments_of, normalise, train_block
 from sdfn_jax.models.initial import KAIMING_NORMAL
-from sdfn_jax.models.pooling import max_pool
 
-_MOMENTUM = 0.9  # of the running statistics; PyTorch writes 0.1 for the same
-_KERNEL_INIT = nn.initializers.variance_scaling(*KAIMING_NORMAL)
+EPSILON = 1e-5
+MOMENTUM = 0.9  # of the running statistics; PyTorch writes 0.1 for the same
+KERNEL_INIT = nn.initializers.variance_scaling(*KAIMING_NORMAL)
 
 
 class DenseNet(nn.Module):
@@ -28,6 +26,8 @@ class DenseNet(nn.Module):
       init_features: feature maps of the stem.
       bottleneck: a layer's 1 x 1 convolution makes bottleneck * growth_rate maps.
       dtype: of the activations; parameters and statistics are float32.
+      remat: whether the backward pass computes each layer again instead of keeping its activations, which takes a
+        fraction of the memory for a third more arithmetic. The CPU's twin always does.
     """
 
     growth_rate: int = 32
@@ -35,6 +35,7 @@ class DenseNet(nn.Module):
     init_features: int = 64
     bottleneck: int = 4
     dtype: Any = jnp.float32
+    remat: bool = False
 
     conv_scaling = KAIMING_NORMAL
 
@@ -47,160 +48,127 @@ class DenseNet(nn.Module):
           train: whether to normalise by the batch and update `batch_stats`, or to normalise by `batch_stats`.
 
         Returns:
-          (B, H / 32, W / 32, C) not negative, of `dtype`; C = 1024 in DenseNet-121.
+          (B, H / 32, W / 32, C), none negative, of `dtype`; C = 1024 in DenseNet-121.
 
         Raises:
           ValueError: for a smaller image, or when training on a batch with a single value per feature map.
         """
+        self.check_size(x)
+        dense_layer = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
+        x = x.astype(self.dtype)
+        x = conv(self.init_features, 7, "conv0", self.dtype, strides=2)(x)
+        x = nn.relu(BatchNorm(name="norm0")(x, train))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for block, layers in enumerate(self.block_sizes, start=1):
+            x = DenseBlock(layers, self.growth_rate, self.bottleneck, dense_layer, name=f"denseblock{block}")(x, train)
+            if block < len(self.block_sizes):
+                x = Transition(name=f"transition{block}")(x, train)
+        return nn.relu(BatchNorm(name="norm5")(x, train))
+
+    @nn.nowrap
+    def check_size(self, x: jax.Array) -> None:
+        """Raises ValueError for images, (B, H, W, C), of which the poolings leave nothing."""
         smallest = 2 ** (len(self.block_sizes) + 1)
         if min(x.shape[1:3]) < smallest:
             raise ValueError(
                 f"an image of {x.shape[1]} x {x.shape[2]}: this DenseNet takes {smallest} x {smallest} and more"
             )
-        x = x.astype(self.dtype)
-        x = Conv(x.shape[-1], self.init_features, size=7, stride=2, name="conv0")(x)
-        x = BatchNorm(self.init_features, name="norm0")(x, moments_of(x) if train else None)
-        x = max_pool(x, window=3, stride=2, padding=1)
-        for block, layers in enumerate(self.block_sizes, start=1):
-            x, moments = DenseBlock(layers, self.growth_rate, self.bottleneck, name=f"denseblock{block}")(x, train)
-            if block < len(self.block_sizes):
-                x = Transition(x.shape[-1], name=f"transition{block}")(x, moments)
-        return BatchNorm(x.shape[-1], name="norm5")(x, moments)
 
 
 class DenseBlock(nn.Module):
-    """Layers that each see the feature maps of all before them."""
+    """Layers that each see the feature maps of all layers before them."""
 
     layers: int
     growth_rate: int
     bottleneck: int
+    dense_layer: type[nn.Module]
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, Moments | None]:
-        """Appends layers * growth_rate maps to (B, H, W, C); returns them with their moments for whoever is next."""
-        inputs = [x.shape[-1] + layer * self.growth_rate for layer in range(self.layers)]
-        layers = [
-            DenseLayer(channels, self.bottleneck * self.growth_rate, self.growth_rate, name=f"denselayer{layer}")
-            for layer, channels in enumerate(inputs, start=1)
-        ]
-        weights = tuple(layer.weights() for layer in layers)
-        if not train:
-            return infer_block(x, weights, [layer.running() for layer in layers]), None
-        x, moments, inner = train_block(x, weights)
-        values = x.size // x.shape[-1]
-        for layer, channels, squeezed in zip(layers, inputs, inner, strict=True):
-            layer.norm1.follow(Moments(moments.mean[:channels], moments.var[:channels]), values)
-            layer.norm2.follow(squeezed, values)
-        return x, moments
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps (B, H, W, C) to (B, H, W, C + layers * growth_rate)."""
+        for layer in range(1, self.layers + 1):
+            new = self.dense_layer(self.growth_rate, self.bottleneck, name=f"denselayer{layer}")(x, train)
+            x = jnp.concatenate([x, new], axis=-1)
+        return x
 
 
 class DenseLayer(nn.Module):
-    """Weights of a layer that makes `features` maps of `inputs` maps by way of `squeezed`."""
+    """Normalisation, ReLU, 1 x 1 convolution, and the same with a 3 x 3 convolution."""
 
-    inputs: int
-    squeezed: int
-    features: int
+    growth_rate: int
+    bottleneck: int
 
-    def setup(self):
-        """Declares the variables."""
-        self.norm1 = BatchNorm(self.inputs)
-        self.conv1 = Conv(self.inputs, self.squeezed, size=1)
-        self.norm2 = BatchNorm(self.squeezed)
-        self.conv2 = Conv(self.squeezed, self.features, size=3)
-
-    def weights(self) -> Layer:
-        """Returns the parameters."""
-        return Layer(self.norm1.affine(), self.conv1.kernel[0, 0], self.norm2.affine(), self.conv2.kernel)
-
-    def running(self) -> tuple[Moments, Moments]:
-        """Returns the running statistics of norm1 and of norm2."""
-        return self.norm1.running(), self.norm2.running()
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps (B, H, W, C) to (B, H, W, growth_rate)."""
+        x = nn.relu(BatchNorm(name="norm1")(x, train))
+        x = conv(self.bottleneck * self.growth_rate, 1, "conv1", x.dtype)(x)
+        x = nn.relu(BatchNorm(name="norm2")(x, train))
+        return conv(self.growth_rate, 3, "conv2", x.dtype)(x)
 
 
 class Transition(nn.Module):
     """Halves height, width and the number of feature maps."""
 
-    inputs: int
-
-    def setup(self):
-        """Declares the variables."""
-        self.norm = BatchNorm(self.inputs)
-        self.conv = Conv(self.inputs, self.inputs // 2, size=1)
-
-    def __call__(self, x: jax.Array, moments: Moments | None) -> jax.Array:
-        """Maps (B, H, W, C) with its moments to (B, H // 2, W // 2, C // 2)."""
-        x = self.norm(x, moments)
-        height, width = (size // 2 * 2 for size in x.shape[1:3])
-        # Slices, which XLA adds up while it normalises.
-        return self.conv(sum(x[:, i:height:2, j:width:2] for i in range(2) for j in range(2)) / 4)
-
-
-class Conv(nn.Module):
-    """A convolution without bias, padded by size // 2 on every side (`SAME` would pad the stem otherwise)."""
-
-    inputs: int
-    features: int
-    size: int
-    stride: int = 1
-
-    def setup(self):
-        """Declares the variables."""
-        self.kernel = self.param("kernel", _KERNEL_INIT, (self.size, self.size, self.inputs, self.features))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, H, W, inputs) to (B, h, w, features), of the dtype of x."""
-        kernel = self.kernel.astype(x.dtype)
-        if self.size == 1:
-            return x @ kernel[0, 0]
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=[(self.size // 2, self.size // 2)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps (B, H, W, C) to (B, H // 2, W // 2, C // 2)."""
+        x = nn.relu(BatchNorm(name="norm")(x, train))
+        x = conv(x.shape[-1] // 2, 1, "conv", x.dtype)(x)
+        return nn.avg_pool(x, (2, 2), (2, 2))
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation by given moments, and ReLU.
+    """Batch normalisation with PyTorch's running variance.
 
-    The running variance follows PyTorch: it moves towards the unbiased variance of the batch (Flax's own layer takes
-    the biased one), so that fine-tuning published weights updates them as PyTorch would.
+    It moves towards the unbiased variance of the batch (`flax.linen.BatchNorm` takes the biased one), so that
+    fine-tuning published weights updates them as PyTorch would.
     """
 
-    features: int
-
-    def setup(self):
-        """Declares the variables."""
-        shape = (self.features,)
-        self.scale = self.param("scale", nn.initializers.ones, shape)
-        self.bias = self.param("bias", nn.initializers.zeros, shape)
-        self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        self.var = self.variable("batch_stats", "var", jnp.ones, shape)
-
-    def affine(self) -> Affine:
-        """Returns the parameters."""
-        return Affine(self.scale, self.bias)
-
-    def running(self) -> Moments:
-        """Returns the running statistics."""
-        return Moments(self.mean.value, self.var.value)
-
-    def follow(self, moments: Moments, values: int) -> None:
-        """Moves the running statistics towards the moments of a batch with so many values per feature map."""
-        if self.is_initializing():
-            return
-        if values == 1:
-            raise ValueError(
-                f"{'/'.join(self.path)}: one value per feature map has no variance; train on more or larger images"
-            )
-        self.mean.value = _MOMENTUM * self.mean.value + (1 - _MOMENTUM) * moments.mean
-        self.var.value = _MOMENTUM * self.var.value + (1 - _MOMENTUM) * moments.var * (values / (values - 1))
-
-    def __call__(self, x: jax.Array, moments: Moments | None) -> jax.Array:
-        """Normalises (B, H, W, C) by its moments and updates the running ones, or uses the running ones for None."""
-        if moments is None:
-            moments = self.running()
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalises (B, H, W, C) by the batch and moves the running statistics, or normalises by these."""
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if train:
+            values = x.astype(jnp.float32)
+            mean, var = values.mean((0, 1, 2)), values.var((0, 1, 2))
+            if not self.is_initializing():
+                count = values_per_map(self, x)
+                running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
+                running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var * (count / (count - 1))
         else:
-            self.follow(moments, x.size // x.shape[-1])
-        return normalise(x, moments, self.affine())
+            mean, var = running_mean.value, running_var.value
+        gain = scale * jax.lax.rsqrt(var + EPSILON)
+        return (x * gain + (bias - mean * gain)).astype(x.dtype)
+
+
+def values_per_map(layer: nn.Module, x: jax.Array) -> int:
+    """Returns over how many values a layer takes the statistics of each feature map of (B, H, W, C).
+
+    Raises:
+      ValueError: naming the layer, where it is a single one, which has no variance.
+    """
+    count = x.size // x.shape[-1]
+    if count == 1:
+        raise ValueError(
+            f"{'/'.join(layer.path)}: one value per feature map has no variance; train on more or larger images"
+        )
+    return count
+
+
+def conv(features: int, size: int, name: str, dtype: Any, strides: int = 1) -> nn.Conv:
+    """Returns a convolution without bias, padded by size // 2 on every side (`SAME` pads a stride of 2 otherwise)."""
+    return nn.Conv(
+        features,
+        (size, size),
+        strides,
+        padding=size // 2,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=KERNEL_INIT,
+        name=name,
+    )

@@ -9,6 +9,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from sdfn_jax.findings import FINDINGS
+from sdfn_jax.models import kernels
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import KAIMING_NORMAL, LINEAR_UNIFORM
 
@@ -22,6 +23,8 @@ class SDFN(nn.Module):
       frozen: whether the branches stay as they are: no gradient, no update of their statistics (B.5, stage 3).
       classes: outputs.
       dtype: of the branches' activations; parameters, statistics, pools and logits are float32.
+      remat: see `DenseNet`.
+      backend: whose arithmetic to use (`kernels.for_backend`); that of JAX's default backend if None.
     """
 
     branches: tuple[str, ...] = ("entire", "lung")
@@ -29,6 +32,8 @@ class SDFN(nn.Module):
     frozen: bool = False
     classes: int = len(FINDINGS)
     dtype: Any = jnp.float32
+    remat: bool = False
+    backend: str | None = None
 
     conv_scaling = KAIMING_NORMAL
 
@@ -56,12 +61,17 @@ class SDFN(nn.Module):
             raise ValueError(f"no view for the branch {', '.join(missing)}; got {', '.join(views) or 'none'}")
         features = {}
         for branch in self.branches:
-            densenet = DenseNet(**self.densenet, dtype=self.dtype, name=branch)
-            features[branch] = densenet(views[branch], train and not self.frozen)
+            features[branch] = self.extractor(branch)(views[branch], train and not self.frozen)
         if self.frozen:
             features = jax.lax.stop_gradient(features)
         pools = [pool(features[branch]) for branch in self.branches]
         return linear_head(self.classes, name="head")(jnp.concatenate(pools, axis=-1)), features
+
+    @nn.nowrap
+    def extractor(self, name: str | None = None) -> DenseNet:
+        """Returns the network of a branch."""
+        network = kernels.for_backend(DenseNet, self.backend)
+        return network(**self.densenet, dtype=self.dtype, remat=self.remat, name=name)
 
 
 def pool(features: jax.Array) -> jax.Array:

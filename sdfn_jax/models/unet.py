@@ -1,15 +1,18 @@
-"""The U-Net of reference [21] (Pazhitnykh, Petsiuk: lung-segmentation-2d): the network of the LRG (B.2)."""
+"""The U-Net of reference [21] (Pazhitnykh, Petsiuk: lung-segmentation-2d): the network of the LRG (B.2).
 
-from functools import partial
+`kernels` has a twin of equal values and variables that is faster on a CPU.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sdfn_jax.models.convolution import convolve
 from sdfn_jax.models.initial import GLOROT_UNIFORM
-from sdfn_jax.models.pooling import max_pool
+
+KERNEL_INIT = nn.initializers.variance_scaling(*GLOROT_UNIFORM)
 
 
 class UNet(nn.Module):
@@ -46,71 +49,34 @@ class UNet(nn.Module):
         multiple = 2 ** len(levels)
         if x.shape[1] % multiple or x.shape[2] % multiple:
             raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]}: the U-Net takes multiples of {multiple} pixels")
-        kernel_init = nn.initializers.variance_scaling(*self.conv_scaling)
-        conv = partial(Conv, kernel_init=kernel_init, dtype=self.dtype)
-        upsample_conv = partial(Conv, kernel_init=kernel_init, dtype=self.dtype, upsample=True)
-
         x = x.astype(self.dtype)
         skips = []
         for level, width in enumerate(levels):
-            x = nn.relu(conv(width, name=f"down{level}_conv1")(x))
-            x = nn.relu(conv(width, name=f"down{level}_conv2")(x))
+            x = nn.relu(self.conv(width, f"down{level}_conv1")(x))
+            x = nn.relu(self.conv(width, f"down{level}_conv2")(x))
             skips.append(x)
-            x = max_pool(x, window=2, stride=2, padding=0)
-        x = nn.relu(conv(bottom, name="bottom_conv")(x))
+            x = self.pool(x)
+        x = nn.relu(self.conv(bottom, "bottom_conv")(x))
         for level, skip in reversed(list(enumerate(skips))):
             width = self.filters[min(level + 2, len(levels))]
-            x = nn.relu(upsample_conv(width, name=f"up{level}_conv1")(x))
-            x = nn.relu(conv(width, name=f"up{level}_conv2")(x))
+            x = nn.relu(self.upsample_conv(width, f"up{level}_conv1")(x))
+            x = nn.relu(self.conv(width, f"up{level}_conv2")(x))
             x = jnp.concatenate([skip, x], axis=-1)
-            x = nn.relu(conv(width, name=f"up{level}_conv3")(x))
-        return conv(1, name="output_conv")(x)[..., 0].astype(jnp.float32)
+            x = nn.relu(self.conv(width, f"up{level}_conv3")(x))
+        return self.conv(1, "output_conv")(x)[..., 0].astype(jnp.float32)
 
+    @nn.nowrap
+    def conv(self, features: int, name: str) -> Callable[[jax.Array], jax.Array]:
+        """Returns a 3 x 3 convolution, (B, H, W, C) -> (B, H, W, features)."""
+        return nn.Conv(features, (3, 3), dtype=self.dtype, kernel_init=KERNEL_INIT, name=name)
 
-class Conv(nn.Module):
-    """A 3 x 3 convolution, of maps that are first upsampled by 2 (nearest neighbour) or not."""
+    @nn.nowrap
+    def upsample_conv(self, features: int, name: str) -> Callable[[jax.Array], jax.Array]:
+        """Returns the same of maps upsampled by 2 (nearest neighbour), (B, H, W, C) -> (B, 2H, 2W, features)."""
+        conv = self.conv(features, name)
+        return lambda x: conv(x.repeat(2, axis=1).repeat(2, axis=2))
 
-    features: int
-    kernel_init: nn.initializers.Initializer
-    dtype: Any
-    upsample: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H, W, features), or with `upsample` to (B, 2H, 2W, features)."""
-        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        function = upsample_convolve if self.upsample else convolve
-        return function(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
-
-
-def upsample_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Upsamples by 2 and convolves, working on the small map: exact away from rounding, at 4/9 of the arithmetic.
-
-    An output pixel sees only 2 x 2 pixels of the small map. Which ones, and which rows and columns of the kernel fall
-    together on each, depends on whether its row and column are even or odd.
-
-    Args:
-      x: (B, H, W, C).
-      kernel: (3, 3, C, F).
-
-    Returns:
-      (B, 2H, 2W, F).
-    """
-    batch, height, width, channels = x.shape
-    features = kernel.shape[-1]
-    # Even rows of the output see (row 0 | rows 1 + 2) of the kernel, odd rows (rows 0 + 1 | row 2); so do columns.
-    kernels = _fold(_fold(kernel, axis=0), axis=2)  # column of the output, row of the output, 2, 2, C, F
-    kernels = kernels.transpose(2, 3, 4, 1, 0, 5).reshape(2, 2, channels, 4 * features)
-    maps = convolve(x, kernels).reshape(batch, height + 1, width + 1, 2, 2, features)
-    rows = [
-        jnp.stack([maps[:, y : y + height, x : x + width, y, x] for x in (0, 1)], axis=3)  # (B, H, W, 2, F)
-        for y in (0, 1)
-    ]
-    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, features)
-
-
-def _fold(kernel: jax.Array, axis: int) -> jax.Array:
-    """Returns what the 3 taps of an axis add up to on 2 pixels of the small map, for even and odd outputs."""
-    first, middle, last = jnp.split(kernel, 3, axis)
-    return jnp.stack([jnp.concatenate([first, middle + last], axis), jnp.concatenate([first + middle, last], axis)])
+    @nn.nowrap
+    def pool(self, x: jax.Array) -> jax.Array:
+        """2 x 2 max pooling, (B, H, W, C) -> (B, H / 2, W / 2, C)."""
+        return nn.max_pool(x, (2, 2), (2, 2))

@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.lax import dynamic_update_slice_in_dim as write
 
-from sdfn_jax.models.convolution import convolve, convolve_backward, weight_gradient
-
-EPSILON = 1e-5
+from sdfn_jax.models.densenet import EPSILON
+from sdfn_jax.models.kernels.convolution import convolve, convolve_backward, weight_gradient
 
 
 class Moments(NamedTuple):

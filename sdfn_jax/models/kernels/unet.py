@@ -1,0 +1,78 @@
+"""The U-Net for a CPU: the network of `models.unet`, equal away from rounding and faster."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from sdfn_jax.models import unet
+from sdfn_jax.models.kernels.convolution import convolve
+from sdfn_jax.models.kernels.pooling import max_pool
+
+
+class UNet(unet.UNet):
+    """The twin: same attributes, variables and values."""
+
+    @nn.nowrap
+    def conv(self, features: int, name: str) -> nn.Module:
+        """A 3 x 3 convolution by the arithmetic of `convolution`."""
+        return Conv(features, convolve, self.dtype, name=name)
+
+    @nn.nowrap
+    def upsample_conv(self, features: int, name: str) -> nn.Module:
+        """The same of maps that are first upsampled by 2."""
+        return Conv(features, upsample_convolve, self.dtype, name=name)
+
+    @nn.nowrap
+    def pool(self, x: jax.Array) -> jax.Array:
+        """2 x 2 max pooling."""
+        return max_pool(x, window=2, stride=2, padding=0)
+
+
+class Conv(nn.Module):
+    """A 3 x 3 convolution with a bias, by a function of maps and kernel."""
+
+    features: int
+    function: Callable[[jax.Array, jax.Array], jax.Array]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B, H, W, C) to (B, H, W, features), or (B, 2H, 2W, features) by `upsample_convolve`."""
+        kernel = self.param("kernel", unet.KERNEL_INIT, (3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return self.function(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
+
+
+def upsample_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Upsamples by 2 and convolves, working on the small map: exact away from rounding, at 4/9 of the arithmetic.
+
+    An output pixel sees only 2 x 2 pixels of the small map. Which ones, and which rows and columns of the kernel fall
+    together on each, depends on whether its row and column are even or odd.
+
+    Args:
+      x: (B, H, W, C).
+      kernel: (3, 3, C, F).
+
+    Returns:
+      (B, 2H, 2W, F).
+    """
+    batch, height, width, channels = x.shape
+    features = kernel.shape[-1]
+    # Even rows of the output see (row 0 | rows 1 + 2) of the kernel, odd rows (rows 0 + 1 | row 2); so do columns.
+    kernels = _fold(_fold(kernel, axis=0), axis=2)  # column of the output, row of the output, 2, 2, C, F
+    kernels = kernels.transpose(2, 3, 4, 1, 0, 5).reshape(2, 2, channels, 4 * features)
+    maps = convolve(x, kernels).reshape(batch, height + 1, width + 1, 2, 2, features)
+    rows = [
+        jnp.stack([maps[:, y : y + height, x : x + width, y, x] for x in (0, 1)], axis=3)  # (B, H, W, 2, F)
+        for y in (0, 1)
+    ]
+    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, features)
+
+
+def _fold(kernel: jax.Array, axis: int) -> jax.Array:
+    """Returns what the 3 taps of an axis add up to on 2 pixels of the small map, for even and odd outputs."""
+    first, middle, last = jnp.split(kernel, 3, axis)
+    return jnp.stack([jnp.concatenate([first, middle + last], axis), jnp.concatenate([first + middle, last], axis)])
