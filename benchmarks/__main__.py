@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import record
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.core.files import appears_when_complete
 
 ROOT = Path(__file__).parent.parent
 

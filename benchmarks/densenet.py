@@ -360,7 +360,7 @@ def main():
     if options.serve:
         return serve(options.serve)
 
-    from sdfn_jax.files import appears_when_complete
+    from sdfn_jax.core.files import appears_when_complete
 
     names = options.sides.split(",")
     missing = {name for name in names for package in PACKAGES[name] if importlib.util.find_spec(package) is None}

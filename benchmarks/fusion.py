@@ -24,8 +24,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import fusion
-from sdfn_jax import checkpoint, features, recipes, tasks, train
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax import features, tasks, train
+from sdfn_jax.core import checkpoint, run_identity
+from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches, put, training_batches
 from sdfn_jax.models.initial import initial_variables
 
@@ -125,7 +126,7 @@ def head(config, task, variables, images, validation_images):
             training=training,
             validation=validation,
             initial_variables=lambda: {"params": {"head": variables["params"]["head"]}},
-            metadata={"stage": config.stage, "config": recipes.as_json(config), "inputs": {}},
+            metadata={"stage": config.stage, "config": run_identity.as_json(config), "inputs": {}},
         )
         return time.perf_counter() - begun, len(bests)
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from configs import classifier
 from sdfn_jax import images, lung_boxes, phantom, tasks, train
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples, put, to_device, training_batches
 from sdfn_jax.models.initial import initial_variables
 from tfds_builders import prepare

@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import films, record
-from sdfn_jax import lung_boxes, parallel
+from sdfn_jax import lung_boxes
+from sdfn_jax.core import parallel
 from tfds_builders import prepare
 
 ALL = 112_120  # images of ChestX-ray14

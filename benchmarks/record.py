@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.core.files import appears_when_complete
 
 # One arena, nothing mapped and unmapped anew: without it, whoever takes large blocks times the page faults.
 _ALLOCATOR = "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736"

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks import films, record
 from configs import fusion
 from configs import lrg as lrg_config
-from sdfn_jax import checkpoint, run_metadata
+from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.models.unet import UNet

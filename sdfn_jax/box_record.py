@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from sdfn_jax import sealed, sources
-from sdfn_jax.files import file_digest
+from sdfn_jax.core import sealed, sources
+from sdfn_jax.core.files import file_digest
 from sdfn_jax.lung_boxes import PostProcessing, read_box_table
 
 _SHAPE = {"checkpoint": sealed.TEXT, "postprocessing": sealed.OBJECT, "table_sha256": sealed.TEXT}

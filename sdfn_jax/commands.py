@@ -2,8 +2,9 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import backend, evaluate, plan, processes, report, results, settings, stages
-from sdfn_jax.errors import UserError
+from sdfn_jax import evaluate, plan, report, results, settings, stages
+from sdfn_jax.core import backend, processes
+from sdfn_jax.core.errors import UserError
 
 
 def run(config: ConfigDict, mode: str, split: str) -> None:

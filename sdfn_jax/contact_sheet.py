@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.lrg import Film
 from sdfn_jax.lung_boxes import NO_RULE
 

@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 
 from sdfn_jax import images
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.flags import FLAGS
 from sdfn_jax.limits import MAX_PIXELS, Refused
 

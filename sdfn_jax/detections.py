@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import csv_table, sealed
-from sdfn_jax.files import file_digest
+from sdfn_jax.core import csv_table, sealed
+from sdfn_jax.core.files import file_digest
 from sdfn_jax.findings import FINDINGS, finding_index
 from sdfn_jax.localization import THRESHOLDS, Case
 

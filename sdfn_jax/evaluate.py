@@ -6,24 +6,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import (
-    calibration_file,
-    checkpoint,
-    contact_sheet,
-    csv_table,
-    images,
-    lrg,
-    lung_boxes,
-    metrics,
-    processes,
-    progress,
-    run_metadata,
-    sealed,
-    sources,
-    tasks,
-)
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest
+from sdfn_jax import calibration_file, contact_sheet, images, lrg, lung_boxes, metrics, tasks
+from sdfn_jax.core import checkpoint, csv_table, processes, progress, run_metadata, sealed, sources
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import file_digest
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.predictions import (
     RECIPE_FILE,

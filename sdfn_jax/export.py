@@ -7,7 +7,7 @@ networks by the probabilities they give. Preprocessing and class names are insid
 0 to 255) of `size` x `size` pixels for each view, and return the probabilities of the findings.
 """
 
-from sdfn_jax import errors
+from sdfn_jax.core import errors
 
 if __name__ == "__main__":
     errors.begin_command()
@@ -29,9 +29,10 @@ from ml_collections import ConfigDict
 from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
-from sdfn_jax import checkpoint, compiled, run_metadata, tasks
-from sdfn_jax.errors import UserError, run_command
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax import tasks
+from sdfn_jax.core import checkpoint, jit_cache, run_metadata
+from sdfn_jax.core.errors import UserError, run_command
+from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.pretrained import torchvision, weights
@@ -234,7 +235,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag: --run=FOLDER --output=FILE")
-    compiled.use_cache()
+    jit_cache.use_cache()
     print(export(_RUN.value, _OUTPUT.value))
 
 

@@ -21,9 +21,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from sdfn_jax import processes, progress
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.core import processes, progress
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches, one_ahead
 from sdfn_jax.models.sdfn import pool
 from sdfn_jax.preprocessing import Preprocessing

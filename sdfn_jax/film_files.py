@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sdfn_jax import images, tables
-from sdfn_jax.errors import UserError
+from sdfn_jax import images
+from sdfn_jax.core import tables
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.find import LeftOut, below
 from sdfn_jax.predictor import Film
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from sdfn_jax import guards, images, paper
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.flags import FLAGS
 from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sdfn_jax import csv_table, images
-from sdfn_jax.terminal import printable
+from sdfn_jax import images
+from sdfn_jax.core import csv_table
+from sdfn_jax.core.terminal import printable
 
 # Folders that systems make: what a Mac packs beside the files, Windows' and Synology's own.
 _SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "@eadir")

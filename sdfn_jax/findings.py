@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sdfn_jax.tables import shown
+from sdfn_jax.core.tables import shown
 
 FINDINGS = (
     "Atelectasis",

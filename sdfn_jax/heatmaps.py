@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdfn_jax import cam
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.findings import display_name
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from sdfn_jax import files, picture_files
-from sdfn_jax.errors import UserError
+from sdfn_jax import picture_files
+from sdfn_jax.core import files
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.flags import FLAGS
 from sdfn_jax.limits import MAX_BYTES, Refused, check_size
 from sdfn_jax.silence import silenced

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags
 
-from sdfn_jax.errors import UserError
-from sdfn_jax.parallel import one_ahead
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.parallel import one_ahead
 
 # Few elements ahead: after `batch`, one element is a whole batch (Grain's own default would hold 500 of them).
 _READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)

@@ -7,7 +7,7 @@ It writes detections.csv and localization.json, which the report scores, and pri
 <image without .png>_<finding>.npy (00000001_000_Mass.npy), (h, w) of any range, covering the whole image.
 """
 
-from sdfn_jax import errors
+from sdfn_jax.core import errors
 
 if __name__ == "__main__":
     errors.begin_command()
@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import bootstrap, cam, detections, localization, progress
-from sdfn_jax.errors import UserError, run_command
+from sdfn_jax import bootstrap, cam, detections, localization
+from sdfn_jax.core import progress
+from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.findings import FINDINGS
 
 SIDE = 1024  # of the official images, in whose pixels the box list is
@@ -40,7 +41,8 @@ def of_network(run: Path) -> tuple[list[localization.Case], dict]:
     """
     from ml_collections import ConfigDict
 
-    from sdfn_jax import activation, checkpoint, plan, stages
+    from sdfn_jax import activation, plan, stages
+    from sdfn_jax.core import checkpoint
     from sdfn_jax.input_pipeline import Examples
 
     variables, metadata = checkpoint.read_best(run)
@@ -140,9 +142,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.run is not None and options.tables is not None:
         raise UserError("--tables is for --heatmaps; a run brings the boxes of its data set with it: leave it out")
     if options.run is not None:
-        from sdfn_jax import compiled  # here: heatmaps from files need no jax
+        from sdfn_jax.core import jit_cache  # here: heatmaps from files need no jax
 
-        compiled.use_cache()
+        jit_cache.use_cache()
         cases, origin = of_network(options.run)
     else:
         cases, origin = of_files(options.heatmaps, options.tables)
@@ -163,7 +165,7 @@ def _of_example(example: dict, maps: dict[str, np.ndarray]) -> Iterator[localiza
 
 def _official_boxes(tables: Path) -> dict[tuple[str, int], tuple[int, np.ndarray]]:
     """Returns {(image, finding): (patient, (R, 4) boxes)} of the official list."""
-    from tfds_builders.base import Faults
+    from sdfn_jax.core.faults import Faults
     from tfds_builders.chestxray14 import nih_tables
 
     faults = Faults(skip=False)

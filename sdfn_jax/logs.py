@@ -4,9 +4,9 @@ import json
 import os
 from pathlib import Path
 
-from sdfn_jax import sealed
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import appears_when_complete, naming
+from sdfn_jax.core import sealed
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import appears_when_complete, naming
 
 _LINE = {"epoch": sealed.COUNT, "step": sealed.COUNT}
 

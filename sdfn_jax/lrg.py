@@ -6,7 +6,7 @@ Stopped at any moment, the same command goes on where it was. Everything that tu
 stands here, once, for training, cross-validation and the box table alike.
 """
 
-from sdfn_jax import errors
+from sdfn_jax.core import errors
 
 if __name__ == "__main__":
     errors.begin_command()
@@ -24,16 +24,17 @@ import numpy as np
 from flax import linen as nn
 from numpy.typing import ArrayLike
 
-from sdfn_jax import box_record, checkpoint, compiled, find, images, lung_boxes, progress, recipes, sources
-from sdfn_jax.arguments import positive
-from sdfn_jax.errors import UserError, run_command
-from sdfn_jax.files import appears_when_complete
-from sdfn_jax.journal import Journal
+from sdfn_jax import box_record, find, images, lung_boxes
+from sdfn_jax.core import checkpoint, jit_cache, progress, run_identity, sources
+from sdfn_jax.core.arguments import positive
+from sdfn_jax.core.errors import UserError, run_command
+from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.core.journal import Journal
+from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
+from sdfn_jax.core.terminal import printable
 from sdfn_jax.lung_boxes import BoxRow, LungRegion, PostProcessing
 from sdfn_jax.models import kernels
 from sdfn_jax.models.unet import UNet
-from sdfn_jax.parallel import in_batches, map_in_order, one_ahead
-from sdfn_jax.terminal import printable
 
 CONTRASTS = ("equalize", "equalize_clipped")
 # A grey value may count in `equalize_clipped` for at most this many times the median count of those that occur.
@@ -112,7 +113,7 @@ class Segmenter:
             )
         network = kernels.for_backend(UNet)
         return cls(
-            model=network(filters=tuple(config["model"]["filters"]), dtype=jnp.dtype(recipes.precision(config))),
+            model=network(filters=tuple(config["model"]["filters"]), dtype=jnp.dtype(run_identity.precision(config))),
             variables=variables,
             mean=metadata["normalisation"]["mean"],
             std=metadata["normalisation"]["std"],
@@ -375,7 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--skip_bad_files", action="store_true", help="leave out, and list, files that cannot be read")
     flags = parser.parse_args(arguments)
     found = find_radiographs(flags.radiographs)
-    compiled.use_cache()
+    jit_cache.use_cache()
     segmenter = Segmenter.load(flags.checkpoint, flags.batch_size)
     print(f"{len(found.films):,} radiographs in {flags.radiographs}, checkpoint {segmenter.digest[:12]}", flush=True)
     if segmenter.drawings:

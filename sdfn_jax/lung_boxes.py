@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from skimage import measure
 
-from sdfn_jax import csv_table, sealed, tables
-from sdfn_jax.errors import UserError
+from sdfn_jax.core import csv_table, sealed, tables
+from sdfn_jax.core.errors import UserError
 
 NO_RULE = "none"
 # The rules, in the order they are tried; a table joins those that fired with "+".

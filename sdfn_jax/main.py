@@ -1,14 +1,14 @@
 """The one command: `python -m sdfn_jax.main --config=configs/fusion.py [--mode=...]`."""
 
-from sdfn_jax import errors
+from sdfn_jax.core import errors
 
 if __name__ == "__main__":
     errors.begin_command()
 
 from absl import app, flags, logging
 
-from sdfn_jax import config_flag
-from sdfn_jax.errors import UserError, run_command
+from sdfn_jax.core import config_flag
+from sdfn_jax.core.errors import UserError, run_command
 
 _CONFIG = config_flag.define(
     "The stage: configs/<stage>.py[:argument]. Every number in it can be set: --config.batch_size=4."
@@ -35,10 +35,14 @@ flags.mark_flag_as_required("config")
 def main(argv: list[str]) -> None:
     """Runs the stage named by --config."""
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell each of their steps otherwise
-    from sdfn_jax import commands, compiled, processes  # here, so that --help and a misspelt flag need no jax
+    from sdfn_jax import commands
+    from sdfn_jax.core import (
+        jit_cache,
+        processes,  # here, so that --help and a misspelt flag need no jax
+    )
 
     def command() -> None:
-        compiled.use_cache()
+        jit_cache.use_cache()
         processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         commands.run(_CONFIG.value, _MODE.value, _SPLIT.value)
         processes.wait_for_all()  # for the first, which may still write

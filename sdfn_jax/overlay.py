@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sdfn_jax import cam, images
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.findings import display_name, finding_index
 from sdfn_jax.reading import Box, Reading
 

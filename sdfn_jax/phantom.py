@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sdfn_jax import drawing, sealed
+from sdfn_jax import drawing
+from sdfn_jax.core import sealed
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import bring_back, file_digest, folder_appears_when_complete, locked
+from sdfn_jax.core.parallel import map_in_order
+from sdfn_jax.core.progress import bar
 from sdfn_jax.drawing import Drawing, draw
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import bring_back, file_digest, folder_appears_when_complete, locked
 from sdfn_jax.findings import FINDINGS, NO_FINDING
 from sdfn_jax.images import JSRT_MAXIMUM, JSRT_SIDE
-from sdfn_jax.parallel import map_in_order
-from sdfn_jax.progress import bar
 
 SETTINGS_FILE = "phantom.json"
 # The findings BBox_List_2017.csv has boxes of, and the one it spells otherwise.

@@ -10,20 +10,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import (
-    box_record,
-    calibration_file,
-    checkpoint,
-    lrg,
-    lung_boxes,
-    phantom,
-    processes,
-    recipes,
-    results,
-    run_metadata,
-    stages,
-)
-from sdfn_jax.errors import UserError
+from sdfn_jax import box_record, calibration_file, lrg, lung_boxes, phantom, results, stages
+from sdfn_jax.core import checkpoint, processes, run_identity, run_metadata
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.pretrained import download
 from sdfn_jax.train import batch_size_problems, has_diverged, standing
@@ -363,7 +352,7 @@ def _trained(config: ConfigDict, inputs: dict[str, str]) -> str:
     stored = standing(config.workdir)
     if stored is None:
         return THERE if _imported(config) else TO_DO
-    recipes.check_same(config.workdir, stored, config, inputs)
+    run_identity.check_same(config.workdir, stored, config, inputs)
     best = checkpoint.best_metadata(config.workdir)
     if stored["finished"] and best is not None and has_diverged(best["validation"]["loss"]):
         raise UserError(
@@ -386,7 +375,7 @@ def _imported(config: ConfigDict) -> bool:
             f"--config=configs/classifier.py:{config.stage}"
         )
     check_same(Preprocessing.of(stored["config"]), config, config.workdir, any_size=False)
-    if stored["config"]["model"] != recipes.as_json(config)["model"]:
+    if stored["config"]["model"] != run_identity.as_json(config)["model"]:
         raise UserError(f"{config.workdir} holds {imported.file}, another network than --config.model")
     return True
 

@@ -9,7 +9,7 @@ Stopped at any moment, the same command goes on where it was. The exit status is
 message says why; 130 where it was stopped.
 """
 
-from sdfn_jax import errors
+from sdfn_jax.core import errors
 
 if __name__ == "__main__":
     errors.begin_command()
@@ -23,15 +23,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sdfn_jax import compiled, film_files, film_page, find, guards, identifiers, prediction_files, progress, selftest
-from sdfn_jax.arguments import positive
-from sdfn_jax.errors import UserError, run_command
+from sdfn_jax import film_files, film_page, find, guards, identifiers, prediction_files, selftest
+from sdfn_jax.core import jit_cache, progress
+from sdfn_jax.core.arguments import positive
+from sdfn_jax.core.errors import UserError, run_command
+from sdfn_jax.core.journal import Journal
+from sdfn_jax.core.parallel import map_in_order
+from sdfn_jax.core.terminal import printable
 from sdfn_jax.flags import FLAGS
-from sdfn_jax.journal import Journal
-from sdfn_jax.parallel import map_in_order
 from sdfn_jax.predictor import BATCH_SIZE, Film, Predictor, Problem
 from sdfn_jax.reading import Reading
-from sdfn_jax.terminal import printable
 
 RESEARCH = "For research, not for diagnosis."
 _JOURNAL = "journal.jsonl"
@@ -198,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if others := [name for name, value in vars(options).items() if value != alone[name]]:
             named = ", ".join("FILES" if name == "films" else f"--{name}" for name in others)
             parser.error(f"--selftest reads films and networks of its own; leave out {named}")
-        compiled.use_cache()
+        jit_cache.use_cache()
         found = selftest.run()
         print(selftest.table(found))
         sys.exit(0 if all(each.passed for each in found) else 1)
@@ -207,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"--{needed} is missing")
     if not options.films and options.list is None:
         parser.error("no FILES: name files, folders or patterns, or a list of them with --list")
-    compiled.use_cache()
+    jit_cache.use_cache()
     sys.exit(1 if _run(options) else 0)
 
 

@@ -32,8 +32,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from sdfn_jax import cam, csv_table, film_page, localization, overlay
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax import cam, film_page, localization, overlay
+from sdfn_jax.core import csv_table
+from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.identifiers import KEPT
 from sdfn_jax.reading import Provenance, Reading

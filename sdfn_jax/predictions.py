@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import csv_table, metrics, sealed
-from sdfn_jax.files import file_digest
+from sdfn_jax import metrics
+from sdfn_jax.core import csv_table, sealed
+from sdfn_jax.core.files import file_digest
 from sdfn_jax.findings import FINDINGS, display_name
 
 PREDICTIONS_FILE = "predictions.csv"

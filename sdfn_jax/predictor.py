@@ -15,24 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax import (
-    calibration_file,
-    cam,
-    checkpoint,
-    guards,
-    images,
-    lrg,
-    lung_boxes,
-    predictions,
-    recipes,
-    run_metadata,
-    views,
-)
-from sdfn_jax.errors import UserError
+from sdfn_jax import calibration_file, cam, guards, images, lrg, lung_boxes, predictions, views
+from sdfn_jax.core import checkpoint, run_identity, run_metadata
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.lung_boxes import LungRegion, PostProcessing
 from sdfn_jax.models.sdfn import SDFN
-from sdfn_jax.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.reading import Provenance, Reading
 
@@ -178,7 +167,7 @@ class Predictor:
             )
         # Lists, as JSON gave them back, cannot be hashed, and a module is.
         shape = {name: tuple(value) if isinstance(value, list) else value for name, value in config["model"].items()}
-        dtype = jnp.dtype(recipes.precision(config))
+        dtype = jnp.dtype(run_identity.precision(config))
         model = SDFN(branches=tuple(config["views"]), densenet=shape, classes=len(FINDINGS), dtype=dtype)
         preprocessing = Preprocessing.of(config)
         segmenter = _segmenter(run, config, lrg, batch_size)

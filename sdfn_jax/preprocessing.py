@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

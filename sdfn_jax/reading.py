@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sdfn_jax.run_metadata import Imported
+from sdfn_jax.core.run_metadata import Imported
 
 Box = tuple[int, int, int, int]
 

@@ -10,7 +10,7 @@ Every result carries what it was measured on: data, split, label version, seed, 
 caveats that go with them.
 """
 
-from sdfn_jax import csv_table, errors
+from sdfn_jax.core import csv_table, errors
 
 if __name__ == "__main__":
     errors.begin_command()
@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sdfn_jax import metrics, paper, progress
-from sdfn_jax.arguments import positive
-from sdfn_jax.errors import run_command
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax import metrics, paper
+from sdfn_jax.core import progress
+from sdfn_jax.core.arguments import positive
+from sdfn_jax.core.errors import run_command
+from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import Evaluation, caveats, image_list_digest
 

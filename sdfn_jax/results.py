@@ -13,20 +13,17 @@ from ml_collections import ConfigDict
 from sdfn_jax import (
     activation,
     calibration_file,
-    checkpoint,
     contact_sheet,
-    csv_table,
     evaluate,
     heatmaps,
     images,
     lrg,
     lung_boxes,
-    processes,
     report,
-    sealed,
     stages,
 )
-from sdfn_jax.errors import UserError
+from sdfn_jax.core import checkpoint, csv_table, processes, sealed
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record

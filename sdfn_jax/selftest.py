@@ -7,7 +7,7 @@ python -m sdfn_jax.selftest --run=runs/demo/fusion     (makes `golden/` anew, fr
 python -m sdfn_jax.main --config=configs/fusion.py:demo; python -m sdfn_jax.selftest --run=runs/demo/fusion
 """
 
-from sdfn_jax import errors
+from sdfn_jax.core import errors
 
 if __name__ == "__main__":
     errors.begin_command()
@@ -26,9 +26,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sdfn_jax import checkpoint, images, lrg, lung_boxes, phantom, predictions
-from sdfn_jax.errors import UserError, run_command
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax import images, lrg, lung_boxes, phantom, predictions
+from sdfn_jax.core import checkpoint
+from sdfn_jax.core.errors import UserError, run_command
+from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictor import Film, Predictor
 from sdfn_jax.reading import Reading

@@ -6,8 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sdfn_jax.arguments import LARGEST_COUNT, LARGEST_SEED, LARGEST_SIZE
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.arguments import LARGEST_COUNT, LARGEST_SEED, LARGEST_SIZE
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.lrg import CONTRASTS
 from tfds_builders.chestxray14.nih_tables import LABEL_TABLES
 

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, evaluate, features, lrg, processes, progress, recipes, run_metadata, sources, tasks
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest
+from sdfn_jax import evaluate, features, lrg, tasks
+from sdfn_jax.core import checkpoint, processes, progress, run_identity, run_metadata, sources
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import file_digest
 from sdfn_jax.input_pipeline import Examples, Rows, steps_per_epoch
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
@@ -111,7 +112,7 @@ def _cached_features(
         "views": list(config.views),
         "model": config.model.to_dict(),
         "preprocessing": Preprocessing.of(config).as_dict(),
-        "dtype": recipes.precision(config),
+        "dtype": run_identity.precision(config),
     }
 
     check_batch_size(config)
@@ -230,7 +231,7 @@ def _cross_validate(config: ConfigDict, data: Path) -> str:
 def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
     stored = standing(config.workdir)
     if stored is not None:
-        recipes.check_same(config.workdir, stored, config, inputs)
+        run_identity.check_same(config.workdir, stored, config, inputs)
 
 
 def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dict], dict]:

@@ -11,7 +11,8 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from sdfn_jax import augmentation, lrg, metrics, recipes
+from sdfn_jax import augmentation, lrg, metrics
+from sdfn_jax.core import run_identity
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models import kernels
 from sdfn_jax.models.sdfn import SDFN, linear_head
@@ -63,7 +64,7 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
       normalisation: `mean` and `std` of the training films after the contrast normalisation.
     """
     network = kernels.for_backend(UNet)
-    model = network(filters=tuple(config.model.filters), dtype=jnp.dtype(recipes.precision(config)))
+    model = network(filters=tuple(config.model.filters), dtype=jnp.dtype(run_identity.precision(config)))
     size = config.data.size
     # Plain numbers: the functions below are traced, and must not hold on to the config.
     ranges = dict(config.augmentation)
@@ -117,7 +118,7 @@ def classification(config: ConfigDict) -> Task:
         densenet=config.model.to_dict(),
         frozen=bool(frozen),
         classes=len(FINDINGS),
-        dtype=jnp.dtype(recipes.precision(config)),
+        dtype=jnp.dtype(run_identity.precision(config)),
     )
     preprocessing = Preprocessing.of(config)
     image = (1, preprocessing.size, preprocessing.size, preprocessing.channels)

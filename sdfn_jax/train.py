@@ -16,8 +16,10 @@ from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, files, processes, progress
-from sdfn_jax.errors import UserError
+from sdfn_jax.core import checkpoint, files, processes, progress
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.parallel import one_ahead
+from sdfn_jax.core.stops import Stopped, StopWish
 from sdfn_jax.input_pipeline import (
     Examples,
     Rows,
@@ -30,8 +32,6 @@ from sdfn_jax.input_pipeline import (
 )
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.optimizer import learning_rate_schedule, make_optimizer, make_plateau
-from sdfn_jax.parallel import one_ahead
-from sdfn_jax.stops import Stopped, StopWish
 from sdfn_jax.tasks import Task
 
 # Nats. A mean cross-entropy above it gives the truth, on average, a probability that float32 cannot tell from 0.

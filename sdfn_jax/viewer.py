@@ -8,7 +8,7 @@ decoder too long, or crashes it, is refused and stops no other (`decoding`), nor
 it, under no other name.
 """
 
-from sdfn_jax import errors
+from sdfn_jax.core import errors
 
 if __name__ == "__main__":
     errors.begin_command()
@@ -24,9 +24,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sdfn_jax import compiled, film_page
+from sdfn_jax import film_page
+from sdfn_jax.core import jit_cache
+from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.decoding import Decoders
-from sdfn_jax.errors import UserError, run_command
 from sdfn_jax.predictor import Predictor
 
 try:
@@ -196,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if not 0 <= given.port < 2**16:
         parser.error(f"--port is {given.port}; it must be from 0 to {2**16 - 1}")
-    compiled.use_cache()
+    jit_cache.use_cache()
     serve(given.checkpoint, given.lrg, given.host, given.port)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 _HOLD = """
 import sys
-from sdfn_jax.files import locked
+from sdfn_jax.core.files import locked
 
 with locked(sys.argv[1], "what the other one writes"):
     print("held", flush=True)

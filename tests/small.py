@@ -4,7 +4,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import classifier, fusion, lrg
-from sdfn_jax import run_metadata, tasks, train
+from sdfn_jax import tasks, train
+from sdfn_jax.core import run_metadata
 from sdfn_jax.models.initial import initial_variables
 
 DENSENET = {"growth_rate": 4, "block_sizes": (1, 1), "init_features": 4, "bottleneck": 2}

@@ -18,8 +18,8 @@ import optax
 import pytest
 from flax import struct
 
-from sdfn_jax import checkpoint
-from sdfn_jax.errors import UserError
+from sdfn_jax.core import checkpoint
+from sdfn_jax.core.errors import UserError
 
 METADATA = {"config": {"learning_rate": 1e-4, "views": ["entire"], "boxes": None}, "finished": False}
 

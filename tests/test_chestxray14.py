@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from sdfn_jax import images
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from tfds_builders import base
 from tfds_builders.chestxray14 import chestxray14_dataset_builder

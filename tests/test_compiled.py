@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from small import lrg_config
 
-from sdfn_jax import checkpoint, compiled
+from sdfn_jax.core import checkpoint, jit_cache
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.unet import UNet
 
@@ -119,7 +119,7 @@ def jax_config():
 def test_a_cache_that_the_user_chose_stays_as_it_is(jax_config, monkeypatch, tmp_path):
     monkeypatch.setenv("SDFN_CACHE", str(tmp_path))
     jax_config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
-    compiled.use_cache()
+    jit_cache.use_cache()
     assert jax_config.jax_compilation_cache_dir == str(tmp_path / "mine")
     assert jax_config.jax_compilation_cache_max_size == -1
     assert list(tmp_path.iterdir()) == []
@@ -128,6 +128,6 @@ def test_a_cache_that_the_user_chose_stays_as_it_is(jax_config, monkeypatch, tmp
 def test_the_cache_has_a_limit(jax_config, monkeypatch, tmp_path):
     monkeypatch.setenv("SDFN_CACHE", str(tmp_path))
     jax_config.update("jax_compilation_cache_dir", None)
-    compiled.use_cache()
+    jit_cache.use_cache()
     assert jax_config.jax_compilation_cache_dir == str(tmp_path / "compiled")
     assert 0 < jax_config.jax_compilation_cache_max_size <= 2**30

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from sdfn_jax import csv_table, lung_boxes, predictions
+from sdfn_jax import lung_boxes, predictions
+from sdfn_jax.core import csv_table
 from sdfn_jax.lung_boxes import BoxRow
 
 FORMULAS = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdfn_jax import decoding, images
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 from tests import dicom_files
 from tests.picture_bytes import encoded
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from small import InMemory, extractor_config, fusion_config, train_classifier, two_view_examples
 
-from sdfn_jax import checkpoint, commands, features, lung_boxes, phantom, processes, recipes, tasks, train
-from sdfn_jax.errors import UserError
+from sdfn_jax import commands, features, lung_boxes, phantom, tasks, train
+from sdfn_jax.core import checkpoint, processes, run_identity
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.stops import Stopped
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.stops import Stopped
 
 TRAINING, VALIDATION = two_view_examples(27, seed=1), two_view_examples(11, seed=2)
 STEPS, BATCH = 3, 8  # an epoch; the last 3 films are left over
@@ -88,7 +89,7 @@ def run_on_features(folder):
         training=cached(TRAINING, "train"),
         validation=cached(VALIDATION, "validation"),
         initial_variables=lambda: {"params": {"head": variables["params"]["head"]}},
-        metadata={"stage": config.stage, "config": recipes.as_json(config), "inputs": {}},
+        metadata={"stage": config.stage, "config": run_identity.as_json(config), "inputs": {}},
     )
 
 

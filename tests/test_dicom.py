@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from sdfn_jax import dicom_header, drawing, images, lrg
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 
 # Those of pydicom's own files, all in its wheel, that are single and grey, and that pydicom itself decodes: from CT and
 # MR, uncompressed in every byte order, deflated, RLE, JPEG extended (12 bits), JPEG-LS and JPEG 2000.

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.pretrained import download
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)

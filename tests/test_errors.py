@@ -9,8 +9,8 @@ import textwrap
 
 import pytest
 
-from sdfn_jax.errors import UserError, run_command
-from sdfn_jax.terminal import printable
+from sdfn_jax.core.errors import UserError, run_command
+from sdfn_jax.core.terminal import printable
 
 AGAIN = "When that is mended, the same command resumes from here."
 

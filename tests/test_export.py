@@ -12,8 +12,9 @@ from peers import assert_close, import_peer
 from small import extractor_config, fusion_config, lrg_config
 from test_densenet import random_variables
 
-from sdfn_jax import checkpoint, export, recipes, tasks
-from sdfn_jax.errors import UserError
+from sdfn_jax import export, tasks
+from sdfn_jax.core import checkpoint, run_identity
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
@@ -23,7 +24,7 @@ SIZES = {"entire": 75, "fusion": 64}  # odd (75, 38, 19, 9 on the way down) and 
 
 
 def save_run(config, variables, **extra):
-    metadata = {"stage": config.stage, "config": recipes.as_json(config), "inputs": {}, **extra}
+    metadata = {"stage": config.stage, "config": run_identity.as_json(config), "inputs": {}, **extra}
     checkpoint.save_best(config.workdir, 3, variables, metadata)
     return config.workdir
 

@@ -12,12 +12,13 @@ import pytest
 from ml_collections import ConfigDict
 from small import InMemory, extractor_config, two_view_examples
 
-from sdfn_jax import checkpoint, features, recipes, tasks, train
-from sdfn_jax.errors import UserError
+from sdfn_jax import features, tasks, train
+from sdfn_jax.core import checkpoint, run_identity
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.stops import Stopped
 from sdfn_jax.input_pipeline import Rows
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.stops import Stopped
 
 TRAINING, VALIDATION = two_view_examples(14, seed=1), two_view_examples(10, seed=2)
 ORIGIN = {"data": "a" * 64, "entire": "b" * 64, "lung": "c" * 64, "preprocessing": {"mean": [0.5]}, "dtype": "float32"}
@@ -59,7 +60,7 @@ def run(config, folder=None, change=lambda rows: rows):
         training=training,
         validation=validation,
         initial_variables=lambda: variables,
-        metadata={"stage": config.stage, "config": recipes.as_json(config), "inputs": {}},
+        metadata={"stage": config.stage, "config": run_identity.as_json(config), "inputs": {}},
     )
 
 

@@ -11,9 +11,9 @@ from unittest import mock
 import other_process
 import pytest
 
-from sdfn_jax import files
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import appears_when_complete, file_digest, locked
+from sdfn_jax.core import files
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import appears_when_complete, file_digest, locked
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):

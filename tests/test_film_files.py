@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdfn_jax import film_files
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 
 
 @pytest.fixture

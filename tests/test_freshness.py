@@ -12,8 +12,9 @@ import official_files as official
 import pytest
 from small import fusion_config
 
-from sdfn_jax import checkpoint, plan, recipes, sealed, sources, stages
-from sdfn_jax.errors import UserError
+from sdfn_jax import plan, stages
+from sdfn_jax.core import checkpoint, run_identity, sealed, sources
+from sdfn_jax.core.errors import UserError
 from tfds_builders import prepare
 
 NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -230,11 +231,11 @@ class TestEarlierVersions:
 
     def test_a_run_that_does_not_know_its_films_goes_on(self):
         config = fusion_config(Path("runs"))
-        stored = {"config": recipes.as_json(config), "inputs": {"data": "a"}}
-        recipes.check_same("runs/x", stored, config, {"data": "a", "films": "b"})
+        stored = {"config": run_identity.as_json(config), "inputs": {"data": "a"}}
+        run_identity.check_same("runs/x", stored, config, {"data": "a", "films": "b"})
         stored["inputs"]["films"] = "c"
         with pytest.raises(UserError, match="its films has changed"):
-            recipes.check_same("runs/x", stored, config, {"data": "a", "films": "b"})
+            run_identity.check_same("runs/x", stored, config, {"data": "a", "films": "b"})
 
 
 def test_lung_masks_of_the_same_size_are_told_apart(tmp_path):
@@ -288,7 +289,7 @@ class TestPlan:
         """Leaves what a trained extractor leaves, but for its network."""
         data = plan.prepared_directory(config.data)
         stage = plan.classifiers(config)[0]
-        metadata = {"config": recipes.as_json(stage), "inputs": stages.data_inputs(data), "finished": True}
+        metadata = {"config": run_identity.as_json(stage), "inputs": stages.data_inputs(data), "finished": True}
         checkpoint.save_latest(Path(stage.workdir), 1, {"weights": np.zeros(1, np.float32)}, metadata)
 
     @staticmethod

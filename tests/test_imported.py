@@ -10,9 +10,10 @@ from safetensors.numpy import save_file
 from small import DENSENET, extractor_config
 from test_weights import variables_of
 
-from sdfn_jax import checkpoint, evaluate, plan, stages, tasks
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest
+from sdfn_jax import evaluate, plan, stages, tasks
+from sdfn_jax.core import checkpoint
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import file_digest
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.pretrained import download, imported, torchxrayvision, weights

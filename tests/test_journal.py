@@ -4,9 +4,9 @@ import random
 import other_process
 import pytest
 
-from sdfn_jax import sealed
-from sdfn_jax.errors import UserError
-from sdfn_jax.journal import Journal
+from sdfn_jax.core import sealed
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.journal import Journal
 
 MADE_BY = {"checkpoint": "c0ffee"}
 

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from sdfn_jax import bootstrap, detections, localization, localize, paper, sealed
-from sdfn_jax.errors import UserError
+from sdfn_jax import bootstrap, detections, localization, localize, paper
+from sdfn_jax.core import sealed
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.localization import Case
 

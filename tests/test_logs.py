@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.logs import MetricsLog
 
 

@@ -13,8 +13,9 @@ from flax import linen as nn
 from PIL import Image
 from skimage import exposure
 
-from sdfn_jax import box_record, checkpoint, images, lrg, lung_boxes, sealed
-from sdfn_jax.errors import UserError
+from sdfn_jax import box_record, images, lrg, lung_boxes
+from sdfn_jax.core import checkpoint, sealed
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.unet import UNet

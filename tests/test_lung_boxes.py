@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from skimage import morphology
 
-from sdfn_jax import images, lung_boxes, sealed
-from sdfn_jax.errors import UserError
+from sdfn_jax import images, lung_boxes
+from sdfn_jax.core import sealed
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.lung_boxes import BoxRow, PostProcessing, lung_box
 
 PAPER = PostProcessing()

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageChops
 
 from sdfn_jax import images
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 from tfds_builders import base
 from tfds_builders.prepare import prepare
 

@@ -22,7 +22,6 @@ from small import fusion_config
 from sdfn_jax import (
     activation,
     calibration_file,
-    checkpoint,
     commands,
     detections,
     evaluate,
@@ -34,12 +33,12 @@ from sdfn_jax import (
     predictions,
     report,
     results,
-    sealed,
     stages,
     tasks,
 )
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest
+from sdfn_jax.core import checkpoint, sealed
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import file_digest
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.logs import MetricsLog

@@ -6,9 +6,9 @@ import re
 import official_files as official
 import pytest
 
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.faults import Faults
 from sdfn_jax.phantom import SETTINGS_FILE
-from tfds_builders.base import Faults
 from tfds_builders.chestxray14 import nih_tables
 
 ENTRY, ENTRY_2020, BOXES = "Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"
@@ -251,6 +251,6 @@ def test_a_bad_value_is_named_with_file_and_row(folder, name, old, new, message)
 
 
 def test_a_file_that_is_far_too_large_is_not_read(folder, monkeypatch):
-    monkeypatch.setattr("sdfn_jax.tables.MAX_BYTES", 100)
+    monkeypatch.setattr("sdfn_jax.core.tables.MAX_BYTES", 100)
     with pytest.raises(UserError, match=r"Data_Entry_2017.csv: over 100 bytes"):
         entries(folder)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sdfn_jax.parallel import map_in_order, usable_cores
+from sdfn_jax.core.parallel import map_in_order, usable_cores
 
 
 @pytest.mark.parametrize("workers", [None, 1, 3, 50])

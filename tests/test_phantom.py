@@ -10,8 +10,8 @@ from PIL import Image
 from skimage.measure import label, regionprops
 
 from sdfn_jax import phantom
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.drawing import draw
-from sdfn_jax.errors import UserError
 from sdfn_jax.findings import FINDINGS, NO_FINDING
 from sdfn_jax.phantom import chestxray14_films, jsrt_films, write_chestxray14, write_jsrt
 

@@ -12,8 +12,9 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
-from sdfn_jax import calibration, calibration_file, platt, predictions, sealed
-from sdfn_jax.errors import UserError
+from sdfn_jax import calibration, calibration_file, platt, predictions
+from sdfn_jax.core import sealed
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictions import Evaluation, Origin, Predictions
 

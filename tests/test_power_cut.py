@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from power_cut import at_every_moment
 
-from sdfn_jax import checkpoint, files
-from sdfn_jax.errors import UserError
-from sdfn_jax.journal import Journal
+from sdfn_jax.core import checkpoint, files
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.journal import Journal
 
 
 @pytest.fixture

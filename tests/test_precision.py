@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from small import InMemory, extractor_config, lrg_config, two_view_examples
 
-from sdfn_jax import checkpoint, evaluate, export, lrg, recipes, tasks, train
+from sdfn_jax import evaluate, export, lrg, tasks, train
+from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.models.initial import initial_variables
 
@@ -39,7 +40,7 @@ def trained(request, tmp_path_factory):
         config.num_epochs = 1
         options = {} if request.param == "lrg" else {"train": False}
         start = initial_variables(task.model, 0, task.inputs, **options)
-        metadata = {"stage": config.stage, "config": recipes.as_json(config), "inputs": {}}
+        metadata = {"stage": config.stage, "config": run_identity.as_json(config), "inputs": {}}
         train.train(
             task,
             config,
@@ -100,7 +101,7 @@ class TestClassifier:
         """Of a checkpoint trained in bfloat16."""
         config, task, *_ = make("entire", tmp_path, "bfloat16")
         variables = initial_variables(task.model, 0, task.inputs, train=False)
-        metadata = {"stage": "entire", "config": recipes.as_json(config), "inputs": {}}
+        metadata = {"stage": "entire", "config": run_identity.as_json(config), "inputs": {}}
         checkpoint.save_best(tmp_path, 1, variables, metadata)
         return checkpoint.best_metadata(tmp_path)
 
@@ -130,4 +131,4 @@ class TestClassifier:
 
     def test_a_checkpoint_from_before_the_setting_is_one_of_float32(self, metadata):
         del metadata["config"]["dtype"]
-        assert recipes.precision(metadata["config"]) == "float32"
+        assert run_identity.precision(metadata["config"]) == "float32"

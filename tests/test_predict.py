@@ -18,19 +18,10 @@ from PIL import Image
 from pydicom import uid
 from test_platt import evaluation
 
-from sdfn_jax import (
-    calibration_file,
-    cam,
-    checkpoint,
-    film_page,
-    images,
-    localization,
-    predict,
-    prediction_files,
-    selftest,
-)
+from sdfn_jax import calibration_file, cam, film_page, images, localization, predict, prediction_files, selftest
+from sdfn_jax.core import checkpoint
+from sdfn_jax.core.errors import run_command
 from sdfn_jax.drawing import draw
-from sdfn_jax.errors import run_command
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.flags import FLAGS
 from sdfn_jax.predictor import Film, Predictor

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from test_platt import evaluation
 
-from sdfn_jax import calibration_file, cam, checkpoint, images, lrg, parallel, selftest
+from sdfn_jax import calibration_file, cam, images, lrg, selftest
+from sdfn_jax.core import checkpoint, parallel
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.drawing import draw
-from sdfn_jax.errors import UserError
 from sdfn_jax.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.predictor import Film, Predictor, Problem

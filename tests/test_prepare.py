@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
 
-from sdfn_jax.errors import UserError, run_command
+from sdfn_jax.core.errors import UserError, run_command
 from tfds_builders import base, prepare
 
 NUMBERS = (1, 2, 3, 6, 17)
@@ -239,7 +239,7 @@ def command(*arguments):
 
 
 def test_the_command_prepares_and_sums_up(download, data_dir, capsys, monkeypatch):
-    monkeypatch.setattr("sdfn_jax.progress._LOG_INTERVAL", 0.0)
+    monkeypatch.setattr("sdfn_jax.core.progress._LOG_INTERVAL", 0.0)
     command("montgomery", f"--manual_dir={download}", f"--data_dir={data_dir}", "--size=16")
     captured = capsys.readouterr()
     assert str(prepare.prepared_dir("montgomery", data_dir, 16)) in captured.out

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sdfn_jax import progress
+from sdfn_jax.core import progress
 
 
 @pytest.fixture(autouse=True)

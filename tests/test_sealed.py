@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from sdfn_jax import sealed
-from sdfn_jax.errors import UserError
+from sdfn_jax.core import sealed
+from sdfn_jax.core.errors import UserError
 
 RECORD = {"name": "größe", "share": 0.25, "counts": [1, 2], "inner": {"on": True, "none": None}}
 SHAPE = {

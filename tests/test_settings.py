@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from configs import classifier, fusion, lrg
 from sdfn_jax import settings
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 
 SHIPPED = [
     *((lrg, argument) for argument in ("jsrt", "montgomery", "demo")),

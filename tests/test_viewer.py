@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from sdfn_jax import connections, images, phantom, selftest, viewer
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 from tests import dicom_files
 from tests.browser import chromium
 from tests.readings import PROVENANCE, reading

@@ -11,8 +11,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from sdfn_jax import csv_table, find, parallel, phantom, progress, sealed, sources
-from sdfn_jax.errors import UserError
+from sdfn_jax import find, phantom
+from sdfn_jax.core import csv_table, parallel, progress, sealed, sources
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.faults import Faults
 
 MISSING_LIST = "missing_files.csv"
 SKIPPED_LIST = "skipped_files.csv"
@@ -43,28 +45,6 @@ _SHARD_BYTES = 128 * 2**20
 
 class NothingFoundError(UserError):
     """No film of the data set is in the folder."""
-
-
-class Faults:
-    """What is wrong with single images: an error at the first, or a list of all when bad files are skipped.
-
-    Attributes:
-      reasons: {image: what is wrong with it}.
-    """
-
-    def __init__(self, skip: bool):
-        self.skip = skip
-        self.reasons: dict[str, str] = {}
-
-    def report(self, image: str, reason: str) -> None:
-        """Notes a fault.
-
-        Raises:
-          UserError: with the reason, unless bad files are skipped.
-        """
-        if not self.skip:
-            raise UserError(f"{reason}\nMend it, or leave bad files out and list them: --skip_bad_files")
-        self.reasons.setdefault(image, reason)
 
 
 @dataclasses.dataclass(frozen=True)

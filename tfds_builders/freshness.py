@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sdfn_jax import sealed, sources
-from sdfn_jax.errors import UserError
+from sdfn_jax.core import sealed, sources
+from sdfn_jax.core.errors import UserError
 from tfds_builders.base import NothingFoundError, RadiographBuilder, read_metadata
 
 

@@ -1,6 +1,6 @@
 """Prepares a data set from the user's own download: python -m tfds_builders.prepare chestxray14 --manual_dir=..."""
 
-from sdfn_jax import errors
+from sdfn_jax.core import errors
 
 if __name__ == "__main__":
     errors.begin_command()
@@ -19,9 +19,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from sdfn_jax import find
-from sdfn_jax.arguments import LARGEST_SIZE, seed, whole_number
-from sdfn_jax.errors import UserError, run_command
-from sdfn_jax.files import bring_back, locked, put_in_place
+from sdfn_jax.core.arguments import LARGEST_SIZE, seed, whole_number
+from sdfn_jax.core.errors import UserError, run_command
+from sdfn_jax.core.files import bring_back, locked, put_in_place
 from tfds_builders import base, freshness, lung_masks
 from tfds_builders.chestxray14 import chestxray14_dataset_builder as chestxray14
 from tfds_builders.chestxray14 import nih_tables

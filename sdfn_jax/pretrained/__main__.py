@@ -7,7 +7,7 @@ The first is for --config.pretrained. The second makes a network fine-tuned else
 which --mode=evaluate reads as if it had been trained here; its workdir must be new.
 """
 
-from sdfn_jax import errors
+from sdfn_jax.core import errors
 
 if __name__ == "__main__":
     errors.begin_command()
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from sdfn_jax import config_flag
-from sdfn_jax.errors import UserError, run_command
+from sdfn_jax.core import config_flag
+from sdfn_jax.core.errors import UserError, run_command
 
 _OUTPUT = flags.DEFINE_string("output", None, "The .safetensors file to write.")
 _CLASSES = flags.DEFINE_string(

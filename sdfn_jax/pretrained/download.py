@@ -9,9 +9,9 @@ from pathlib import Path
 
 import requests
 
-from sdfn_jax import progress
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import CACHE_VARIABLE, cache_folder, file_digest
+from sdfn_jax.core import progress
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import CACHE_VARIABLE, cache_folder, file_digest
 
 URL = "https://download.pytorch.org/models/densenet121-a639ec97.pth"
 SHA256_START = "a639ec97"

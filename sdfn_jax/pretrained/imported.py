@@ -2,8 +2,9 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import checkpoint, run_metadata, tasks
-from sdfn_jax.errors import UserError
+from sdfn_jax import tasks
+from sdfn_jax.core import checkpoint, run_metadata
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.models.initial import variable_shapes
 from sdfn_jax.preprocessing import check_same
 from sdfn_jax.pretrained.weights import Weights

@@ -18,7 +18,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from sdfn_jax.files import appears_when_complete, file_digest
+from sdfn_jax.core.files import appears_when_complete, file_digest
 from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import variable_shapes

@@ -2,7 +2,8 @@
 
 import json
 
-from sdfn_jax import paper, run_metadata
+from sdfn_jax import paper
+from sdfn_jax.core import run_metadata
 from sdfn_jax.predictions import RECIPE_FILE, image_list_digest
 from sdfn_jax.report import all_caveats, seed_text
 from sdfn_jax.reporting.material import Material

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import bootstrap, detections, paper, sealed
-from sdfn_jax.errors import UserError
+from sdfn_jax import bootstrap, detections, paper
+from sdfn_jax.core import sealed
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.localization import Case
 from sdfn_jax.predictions import (
     FEW,
@@ -260,7 +261,7 @@ def _in_order(evaluation: Evaluation, images: Sequence[str]) -> Evaluation:
 
 
 def _read_tables(folder: Path, evaluation: Evaluation) -> Official:
-    from tfds_builders.base import Faults
+    from sdfn_jax.core.faults import Faults
     from tfds_builders.chestxray14 import nih_tables
 
     named = evaluation.origin.label_version

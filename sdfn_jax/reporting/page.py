@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sdfn_jax import csv_table
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.core import csv_table
+from sdfn_jax.core.files import appears_when_complete
 
 _PIXELS_PER_POINT = 1.5  # of a picture on the page, where there is room
 FEW = "few positives or negatives: uncertain by 0.1 or more"

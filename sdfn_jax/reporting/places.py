@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import bootstrap, csv_table, localization, lung_boxes, paper, sealed
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import file_digest
+from sdfn_jax import bootstrap, localization, lung_boxes, paper
+from sdfn_jax.core import csv_table, sealed
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import file_digest
 from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import FEW
 from sdfn_jax.reporting import charts

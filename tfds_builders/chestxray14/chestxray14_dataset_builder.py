@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sdfn_jax import files, find, images, lung_boxes, views
-from sdfn_jax.errors import UserError
+from sdfn_jax import find, images, lung_boxes, views
+from sdfn_jax.core import files as core_files
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.findings import FINDINGS
 from tfds_builders import base
 from tfds_builders.chestxray14 import nih_tables
@@ -178,7 +179,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
             if metadata[name] != value
         ]
         box_table = self._box_table(manual_dir)
-        if box_table.is_file() and files.file_digest(box_table) != metadata["box_table_digest"]:
+        if box_table.is_file() and core_files.file_digest(box_table) != metadata["box_table_digest"]:
             other.append(f"it was prepared with other lung boxes than {box_table} holds now")
         return other
 
@@ -236,14 +237,14 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         for name in lungs:
             boxes = tuple(folder.reference_boxes.get(name, ()))
             splits[self._split(name, folder)].append(Radiograph(name, found[name], entries[name], lungs[name], boxes))
-        box_table_digest = files.file_digest(box_table)
+        box_table_digest = core_files.file_digest(box_table)
         return base.Inputs(
             splits={split: items for split, items in splits.items() if items},
             missing=[(name, "radiograph") for name in entries if name not in found],
             left_out=folder.left_out,
             digest=self._digest(
                 [
-                    *(files.file_digest(table) for table in self.tables(manual_dir).values()),
+                    *(core_files.file_digest(table) for table in self.tables(manual_dir).values()),
                     box_table_digest,
                     self._validation_share,
                     self._validation_seed,

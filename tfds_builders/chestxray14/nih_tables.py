@@ -9,9 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from sdfn_jax import findings, phantom, tables
-from sdfn_jax.errors import UserError
-from tfds_builders.base import Faults
+from sdfn_jax import findings, phantom
+from sdfn_jax.core import tables
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.faults import Faults
 
 Number = TypeVar("Number", int, float)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 
 # What may change without changing the trained network: places, other stages, how and when things are written.
 _NOT_RECIPE = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 
 _NAME = "config"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import recipes
+from sdfn_jax.core import run_identity
 
 _IMPORTED, _IMPORTED_BRANCHES = "imported", "imported_branches"
 
@@ -65,7 +65,7 @@ def make(
     """
     return {
         "stage": config.stage,
-        "config": recipes.as_json(config),
+        "config": run_identity.as_json(config),
         "inputs": dict(inputs),
         "data_version": data_version,
         "drawings": drawings,

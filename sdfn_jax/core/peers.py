@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 
 WAIT = 300.0  # seconds, for processes that are not there yet
 _HELLO, _GO, _DONE = "sdfn_jax process {} of {}", b"go\n", b"done\n"

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import is_web_page
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import is_web_page
 
 # NIH's label table has 8 MB.
 MAX_BYTES = 2**28

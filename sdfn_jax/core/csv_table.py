@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.core.files import appears_when_complete
 
 # What a spreadsheet takes for the beginning of a formula: also the wide forms, and behind white space that some drop.
 _FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*\t")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import filelock
 
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 
 CACHE_VARIABLE = "SDFN_CACHE"
 

@@ -4,7 +4,7 @@ import os
 
 import jax
 
-from sdfn_jax.errors import UserError
+from sdfn_jax.core.errors import UserError
 
 
 def start() -> None:

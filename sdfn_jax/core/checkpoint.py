@@ -25,8 +25,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sdfn_jax import backend, files, processes
-from sdfn_jax.errors import UserError
+from sdfn_jax.core import backend, files, processes
+from sdfn_jax.core.errors import UserError
 
 _ARRAYS, _METADATA = "arrays", "metadata"
 _METADATA_DIGEST = "metadata_digest"

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdfn_jax import csv_table, parallel, progress
-from sdfn_jax.files import file_digest
+from sdfn_jax.core import csv_table, parallel, progress
+from sdfn_jax.core.files import file_digest
 
 RECORD = "sources.csv"
 _COLUMNS = ("name", "bytes", "modified_ns", "sha256")

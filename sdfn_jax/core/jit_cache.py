@@ -14,8 +14,8 @@ from pathlib import Path
 
 import jax
 
-from sdfn_jax import files
-from sdfn_jax.errors import UserError
+from sdfn_jax.core import files
+from sdfn_jax.core.errors import UserError
 
 # Some hundred programs of full-size networks; beyond it jax deletes those that were used longest ago.
 _MAX_BYTES = 2**30

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sdfn_jax import terminal
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import appears_when_complete
+from sdfn_jax.core import terminal
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import appears_when_complete
 
 SEAL = "sha256"
 

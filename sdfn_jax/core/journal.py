@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sdfn_jax import files, sealed
-from sdfn_jax.errors import UserError
+from sdfn_jax.core import files, sealed
+from sdfn_jax.core.errors import UserError
 
 
 class Journal:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import peers, terminal
-from sdfn_jax.errors import UserError
-from sdfn_jax.files import locked
+from sdfn_jax.core import peers, terminal
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import locked
 
 AUTO = "auto"  # as the coordinator: the cluster says who takes part
 _WEEK = 7 * 24 * 3600  # seconds; the longest wait, for a box table of all of ChestX-ray14 on one processor

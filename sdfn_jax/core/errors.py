@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from types import TracebackType
 
-from sdfn_jax import terminal
+from sdfn_jax.core import terminal
 
 NOT_DONE = 2  # exit status; a misspelt flag has the same
 

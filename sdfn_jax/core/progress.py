@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
-from sdfn_jax import processes
+from sdfn_jax.core import processes
 
 _SCREEN_INTERVAL, _LOG_INTERVAL = 0.2, 10.0  # seconds between lines
 

@@ -1,0 +1,1 @@
+"""What every room uses: messages, files, journals, progress, processes, checkpoints."""
