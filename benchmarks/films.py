@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sdfn_jax import phantom
+from sdfn_jax.radiographs import synthetic_dataset
 
 SIDE = 1024  # of the official images and of the drawings
 
@@ -14,7 +14,7 @@ def chestxray14(folder, count):
     Real films are linked into `folder`, and their rows of the official tables copied; drawings are written there.
     """
     if "SDFN_DATA" not in os.environ:
-        phantom.write_chestxray14(folder, max(count, 8), seed=0, test_share=0.3)
+        synthetic_dataset.write_chestxray14(folder, max(count, 8), seed=0, test_share=0.3)
         return folder, f"drawings of {SIDE} x {SIDE}"
     source = Path(os.environ["SDFN_DATA"], "chestxray14").absolute()
     (folder / "images").mkdir(parents=True)

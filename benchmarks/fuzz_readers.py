@@ -48,7 +48,7 @@ from picture_bytes import (  # noqa: E402
     with_segments,
 )
 
-from sdfn_jax import images  # noqa: E402
+from sdfn_jax.radiographs import reader as radiographs_reader  # noqa: E402
 
 # Of one file, seconds; far above what any took.
 TIME_LIMIT = 20
@@ -207,7 +207,7 @@ def make(number: int, seed: int, files: list[tuple[str, bytes]]) -> tuple[str, b
 def read_one(path: Path) -> str:
     """Returns `read`, `refused`, or what is wrong with how it was refused."""
     try:
-        film = images.read_radiograph(path)
+        film = radiographs_reader.read_radiograph(path)
     except (ValueError, OSError) as error:
         text = str(error)
         if type(error) is not ValueError and not isinstance(error, OSError):
@@ -223,7 +223,9 @@ def read_all(first: int, last: int, seed: int) -> None:
     """Reads files and prints one line of JSON before and after each."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     warnings.simplefilter("error")
-    logging.getLogger(images.__name__).setLevel(logging.ERROR)  # the flags that a film carries, in our own words
+    logging.getLogger(radiographs_reader.__name__).setLevel(
+        logging.ERROR
+    )  # the flags that a film carries, in our own words
     files = good_files()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(first, last):

@@ -16,7 +16,8 @@ import numpy as np
 import skimage.data
 from scipy.optimize import minimize
 
-from sdfn_jax import guards, images
+from sdfn_jax import guards
+from sdfn_jax.radiographs import pixels, reader
 
 # Of the 324 films, these lie on their side, with the neck at the left, and two are inverted: looked at one by one.
 # fmt: off
@@ -39,7 +40,7 @@ CHANGES = {
     "black border": (lambda film: np.pad(film, film.shape[0] // 3), {"border"}),
     "white border": (lambda film: np.pad(film, film.shape[0] // 3, constant_values=255), {"border"}),
     "next to no contrast": (lambda film: (film // 32 + 100).astype(np.uint8), {"almost_empty"}),
-    "200 pixels on a side": (lambda film: images.resize(film, (200, 200)), {"too_small"}),
+    "200 pixels on a side": (lambda film: pixels.resize(film, (200, 200)), {"too_small"}),
     "left half": (lambda film: film[:, : film.shape[1] // 2], {"not_frontal_chest"}),
     "upper half": (lambda film: film[: film.shape[0] // 2], {"not_frontal_chest"}),
     "middle quarter": (
@@ -55,8 +56,8 @@ def read_films(data: Path) -> dict[str, np.ndarray]:
     paths += sorted((data / "montgomery" / "MontgomerySet" / "CXR_png").glob("*.png"))
 
     def read(path: Path) -> np.ndarray:
-        film = images.read_radiograph(path)
-        return images.resize(film, (512, 512)) if min(film.shape) > 512 else film
+        film = reader.read_radiograph(path)
+        return pixels.resize(film, (512, 512)) if min(film.shape) > 512 else film
 
     with ThreadPoolExecutor(2) as threads:
         return dict(zip([path.stem for path in paths], threads.map(read, paths), strict=True))
@@ -77,7 +78,7 @@ def other_pictures() -> dict[str, np.ndarray]:
     pictures = {}
     for path in sorted(folder.iterdir()):
         if path.suffix in (".png", ".jpg"):
-            picture = pictures[path.name] = images.read_radiograph(path)
+            picture = pictures[path.name] = reader.read_radiograph(path)
             for part in range(4):
                 side = int(min(picture.shape) * rng.uniform(0.4, 0.9))
                 top, left = (rng.integers(0, length - side + 1) for length in picture.shape)
@@ -87,7 +88,7 @@ def other_pictures() -> dict[str, np.ndarray]:
     for grain in (1, 2, 4, 8, 16, 32, 64):
         for number in range(5):
             noise = rng.integers(0, 256, (-(-512 // grain),) * 2).astype(np.uint8)
-            pictures[f"noise, grain {grain}, {number}"] = images.resize(noise, (512, 512))
+            pictures[f"noise, grain {grain}, {number}"] = pixels.resize(noise, (512, 512))
     return pictures
 
 

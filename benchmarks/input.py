@@ -23,10 +23,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import classifier
-from sdfn_jax import images, lung_boxes, phantom, tasks, train
+from sdfn_jax import lung_boxes, tasks, train
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples, put, to_device, training_batches
 from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.radiographs import pixels, reader, synthetic_dataset
 from tfds_builders import prepare
 
 SIZE, BATCH = 224, 16
@@ -35,7 +36,7 @@ BOX = (150, 120, 880, 900)  # left, top, right, bottom
 
 def prepared_drawings(folder: Path, films: int) -> tuple[Examples, list[Path]]:
     """Draws and prepares; returns the training split and the drawings' files."""
-    phantom.write_chestxray14(folder / "films", films=films, seed=0, test_share=0.1)
+    synthetic_dataset.write_chestxray14(folder / "films", films=films, seed=0, test_share=0.1)
     paths = sorted((folder / "films").rglob("*.png"))
     rows = [lung_boxes.BoxRow(path.name, 1024, 1024, *BOX, "none", 0.3, "drawn") for path in paths]
     lung_boxes.write_box_table(folder / "boxes.csv", rows)
@@ -52,9 +53,9 @@ def prepared_drawings(folder: Path, films: int) -> tuple[Examples, list[Path]]:
 
 def views_of(path: Path) -> np.ndarray:
     """Decodes a film as it is published and resizes it and its lung region: (2, S, S)."""
-    film = images.read_radiograph(path)
+    film = reader.read_radiograph(path)
     left, top, right, bottom = BOX
-    return np.stack([images.resize(view, (SIZE, SIZE)) for view in (film, film[top:bottom, left:right])])
+    return np.stack([pixels.resize(view, (SIZE, SIZE)) for view in (film, film[top:bottom, left:right])])
 
 
 def write_small_files(folder: Path, paths: list[Path]) -> list[Path]:

@@ -15,8 +15,8 @@ import numpy as np
 
 from sdfn_jax import bootstrap, calibration, operating_points, platt
 from sdfn_jax.core import sealed
-from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import Evaluation, evaluation_folder, image_list_digest, read_evaluation
+from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reading import Threshold
 
 FILE = "calibration.json"

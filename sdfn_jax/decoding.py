@@ -16,10 +16,10 @@ from typing import IO
 
 import numpy as np
 
-from sdfn_jax import images
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.flags import FLAGS
-from sdfn_jax.limits import MAX_PIXELS, Refused
+from sdfn_jax.radiographs import reader
+from sdfn_jax.radiographs.flags import FLAGS
+from sdfn_jax.radiographs.limits import MAX_PIXELS, Refused
 
 # Of one film, seconds; on two cores, the largest that may be read takes some 5.
 TIME_LIMIT = 30
@@ -189,7 +189,7 @@ def work() -> None:
 
 def _answer(data: bytes, suffix: str) -> tuple[bytes, tuple[int, int, int], list[bytes | memoryview]]:
     try:
-        radiograph, flags = images.decode_with_flags(data, suffix)
+        radiograph, flags = reader.decode_with_flags(data, suffix)
     except (ValueError, UserError) as error:
         sentence = str(error).encode("utf-8", "replace")[: 2**16]
         return _REFUSED if isinstance(error, ValueError) else _USER_ERROR, (len(sentence), 0, 0), [sentence]

@@ -8,8 +8,8 @@ import numpy as np
 
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.findings import FINDINGS, finding_index
 from sdfn_jax.localization import THRESHOLDS, Case
+from sdfn_jax.radiographs.findings import FINDINGS, finding_index
 
 DETECTIONS_FILE = "detections.csv"
 ORIGIN_FILE = "localization.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import calibration_file, contact_sheet, images, lrg, lung_boxes, metrics, tasks
+from sdfn_jax import calibration_file, contact_sheet, lrg, lung_boxes, metrics, tasks
 from sdfn_jax.core import checkpoint, csv_table, processes, progress, run_metadata, sealed, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
@@ -20,6 +20,7 @@ from sdfn_jax.predictions import (
     write_evaluation,
 )
 from sdfn_jax.preprocessing import Preprocessing, check_same
+from sdfn_jax.radiographs import pixels, reader
 from sdfn_jax.train import check_batch_size, device_mesh, make_evaluation_step, run_over_split
 
 
@@ -184,9 +185,9 @@ def score_film(film: dict, probability: np.ndarray, fold: int, processing: lung_
       fold: the film's fold.
       processing: how masks become boxes.
     """
-    reference = images.decode(film["mask_original"]) > 0
+    reference = reader.decode(film["mask_original"]) > 0
     region = lung_boxes.lung_box(probability > lrg.THRESHOLD, reference.shape, processing)
-    enlarged = images.resize(np.rint(probability * 255).astype(np.uint8), reference.shape)
+    enlarged = pixels.resize(np.rint(probability * 255).astype(np.uint8), reference.shape)
     found_original = lung_boxes.clean(enlarged > 255 * lrg.THRESHOLD, processing)
     truth = film["mask"] > 127
     return Segmentation(

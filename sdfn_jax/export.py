@@ -33,9 +33,9 @@ from sdfn_jax import tasks
 from sdfn_jax.core import checkpoint, jit_cache, run_metadata
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.pretrained import torchvision, weights
+from sdfn_jax.radiographs.findings import FINDINGS
 
 TOLERANCE = 1e-4  # largest difference of a probability between an exported network and the checkpoint
 _IMAGES = 3  # compared on the spot

@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sdfn_jax import images
 from sdfn_jax.core import tables
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.find import LeftOut, below
 from sdfn_jax.predictor import Film
+from sdfn_jax.radiographs import reader
+from sdfn_jax.radiographs.find import LeftOut, below
 
 
 def find(
@@ -57,7 +57,7 @@ def find(
                 (
                     place,
                     f"no radiograph in {place}: looked, in it and below it, for files ending in "
-                    f"{', '.join(images.SUFFIXES)} and for files that are DICOM by their content",
+                    f"{', '.join(reader.SUFFIXES)} and for files that are DICOM by their content",
                 )
             )
     problems += [(str(each.path), f"{each.path}: {each.reason}") for each in left_out if each.lost]

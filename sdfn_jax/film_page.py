@@ -19,11 +19,12 @@ from string import Template
 import numpy as np
 from PIL import Image
 
-from sdfn_jax import guards, images, paper
+from sdfn_jax import guards, paper
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.findings import FINDINGS, display_name
-from sdfn_jax.flags import FLAGS
 from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size
+from sdfn_jax.radiographs import pixels
+from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.radiographs.flags import FLAGS
 from sdfn_jax.reading import Provenance, Reading
 
 _THUMBNAIL_SIDE = 128
@@ -257,7 +258,7 @@ def _data(kind: str, value: Mapping) -> str:
 
 def _jpeg(radiograph: np.ndarray, size: tuple[int, int]) -> str:
     data = io.BytesIO()
-    Image.fromarray(images.resize(radiograph, size)).save(data, "JPEG", quality=_QUALITY, optimize=True)
+    Image.fromarray(pixels.resize(radiograph, size)).save(data, "JPEG", quality=_QUALITY, optimize=True)
     return base64.b64encode(data.getvalue()).decode()
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from scipy.fft import dctn
 from skimage.exposure import equalize_hist
 
-from sdfn_jax.flags import FLAGS
-from sdfn_jax.images import check_radiograph, resize
 from sdfn_jax.lung_boxes import LungRegion
+from sdfn_jax.radiographs.flags import FLAGS
+from sdfn_jax.radiographs.pixels import check_radiograph, resize
 
 FIXES = {
     "inverted": "Grey values turned round.",

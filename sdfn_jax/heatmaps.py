@@ -9,7 +9,7 @@ import numpy as np
 
 from sdfn_jax import cam
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.findings import display_name
+from sdfn_jax.radiographs.findings import display_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ import numpy as np
 from skimage.measure import label, regionprops
 
 from sdfn_jax import bootstrap
-from sdfn_jax.findings import FINDINGS
+from sdfn_jax.radiographs.findings import FINDINGS
 
 THRESHOLDS = (60, 180)
 LEVELS = {"IoBB": (0.1, 0.25, 0.5, 0.75, 0.9), "IoU": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)}

@@ -21,7 +21,7 @@ import numpy as np
 from sdfn_jax import bootstrap, cam, detections, localization
 from sdfn_jax.core import progress
 from sdfn_jax.core.errors import UserError, run_command
-from sdfn_jax.findings import FINDINGS
+from sdfn_jax.radiographs.findings import FINDINGS
 
 SIDE = 1024  # of the official images, in whose pixels the box list is
 _SEED = 0
@@ -166,7 +166,7 @@ def _of_example(example: dict, maps: dict[str, np.ndarray]) -> Iterator[localiza
 def _official_boxes(tables: Path) -> dict[tuple[str, int], tuple[int, np.ndarray]]:
     """Returns {(image, finding): (patient, (R, 4) boxes)} of the official list."""
     from sdfn_jax.core.faults import Faults
-    from tfds_builders.chestxray14 import nih_tables
+    from sdfn_jax.radiographs import nih_tables
 
     faults = Faults(skip=False)
     entries = nih_tables.read_entries(tables / nih_tables.LABEL_TABLES["2017"], "2017", faults)

@@ -24,7 +24,7 @@ import numpy as np
 from flax import linen as nn
 from numpy.typing import ArrayLike
 
-from sdfn_jax import box_record, find, images, lung_boxes
+from sdfn_jax import box_record, lung_boxes
 from sdfn_jax.core import checkpoint, jit_cache, progress, run_identity, sources
 from sdfn_jax.core.arguments import positive
 from sdfn_jax.core.errors import UserError, run_command
@@ -35,6 +35,7 @@ from sdfn_jax.core.terminal import printable
 from sdfn_jax.lung_boxes import BoxRow, LungRegion, PostProcessing
 from sdfn_jax.models import kernels
 from sdfn_jax.models.unet import UNet
+from sdfn_jax.radiographs import find, pixels, reader
 
 CONTRASTS = ("equalize", "equalize_clipped")
 # A grey value may count in `equalize_clipped` for at most this many times the median count of those that occur.
@@ -59,7 +60,7 @@ def contrast(image: np.ndarray, method: str) -> np.ndarray:
     Raises:
       ValueError: for an unknown method, or an array of another kind.
     """
-    images.check_radiograph(image)
+    pixels.check_radiograph(image)
     if method not in CONTRASTS:
         raise ValueError(f"unknown contrast normalisation {method!r}; expected one of {', '.join(CONTRASTS)}")
     counts = np.bincount(image.ravel(), minlength=256)
@@ -157,7 +158,7 @@ class Segmenter:
     def _film(self, number: int, film: ArrayLike) -> np.ndarray:
         """Returns a film as (S, S) uint8."""
         try:
-            film = images.as_radiograph(film)
+            film = reader.as_radiograph(film)
         except ValueError as error:
             raise ValueError(f"films[{number}]: {error}") from error
         if film.shape != (self.size, self.size):
@@ -226,7 +227,7 @@ def find_radiographs(folder: str | Path) -> find.Found:
     left_out = [*found.left_out, *copies]
     if not films:
         raise UserError(
-            f"no radiograph in {folder.resolve()} or below it; looked for files ending in {', '.join(images.SUFFIXES)} "
+            f"no radiograph in {folder.resolve()} or below it; looked for files ending in {', '.join(reader.SUFFIXES)} "
             f"and for files that are DICOM by their content\n{find.describe(left_out)}".rstrip()
         )
     return find.Found(list(films.values()), left_out)
@@ -252,10 +253,10 @@ def segment_films(segmenter: Segmenter, paths: Iterable[Path], postprocessing: P
         source = None
         try:
             source = sources.look_at(path)
-            image = images.read_radiograph(path)
+            image = reader.read_radiograph(path)
         except (ValueError, OSError) as error:
             return Film(path, problem=str(error), source=source), np.zeros((segmenter.size,) * 2, np.float32)
-        view = images.resize(image, (segmenter.size,) * 2)
+        view = pixels.resize(image, (segmenter.size,) * 2)
         return Film(path, view, image.shape, source=source), contrast(view, segmenter.contrast)
 
     def masks() -> Iterator[tuple[Film, np.ndarray]]:

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sdfn_jax import cam, images
+from sdfn_jax import cam
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.findings import display_name, finding_index
+from sdfn_jax.radiographs import pixels
+from sdfn_jax.radiographs.findings import display_name, finding_index
 from sdfn_jax.reading import Box, Reading
 
 SCREEN_SIDE = 1024  # pixels of the long side that a screen shows well
@@ -48,7 +49,7 @@ def write(path: str | Path, reading: Reading, finding: str, *, drawings: bool) -
     """
     index = finding_index(finding)
     size = screen_size(reading.radiograph.shape)
-    film = images.resize(reading.radiograph, size)
+    film = pixels.resize(reading.radiograph, size)
     box = None if reading.lung_box is None else _scaled(reading.lung_box, reading.radiograph.shape, size)
     maps = {view: values[..., index] for view, values in reading.maps.items()}
     picture = Image.fromarray(_blend(film, cam.rescale(cam.on_radiograph(maps, box, size))))

@@ -10,11 +10,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import box_record, calibration_file, lrg, lung_boxes, phantom, results, stages
+from sdfn_jax import box_record, calibration_file, lrg, lung_boxes, results, stages
 from sdfn_jax.core import checkpoint, processes, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.pretrained import download
+from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.train import batch_size_problems, has_diverged, standing
 from tfds_builders import prepare
 
@@ -185,8 +186,8 @@ def _drawings(config: ConfigDict) -> Step:
     chestxray14 = {"films": config.chestxray14_films, "seed": config.seed, "test_share": config.test_share}
 
     def make() -> None:
-        phantom.write_jsrt(folder / "jsrt", **jsrt)
-        phantom.write_chestxray14(folder / "chestxray14", **chestxray14)
+        synthetic_dataset.write_jsrt(folder / "jsrt", **jsrt)
+        synthetic_dataset.write_chestxray14(folder / "chestxray14", **chestxray14)
 
     drawn = [_is_drawn(folder / "jsrt", jsrt), _is_drawn(folder / "chestxray14", chestxray14)]
     reads = f"{config.jsrt_films} drawings with lung masks, {config.chestxray14_films} with findings"
@@ -194,9 +195,9 @@ def _drawings(config: ConfigDict) -> Step:
 
 
 def _is_drawn(folder: Path, settings: dict) -> bool:
-    if not (folder / phantom.SETTINGS_FILE).is_file():
+    if not (folder / synthetic_dataset.SETTINGS_FILE).is_file():
         return False
-    found = phantom.read_settings(folder, settings)
+    found = synthetic_dataset.read_settings(folder, settings)
     for name, value in settings.items():
         if found[name] != value:
             raise UserError(
@@ -204,7 +205,7 @@ def _is_drawn(folder: Path, settings: dict) -> bool:
                 "them would not fit the new ones: give the settings they were drawn with, or new folders for all "
                 "(--config.phantom.folder, manual_dir, data_dir, workdir), or delete the run and its drawings."
             )
-    return phantom.is_whole(folder)
+    return synthetic_dataset.is_whole(folder)
 
 
 def _data_set(
@@ -413,7 +414,7 @@ def _learns_from_drawings(config: ConfigDict, coming: Path | None) -> bool:
 def _is_drawn_folder(folder: str, coming: Path | None) -> bool:
     """Returns whether the films of a folder are, or will be, drawings."""
     will_be = coming is not None and Path(folder).is_relative_to(coming)
-    return will_be or (Path(folder) / phantom.SETTINGS_FILE).is_file()
+    return will_be or (Path(folder) / synthetic_dataset.SETTINGS_FILE).is_file()
 
 
 def _made_table(config: ConfigDict, boxes: Path, look_at_films: bool) -> box_record.Found | None:

@@ -23,15 +23,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sdfn_jax import film_files, film_page, find, guards, identifiers, prediction_files, selftest
+from sdfn_jax import film_files, film_page, guards, prediction_files, selftest
 from sdfn_jax.core import jit_cache, progress
 from sdfn_jax.core.arguments import positive
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.core.journal import Journal
 from sdfn_jax.core.parallel import map_in_order
 from sdfn_jax.core.terminal import printable
-from sdfn_jax.flags import FLAGS
 from sdfn_jax.predictor import BATCH_SIZE, Film, Predictor, Problem
+from sdfn_jax.radiographs import dicom_identifiers, find
+from sdfn_jax.radiographs.flags import FLAGS
 from sdfn_jax.reading import Reading
 
 RESEARCH = "For research, not for diagnosis."
@@ -132,7 +133,7 @@ def _read(
     def describe(found: Reading | Problem) -> tuple[str, dict]:
         if isinstance(found, Problem):
             return found.name, {"problem": printable(found.reason)}
-        kept, unreadable = identifiers.read(paths[found.name]) if keep_identifiers else ({}, ())
+        kept, unreadable = dicom_identifiers.read(paths[found.name]) if keep_identifiers else ({}, ())
         found = dataclasses.replace(found, flags=found.flags + unreadable)
         row = prediction_files.row(found, predictor.provenance, kept)
         prediction_files.write_overlay(output, found, row["top"], predictor.provenance)
@@ -190,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--keep_identifiers",
         action="store_true",
-        help=f"write {', '.join(identifiers.KEPT)} of DICOM files into the tables; nothing of a header otherwise",
+        help=f"write {', '.join(dicom_identifiers.KEPT)} of DICOM files into the tables; nothing of a header otherwise",
     )
     parser.add_argument("--selftest", action="store_true", help="compare this installation with golden outputs")
     options = parser.parse_args(arguments)

@@ -35,8 +35,8 @@ import numpy as np
 from sdfn_jax import cam, film_page, localization, overlay
 from sdfn_jax.core import csv_table
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.findings import FINDINGS
-from sdfn_jax.identifiers import KEPT
+from sdfn_jax.radiographs.dicom_identifiers import KEPT
+from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.reading import Provenance, Reading
 
 PREDICTIONS, LINES, BOXES, ERRORS = "predictions.csv", "predictions.jsonl", "boxes.csv", "errors.csv"

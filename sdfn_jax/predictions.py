@@ -16,7 +16,7 @@ import numpy as np
 from sdfn_jax import metrics
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.findings import FINDINGS, display_name
+from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
 PREDICTIONS_FILE = "predictions.csv"
 EVALUATION_FILE = "evaluation.json"

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax import calibration_file, cam, guards, images, lrg, lung_boxes, predictions, views
+from sdfn_jax import calibration_file, cam, guards, lrg, lung_boxes, predictions
 from sdfn_jax.core import checkpoint, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.lung_boxes import LungRegion, PostProcessing
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.preprocessing import Preprocessing
+from sdfn_jax.radiographs import crops, pixels, reader
+from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.reading import Provenance, Reading
 
 BATCH_SIZE = 8
@@ -213,7 +214,7 @@ class Predictor:
         Yields:
           for each film a `Reading`, or a `Problem` where its file cannot be read.
         """
-        opened = ((film.name, functools.partial(images.read_with_flags, film.path)) for film in films)
+        opened = ((film.name, functools.partial(reader.read_with_flags, film.path)) for film in films)
         return self._stream(opened, fixes)
 
     def read(self, name: str, radiograph: ArrayLike, flags: tuple[str, ...] = ()) -> Reading:
@@ -229,7 +230,7 @@ class Predictor:
           ValueError: for what cannot be taken as one radiograph, in a sentence that begins with `name`.
         """
         try:
-            radiograph = images.as_radiograph(radiograph)
+            radiograph = reader.as_radiograph(radiograph)
         except ValueError as error:
             raise ValueError(f"{name}: {error}" if name else str(error)) from error
         (reading,) = self._single._stream([(name, lambda: (radiograph, flags))], ())
@@ -264,7 +265,7 @@ class Predictor:
         work = _Work(name, radiograph, flags=flags, fixes=applied)
         if self.segmenter is None:
             return self._cut_and_check(work)
-        view = images.resize(radiograph, (self.segmenter.size,) * 2)
+        view = pixels.resize(radiograph, (self.segmenter.size,) * 2)
         return dataclasses.replace(work, lrg_input=lrg.contrast(view, self.segmenter.contrast))
 
     def _find_lungs(self, films: Iterable[_Work]) -> Iterator[tuple[_Work, np.ndarray]]:
@@ -288,7 +289,7 @@ class Predictor:
         box = None if work.region is None else work.region.box
         return dataclasses.replace(
             work,
-            views=views.cut(work.radiograph, box, self.classifier.preprocessing.size),
+            views=crops.cut(work.radiograph, box, self.classifier.preprocessing.size),
             flags=guards.check(work.radiograph, work.region) + work.flags,
         )
 

@@ -29,8 +29,8 @@ from sdfn_jax.core import progress
 from sdfn_jax.core.arguments import positive
 from sdfn_jax.core.errors import run_command
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import Evaluation, caveats, image_list_digest
+from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,23 +10,13 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import (
-    activation,
-    calibration_file,
-    contact_sheet,
-    evaluate,
-    heatmaps,
-    images,
-    lrg,
-    lung_boxes,
-    report,
-    stages,
-)
+from sdfn_jax import activation, calibration_file, contact_sheet, evaluate, heatmaps, lrg, lung_boxes, report, stages
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
+from sdfn_jax.radiographs import reader
+from sdfn_jax.radiographs.findings import FINDINGS
 
 TABLE = "table_1.csv"
 RECORD = "made_from.json"
@@ -270,7 +260,7 @@ def _draw_heatmaps(
     for row, (index, finding) in enumerate(chosen):
         example = told[index]
         try:
-            radiograph = images.read_radiograph(films[example["name"]])
+            radiograph = reader.read_radiograph(films[example["name"]])
         except (ValueError, OSError) as error:
             left_out.append(f"{_HEATMAP_PAGE}, {_FIGURE_NINE}: {error}")
             continue

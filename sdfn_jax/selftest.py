@@ -26,12 +26,14 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sdfn_jax import images, lrg, lung_boxes, phantom, predictions
+from sdfn_jax import lrg, lung_boxes, predictions
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictor import Film, Predictor
+from sdfn_jax.radiographs import pixels as radiographs_pixels
+from sdfn_jax.radiographs import synthetic_dataset
+from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.reading import Reading
 
 # Largest difference of a probability. Devices sum float32 in another order and some round it to TF32's 11 bits, and
@@ -157,19 +159,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(run()))
 
 
-def _film(record: dict) -> phantom.Film:
-    return phantom.Film(record["name"], tuple(record["findings"]), tuple(record["stream"]))
+def _film(record: dict) -> synthetic_dataset.Film:
+    return synthetic_dataset.Film(record["name"], tuple(record["findings"]), tuple(record["stream"]))
 
 
-def _firm_films(predictor: Predictor) -> Iterator[phantom.Film]:
+def _firm_films(predictor: Predictor) -> Iterator[synthetic_dataset.Film]:
     """Yields films with none, one, two and so on of the findings, whose lung boxes no rounding moves."""
     segmenter, found = predictor.segmenter, 0
     for number in itertools.count():
         generator = np.random.default_rng((_SEED, number))
         findings = generator.choice(len(FINDINGS), found, replace=False)
-        film = phantom.Film(f"drawing_{number}", tuple(FINDINGS[each] for each in findings), (_SEED, number))
+        film = synthetic_dataset.Film(f"drawing_{number}", tuple(FINDINGS[each] for each in findings), (_SEED, number))
         radiograph = film.draw().image
-        (lungs,) = segmenter.probabilities(images.resize(radiograph, (segmenter.size,) * 2)[None])
+        (lungs,) = segmenter.probabilities(radiographs_pixels.resize(radiograph, (segmenter.size,) * 2)[None])
         boxes = {
             lung_boxes.lung_box(lungs > threshold, radiograph.shape, predictor.postprocessing).box
             for threshold in (*_FIRM, lrg.THRESHOLD)
@@ -179,7 +181,7 @@ def _firm_films(predictor: Predictor) -> Iterator[phantom.Film]:
             yield film
 
 
-def _read(predictor: Predictor, films: Sequence[phantom.Film], folder: Path) -> list[Reading]:
+def _read(predictor: Predictor, films: Sequence[synthetic_dataset.Film], folder: Path) -> list[Reading]:
     files = []
     for film in films:
         files.append(Film(film.name, folder / f"{film.name}.png"))

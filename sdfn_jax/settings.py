@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from sdfn_jax.core.arguments import LARGEST_COUNT, LARGEST_SEED, LARGEST_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lrg import CONTRASTS
-from tfds_builders.chestxray14.nih_tables import LABEL_TABLES
+from sdfn_jax.radiographs.nih_tables import LABEL_TABLES
 
 _POSITIVE = (lambda value: 0 < value < math.inf, "more than 0, and finite")
 _NOT_NEGATIVE = (lambda value: 0 <= value < math.inf, "0 or more, and finite")

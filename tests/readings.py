@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from sdfn_jax.findings import FINDINGS
+from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.reading import Provenance, Reading, Threshold
 
 PROVENANCE = Provenance(

@@ -7,9 +7,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from sdfn_jax import images
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.findings import FINDINGS
+from sdfn_jax.radiographs import pixels
+from sdfn_jax.radiographs.findings import FINDINGS
 from tfds_builders import base
 from tfds_builders.chestxray14 import chestxray14_dataset_builder
 from tfds_builders.prepare import prepare
@@ -51,8 +51,8 @@ def test_every_field_is_what_the_files_say(download):
     left, top, right, bottom = official.BOX
     for index, (name, labels, follow_up, patient, _, _, sex, view) in enumerate(official.ROWS):
         example, film = examples[name], official.picture(index)
-        np.testing.assert_array_equal(example["entire"], images.resize(film, (SIZE, SIZE)))
-        np.testing.assert_array_equal(example["lung"], images.resize(film[top:bottom, left:right], (SIZE, SIZE)))
+        np.testing.assert_array_equal(example["entire"], pixels.resize(film, (SIZE, SIZE)))
+        np.testing.assert_array_equal(example["lung"], pixels.resize(film[top:bottom, left:right], (SIZE, SIZE)))
         assert example["entire"].dtype == np.uint8
         named = {FINDINGS[place] for place in np.flatnonzero(example["labels"])} or {"No Finding"}
         assert named == set(labels.split("|"))
@@ -154,7 +154,7 @@ def test_colour_with_equal_channels_is_grey(download):
     path = download / "images" / official.NAMES[0]
     Image.open(path).convert("RGBA").save(path)
     view = everything(prepared(download))[official.NAMES[0]]["entire"]
-    np.testing.assert_array_equal(view, images.resize(official.picture(0), (SIZE, SIZE)))
+    np.testing.assert_array_equal(view, pixels.resize(official.picture(0), (SIZE, SIZE)))
 
 
 def test_a_patients_side_depends_on_number_and_seed_alone(tmp_path):
@@ -352,7 +352,7 @@ def test_the_real_files_come_through(real_data, tmp_path):
     for name in colour:
         with Image.open(source / "images" / name) as film:
             grey = np.asarray(film.getchannel("R"))
-        np.testing.assert_array_equal(examples[name]["entire"], images.resize(grey, (64, 64)))
+        np.testing.assert_array_equal(examples[name]["entire"], pixels.resize(grey, (64, 64)))
     boxes = [line.split(",")[0] for line in (source / "BBox_List_2017.csv").read_text().splitlines()]
     assert sum(len(e["reference_boxes"]["finding"]) for e in examples.values()) == sum(n in examples for n in boxes) > 0
 

@@ -5,8 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from sdfn_jax import decoding, images
+from sdfn_jax import decoding
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.radiographs import reader
 from tests import dicom_files
 from tests.picture_bytes import encoded
 
@@ -57,7 +58,7 @@ def test_films_are_decoded_as_here(decoders):
         read, flags = decoders.decode(data, ".xyz")
         assert flags == ()
         assert read.dtype == np.uint8
-        np.testing.assert_array_equal(read, images.decode(data))
+        np.testing.assert_array_equal(read, reader.decode(data))
 
 
 def test_flags_come_along_and_none_that_there_are_not(decoders, misled, tmp_path):
@@ -71,7 +72,7 @@ def test_flags_come_along_and_none_that_there_are_not(decoders, misled, tmp_path
 def test_what_is_refused_is_refused_in_the_same_words(decoders):
     for data, suffix in ((b"dear diary", ""), (b"dear diary", ".img"), (b"", ".dcm"), (encoded(GREY, "PNG")[:-40], "")):
         with pytest.raises(ValueError) as here:
-            images.decode(data, suffix)
+            reader.decode(data, suffix)
         with pytest.raises(ValueError) as there:
             decoders.decode(data, suffix)
         assert str(there.value) == str(here.value)

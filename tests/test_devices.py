@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from small import InMemory, extractor_config, fusion_config, train_classifier, two_view_examples
 
-from sdfn_jax import commands, features, lung_boxes, phantom, tasks, train
+from sdfn_jax import commands, features, lung_boxes, tasks, train
 from sdfn_jax.core import checkpoint, processes, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.stops import Stopped
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.radiographs import synthetic_dataset
 
 TRAINING, VALIDATION = two_view_examples(27, seed=1), two_view_examples(11, seed=2)
 STEPS, BATCH = 3, 8  # an epoch; the last 3 films are left over
@@ -296,7 +297,7 @@ def commanded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("command")
     (folder / "config.py").write_text(CONFIG_FILE)
     settings = configured(folder).phantom
-    films = phantom.chestxray14_films(settings.chestxray14_films, settings.seed, settings.test_share)
+    films = synthetic_dataset.chestxray14_films(settings.chestxray14_films, settings.seed, settings.test_share)
     box = {"left": 100, "top": 100, "right": 900, "bottom": 900, "width": 1024, "height": 1024, "lung_area": 0.3}
     rows = [lung_boxes.BoxRow(image=f"{film.name}.png", **box, rule="none", checkpoint="drawn") for film in films]
     lung_boxes.write_box_table(folder / "boxes.csv", rows)

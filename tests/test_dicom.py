@@ -16,8 +16,9 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from sdfn_jax import dicom_header, drawing, images, lrg
+from sdfn_jax import lrg
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.radiographs import dicom_header, pixels, reader, synthetic_film
 
 # Those of pydicom's own files, all in its wheel, that are single and grey, and that pydicom itself decodes: from CT and
 # MR, uncompressed in every byte order, deflated, RLE, JPEG extended (12 bits), JPEG-LS and JPEG 2000.
@@ -48,7 +49,7 @@ NAME = "DOE^JANE"
 @pytest.fixture(scope="module")
 def film() -> np.ndarray:
     """A drawing, small and with every level up to white."""
-    drawn = images.resize(drawing.draw(np.random.default_rng(3), ("Mass",)).image, (96, 80)).copy()
+    drawn = pixels.resize(synthetic_film.draw(np.random.default_rng(3), ("Mass",)).image, (96, 80)).copy()
     drawn[0, :2] = 0, 255
     return drawn
 
@@ -81,7 +82,7 @@ def pydicoms_display(path: str) -> np.ndarray:
 @pytest.mark.parametrize("name", PYDICOM_FILES)
 def test_pydicoms_files_are_shown_as_pydicom_shows_them(name):
     path = get_testdata_file(name, download=False)
-    read = images.read_radiograph(path)
+    read = reader.read_radiograph(path)
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, pydicoms_display(path))
 
@@ -128,9 +129,9 @@ def test_a_film_is_the_same_in_every_coding(tmp_path, film):
     files = sorted(tmp_path.iterdir())
     assert len(files) == 35
     for path in files:
-        np.testing.assert_array_equal(images.read_radiograph(path), film, err_msg=path.name)
+        np.testing.assert_array_equal(reader.read_radiograph(path), film, err_msg=path.name)
     write(tmp_path / "baseline.dcm", film, syntax=uid.JPEGBaseline8Bit)
-    assert np.abs(images.read_radiograph(tmp_path / "baseline.dcm").astype(int) - film).max() <= 3  # JPEG's loss
+    assert np.abs(reader.read_radiograph(tmp_path / "baseline.dcm").astype(int) - film).max() <= 3  # JPEG's loss
 
 
 def test_a_window_is_that_of_the_standard(tmp_path):
@@ -145,7 +146,7 @@ def test_a_window_is_that_of_the_standard(tmp_path):
     }
     for function, share in expected.items():
         path = write(tmp_path / "a.dcm", stored, bits=12, VOILUTFunction=function, **window)
-        difference = images.read_radiograph(path) - 255 * np.clip(share, 0, 1)
+        difference = reader.read_radiograph(path) - 255 * np.clip(share, 0, 1)
         assert np.abs(difference).max() <= 0.5 + 1e-6, function
 
 
@@ -157,7 +158,7 @@ def test_a_lut_of_any_depth_is_looked_up(tmp_path, bits):
     expected = table[np.clip(stored.astype(int) - 500, 0, 999)] / (2**bits - 1) * 255
     for element in ("VOILUTSequence", "ModalityLUTSequence"):
         path = write(tmp_path / "a.dcm", stored, bits=12, **{element: lut(table, first=500, bits=bits)})
-        np.testing.assert_allclose(images.read_radiograph(path), expected, atol=0.5 + 1e-6, err_msg=element)
+        np.testing.assert_allclose(reader.read_radiograph(path), expected, atol=0.5 + 1e-6, err_msg=element)
 
 
 def test_padding_is_black_and_counts_in_no_range(tmp_path):
@@ -167,11 +168,11 @@ def test_padding_is_black_and_counts_in_no_range(tmp_path):
     stored[0, 4] = 0
     padding = {"PixelPaddingValue": 65535, "PixelPaddingRangeLimit": 60000}
     for photometric, grey, dark in (("MONOCHROME2", 75, 0), ("MONOCHROME1", 180, 255)):
-        read = images.read_radiograph(write(tmp_path / "a.dcm", stored, photometric=photometric, **padding))
+        read = reader.read_radiograph(write(tmp_path / "a.dcm", stored, photometric=photometric, **padding))
         assert (read[:, :4] == 0).all()
         assert (read[1:, 4:] == grey).all()  # 300 of 1023
         assert read[0, 4] == dark
-    assert not images.read_radiograph(write(tmp_path / "a.dcm", stored[:, :4], **padding)).any()
+    assert not reader.read_radiograph(write(tmp_path / "a.dcm", stored[:, :4], **padding)).any()
 
 
 def test_content_decides_and_the_suffix_helps(tmp_path, film):
@@ -186,7 +187,7 @@ def test_content_decides_and_the_suffix_helps(tmp_path, film):
     found = lrg.find_radiographs(tmp_path).films
     assert [path.name for path in found] == ["1.2.840.10008", "IM0001", "a.png", "b.dcm", "bare.DCM"]
     for path in found:
-        np.testing.assert_array_equal(images.read_radiograph(path), film, err_msg=path.name)
+        np.testing.assert_array_equal(reader.read_radiograph(path), film, err_msg=path.name)
 
 
 @pytest.mark.parametrize(
@@ -206,14 +207,14 @@ def test_content_decides_and_the_suffix_helps(tmp_path, film):
 def test_what_is_no_radiograph_is_refused_by_name(name, message):
     path = get_testdata_file(name, download=False)
     with pytest.raises(ValueError, match=rf"{name}: {message}"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
 
 
 def test_what_only_its_name_says_is_dicom_is_none(tmp_path):
     for content in (b"dear diary", b"text " * 100):
         (tmp_path / "a.dcm").write_bytes(content)
         with pytest.raises(ValueError, match=r"by its name a DICOM file, but nothing of a DICOM image is in it"):
-            images.read_radiograph(tmp_path / "a.dcm")
+            reader.read_radiograph(tmp_path / "a.dcm")
 
 
 def test_every_other_file_of_pydicom_is_read_or_refused_in_one_line():
@@ -221,7 +222,7 @@ def test_every_other_file_of_pydicom_is_read_or_refused_in_one_line():
     refused = 0
     for path in sorted(folder.glob("*.*")):
         try:
-            images.read_radiograph(path)
+            reader.read_radiograph(path)
         except ValueError as error:
             refused += 1
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
@@ -239,7 +240,7 @@ def test_no_text_of_a_header_gets_out(tmp_path, film, monkeypatch, caplog, recwa
     window = {"NumberOfFrames": 1, "VOILUTFunction": "LINEAR_EXACT", "WindowCenter": "123456", "WindowWidth": "654321"}
     whole = write(tmp_path / "whole.dcm", film, **texts, **window).read_bytes()
     recwarn.clear()  # of what the writer said of the names
-    np.testing.assert_array_equal(images.read_radiograph(good), film)
+    np.testing.assert_array_equal(reader.read_radiograph(good), film)
     for old, told in (
         (b"LINEAR_EXACT", ("dicom_voi_function",)),
         (b"IS\x02\x001 ", ("dicom_frames",)),
@@ -251,13 +252,13 @@ def test_no_text_of_a_header_gets_out(tmp_path, film, monkeypatch, caplog, recwa
         kept = 4 if old.startswith(b"IS") else 0
         (tmp_path / "bad.dcm").write_bytes(whole.replace(old, old[:kept] + NAME.encode().ljust(12)[: len(old) - kept]))
         if told:
-            assert images.read_with_flags(tmp_path / "bad.dcm")[1] == told
+            assert reader.read_with_flags(tmp_path / "bad.dcm")[1] == told
     with pytest.raises(ValueError) as caught:
-        images.read_radiograph(tmp_path / "bad.dcm")
+        reader.read_radiograph(tmp_path / "bad.dcm")
     told = "".join(traceback.format_exception(caught.value))
     assert "bad.dcm: " in told and "DOE" not in told and "DO'" not in told, told
     with pytest.raises(ValueError):
-        images.read_radiograph(get_testdata_file("badVR.dcm", download=False))
+        reader.read_radiograph(get_testdata_file("badVR.dcm", download=False))
     assert not recwarn.list and not root.getvalue() and not caplog.records and capfd.readouterr() == ("", "")
 
 
@@ -270,44 +271,44 @@ def test_only_the_elements_that_are_needed_are_read(tmp_path, film):
 def test_sizes_that_would_take_all_memory_are_refused_before_decoding(tmp_path, film, monkeypatch):
     path = write(tmp_path / "a.dcm", film, Rows=60000, Columns=60000)
     with pytest.raises(ValueError, match=r"a\.dcm: 60,000 x 60,000 pixels, more than the 67,108,864 that are read"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
     path = write(tmp_path / "a.dcm", film, Rows=0)
     with pytest.raises(ValueError, match="0 x 80 pixels: no image"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
     for syntax in (uid.JPEG2000Lossless, uid.JPEGLossless, uid.JPEGBaseline8Bit):
         path = write(tmp_path / "a.dcm", film, syntax=syntax, Rows=97)
         with pytest.raises(ValueError, match="the compressed image is 96 x 80 x 1, where its header says 97 x 80 x 1"):
-            images.read_radiograph(path)
+            reader.read_radiograph(path)
     path = write(tmp_path / "a.dcm", film, syntax=uid.RLELossless, Rows=1, Columns=1)
     with pytest.raises(ValueError, match="more pixel data than its rows and columns hold"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
     colour = jpeg(np.dstack([film] * 3))
     path = write(tmp_path / "a.dcm", film, syntax=uid.JPEGBaseline8Bit, PixelData=encapsulate([colour]))
     with pytest.raises(ValueError, match="the compressed image is 96 x 80 x 3"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     plain = write(tmp_path / "a.dcm", film).read_bytes()
     end = plain.index(b"\x08\x00\x16\x00")
     meta = plain[:end].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
     meta = meta.replace(b"\x14\x001.2.840.10008.1.2.1.99", b"\x16\x001.2.840.10008.1.2.1.99")
     path.write_bytes(meta + deflater.compress(plain[end:]) + deflater.flush())
-    np.testing.assert_array_equal(images.read_radiograph(path), film)
+    np.testing.assert_array_equal(reader.read_radiograph(path), film)
     monkeypatch.setattr(dicom_header, "_MOST_INFLATED", 5000)
     with pytest.raises(ValueError, match="inflates to over 5,000 bytes"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
 
 
 def test_without_the_extra_the_command_that_installs_it_is_named(tmp_path, film, monkeypatch):
     path = write(tmp_path / "a.dcm", film)
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    monkeypatch.delitem(sys.modules, "sdfn_jax.dicom")
-    monkeypatch.delattr("sdfn_jax.dicom")
+    monkeypatch.delitem(sys.modules, "sdfn_jax.radiographs.dicom")
+    monkeypatch.delattr("sdfn_jax.radiographs.dicom")
     with pytest.raises(UserError, match=r"pip install -e '\.\[dicom\]'"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
 
 
 def test_without_a_decoder_the_command_that_installs_it_is_named(tmp_path, film, monkeypatch):
     path = write(tmp_path / "a.dcm", film, syntax=uid.JPEGLossless)
     monkeypatch.setattr(type(pydicom.pixels.get_decoder(uid.JPEGLossless)), "available_plugins", ("gdcm",))
     with pytest.raises(UserError, match=r"JPEG Lossless.* takes more packages: pip install -e '\.\[dicom\]'"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)

@@ -10,7 +10,7 @@ from dicom_files import jpeg, write
 from pydicom import uid
 from pydicom.encaps import encapsulate, get_frame
 
-from sdfn_jax import dicom_frame, dicom_header, images, picture_files
+from sdfn_jax.radiographs import dicom_frame, dicom_header, picture_files, reader
 
 ITEM, ITEM_END, SEQUENCE_END = (struct.pack("<HHL", 0xFFFE, element, 0) for element in (0xE000, 0xE00D, 0xE0DD))
 OPEN_ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
@@ -64,46 +64,46 @@ def deflated(path, elements: bytes):
 def test_a_header_without_end_is_refused(tmp_path, film, few_steps, more, message):
     path = insert(write(tmp_path / "a.dcm", film), more)
     with pytest.raises(ValueError, match=rf"a\.dcm: {message}"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
 
 
 def test_elements_before_the_header_proper_count(tmp_path, film, few_steps):
     path = insert(write(tmp_path / "a.dcm", film), struct.pack("<HH2sH", 2, 0x100, b"LO", 0) * STEPS, place=132)
     with pytest.raises(ValueError, match=TOO_MANY):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
 
 
 def test_zeros_are_no_film(tmp_path, few_steps):
     (tmp_path / "a.dcm").write_bytes(bytes(8 * STEPS))
     with pytest.raises(ValueError, match=TOO_MANY):
-        images.read_radiograph(tmp_path / "a.dcm")
+        reader.read_radiograph(tmp_path / "a.dcm")
 
 
 def test_elements_that_were_deflated_count(tmp_path, film, few_steps):
     path = deflated(write(tmp_path / "a.dcm", film), ELEMENT * STEPS)
     assert path.stat().st_size < 2 * film.nbytes
     with pytest.raises(ValueError, match=TOO_MANY):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
 
 
 def test_fragments_of_pixel_data_count(tmp_path, film, few_steps):
     path = write(tmp_path / "a.dcm", film, syntax=uid.JPEG2000Lossless)
     insert(path, ITEM * STEPS, place=path.read_bytes().index(b"OB\0\0\xff\xff\xff\xff") + 8)
     with pytest.raises(ValueError, match=TOO_MANY):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
 
 
 def test_many_luts_are_none_that_can_be_used(tmp_path, film, few_steps):
     items = ITEM * STEPS
     path = write(tmp_path / "a.dcm", film)
-    expected = images.read_radiograph(path)
+    expected = reader.read_radiograph(path)
     pixels = b"\xe0\x7f\x10\x00"
     insert(
         path,
         struct.pack("<HH2sHL", 0x28, 0x3010, b"SQ", 0, len(items)) + items,
         place=path.read_bytes().index(pixels),
     )
-    read, flags = images.read_with_flags(path)
+    read, flags = reader.read_with_flags(path)
     assert flags == ("dicom_voi_lut",)
     np.testing.assert_array_equal(read, expected)
 
@@ -120,12 +120,12 @@ def test_values_that_take_long_to_make_are_refused_by_their_length(tmp_path, fil
     path = write(tmp_path / "a.dcm", film, syntax=uid.ImplicitVRLittleEndian)
     long = struct.pack("<HHL", *tag, length) + b"1\\" * (length // 2)
     with pytest.raises(ValueError, match=rf"a\.dcm: its element {keyword} has {length:,} bytes"):
-        images.read_radiograph(insert(path, long))
+        reader.read_radiograph(insert(path, long))
     if keyword == "SpecificCharacterSet":  # which pydicom makes a value of at once, even within sequences
         sequence = struct.pack("<HHL", 0x40, 0x275, 0xFFFFFFFF) + OPEN_ITEM
         insert(path, sequence, place=path.read_bytes().index(long))
         with pytest.raises(ValueError, match=f"its element SpecificCharacterSet has {length:,} bytes"):
-            images.read_radiograph(path)
+            reader.read_radiograph(path)
 
 
 def test_the_scans_of_a_compressed_image_count(tmp_path):
@@ -135,7 +135,7 @@ def test_the_scans_of_a_compressed_image_count(tmp_path):
     many = coded[:-2] + scan * picture_files.MAX_SCANS + coded[-2:]
     path = write(tmp_path / "a.dcm", film, syntax=uid.JPEGBaseline8Bit, PixelData=encapsulate([many]))
     with pytest.raises(ValueError, match=rf"a\.dcm: a JPEG with over {picture_files.MAX_SCANS} scans"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
 
 
 @pytest.mark.parametrize("place", ["main header", "tile-part header", "of one component"])
@@ -144,7 +144,7 @@ def test_code_blocks_of_a_jpeg_2000_image_count(tmp_path, monkeypatch, place):
     monkeypatch.setattr(dicom_frame, "_MOST_BLOCKS", 500)
     film = np.arange(48 * 40, dtype=np.uint8).reshape(48, 40)
     path = write(tmp_path / "a.dcm", film, syntax=uid.JPEG2000Lossless)
-    np.testing.assert_array_equal(images.read_radiograph(path), film)
+    np.testing.assert_array_equal(reader.read_radiograph(path), film)
     stream = get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
     start = stream.index(b"\xff\x52")
     style = stream[start + 9 : start + 14]  # levels, width and height of blocks, their style, the wavelet
@@ -162,19 +162,19 @@ def test_code_blocks_of_a_jpeg_2000_image_count(tmp_path, monkeypatch, place):
     write(path, film, syntax=uid.JPEG2000Lossless, PixelData=encapsulate([changed]))
     monkeypatch.setattr(dicom_frame, "_MOST_BLOCKS", 100)
     with pytest.raises(ValueError, match=r"a\.dcm: a JPEG 2000 image of over 100 code-blocks"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
     precincts = b"\xff\x52\0\x12\1" + stream[start + 5 : start + 14] + b"\x11" * 6  # of 2 x 2 pixels
     changed = stream[:start] + precincts + stream[start + 14 :]
     write(path, film, syntax=uid.JPEG2000Lossless, PixelData=encapsulate([changed]))
     with pytest.raises(ValueError, match=r"a\.dcm: a JPEG 2000 image of over 100 code-blocks"):
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
 
 
 def test_large_headers_that_there_are_are_read(tmp_path, film):
     """10,000 private elements, a thousand items: more than any radiograph was seen to have."""
     path = write(tmp_path / "a.dcm", film)
-    expected = images.read_radiograph(path)
+    expected = reader.read_radiograph(path)
     insert(path, ELEMENT * 10_000 + OPEN_SEQUENCE + ITEM * 1000 + SEQUENCE_END)
-    np.testing.assert_array_equal(images.read_radiograph(path), expected)
+    np.testing.assert_array_equal(reader.read_radiograph(path), expected)
     long = deflated(write(tmp_path / "b.dcm", film), ELEMENT * 10_000)
-    np.testing.assert_array_equal(images.read_radiograph(long), expected)
+    np.testing.assert_array_equal(reader.read_radiograph(long), expected)

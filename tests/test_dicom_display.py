@@ -8,15 +8,15 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
-from sdfn_jax import dicom_display, drawing, identifiers, images
-from sdfn_jax.flags import FLAGS
+from sdfn_jax.radiographs import dicom_display, dicom_identifiers, pixels, reader, synthetic_film
+from sdfn_jax.radiographs.flags import FLAGS
 
 WHOLE = {"WindowCenter": 2048, "WindowWidth": 4096}
 
 
 @pytest.fixture(scope="module")
 def film() -> np.ndarray:
-    drawn = images.resize(drawing.draw(np.random.default_rng(3), ("Mass",)).image, (96, 80)).copy()
+    drawn = pixels.resize(synthetic_film.draw(np.random.default_rng(3), ("Mass",)).image, (96, 80)).copy()
     drawn[0, :2] = 0, 255
     return drawn
 
@@ -29,7 +29,7 @@ def numbers(film) -> np.ndarray:
 
 def shown(path) -> np.ndarray:
     """Reads a film that carries no flag."""
-    read, flags = images.read_with_flags(path)
+    read, flags = reader.read_with_flags(path)
     assert flags == ()
     return read
 
@@ -172,13 +172,13 @@ class TestFallingBack:
         path = write(tmp_path / "a.dcm", numbers, bits=12, VOILUTFunction=function or "", **WHOLE)
         for keyword, value in {"WindowCenter": center, "WindowWidth": width}.items():
             garble(path, keyword, (value + " " * (len(value) % 2)).encode())
-        read, flags = images.read_with_flags(path)
+        read, flags = reader.read_with_flags(path)
         assert flags == ("dicom_window",)
         np.testing.assert_array_equal(read, film)
         for keyword, value in {"WindowCenter": center, "WindowWidth": width}.items():
             two = f"{value}\\1500" if keyword == "WindowCenter" else f"{value}\\800"
             garble(path, keyword, (two + " " * (len(two) % 2)).encode())
-        read, flags = images.read_with_flags(path)
+        read, flags = reader.read_with_flags(path)
         assert flags == ("dicom_window",)
         good = write(
             tmp_path / "b.dcm", numbers, bits=12, VOILUTFunction=function or "", WindowCenter=1500, WindowWidth=800
@@ -188,7 +188,7 @@ class TestFallingBack:
 
     def test_a_window_of_a_vr_that_there_is_not(self, tmp_path, film, numbers):
         path = garble(write(tmp_path / "a.dcm", numbers, bits=12, **WHOLE), "WindowCenter", b"2048", "ZZ")
-        read, flags = images.read_with_flags(path)
+        read, flags = reader.read_with_flags(path)
         assert flags == ("dicom_window",)
         np.testing.assert_array_equal(read, film)
 
@@ -206,7 +206,7 @@ class TestFallingBack:
         path = write(
             tmp_path / "a.dcm", numbers, bits=12, VOILUTFunction="LOG", WindowCenter=[1500, 5], WindowWidth=[800, 9]
         )
-        read, flags = images.read_with_flags(path)
+        read, flags = reader.read_with_flags(path)
         assert flags == ("dicom_voi_function",)
         np.testing.assert_array_equal(read, film)
         np.testing.assert_array_equal(shown(write(tmp_path / "a.dcm", numbers, bits=12, VOILUTFunction="LOG")), film)
@@ -232,14 +232,14 @@ class TestFallingBack:
                 data = path.read_bytes()
                 place = data.index(b"\x28\x00\x10\x30SQ") + 12
                 path.write_bytes(data[:place] + b"text" * 20 + data[place + 80 :])
-            read, flags = images.read_with_flags(path)
+            read, flags = reader.read_with_flags(path)
             assert flags == ("dicom_voi_lut",)
             np.testing.assert_array_equal(read, expected)
 
     def test_the_next_lut_is_taken(self, tmp_path, film, numbers):
         sequence = Sequence([Dataset(), lut(range(4096), bits=12)[0]])
         path = write(tmp_path / "a.dcm", numbers, bits=12, VOILUTSequence=sequence, WindowCenter=1500, WindowWidth=800)
-        read, flags = images.read_with_flags(path)
+        read, flags = reader.read_with_flags(path)
         assert flags == ("dicom_voi_lut",)
         np.testing.assert_array_equal(read, film)
 
@@ -251,19 +251,19 @@ class TestFallingBack:
     def test_a_number_of_frames_that_is_none(self, tmp_path, film, value):
         for syntax in (uid.ExplicitVRLittleEndian, uid.JPEG2000Lossless):
             path = garble(write(tmp_path / "a.dcm", film, syntax=syntax, NumberOfFrames=1), "NumberOfFrames", value)
-            read, flags = images.read_with_flags(path)
+            read, flags = reader.read_with_flags(path)
             assert flags == ("dicom_frames",)
             np.testing.assert_array_equal(read, film)
 
     def test_padding_that_is_no_number(self, tmp_path, film):
         path = garble(write(tmp_path / "a.dcm", film, PixelPaddingValue=0), "PixelPaddingValue", b"none", "LO")
-        read, flags = images.read_with_flags(path)
+        read, flags = reader.read_with_flags(path)
         assert flags == ("dicom_padding",)
         np.testing.assert_array_equal(read, film)
 
     def test_who_asks_for_pixels_alone_finds_the_flag_in_the_log(self, tmp_path, film, caplog):
         path = write(tmp_path / "a.dcm", film, WindowCenter=0, WindowWidth=0)
-        images.read_radiograph(path)
+        reader.read_radiograph(path)
         assert caplog.messages == [f"{path}: dicom_window: {FLAGS['dicom_window']}"]
 
 
@@ -290,7 +290,7 @@ class TestRefusing:
         with pytest.raises(
             ValueError, match=r"a\.dcm: its Rescale Slope and Intercept \(0028,1053 and 0028,1052\) can"
         ):
-            images.read_radiograph(path)
+            reader.read_radiograph(path)
 
     def test_a_modality_lut_that_cannot_be_used(self, tmp_path, numbers):
         short = lut(range(4096), bits=12)
@@ -298,10 +298,12 @@ class TestRefusing:
         for sequence in (short, Sequence([Dataset()])):
             path = write(tmp_path / "a.dcm", numbers, bits=12, ModalityLUTSequence=sequence, **WHOLE)
             with pytest.raises(ValueError, match=r"a\.dcm: its Modality LUT Sequence \(0028,3000\), which says what"):
-                images.read_radiograph(path)
+                reader.read_radiograph(path)
 
 
 def test_every_flag_has_a_sentence():
-    source = "".join(module.__loader__.get_data(module.__file__).decode() for module in (dicom_display, identifiers))
+    source = "".join(
+        module.__loader__.get_data(module.__file__).decode() for module in (dicom_display, dicom_identifiers)
+    )
     raised = {name for name in FLAGS if f'"{name}"' in source}
     assert raised == {name for name in FLAGS if name.startswith("dicom_")} - {"dicom_frames"}

@@ -15,10 +15,10 @@ from test_densenet import random_variables
 from sdfn_jax import export, tasks
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.pretrained import weights
+from sdfn_jax.radiographs.findings import FINDINGS
 
 SIZES = {"entire": 75, "fusion": 64}  # odd (75, 38, 19, 9 on the way down) and even
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from sdfn_jax import cam, film_page, guards
-from sdfn_jax.findings import FINDINGS, display_name
-from sdfn_jax.flags import FLAGS
 from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size
+from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.radiographs.flags import FLAGS
 from tests.browser import Keys, chromium
 from tests.readings import PROVENANCE, reading
 

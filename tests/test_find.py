@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from sdfn_jax import film_files, find, lrg
+from sdfn_jax import film_files, lrg
 from sdfn_jax.core import csv_table
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.radiographs import find
 
 DICOM = b"\0" * 128 + b"DICM"
 DIRECTORY = DICOM + b"\x02\x00\x00\x00UL\x04\x00\xc0\x00\x00\x00\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10"

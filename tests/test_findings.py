@@ -3,7 +3,7 @@ import csv
 import numpy as np
 import pytest
 
-from sdfn_jax import findings
+from sdfn_jax.radiographs import findings
 
 
 def test_the_order_is_the_papers():

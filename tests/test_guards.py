@@ -3,16 +3,17 @@ import pytest
 import skimage.data
 
 from benchmarks.guards import is_fitted, read_films, truth
-from sdfn_jax import drawing, guards, images
+from sdfn_jax import guards
 from sdfn_jax.lung_boxes import LungRegion, PostProcessing, lung_box
+from sdfn_jax.radiographs import pixels, synthetic_film
 
 FINDINGS = ((), ("Effusion",), ("Cardiomegaly", "Mass"), ("Pneumothorax",), ("Edema", "Consolidation"), ("Emphysema",))
 
 
 @pytest.fixture(scope="module")
-def drawings() -> list[drawing.Drawing]:
+def drawings() -> list[synthetic_film.Drawing]:
     """Drawings, not radiographs: what is told of them shows that the guards work, not how well."""
-    return [drawing.draw(np.random.default_rng(seed), found) for seed, found in enumerate(FINDINGS)]
+    return [synthetic_film.draw(np.random.default_rng(seed), found) for seed, found in enumerate(FINDINGS)]
 
 
 TURNS = {
@@ -67,8 +68,8 @@ def test_what_shows_next_to_nothing_is_told():
 
 
 def test_small_films_are_told(drawings):
-    assert "too_small" in guards.check(images.resize(drawings[0].image, (224, 223)), None)
-    assert guards.check(images.resize(drawings[0].image, (224, 224)), None) == ()
+    assert "too_small" in guards.check(pixels.resize(drawings[0].image, (224, 223)), None)
+    assert guards.check(pixels.resize(drawings[0].image, (224, 224)), None) == ()
 
 
 @pytest.mark.parametrize(
@@ -81,8 +82,8 @@ def test_pictures_of_other_things_are_told(name):
     assert "not_frontal_chest" in guards.check(np.ascontiguousarray(grey), None)
 
 
-def region(drawn: drawing.Drawing, **changed) -> LungRegion:
-    lungs = images.resize((drawn.left_lung | drawn.right_lung).astype(np.uint8) * 255, (256, 256)) > 127
+def region(drawn: synthetic_film.Drawing, **changed) -> LungRegion:
+    lungs = pixels.resize((drawn.left_lung | drawn.right_lung).astype(np.uint8) * 255, (256, 256)) > 127
     found = lung_box(lungs, drawn.image.shape, PostProcessing())
     return LungRegion(**{**{name: getattr(found, name) for name in ("box", "rule", "cleaned", "kept")}, **changed})
 

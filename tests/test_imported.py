@@ -14,9 +14,9 @@ from sdfn_jax import evaluate, plan, stages, tasks
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.pretrained import download, imported, torchxrayvision, weights
+from sdfn_jax.radiographs.findings import FINDINGS
 
 MODEL = DenseNet(**DENSENET)
 CLASSES = tuple(reversed(FINDINGS))

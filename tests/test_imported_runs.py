@@ -13,10 +13,10 @@ from test_imported import weights_file
 from sdfn_jax import commands, export, film_page, localize, plan, predict, predictions, report, selftest, viewer
 from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.predictor import Predictor
 from sdfn_jax.pretrained import imported, weights
+from sdfn_jax.radiographs.findings import FINDINGS
 
 VIEWS = ("entire", "lung")
 

@@ -103,13 +103,13 @@ def test_radiographs_are_no_masks():
 
 @pytest.mark.real
 def test_real_films_are_no_masks_and_real_masks_are_read(real_data):
-    from sdfn_jax import images
+    from sdfn_jax.radiographs import reader
 
     root = real_data / "montgomery" / "MontgomerySet"
     for film in sorted((root / "CXR_png").glob("*.png")):
-        assert not levels.is_mask(images.read_radiograph(film)), film.name
+        assert not levels.is_mask(reader.read_radiograph(film)), film.name
         left, right = (
-            images.read_radiograph(root / "ManualMask" / side / film.name) for side in ("leftMask", "rightMask")
+            reader.read_radiograph(root / "ManualMask" / side / film.name) for side in ("leftMask", "rightMask")
         )
         for mask in (left, right):
             np.testing.assert_array_equal(levels.lungs(mask, both=False), mask > mask.max() // 2)

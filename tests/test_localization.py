@@ -8,8 +8,8 @@ import pytest
 from sdfn_jax import bootstrap, detections, localization, localize, paper
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.localization import Case
+from sdfn_jax.radiographs.findings import FINDINGS
 
 MASS, NODULE = FINDINGS.index("Mass"), FINDINGS.index("Nodule")
 

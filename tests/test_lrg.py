@@ -13,12 +13,13 @@ from flax import linen as nn
 from PIL import Image
 from skimage import exposure
 
-from sdfn_jax import box_record, images, lrg, lung_boxes
+from sdfn_jax import box_record, lrg, lung_boxes
 from sdfn_jax.core import checkpoint, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.unet import UNet
+from sdfn_jax.radiographs import pixels, reader
 
 SIDE = 32
 POSTPROCESSING = PostProcessing()
@@ -240,7 +241,7 @@ class TestBoxTable:
         segmenter = tiny_unet()
         rows = lrg.make_box_table(segmenter, films, tmp_path / "boxes.csv", POSTPROCESSING)
         for film, row in zip(films, rows, strict=True):
-            view = images.resize(images.read_radiograph(film), (SIDE, SIDE))
+            view = pixels.resize(reader.read_radiograph(film), (SIDE, SIDE))
             region = lung_box(segmenter.probabilities(view[None])[0] > 0.5, (50, 40), POSTPROCESSING)
             assert (row.image, row.box, row.rule) == (film.name, region.box, region.rule)
             assert row.lung_area == pytest.approx(region.lung_area, abs=5e-5)
@@ -250,8 +251,8 @@ class TestBoxTable:
         films = write_films(tmp_path / "films", 22)
         lrg.make_box_table(dark_is_lung(), films, tmp_path / "whole.csv", POSTPROCESSING)
 
-        reads = Counting(images.read_radiograph)
-        monkeypatch.setattr(images, "read_radiograph", reads)
+        reads = Counting(reader.read_radiograph)
+        monkeypatch.setattr(reader, "read_radiograph", reads)
         row_of = Counting(lrg._row, limit=10)
         monkeypatch.setattr(lrg, "_row", row_of)
         with pytest.raises(Killed):
@@ -313,8 +314,8 @@ class TestBoxTable:
         with pytest.raises(UserError, match=r"film_006.png: cannot be decoded.*--skip_bad_files"):
             lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
         films[6].write_bytes(good)
-        reads = Counting(images.read_radiograph)
-        monkeypatch.setattr(images, "read_radiograph", reads)
+        reads = Counting(reader.read_radiograph)
+        monkeypatch.setattr(reader, "read_radiograph", reads)
         assert len(lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)) == 10
         assert reads.calls == 6
 

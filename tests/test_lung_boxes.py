@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from skimage import morphology
 
-from sdfn_jax import images, lung_boxes
+from sdfn_jax import lung_boxes
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lung_boxes import BoxRow, PostProcessing, lung_box
+from sdfn_jax.radiographs import pixels, reader
 
 PAPER = PostProcessing()
 SIDE = 256
@@ -381,9 +382,9 @@ def test_reference_masks_of_montgomery_need_no_rule_and_lose_no_lung(real_data):
     films = sorted((folder / "CXR_png").glob("*.png"))
     assert len(films) == 138
     for film in films:
-        sides = (images.read_radiograph(folder / "ManualMask" / side / film.name) for side in ("leftMask", "rightMask"))
+        sides = (reader.read_radiograph(folder / "ManualMask" / side / film.name) for side in ("leftMask", "rightMask"))
         lungs = np.maximum(*sides)
-        region = lung_box(images.resize(lungs, (SIDE, SIDE)) > 127, lungs.shape, PAPER)
+        region = lung_box(pixels.resize(lungs, (SIDE, SIDE)) > 127, lungs.shape, PAPER)
         left, top, right, bottom = region.box
         assert region.rule == "none", film.name
         assert np.count_nonzero(lungs[top:bottom, left:right]) == np.count_nonzero(lungs), film.name

@@ -11,8 +11,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image, ImageChops
 
-from sdfn_jax import images
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.radiographs import pixels, reader
 from tfds_builders import base
 from tfds_builders.prepare import prepare
 
@@ -90,7 +90,7 @@ def test_official_jsrt_files_are_read(tmp_path):
     assert example["image"][:, 0].min() > 240 and example["image"][:, -1].max() < 15
     left, right = official.lung_masks(1024, 1024)
     np.testing.assert_array_equal(example["mask_original"], left | right)
-    np.testing.assert_array_equal(example["mask"], images.resize(left | right, (SIZE, SIZE)))
+    np.testing.assert_array_equal(example["mask"], pixels.resize(left | right, (SIZE, SIZE)))
 
 
 def test_png_copies_and_their_folds(jsrt):
@@ -103,7 +103,7 @@ def test_png_copies_and_their_folds(jsrt):
     for examples in splits.values():
         for name, example in examples.items():
             film = official.picture(int(name[-3:]), 128, 128)
-            np.testing.assert_array_equal(example["image"], images.resize(film, (SIZE, SIZE)))
+            np.testing.assert_array_equal(example["image"], pixels.resize(film, (SIZE, SIZE)))
 
 
 @pytest.mark.parametrize("scale", [1, 255])
@@ -147,7 +147,7 @@ def test_montgomery_is_found_in_its_folder_or_beside_it(montgomery, inside):
         "fold_2": ["MCUCXR_0002_0"],
     }
     example = splits["fold_2"]["MCUCXR_0002_0"]
-    np.testing.assert_array_equal(example["image"], images.resize(official.picture(2), (SIZE, SIZE)))
+    np.testing.assert_array_equal(example["image"], pixels.resize(official.picture(2), (SIZE, SIZE)))
     both = np.maximum(*official.lung_masks(official.HEIGHT, official.WIDTH))
     np.testing.assert_array_equal(example["mask_original"], both)
     assert example["image_size"].tolist() == [official.HEIGHT, official.WIDTH]
@@ -230,14 +230,14 @@ def test_an_official_file_comes_before_copies_of_other_formats(jsrt):
     write_img(jsrt / "JPCLN001.IMG", official.picture(7, 128, 128))
     mask = jsrt / "scratch/fold1/masks/left lung/JPCLN001.gif"
     (jsrt / "left_lung_png").mkdir()
-    Image.fromarray(images.read_radiograph(mask)).save(jsrt / "left_lung_png" / "JPCLN001.png")
+    Image.fromarray(reader.read_radiograph(mask)).save(jsrt / "left_lung_png" / "JPCLN001.png")
     folder = run("jsrt", jsrt)
     assert everything(folder)["JPCLN001"]["image_size"].tolist() == [2048, 2048]
     assert left_out(folder)["JPCLN001.png"] == f"a copy (of {jsrt}/JPCLN001.IMG)"
 
 
 def test_masks_of_one_name_must_show_the_same_lungs(jsrt):
-    mask = images.read_radiograph(jsrt / "scratch/fold1/masks/left lung/JPCLN001.gif").copy()
+    mask = reader.read_radiograph(jsrt / "scratch/fold1/masks/left lung/JPCLN001.gif").copy()
     mask[30] = 0
     (jsrt / "left_lung_png").mkdir()
     Image.fromarray(mask).save(jsrt / "left_lung_png" / "JPCLN001.png")
@@ -300,7 +300,7 @@ def test_montgomery_copies_with_one_mask(tmp_path, radiographs, masks):
     folder = run("montgomery", download)
     example = everything(folder)["MCUCXR_0001_0"]
     np.testing.assert_array_equal(example["mask_original"], both)
-    np.testing.assert_array_equal(example["image"], images.resize(official.picture(1), (SIZE, SIZE)))
+    np.testing.assert_array_equal(example["image"], pixels.resize(official.picture(1), (SIZE, SIZE)))
     assert left_out(folder) == {"CHNCXR_0001_0.png": "not a name of this data set"}
 
 

@@ -28,7 +28,6 @@ from sdfn_jax import (
     localize,
     lrg,
     lung_boxes,
-    phantom,
     plan,
     predictions,
     report,
@@ -39,9 +38,10 @@ from sdfn_jax import (
 from sdfn_jax.core import checkpoint, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.logs import MetricsLog
+from sdfn_jax.radiographs import synthetic_dataset
+from sdfn_jax.radiographs.findings import FINDINGS
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("lrg", "entire", "lung", "fusion")
@@ -151,7 +151,7 @@ class TestMainJob:
     def test_labels_and_splits_are_those_of_the_drawn_tables(self, job):
         folder, _ = job
         settings = fusion_config(folder).phantom
-        records = phantom.chestxray14_films(settings.chestxray14_films, settings.seed, settings.test_share)
+        records = synthetic_dataset.chestxray14_films(settings.chestxray14_films, settings.seed, settings.test_share)
         expected = {f"{record.name}.png": record for record in records if record.test}
         found = predictions.read_evaluation(folder / "entire" / "evaluation" / "test").predictions
         assert set(found.images) == set(expected)

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from sdfn_jax import metrics
-from sdfn_jax.findings import FINDINGS, parse_labels
+from sdfn_jax.radiographs.findings import FINDINGS, parse_labels
 
 
 def pairwise_auc(labels, scores):

@@ -8,8 +8,8 @@ import pytest
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.faults import Faults
-from sdfn_jax.phantom import SETTINGS_FILE
-from tfds_builders.chestxray14 import nih_tables
+from sdfn_jax.radiographs import nih_tables
+from sdfn_jax.radiographs.synthetic_dataset import SETTINGS_FILE
 
 ENTRY, ENTRY_2020, BOXES = "Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"
 # Real rows: v2020 adds Pneumonia to the first and Mass to the second.

@@ -4,7 +4,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from sdfn_jax import cam, overlay
-from sdfn_jax.findings import FINDINGS
+from sdfn_jax.radiographs.findings import FINDINGS
 from tests.readings import reading
 
 

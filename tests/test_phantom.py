@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from skimage.measure import label, regionprops
 
-from sdfn_jax import phantom
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.drawing import draw
-from sdfn_jax.findings import FINDINGS, NO_FINDING
-from sdfn_jax.phantom import chestxray14_films, jsrt_films, write_chestxray14, write_jsrt
+from sdfn_jax.radiographs import synthetic_dataset
+from sdfn_jax.radiographs.findings import FINDINGS, NO_FINDING
+from sdfn_jax.radiographs.synthetic_dataset import chestxray14_films, jsrt_films, write_chestxray14, write_jsrt
+from sdfn_jax.radiographs.synthetic_film import draw
 
 HEADER = (
     b"Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -125,7 +125,7 @@ def test_unknown_finding():
 
 
 def test_drawing_needs_no_jax():
-    command = "import sys, sdfn_jax.phantom; sys.exit('jax' in sys.modules)"
+    command = "import sys, sdfn_jax.radiographs.synthetic_dataset; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
 
 
@@ -258,7 +258,7 @@ def test_boxes_are_those_of_the_test_drawings(chest):
     for film in films:
         if film.test:
             for name, box in film.draw().boxes.items():
-                if name in phantom.BOXED_FINDINGS:
+                if name in synthetic_dataset.BOXED_FINDINGS:
                     expected[f"{film.name}.png", name] = box
     assert boxes.keys() == expected.keys() and len(boxes) == len(table) > 3
     for key, (left, top, right, bottom) in expected.items():
@@ -276,7 +276,7 @@ def test_label_versions_differ_as_officially_and_every_finding_is_everywhere():
         missing = set(film.findings) - set(film.labels_2017)
         assert set(film.labels_2017) <= set(film.findings)
         assert not missing or film.test
-        assert missing <= set(phantom.BOXED_FINDINGS)
+        assert missing <= set(synthetic_dataset.BOXED_FINDINGS)
         lost += len(missing)
     assert 1 <= lost <= 25
     test = [film for film in films if film.test]
@@ -330,7 +330,7 @@ def test_a_failure_leaves_what_was_there_and_no_rubbish(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(phantom, "_write_jsrt_film", full_disk)
+    monkeypatch.setattr(synthetic_dataset, "_write_jsrt_film", full_disk)
     with pytest.raises(OSError, match="no space left"):
         write_jsrt(folder, films=3, seed=0)
     assert tree(folder) == before

@@ -15,8 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sdfn_jax import calibration, calibration_file, platt, predictions
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictions import Evaluation, Origin, Predictions
+from sdfn_jax.radiographs.findings import FINDINGS
 
 
 def overconfident(count=2000, seed=0, slope=0.5, intercept=-1.0):

@@ -18,13 +18,14 @@ from PIL import Image
 from pydicom import uid
 from test_platt import evaluation
 
-from sdfn_jax import calibration_file, cam, film_page, images, localization, predict, prediction_files, selftest
+from sdfn_jax import calibration_file, cam, film_page, localization, predict, prediction_files, selftest
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import run_command
-from sdfn_jax.drawing import draw
-from sdfn_jax.findings import FINDINGS
-from sdfn_jax.flags import FLAGS
 from sdfn_jax.predictor import Film, Predictor
+from sdfn_jax.radiographs import reader
+from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.radiographs.flags import FLAGS
+from sdfn_jax.radiographs.synthetic_film import draw
 
 NAMES = ["1.png", "2.png", "3.png", "deep/1.png", "deep/5.png", "deep/6.png"]
 BAD = "3.png"
@@ -348,14 +349,14 @@ class TestPlaces:
 
 
 def test_a_file_that_may_not_be_opened_is_said(run, films, tmp_path, monkeypatch, capsys):
-    opener = images._open_at_once
+    opener = reader._open_at_once
 
     def denied(path, flags):
         if Path(path).name == "2.png":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return opener(path, flags)
 
-    monkeypatch.setattr(images, "_open_at_once", denied)  # root may open every file
+    monkeypatch.setattr(reader, "_open_at_once", denied)  # root may open every file
     arguments = films / "1.png", films / "2.png", f"--checkpoint={run}", f"--output={tmp_path / 'output'}"
     assert command(*arguments) == 1
     assert f"not read: {films / '2.png'}: Permission denied\n" in capsys.readouterr().err
@@ -518,7 +519,7 @@ class TestSelftest:
 
     def test_another_resize_fails(self, capsys, monkeypatch):
         nearest = lambda image, size: np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.NEAREST))  # noqa: E731
-        monkeypatch.setattr("sdfn_jax.images.resize", nearest)
+        monkeypatch.setattr("sdfn_jax.radiographs.pixels.resize", nearest)
         assert command("--selftest") == 1
         assert "FAILED: largest difference" in capsys.readouterr().out
 

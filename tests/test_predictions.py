@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sdfn_jax import predictions
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictions import Evaluation, Origin, Predictions, read_evaluation, read_predictions, write_evaluation
+from sdfn_jax.radiographs.findings import FINDINGS
 
 ORIGIN = Origin(
     stage="fusion",

@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 from test_platt import evaluation
 
-from sdfn_jax import calibration_file, cam, images, lrg, selftest
+from sdfn_jax import calibration_file, cam, lrg, selftest
 from sdfn_jax.core import checkpoint, parallel
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.drawing import draw
 from sdfn_jax.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.predictor import Film, Predictor, Problem
 from sdfn_jax.preprocessing import Preprocessing
+from sdfn_jax.radiographs import pixels, reader
+from sdfn_jax.radiographs.synthetic_film import draw
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +79,16 @@ def test_a_reading_is_what_the_steps_of_training_give_one_by_one(runs, films, re
     network = jax.jit(lambda inputs: model.apply(variables, inputs, train=False))
     for index in (0, 4):
         film, reading = films[index], readings[index]
-        radiograph = images.read_radiograph(film.path)
+        radiograph = reader.read_radiograph(film.path)
         np.testing.assert_array_equal(reading.radiograph, radiograph)
-        (lungs,) = segmenter.probabilities(images.resize(radiograph, (256, 256))[None])
+        (lungs,) = segmenter.probabilities(pixels.resize(radiograph, (256, 256))[None])
         region = lung_box(lungs > 0.5, radiograph.shape, processing)
         assert (reading.lung_box, reading.rule) == (region.box, region.rule)
         left, top, right, bottom = region.box
         size = (config["data"]["size"],) * 2
         cut = {
-            "entire": images.resize(radiograph, size),
-            "lung": images.resize(radiograph[top:bottom, left:right], size),
+            "entire": pixels.resize(radiograph, size),
+            "lung": pixels.resize(radiograph[top:bottom, left:right], size),
         }
         inputs = {view: Preprocessing.of(config)(each[None]) for view, each in cut.items()}
         logits, features = network(inputs)
@@ -174,7 +175,7 @@ class TestGuards:
     @pytest.fixture
     def wrong(self, films, tmp_path):
         """The first film as it is, inverted, on its head, and both."""
-        film = np.asarray(images.read_radiograph(films[0].path))
+        film = np.asarray(reader.read_radiograph(films[0].path))
         kinds = {"0": film, "1": 255 - film, "2": film[::-1, ::-1], "3": 255 - film[::-1, ::-1]}
         for name, radiograph in kinds.items():
             Image.fromarray(radiograph).save(tmp_path / f"{name}.png")
@@ -186,7 +187,7 @@ class TestGuards:
         assert [set(each.flags) - {"lung_region_fallback"} for each in found] == expected
         assert [each.fixes for each in found] == [()] * 4
         for each, film in zip(found, wrong, strict=True):
-            np.testing.assert_array_equal(each.radiograph, images.read_radiograph(film.path))
+            np.testing.assert_array_equal(each.radiograph, reader.read_radiograph(film.path))
 
     def test_a_correction_that_is_asked_for_is_applied_where_it_is_needed(self, predictor, wrong, readings):
         found = list(predictor.readings(wrong, fixes=("rotated_180", "inverted")))
@@ -209,7 +210,7 @@ class TestGuards:
         assert "lung_region_fallback" in reading.flags
 
     def test_what_of_its_header_could_not_be_used_is_among_a_films_flags(self, predictor, films, tmp_path):
-        film = images.read_radiograph(films[0].path)
+        film = reader.read_radiograph(films[0].path)
         dicom_files.write(tmp_path / "a.dcm", film, WindowCenter=0, WindowWidth=0)
         (plain, found) = predictor.readings([films[0], Film("a.dcm", tmp_path / "a.dcm")])
         assert found.flags == (*plain.flags, "dicom_window")

@@ -9,8 +9,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from sdfn_jax import paper, report
-from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import Evaluation, Origin, Predictions
+from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
 
 def evaluation(stage, /, *, count=300, drawings=False, rare=None, **changes):

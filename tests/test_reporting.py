@@ -17,8 +17,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sdfn_jax import calibration, detections, localization, operating_points, platt, report
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError, run_command
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.predictions import Evaluation, Origin, Predictions, write_evaluation
+from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.reporting import card, material
 from tests.browser import chromium
 from tests.official_files import HEADER_2017
@@ -516,7 +516,7 @@ def test_the_page_in_a_real_browser(made, browser):
 @pytest.mark.real
 def test_the_report_over_real_predictions(real_data, tmp_path):
     from sdfn_jax.core.faults import Faults
-    from tfds_builders.chestxray14 import nih_tables
+    from sdfn_jax.radiographs import nih_tables
 
     tables = real_data / "chestxray14"
     entries = nih_tables.read_entries(tables / "Data_Entry_2017_v2020.csv", "v2020", Faults(skip=False))

@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdfn_jax import connections, images, phantom, selftest, viewer
+from sdfn_jax import connections, selftest, viewer
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.radiographs import reader, synthetic_dataset
 from tests import dicom_files
 from tests.browser import chromium
 from tests.readings import PROVENANCE, reading
@@ -82,7 +83,7 @@ async def asking(app, method="GET", path="/", chunks=(b"",), query=b"", broken_o
 
 @pytest.fixture
 def app():
-    return viewer.application(Stub(), ["127.0.0.1", "[::1]"], images.decode_with_flags, largest=1000)
+    return viewer.application(Stub(), ["127.0.0.1", "[::1]"], reader.decode_with_flags, largest=1000)
 
 
 def test_a_film_is_answered_with_its_entry(app):
@@ -164,7 +165,7 @@ def test_a_mistake_of_ours_is_said_without_what_it_quotes(app, capsys):
 
 def test_films_are_read_one_at_a_time():
     stub = Stub()
-    app = viewer.application(stub, ["127.0.0.1"], images.decode_with_flags)
+    app = viewer.application(stub, ["127.0.0.1"], reader.decode_with_flags)
 
     async def several():
         return await asyncio.gather(*(asking(app, "POST", "/readings", [png()]) for _ in range(4)))
@@ -267,7 +268,7 @@ def status(port, method="GET", path="/", body=None):
 def test_half_open_requests_do_not_shut_it(sent):
     """More of them than connections are held; each is younger than the patience with it."""
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(serving(viewer.application(Stub(), ["127.0.0.1"], images.decode_with_flags)))
+        port = stack.enter_context(serving(viewer.application(Stub(), ["127.0.0.1"], reader.decode_with_flags)))
         waiting = []
         for _ in range(connections.MOST + 8):
             waiting.append(stack.enter_context(connect(port)))
@@ -287,7 +288,7 @@ class TestPatience:
     @pytest.fixture
     def port(self):
         slow = SimpleNamespace(provenance=PROVENANCE, read=lambda *each: time.sleep(1) or Stub().read(*each))
-        with serving(viewer.application(slow, ["127.0.0.1"], images.decode_with_flags)) as port:
+        with serving(viewer.application(slow, ["127.0.0.1"], reader.decode_with_flags)) as port:
             yield port
 
     def test_silence_is_broken_off(self, port):
@@ -432,7 +433,7 @@ def drop(driver, *paths):
 
 def drawing(tmp_path):
     record = json.loads((Path(selftest.__file__).parent / "golden" / "films.json").read_text())["films"][0]
-    film = phantom.Film(record["name"], tuple(record["findings"]), tuple(record["stream"])).draw().image
+    film = synthetic_dataset.Film(record["name"], tuple(record["findings"]), tuple(record["stream"])).draw().image
     Image.fromarray(film).save(tmp_path / "Jane_Doe.png")
     return film, record
 

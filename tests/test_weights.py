@@ -15,11 +15,11 @@ from densenet_peers import SMALL, our_outputs
 from peers import assert_close
 from safetensors.numpy import save_file
 
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.pretrained import chexnet, keras, torchvision, torchxrayvision, weights
+from sdfn_jax.radiographs.findings import FINDINGS
 
 MODEL = DenseNet(**SMALL)
 GOLDEN = Path(__file__).parent / "golden"

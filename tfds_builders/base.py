@@ -11,10 +11,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from sdfn_jax import find, phantom
 from sdfn_jax.core import csv_table, parallel, progress, sealed, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.faults import Faults
+from sdfn_jax.radiographs import find, synthetic_dataset
 
 MISSING_LIST = "missing_files.csv"
 SKIPPED_LIST = "skipped_files.csv"
@@ -253,7 +253,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
             "inputs_digest": self._inputs.digest,
             "content_digest": sources.content_digest(record),
             "source": str(self._source or self._manual_dir),
-            "drawings": (self._manual_dir / phantom.SETTINGS_FILE).is_file(),
+            "drawings": (self._manual_dir / synthetic_dataset.SETTINGS_FILE).is_file(),
             "splits": {split: self._count(items) for split, items in self._written.items() if items},
             "missing": len({image for image, _ in self._inputs.missing}),
             "skipped": len(skipped),

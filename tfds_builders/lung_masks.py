@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from sdfn_jax import find, images
+from sdfn_jax.radiographs import find, pixels, reader
 from tfds_builders import base, levels
 
 FOLDS = 5
@@ -169,7 +169,7 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
     def _official_name(self, path: Path) -> tuple[str | None, bool]:
         """Returns (the official name in a file's name, whether the file is marked as a mask)."""
         stem = path.name
-        while Path(stem).suffix.lower() in images.SUFFIXES:  # NAME.IMG.png too
+        while Path(stem).suffix.lower() in reader.SUFFIXES:  # NAME.IMG.png too
             stem = Path(stem).stem
         match = re.fullmatch(f"(?P<name>{self.NAME}){_MARK}", stem, re.IGNORECASE)
         return (match["name"].upper(), match["name"] != stem) if match else (None, False)
@@ -190,7 +190,7 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
         return first
 
     def _make_example(self, item: Film) -> dict[str, Any]:
-        radiograph = images.read_radiograph(item.radiograph)
+        radiograph = reader.read_radiograph(item.radiograph)
         if levels.is_mask(radiograph):
             raise ValueError(
                 f"{item.radiograph}: two grey levels, as a mask has, where a radiograph belongs; name a folder of lung "
@@ -202,8 +202,8 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
         Image.fromarray(lungs).save(png, "PNG", compress_level=1)
         return {
             "name": item.name,
-            "image": images.resize(radiograph, size),
-            "mask": images.resize(lungs, size),
+            "image": pixels.resize(radiograph, size),
+            "mask": pixels.resize(lungs, size),
             "mask_original": png.getvalue(),
             "image_size": np.array(radiograph.shape, np.int32),
         }
@@ -225,7 +225,7 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
         return np.where(found[BOTH], np.uint8(255), np.uint8(0))
 
     def _read_mask(self, path: Path, part: str, film: Path, radiograph: tuple[int, int]) -> np.ndarray:
-        mask = images.read_radiograph(path)
+        mask = reader.read_radiograph(path)
         _check_fits(mask.shape, path, radiograph, film, self._fits)
         try:
             return levels.lungs(mask, both=part == BOTH)

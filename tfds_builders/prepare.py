@@ -18,13 +18,12 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sdfn_jax import find
 from sdfn_jax.core.arguments import LARGEST_SIZE, seed, whole_number
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.core.files import bring_back, locked, put_in_place
+from sdfn_jax.radiographs import find, nih_tables
 from tfds_builders import base, freshness, lung_masks
 from tfds_builders.chestxray14 import chestxray14_dataset_builder as chestxray14
-from tfds_builders.chestxray14 import nih_tables
 from tfds_builders.jsrt import jsrt_dataset_builder as jsrt
 from tfds_builders.montgomery import montgomery_dataset_builder as montgomery
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models import kernels
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import KAIMING_NORMAL, LINEAR_UNIFORM
+from sdfn_jax.radiographs.findings import FINDINGS
 
 
 class SDFN(nn.Module):

@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from sdfn_jax.core.files import appears_when_complete, file_digest
-from sdfn_jax.findings import FINDINGS
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import variable_shapes
 from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.pretrained import bounds, chexnet, keras, torch_file, torchvision, torchxrayvision
+from sdfn_jax.radiographs.findings import FINDINGS
 
 # The first that recognises a file reads it.
 SOURCES = (keras, torchxrayvision, chexnet, torchvision)

@@ -17,8 +17,8 @@ from sdfn_jax import (
     report,
     subgroups,
 )
-from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import Evaluation
+from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting import charts
 from sdfn_jax.reporting.material import Material, Run, few, mean_is_few
 from sdfn_jax.reporting.page import Cell, Estimate, P, Picture, Section, Table

@@ -262,7 +262,7 @@ def _in_order(evaluation: Evaluation, images: Sequence[str]) -> Evaluation:
 
 def _read_tables(folder: Path, evaluation: Evaluation) -> Official:
     from sdfn_jax.core.faults import Faults
-    from tfds_builders.chestxray14 import nih_tables
+    from sdfn_jax.radiographs import nih_tables
 
     named = evaluation.origin.label_version
     if named not in nih_tables.LABEL_TABLES:

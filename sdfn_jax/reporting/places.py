@@ -9,8 +9,8 @@ from sdfn_jax import bootstrap, localization, lung_boxes, paper
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.findings import FINDINGS, display_name
 from sdfn_jax.predictions import FEW
+from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting import charts
 from sdfn_jax.reporting.material import SEED, Localisation, Material
 from sdfn_jax.reporting.page import Cell, Estimate, Picture, Section, Table

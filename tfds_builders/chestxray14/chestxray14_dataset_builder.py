@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sdfn_jax import find, images, lung_boxes, views
+from sdfn_jax import lung_boxes
 from sdfn_jax.core import files as core_files
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.findings import FINDINGS
+from sdfn_jax.radiographs import crops, find, nih_tables, reader
+from sdfn_jax.radiographs.findings import FINDINGS
 from tfds_builders import base
-from tfds_builders.chestxray14 import nih_tables
 
 DEFAULT_SIZE = 224
 # The paper takes an unnamed share of train_val for validation.
@@ -262,7 +262,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         )
 
     def _make_example(self, item: Radiograph) -> dict[str, Any]:
-        radiograph = images.read_radiograph(item.path)
+        radiograph = reader.read_radiograph(item.path)
         height, width = radiograph.shape
         if (item.lung.width, item.lung.height) != (width, height):
             raise ValueError(
@@ -271,7 +271,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
             )
         return {
             "name": item.name,
-            **views.cut(radiograph, item.lung.box, self.builder_config.size),
+            **crops.cut(radiograph, item.lung.box, self.builder_config.size),
             "labels": item.entry.labels,
             "patient": item.entry.patient,
             "age": item.entry.age,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sdfn_jax import images
+from sdfn_jax.radiographs import pixels
 
 
 def cut(radiograph: np.ndarray, lung_box: tuple[int, int, int, int] | None, size: int) -> dict[str, np.ndarray]:
@@ -16,8 +16,8 @@ def cut(radiograph: np.ndarray, lung_box: tuple[int, int, int, int] | None, size
     Returns:
       {`entire`: (size, size) uint8, and with a box `lung`: (size, size) uint8, cut at full resolution}.
     """
-    views = {"entire": images.resize(radiograph, (size, size))}
+    views = {"entire": pixels.resize(radiograph, (size, size))}
     if lung_box is not None:
         left, top, right, bottom = lung_box
-        views["lung"] = images.resize(radiograph[top:bottom, left:right], (size, size))
+        views["lung"] = pixels.resize(radiograph[top:bottom, left:right], (size, size))
     return views

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sdfn_jax import drawing
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import bring_back, file_digest, folder_appears_when_complete, locked
 from sdfn_jax.core.parallel import map_in_order
 from sdfn_jax.core.progress import bar
-from sdfn_jax.drawing import Drawing, draw
-from sdfn_jax.findings import FINDINGS, NO_FINDING
-from sdfn_jax.images import JSRT_MAXIMUM, JSRT_SIDE
+from sdfn_jax.radiographs import synthetic_film
+from sdfn_jax.radiographs.findings import FINDINGS, NO_FINDING
+from sdfn_jax.radiographs.reader import JSRT_MAXIMUM, JSRT_SIDE
+from sdfn_jax.radiographs.synthetic_film import Drawing, draw
 
 SETTINGS_FILE = "phantom.json"
 # The findings BBox_List_2017.csv has boxes of, and the one it spells otherwise.
@@ -243,7 +243,7 @@ def _for_all(items: Sequence, write: Callable, what: str) -> list:
 
 def _write_once(folder: Path, settings: dict, fill: Callable[[Path], None]) -> None:
     """Fills a new folder and puts it in place, unless it stands there with these settings, drawn by this code."""
-    code = [file_digest(drawing.__file__), file_digest(__file__)]
+    code = [file_digest(synthetic_film.__file__), file_digest(__file__)]
     there = folder / SETTINGS_FILE
     with locked(folder.with_name(f".{folder.name}.lock"), folder):
         bring_back(folder)
@@ -269,7 +269,7 @@ def _write_jsrt_film(folder: Path, film: Film) -> None:
         Image.fromarray(mask.astype(np.uint8) * 255).save(masks / lung / f"{film.name}.gif", optimize=False)
 
 
-def _write_png(folder: Path, film: Film, rgba: bool) -> dict[str, drawing.Box]:
+def _write_png(folder: Path, film: Film, rgba: bool) -> dict[str, synthetic_film.Box]:
     drawn = film.draw()
     image = Image.fromarray(drawn.image)
     if rgba:
@@ -289,7 +289,7 @@ def _deal(rng: np.random.Generator) -> Iterator[tuple[str, ...]]:
         yield tuple(FINDINGS[index] for index in sorted(hand))
 
 
-def _write_tables(folder: Path, plan: list[Record], boxes: list[dict[str, drawing.Box]]) -> None:
+def _write_tables(folder: Path, plan: list[Record], boxes: list[dict[str, synthetic_film.Box]]) -> None:
     rows_2017, rows_v2020 = [_COMMON_HEADER + ","], [_COMMON_HEADER]
     for film in plan:
         width, height, spacing, spacing_v2020 = film.detector

@@ -14,9 +14,9 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_windowing
 
-from sdfn_jax.dicom_header import numbers_of, text
-from sdfn_jax.images import full_scale
-from sdfn_jax.limits import Refused
+from sdfn_jax.radiographs.dicom_header import numbers_of, text
+from sdfn_jax.radiographs.limits import Refused
+from sdfn_jax.radiographs.pixels import full_scale
 
 # The least Window Width of each VOI LUT Function (PS3.3, C.11.2.1.2 and C.11.2.1.3); of the latter two, none is 0.
 _LEAST_WIDTH = {"LINEAR": 1.0, "LINEAR_EXACT": math.ulp(0.0), "SIGMOID": math.ulp(0.0)}

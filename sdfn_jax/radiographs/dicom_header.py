@@ -15,8 +15,8 @@ from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
-from sdfn_jax.images import DICOM_PREFIX, is_dicom
-from sdfn_jax.limits import MAX_PIXELS, Refused
+from sdfn_jax.radiographs.limits import MAX_PIXELS, Refused
+from sdfn_jax.radiographs.picture_files import DICOM_PREFIX, is_dicom
 
 _ELEMENTS = tuple(
     tag_for_keyword(name)

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from sdfn_jax.limits import MAX_BYTES, MAX_PIXELS, Refused
+from sdfn_jax.radiographs.limits import MAX_BYTES, MAX_PIXELS, Refused
 
 # As libtiff, and for the same reason (tif_jpeg.c, JPEG_MAX_ALLOWED_SCAN_NUMBER); encoders write 6 to some 20.
 MAX_SCANS = 100
@@ -274,3 +274,12 @@ def _check_tiff_jpeg(data: bytes, directory: _Directory) -> None:
                 raise Refused("a TIFF whose strips or tiles claim more bytes than it has")
             scanned += _scanned_pixels(piece)
             _check_scanned(scanned)
+
+
+# Bytes before a DICOM file's first element: 128 of anything and the four letters DICM.
+DICOM_PREFIX = 132
+
+
+def is_dicom(data: bytes) -> bool:
+    """Tells whether a file's bytes, of which the first 132 are enough, begin as DICOM files do."""
+    return data[DICOM_PREFIX - 4 : DICOM_PREFIX] == b"DICM"

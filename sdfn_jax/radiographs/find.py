@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sdfn_jax import images
 from sdfn_jax.core import csv_table
 from sdfn_jax.core.terminal import printable
+from sdfn_jax.radiographs import picture_files, reader
 
 # Folders that systems make: what a Mac packs beside the files, Windows' and Synology's own.
 _SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "@eadir")
@@ -100,13 +100,13 @@ def is_radiograph(path: str | Path) -> bool:
       OSError: for a file that only its content tells, and that cannot be opened.
     """
     path = Path(path)
-    if path.suffix.lower() in images.SUFFIXES:
+    if path.suffix.lower() in reader.SUFFIXES:
         return True
     if path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    return images.is_dicom(head) and _DICOM_DIRECTORY.search(head) is None
+    return picture_files.is_dicom(head) and _DICOM_DIRECTORY.search(head) is None
 
 
 def by_name(paths: Iterable[Path]) -> tuple[dict[str, Path], list[tuple[Path, Path]], list[LeftOut]]:
@@ -196,7 +196,7 @@ class _Search:
 
     def _look_at(self, path: Path, entry: os.DirEntry, parent: str) -> None:
         if reason := _passed_over(entry):
-            if entry.is_dir(follow_symlinks=False) or path.suffix.lower() in images.SUFFIXES:
+            if entry.is_dir(follow_symlinks=False) or path.suffix.lower() in reader.SUFFIXES:
                 self.left_out.append(LeftOut(path, reason))
         elif entry.is_symlink():
             self._links.append((path, parent))
@@ -214,11 +214,11 @@ class _Search:
                 self._waiting.append((link, target))
         elif os.path.exists(target):
             self._take(link, target)
-        elif link.suffix.lower() in images.SUFFIXES or not link.suffix:
+        elif link.suffix.lower() in reader.SUFFIXES or not link.suffix:
             self.left_out.append(LeftOut(link, "a link to nothing", os.readlink(link), lost=True))
 
     def _take(self, path: Path, real: str) -> None:
-        is_film = path.suffix.lower() in images.SUFFIXES
+        is_film = path.suffix.lower() in reader.SUFFIXES
         if self._output is not None and _holds(self._output, real):
             return
         if not os.path.isfile(real):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from sdfn_jax.findings import FINDINGS, finding_index
+from sdfn_jax.radiographs.findings import FINDINGS, finding_index
 
 SIDE = 1024
 # Outlines are soft, so half the resolution loses nothing that shows, and costs a quarter.

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pydicom import encaps, uid
 from pydicom.dataset import Dataset
 
-from sdfn_jax import picture_files
-from sdfn_jax.dicom_header import Counted, numbers_of
-from sdfn_jax.limits import Refused
+from sdfn_jax.radiographs import picture_files
+from sdfn_jax.radiographs.dicom_header import Counted, numbers_of
+from sdfn_jax.radiographs.limits import Refused
 
 # Frame headers of JPEG (ITU-T T.81, table B.1) and JPEG-LS (T.87): all of FFC0 to FFCF but FFC4, FFC8, FFCC; FFF7.
 _JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7]")

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from sdfn_jax import findings, phantom
 from sdfn_jax.core import tables
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.faults import Faults
+from sdfn_jax.radiographs import findings, synthetic_dataset
 
 Number = TypeVar("Number", int, float)
 
@@ -112,7 +112,7 @@ def telling(folder: Path, entries: Mapping[str, Entry]) -> list[str]:
 
     A table of drawings has none, whatever NIH's image of the same name shows.
     """
-    if (folder / phantom.SETTINGS_FILE).is_file():
+    if (folder / synthetic_dataset.SETTINGS_FILE).is_file():
         return []
     return [name for name in _added_in_v2020() if name in entries]
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sdfn_jax import images
-from sdfn_jax.silence import silenced
+from sdfn_jax.radiographs import picture_files
+from sdfn_jax.radiographs.quiet import silenced
 
 KEPT = ("PatientID", "StudyInstanceUID", "SOPInstanceUID")
 UNREADABLE = "dicom_identifiers"
@@ -20,7 +20,7 @@ def read(path: str | Path) -> tuple[dict[str, str], tuple[str, ...]]:
     """
     try:
         with Path(path).open("rb") as file:
-            if not images.is_dicom(file.read(images.DICOM_PREFIX)):
+            if not picture_files.is_dicom(file.read(picture_files.DICOM_PREFIX)):
                 return {}, ()
         import pydicom  # here: one of the extra's packages, and nobody else needs it
 

@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from sdfn_jax import picture_files
 from sdfn_jax.core import files
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.flags import FLAGS
-from sdfn_jax.limits import MAX_BYTES, Refused, check_size
-from sdfn_jax.silence import silenced
+from sdfn_jax.radiographs import picture_files
+from sdfn_jax.radiographs.flags import FLAGS
+from sdfn_jax.radiographs.limits import MAX_BYTES, Refused, check_size
+from sdfn_jax.radiographs.picture_files import is_dicom
+from sdfn_jax.radiographs.pixels import full_scale
+from sdfn_jax.radiographs.quiet import silenced
 
 # JSRT's headerless files: 2048 x 2048 big-endian 16-bit numbers, 12 bits used, a high value is dark.
 JSRT_SIDE = 2048
 JSRT_MAXIMUM = 4095
 DICOM_SUFFIXES = (".dcm", ".dicom")
-# Bytes before a DICOM file's first element: 128 of anything and the four letters DICM.
-DICOM_PREFIX = 132
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".img", *DICOM_SUFFIXES)
 
 # Pillow logs what it finds in a file: numbers that make no sense, and for those who listen closely the text in it.
@@ -195,54 +195,6 @@ def as_radiograph(pixels: ArrayLike | Image.Image) -> np.ndarray:
         found = f"{array.min():.4g} to {array.max():.4g}"
         raise Refused(f"pixels outside the range of 16-bit numbers ({found}): a radiograph is not normalised")
     return _to_8_bits(array if array.ndim == 2 else _merge_channels(array))
-
-
-def check_radiograph(radiograph: np.ndarray) -> None:
-    """Refuses an array that is no radiograph or mask as this project holds them: inside, nothing else is computed with.
-
-    Raises:
-      Refused: unless it is (H, W) uint8 with at least one pixel.
-    """
-    if not isinstance(radiograph, np.ndarray) or radiograph.dtype != np.uint8 or radiograph.ndim != 2:
-        found = f"{getattr(radiograph, 'dtype', type(radiograph).__name__)} of shape {np.shape(radiograph)}"
-        raise Refused(
-            f"an array of {found}, where (H, W) uint8 is needed; images.as_radiograph makes it of other forms"
-        )
-    check_size(radiograph.shape)
-
-
-def is_dicom(data: bytes) -> bool:
-    """Tells whether a file's bytes, of which the first 132 are enough, begin as DICOM files do."""
-    return data[DICOM_PREFIX - 4 : DICOM_PREFIX] == b"DICM"
-
-
-def full_scale(largest: int) -> int:
-    """Returns the largest number of the smallest of 8, 10, 12, 14 or 16 bits that holds `largest`.
-
-    Raises:
-      Refused: for one that needs more.
-    """
-    for bits in (8, 10, 12, 14, 16):
-        if largest < 2**bits:
-            return 2**bits - 1
-    raise Refused("pixels outside the range of 16-bit numbers")
-
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a radiograph or a soft mask; each new pixel averages all the old ones it covers.
-
-    Args:
-      image: (H, W) uint8.
-      size: (height, width) of the result.
-
-    Returns:
-      (height, width) uint8.
-
-    Raises:
-      ValueError: for an array of another kind.
-    """
-    check_radiograph(image)
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _decode_picture(data: bytes) -> np.ndarray:
@@ -420,7 +372,7 @@ def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
 
 def _decode_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     try:
-        from sdfn_jax import dicom
+        from sdfn_jax.radiographs import dicom
     except ImportError as error:
         raise UserError(f"reading DICOM files takes more packages ({error}): pip install -e '.[dicom]'") from error
     return dicom.decode(data)

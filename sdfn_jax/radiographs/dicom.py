@@ -12,12 +12,12 @@ import numpy as np
 from pydicom import pixels, uid
 from pydicom.dataset import Dataset
 
-from sdfn_jax import dicom_display, dicom_frame, dicom_header
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.dicom_header import numbers_of, text
-from sdfn_jax.flags import FLAGS
-from sdfn_jax.limits import Refused, check_size
-from sdfn_jax.silence import silenced
+from sdfn_jax.radiographs import dicom_display, dicom_frame, dicom_header
+from sdfn_jax.radiographs.dicom_header import numbers_of, text
+from sdfn_jax.radiographs.flags import FLAGS
+from sdfn_jax.radiographs.limits import Refused, check_size
+from sdfn_jax.radiographs.quiet import silenced
 
 _NEEDED = (
     "SamplesPerPixel",

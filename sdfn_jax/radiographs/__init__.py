@@ -1,0 +1,1 @@
+"""Radiographs as files and arrays, their findings and tables, and synthetic ones. No JAX."""
