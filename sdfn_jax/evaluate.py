@@ -11,6 +11,7 @@ from sdfn_jax.core import checkpoint, csv_table, processes, progress, run_metada
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.input_pipeline import Examples
+from sdfn_jax.models.preprocessing import Preprocessing, check_same
 from sdfn_jax.predictions import (
     RECIPE_FILE,
     Evaluation,
@@ -19,7 +20,6 @@ from sdfn_jax.predictions import (
     evaluation_folder,
     write_evaluation,
 )
-from sdfn_jax.preprocessing import Preprocessing, check_same
 from sdfn_jax.radiographs import pixels, reader
 from sdfn_jax.train import check_batch_size, device_mesh, make_evaluation_step, run_over_split
 

@@ -33,8 +33,8 @@ from sdfn_jax import tasks
 from sdfn_jax.core import checkpoint, jit_cache, run_metadata
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.preprocessing import Preprocessing
-from sdfn_jax.pretrained import torchvision, weights
+from sdfn_jax.models.preprocessing import Preprocessing
+from sdfn_jax.models.weights import torchvision, weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
 
 TOLERANCE = 1e-4  # largest difference of a probability between an exported network and the checkpoint
@@ -139,7 +139,7 @@ def read_variables(path: str | Path) -> tuple[dict, dict]:
     """
     with safe_open(path, framework="numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        record = json.loads(file.metadata()[weights.HEADER])
+        record = json.loads(file.metadata()[weights_file.HEADER])
     flat = {}
     views = record.get("views", [])
     for name, tensor in tensors.items():
@@ -170,7 +170,7 @@ def _write_safetensors(path: Path, variables: dict, metadata: dict) -> str:
         record |= {"source": f"sdfn_jax, stage {record['stage']}", "sha256": record["checkpoint"]}
         record["file"] = f"checkpoint {record['checkpoint'][:12]}"
     tensors = to_tensors(variables, views)
-    path.write_bytes(to_bytes(tensors, {"format": "pt", weights.HEADER: json.dumps(record)}))
+    path.write_bytes(to_bytes(tensors, {"format": "pt", weights_file.HEADER: json.dumps(record)}))
     again, _ = read_variables(path)
     if checkpoint.tree_digest(again) != metadata["digest"]:
         raise UserError("the weights read back are not those of the checkpoint; nothing was written")

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sdfn_jax.preprocessing import Preprocessing
+from sdfn_jax.models.preprocessing import Preprocessing
 
 OUTPUT = "probabilities"
 # Operators of 2022 (opset 17): what onnxruntime 1.13 and newer, and converters for phones, read.

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from sdfn_jax import box_record, calibration_file, lrg, lung_boxes, results, stages
 from sdfn_jax.core import checkpoint, processes, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.preprocessing import Preprocessing, check_same
-from sdfn_jax.pretrained import download
+from sdfn_jax.models.preprocessing import Preprocessing, check_same
+from sdfn_jax.models.weights import download
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.train import batch_size_problems, has_diverged, standing
 from tfds_builders import prepare

@@ -20,8 +20,8 @@ from sdfn_jax.core import checkpoint, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.lung_boxes import LungRegion, PostProcessing
+from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN
-from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.radiographs import crops, pixels, reader
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.reading import Provenance, Reading

@@ -14,8 +14,9 @@ from sdfn_jax.core.files import file_digest
 from sdfn_jax.input_pipeline import Examples, Rows, steps_per_epoch
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.preprocessing import Preprocessing, check_same
-from sdfn_jax.pretrained import download, weights
+from sdfn_jax.models.preprocessing import Preprocessing, check_same
+from sdfn_jax.models.weights import download
+from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.train import check_batch_size, device_mesh, standing, train
 from tfds_builders.base import read_metadata as data_metadata
 
@@ -141,7 +142,7 @@ def weights_file(config: ConfigDict) -> Path | None:
     return download.cached() if config.pretrained == IMAGENET else Path(config.pretrained)
 
 
-def load_pretrained(config: ConfigDict) -> weights.Weights:
+def load_pretrained(config: ConfigDict) -> weights_weights_file.Weights:
     """Reads an extractor's weights file, whole or not at all.
 
     Raises:
@@ -159,9 +160,9 @@ def load_pretrained(config: ConfigDict) -> weights.Weights:
 
 
 @functools.lru_cache(maxsize=1)  # the plan reads it, and then both extractors start from it
-def _read_weights(path: Path, written: int | None, model: DenseNet) -> weights.Weights:
+def _read_weights(path: Path, written: int | None, model: DenseNet) -> weights_weights_file.Weights:
     del written  # its time: a file that was written anew is read anew
-    return weights.read(path, model)
+    return weights_weights_file.read(path, model)
 
 
 def check_validation_labels(validation: Examples) -> None:

@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from sdfn_jax import augmentation, lrg, metrics
 from sdfn_jax.core import run_identity
 from sdfn_jax.models import kernels
+from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN, linear_head
 from sdfn_jax.models.unet import UNet
-from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.radiographs.findings import FINDINGS
 
 Batch = dict[str, jax.Array]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.pretrained import download
+from sdfn_jax.models.weights import download
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

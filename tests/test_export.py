@@ -17,7 +17,7 @@ from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.pretrained import weights
+from sdfn_jax.models.weights import weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
 
 SIZES = {"entire": 75, "fusion": 64}  # odd (75, 38, 19, 9 on the way down) and even
@@ -91,7 +91,7 @@ def test_safetensors_come_back_bit_for_bit(runs, tmp_path, stage):
 
 def test_an_exported_extractor_is_a_weights_file(runs, tmp_path):
     export.export(runs["entire"], tmp_path / "out.safetensors")
-    found = weights.read(tmp_path / "out.safetensors", DenseNet(**SMALL))
+    found = weights_file.read(tmp_path / "out.safetensors", DenseNet(**SMALL))
     variables, metadata = checkpoint.read_best(runs["entire"])
     jax.tree.map(np.testing.assert_array_equal, found.variables["params"], variables["params"]["entire"])
     jax.tree.map(np.testing.assert_array_equal, found.findings_head(), variables["params"]["head"])
@@ -102,7 +102,7 @@ def test_an_exported_extractor_is_a_weights_file(runs, tmp_path):
 def test_other_exported_networks_are_no_weights_file(runs, tmp_path, stage):
     export.export(runs[stage], tmp_path / "out.safetensors")
     with pytest.raises(ValueError, match=f"an exported network of the stage {stage}, not the weights of one"):
-        weights.read(tmp_path / "out.safetensors")
+        weights_file.read(tmp_path / "out.safetensors")
 
 
 @pytest.mark.parity
@@ -110,7 +110,7 @@ def test_torchvision_loads_the_extractor_and_computes_the_same(runs, tmp_path):
     export.export(runs["entire"], tmp_path / "out.safetensors")
     network = import_torchvision().models.densenet.DenseNet(*SMALL.values(), num_classes=14).eval()
     network.load_state_dict(import_peer("safetensors.torch").load_file(tmp_path / "out.safetensors"), strict=True)
-    found = weights.read(tmp_path / "out.safetensors", DenseNet(**SMALL))
+    found = weights_file.read(tmp_path / "out.safetensors", DenseNet(**SMALL))
     images = random_images((2, 75, 51))
     for name, ours, theirs in zip(
         ("features", "logits"), our_outputs(found, images), torch_outputs(network, images), strict=True

@@ -15,7 +15,7 @@ from test_torch_file import write_zip
 from test_weights import tensors_of
 
 from sdfn_jax.models.densenet import DenseNet
-from sdfn_jax.pretrained import bounds, keras, weights
+from sdfn_jax.models.weights import bounds, keras, weights_file
 
 h5py = pytest.importorskip("h5py")
 
@@ -156,7 +156,9 @@ def test_a_file_made_to_take_everything_is_refused_soon(told, hostile):
 def sound_files(folder):
     """Small files of every format."""
     save_file(tensors_of(14), folder / "a.safetensors")
-    weights.save(folder / "ours.safetensors", weights.read(folder / "a.safetensors", MODEL, [*"abcdefghijklmn"]))
+    weights_file.save(
+        folder / "ours.safetensors", weights_file.read(folder / "a.safetensors", MODEL, [*"abcdefghijklmn"])
+    )
     named = {path.name: path.read_bytes() for path in folder.iterdir()}
     for name in ("chexnet.pth.tar", "torchxrayvision.pt", "keras.h5"):
         named[name] = (GOLDEN / name).read_bytes()
@@ -188,7 +190,7 @@ def test_a_damaged_file_is_read_or_refused_in_a_sentence(tmp_path, kind):
         path = tmp_path / "w"
         path.write_bytes(damaged(sound, generator))
         try:
-            weights.read(path, MODEL)
+            weights_file.read(path, MODEL)
         except ValueError as error:
             refused += 1
             assert str(error).startswith(f"{path}: ")

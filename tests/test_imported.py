@@ -15,15 +15,17 @@ from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.models.densenet import DenseNet
-from sdfn_jax.pretrained import download, imported, torchxrayvision, weights
+from sdfn_jax.models.weights import download, torchxrayvision
+from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.training import imported
 
 MODEL = DenseNet(**DENSENET)
 CLASSES = tuple(reversed(FINDINGS))
 
 
 def weights_file(folder, channels=3, outputs=14):
-    tensors = weights.branch_tensors(variables_of(MODEL, channels))
+    tensors = weights_weights_file.branch_tensors(variables_of(MODEL, channels))
     generator = np.random.default_rng(1)
     features = tensors["features.norm5.weight"].size
     tensors["classifier.0.weight"] = generator.normal(size=(outputs, features)).astype(np.float32)
@@ -40,7 +42,7 @@ def config(tmp_path) -> ConfigDict:
 
 
 def test_the_run_computes_the_files_function_in_the_order_of_the_findings(tmp_path, config):
-    found = weights.read(weights_file(tmp_path), MODEL, CLASSES)
+    found = weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES)
     imported.write_run(config, found)
     variables, metadata = checkpoint.read_best(config.workdir)
     assert metadata["imported"]["source"] == found.source
@@ -58,7 +60,7 @@ def test_the_run_computes_the_files_function_in_the_order_of_the_findings(tmp_pa
 
 def test_training_takes_the_run_as_it_is(tmp_path, config):
     assert plan._trained(config, {}) == "to do"
-    imported.write_run(config, weights.read(weights_file(tmp_path), MODEL, CLASSES))
+    imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
     assert plan._trained(config, {"data": "any"}) == "there"
     config.pretrained = "imagenet"
     assert plan._imagenet([config]) == []  # nothing starts from it
@@ -68,7 +70,7 @@ def test_training_takes_the_run_as_it_is(tmp_path, config):
 
 
 def test_an_old_workdir_is_refused_and_left_alone(tmp_path, config):
-    found = weights.read(weights_file(tmp_path), MODEL, CLASSES)
+    found = weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES)
     imported.write_run(config, found)
     before = checkpoint.best_metadata(config.workdir)
     with pytest.raises(UserError, match="holds a run already"):
@@ -86,7 +88,7 @@ def test_an_old_workdir_is_refused_and_left_alone(tmp_path, config):
     ],
 )
 def test_what_does_not_fit_writes_nothing(tmp_path, config, change, message):
-    found = weights.read(weights_file(tmp_path), MODEL, CLASSES)
+    found = weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES)
     change(config)
     with pytest.raises(UserError, match=message):
         imported.write_run(config, found)
@@ -95,12 +97,12 @@ def test_what_does_not_fit_writes_nothing(tmp_path, config, change, message):
 
 def test_a_head_without_class_list_is_refused(tmp_path, config):
     with pytest.raises(UserError, match="does not say what its outputs are.*--classes"):
-        imported.write_run(config, weights.read(weights_file(tmp_path), MODEL))
+        imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL))
 
 
 def test_torchxrayvision_reads_one_channel_of_its_own_range(tmp_path, config):
     names = [*FINDINGS, "Lung Lesion", "Fracture", "Lung Opacity", "Enlarged Cardiomediastinum"]
-    found = weights.read(weights_file(tmp_path, channels=1, outputs=18), MODEL, names)
+    found = weights_weights_file.read(weights_file(tmp_path, channels=1, outputs=18), MODEL, names)
     with pytest.raises(UserError, match="low, high, mean, std differ"):
         imported.write_run(config, found)
     config.preprocessing = {"low": -1024.0, "high": 1024.0, "mean": (0.0,), "std": (1.0,)}
@@ -119,14 +121,14 @@ def test_a_preprocessing_without_a_range_is_said(config):
 
 
 def test_evaluation_refuses_another_preprocessing_than_the_checkpoints(tmp_path, config):
-    imported.write_run(config, weights.read(weights_file(tmp_path), MODEL, CLASSES))
+    imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
     config.preprocessing.std = (1.0, 1.0, 1.0)
     with pytest.raises(UserError, match="run expects images prepared otherwise.*std differ"):
         evaluate.evaluate_classifier(config, tmp_path / "no-data", {}, "test")
 
 
 def test_fusion_refuses_an_extractor_of_another_preprocessing(tmp_path, config):
-    imported.write_run(config, weights.read(weights_file(tmp_path), MODEL, CLASSES))
+    imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
     config.preprocessing.low = -1.0
     with pytest.raises(UserError, match="run expects images prepared otherwise.*low differ"):
         stages._branches(config, {"entire": config.workdir})
@@ -144,8 +146,8 @@ class TestStart:
         assert "CheXNet-style" in capsys.readouterr().out
 
     def test_the_file_is_read_once_and_again_where_it_was_written_anew(self, tmp_path, config, monkeypatch):
-        config.pretrained, read, original = str(weights_file(tmp_path)), [], weights.read
-        monkeypatch.setattr(weights, "read", lambda *asked: read.append(asked) or original(*asked))
+        config.pretrained, read, original = str(weights_file(tmp_path)), [], weights_weights_file.read
+        monkeypatch.setattr(weights_weights_file, "read", lambda *asked: read.append(asked) or original(*asked))
         first = stages.load_pretrained(config)
         assert stages.load_pretrained(config) is first and len(read) == 1
         os.utime(config.pretrained, ns=(0, 0))

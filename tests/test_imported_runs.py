@@ -14,9 +14,10 @@ from sdfn_jax import commands, export, film_page, localize, plan, predict, predi
 from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.models.densenet import DenseNet
+from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.predictor import Predictor
-from sdfn_jax.pretrained import imported, weights
 from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.training import imported
 
 VIEWS = ("entire", "lung")
 
@@ -25,7 +26,7 @@ VIEWS = ("entire", "lung")
 def made(tmp_path_factory):
     """Two imported extractors and the fusion network on them: (folder, the weights file, what the main job printed)."""
     folder = tmp_path_factory.mktemp("imported")
-    found = weights.read(weights_file(folder), DenseNet(**DENSENET), FINDINGS)
+    found = weights_weights_file.read(weights_file(folder), DenseNet(**DENSENET), FINDINGS)
     found = dataclasses.replace(found, preprocessing=dataclasses.replace(found.preprocessing, size=SIZE))
     config = fusion_config(folder)
     for stage in plan.classifiers(config)[:2]:
@@ -151,7 +152,7 @@ def test_an_export_carries_the_file_it_was_imported_from(made, stage, tmp_path):
     _, record = export.read_variables(tmp_path / "network.safetensors")
     assert record["imported"]["entire"]["sha256"] == found.sha256
     if stage == "entire":
-        again = weights.read(tmp_path / "network.safetensors", DenseNet(**DENSENET))
+        again = weights_weights_file.read(tmp_path / "network.safetensors", DenseNet(**DENSENET))
         np.testing.assert_array_equal(again.head["kernel"], found.head["kernel"])
 
 

@@ -15,9 +15,9 @@ from sdfn_jax import calibration_file, cam, lrg, selftest
 from sdfn_jax.core import checkpoint, parallel
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lung_boxes import PostProcessing, lung_box
+from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.predictor import Film, Predictor, Problem
-from sdfn_jax.preprocessing import Preprocessing
 from sdfn_jax.radiographs import pixels, reader
 from sdfn_jax.radiographs.synthetic_film import draw
 

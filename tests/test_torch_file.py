@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from peers import import_peer
 
-from sdfn_jax.pretrained import pickled, torch_file
+from sdfn_jax.models.weights import pickled, torch_pickle
 
 CALLED = []
 
@@ -50,7 +50,7 @@ def state():
 def test_tensors_are_those_that_pytorch_reads(tmp_path, zipped):
     torch, path = import_peer("torch"), tmp_path / "w.pth"
     torch.save(collections.OrderedDict(state()), path, _use_new_zipfile_serialization=zipped)
-    ours, theirs = torch_file.read(path), torch.load(path, weights_only=True)
+    ours, theirs = torch_pickle.read(path), torch.load(path, weights_only=True)
     assert list(ours) == list(theirs)
     for name, tensor in theirs.items():
         np.testing.assert_array_equal(ours[name], tensor.detach().numpy())
@@ -65,8 +65,8 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, zipped):
     whole = path.read_bytes()
     for kept in range(0, len(whole) - 1, 7):
         path.write_bytes(whole[:kept])
-        with pytest.raises(torch_file.RefusedFileError):
-            torch_file.read(path)
+        with pytest.raises(torch_pickle.RefusedFileError):
+            torch_pickle.read(path)
 
 
 @pytest.mark.parity
@@ -77,16 +77,16 @@ def test_damaged_numbers_of_a_zip_file_are_noticed(tmp_path):
     place = content.index(np.ones(300, np.float32).tobytes())
     content[place + 500] ^= 1
     path.write_bytes(content)
-    with pytest.raises(torch_file.RefusedFileError, match="not a whole PyTorch file.*CRC"):
-        torch_file.read(path)
+    with pytest.raises(torch_pickle.RefusedFileError, match="not a whole PyTorch file.*CRC"):
+        torch_pickle.read(path)
 
 
 def test_torchscript_is_refused_with_its_name(tmp_path):
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
         archive.writestr("script/data.pkl", pickle.dumps({}, 2))
         archive.writestr("script/constants.pkl", pickle.dumps((), 2))
-    with pytest.raises(torch_file.RefusedFileError, match="TorchScript"):
-        torch_file.read(tmp_path / "script.pt")
+    with pytest.raises(torch_pickle.RefusedFileError, match="TorchScript"):
+        torch_pickle.read(tmp_path / "script.pt")
 
 
 class Attack:
@@ -150,8 +150,8 @@ ATTACKS = {
 def test_a_malicious_file_does_nothing_and_is_named(tmp_path, write, attack):
     stored = ATTACKS[attack](tmp_path)
     write(tmp_path / "w.pth", stored)
-    with pytest.raises(torch_file.RefusedFileError, match="asks to run .*refused, nothing was run"):
-        torch_file.read(tmp_path / "w.pth")
+    with pytest.raises(torch_pickle.RefusedFileError, match="asks to run .*refused, nothing was run"):
+        torch_pickle.read(tmp_path / "w.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]
     assert CALLED == []
 
@@ -165,12 +165,12 @@ def test_the_attacks_are_real(tmp_path):
 
 def test_a_pickle_cannot_change_the_reader(tmp_path):
     """BUILD sets attributes: of shells, and of nothing that the reader uses."""
-    before = dict(vars(pickled.Shell)), dict(vars(torch_file._rebuild_tensor))
+    before = dict(vars(pickled.Shell)), dict(vars(torch_pickle._rebuild_tensor))
     for name in ("numpy\ndtype", "torch._utils\n_rebuild_tensor_v2", "some.module\nNetwork"):
         write_zip(tmp_path / "w.pth", f"c{name}\n(N(dS'__doc__'\nS'changed'\nstb.".encode())
-        with contextlib.suppress(torch_file.RefusedFileError):
-            torch_file.read(tmp_path / "w.pth")
-        assert (dict(vars(pickled.Shell)), dict(vars(torch_file._rebuild_tensor))) == before
+        with contextlib.suppress(torch_pickle.RefusedFileError):
+            torch_pickle.read(tmp_path / "w.pth")
+        assert (dict(vars(pickled.Shell)), dict(vars(torch_pickle._rebuild_tensor))) == before
 
 
 class Mode(enum.Enum):
@@ -229,14 +229,14 @@ def test_harmless_things_beside_the_weights_are_passed_over(tmp_path, beside, zi
     torch, path = import_peer("torch"), tmp_path / "w.pth"
     stored = {"state_dict": {"a": torch.ones(2)}, "beside": BESIDE[beside](torch)}
     torch.save(stored, path, _use_new_zipfile_serialization=zipped)
-    np.testing.assert_array_equal(torch_file.read(path)["a"], [1, 1])
+    np.testing.assert_array_equal(torch_pickle.read(path)["a"], [1, 1])
 
 
 @pytest.mark.parity
 def test_weights_in_a_dict_of_ones_own_are_found(tmp_path):
     torch, path = import_peer("torch"), tmp_path / "w.pth"
     torch.save(Settings(state_dict=Settings(a=torch.ones(2))), path)
-    np.testing.assert_array_equal(torch_file.read(path)["a"], [1, 1])
+    np.testing.assert_array_equal(torch_pickle.read(path)["a"], [1, 1])
 
 
 @pytest.mark.parity
@@ -245,7 +245,7 @@ def test_a_tensor_with_attributes_and_one_of_a_subclass_are_read(tmp_path):
     tensor = torch.nn.Parameter(torch.ones(2))
     tensor.note = "mine"
     torch.save({"a": tensor}, path)
-    np.testing.assert_array_equal(torch_file.read(path)["a"], [1, 1])
+    np.testing.assert_array_equal(torch_pickle.read(path)["a"], [1, 1])
 
 
 @pytest.mark.parity
@@ -254,7 +254,7 @@ def test_half_precision_and_bfloat16_are_read_exactly(tmp_path, zipped):
     torch, path = import_peer("torch"), tmp_path / "w.pth"
     numbers = torch.randn(300, generator=torch.Generator().manual_seed(0))
     torch.save({"a": numbers.half(), "b": numbers.bfloat16()}, path, _use_new_zipfile_serialization=zipped)
-    found = torch_file.read(path)
+    found = torch_pickle.read(path)
     np.testing.assert_array_equal(found["a"].astype(np.float32), numbers.half().float().numpy())
     np.testing.assert_array_equal(found["b"].astype(np.float32), numbers.bfloat16().float().numpy())
 
@@ -263,8 +263,8 @@ def test_half_precision_and_bfloat16_are_read_exactly(tmp_path, zipped):
 def test_weights_of_a_type_that_is_not_read_are_named(tmp_path):
     torch, path = import_peer("torch"), tmp_path / "w.pth"
     torch.save({"a": torch.zeros(2).to(torch.float8_e4m3fn)}, path)
-    with pytest.raises(torch_file.RefusedFileError, match="the tensor a has numbers of a type that is not read: .*8"):
-        torch_file.read(path)
+    with pytest.raises(torch_pickle.RefusedFileError, match="the tensor a has numbers of a type that is not read: .*8"):
+        torch_pickle.read(path)
 
 
 def test_a_tensor_that_reaches_beyond_its_numbers_is_refused(tmp_path):
@@ -275,15 +275,15 @@ def test_a_tensor_that_reaches_beyond_its_numbers_is_refused(tmp_path):
         with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
             archive.writestr("archive/data.pkl", f"(dS'a'\n{tensor}s.".encode())
             archive.writestr("archive/data/0", struct.pack("<4f", 1, 2, 3, 4))
-        with pytest.raises(torch_file.RefusedFileError, match="reaches beyond its 4 numbers"):
-            torch_file.read(tmp_path / "w.pth")
+        with pytest.raises(torch_pickle.RefusedFileError, match="reaches beyond its 4 numbers"):
+            torch_pickle.read(tmp_path / "w.pth")
 
 
 def test_other_files_are_refused(tmp_path):
     for content in (b"", b"<html>", b"\x80\x02K\x01.", b"\x00" * 100):
         (tmp_path / "w.pth").write_bytes(content)
-        with pytest.raises(torch_file.RefusedFileError):
-            torch_file.read(tmp_path / "w.pth")
+        with pytest.raises(torch_pickle.RefusedFileError):
+            torch_pickle.read(tmp_path / "w.pth")
 
 
 @pytest.mark.parity
@@ -298,12 +298,12 @@ def test_weights_are_found_beside_other_things_and_never_guessed(tmp_path):
         {"model": tensors, "net": tensors},  # the same under two names
     ):
         torch.save(stored, path)
-        found = torch_file.read(path)
+        found = torch_pickle.read(path)
         assert list(found) == ["a", "b"]
         np.testing.assert_array_equal(found["b"], [1, 1])
     torch.save({"state_dict": tensors, "ema": others}, path)
-    with pytest.raises(torch_file.RefusedFileError, match="several sets of weights .state_dict, ema."):
-        torch_file.read(path)
+    with pytest.raises(torch_pickle.RefusedFileError, match="several sets of weights .state_dict, ema."):
+        torch_pickle.read(path)
     torch.save({"epoch": 1, "loss": 0.5}, path)
-    with pytest.raises(torch_file.RefusedFileError, match="no weights, only epoch, loss"):
-        torch_file.read(path)
+    with pytest.raises(torch_pickle.RefusedFileError, match="no weights, only epoch, loss"):
+        torch_pickle.read(path)

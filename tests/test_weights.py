@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.preprocessing import Preprocessing
-from sdfn_jax.pretrained import chexnet, keras, torchvision, torchxrayvision, weights
+from sdfn_jax.models.preprocessing import Preprocessing
+from sdfn_jax.models.weights import chexnet, keras, torchvision, torchxrayvision, weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
 
 MODEL = DenseNet(**SMALL)
@@ -33,7 +33,7 @@ def variables_of(model, channels=3):
 
 def tensors_of(classes=None, channels=3):
     """The tensors of a published file: with counters, and with a classifier where `classes` are given."""
-    tensors = weights.branch_tensors(variables_of(MODEL, channels))
+    tensors = weights_file.branch_tensors(variables_of(MODEL, channels))
     for name in list(tensors):
         if name.endswith("running_var"):
             tensors[name.replace("running_var", "num_batches_tracked")] = np.array(7)
@@ -51,7 +51,7 @@ def path(tmp_path):
 
 def test_a_published_file_loads_exactly(path):
     save_file(tensors := tensors_of(1000), path)
-    found = weights.read(path, MODEL)
+    found = weights_file.read(path, MODEL)
     jax.tree.map(np.testing.assert_array_equal, found.variables, variables_of(MODEL))
     np.testing.assert_array_equal(found.head["kernel"], tensors["classifier.weight"].T)
     assert (found.source, found.preprocessing, found.classes) == (torchvision.NAME, torchvision.PREPROCESSING, None)
@@ -61,7 +61,7 @@ def test_a_published_file_loads_exactly(path):
 
 def test_names_and_layouts_are_those_of_torchvision():
     variables = variables_of(DenseNet())
-    tensors = weights.branch_tensors(variables)
+    tensors = weights_file.branch_tensors(variables)
     assert len(tensors) == 120 + 4 * 121  # convolutions; weight, bias, mean, variance of each normalisation
     kernel = variables["params"]["denseblock2"]["denselayer3"]["conv2"]["kernel"]
     tensor = tensors["features.denseblock2.denselayer3.conv2.weight"]
@@ -85,10 +85,10 @@ def test_names_and_layouts_are_those_of_torchvision():
 def test_a_converted_file_gives_the_same_weights(path, tmp_path, outputs, channels, source):
     classes = None if outputs is None else [f"class {number}" for number in range(outputs)]
     save_file(tensors_of(outputs, channels), path)
-    found = weights.read(path, MODEL, classes)
+    found = weights_file.read(path, MODEL, classes)
     assert found.source == source
-    weights.save(tmp_path / "new" / "converted.safetensors", found)
-    again = weights.read(tmp_path / "new" / "converted.safetensors", MODEL)
+    weights_file.save(tmp_path / "new" / "converted.safetensors", found)
+    again = weights_file.read(tmp_path / "new" / "converted.safetensors", MODEL)
     jax.tree.map(np.testing.assert_array_equal, again.variables, found.variables)
     jax.tree.map(np.testing.assert_array_equal, again.head, found.head)
     for name in ("classes", "preprocessing", "source", "file", "sha256"):
@@ -107,7 +107,7 @@ def test_every_fault_is_listed_in_one_error(path):
     tensors["features.transition1.norm.running_var"][1] = -1
     save_file(tensors, path)
     with pytest.raises(ValueError) as error:
-        weights.read(path, MODEL)
+        weights_file.read(path, MODEL)
     assert str(error.value).startswith(f"{path}: ")
     assert str(error.value).splitlines()[1:] == [
         "  dtype: features.norm0.bias is float64, with numbers that float32 does not hold exactly",
@@ -122,9 +122,9 @@ def test_every_fault_is_listed_in_one_error(path):
 
 
 def test_another_densenet_is_named(path):
-    save_file(weights.branch_tensors(variables_of(DenseNet(4, (6, 12, 32, 32), 6, 2))), path)
+    save_file(weights_file.branch_tensors(variables_of(DenseNet(4, (6, 12, 32, 32), 6, 2))), path)
     with pytest.raises(ValueError, match=r"DenseNet-121 \(.*but of DenseNet-169 \(blocks of 6, 12, 32, 32 layers\)"):
-        weights.read(path)
+        weights_file.read(path)
 
 
 def test_half_a_file_is_refused_with_what_is_missing(path):
@@ -132,7 +132,7 @@ def test_half_a_file_is_refused_with_what_is_missing(path):
     half = dict(list(tensors.items())[: len(tensors) // 2])
     save_file(half, path)
     with pytest.raises(ValueError) as error:
-        weights.read(path, MODEL)
+        weights_file.read(path, MODEL)
     missing = sorted(name for name in tensors.keys() - half.keys() if not name.endswith("num_batches_tracked"))
     assert f"{len(missing)} tensors are at fault" in str(error.value)
     lines = [f"  missing: {name}" for name in missing[:3]]
@@ -142,7 +142,7 @@ def test_half_a_file_is_refused_with_what_is_missing(path):
 def test_another_network_is_refused(path):
     save_file({"layer1.0.conv1.weight": np.zeros((2, 2, 1, 1), np.float32), "fc.weight": np.zeros(2)}, path)
     with pytest.raises(ValueError, match="not a DenseNet of a known source .*2 tensors.*(layer1|fc)"):
-        weights.read(path)
+        weights_file.read(path)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "net.", "module._orig_mod.model.densenet121."])
@@ -152,7 +152,7 @@ def test_one_prefix_before_all_names_is_taken_off(path, prefix, outputs, channel
     if channels == 1:
         tensors["op_threshs"] = np.zeros(18, np.float32)
     save_file({prefix + name: tensor for name, tensor in tensors.items()}, path)
-    found = weights.read(path, MODEL)
+    found = weights_file.read(path, MODEL)
     jax.tree.map(np.testing.assert_array_equal, found.variables, variables_of(MODEL, channels))
     np.testing.assert_array_equal(found.head["bias"], tensors["classifier.bias"])
 
@@ -161,7 +161,7 @@ def test_what_lies_outside_the_prefix_is_not_expected(path):
     tensors = {f"model.{name}": tensor for name, tensor in tensors_of(14).items()}
     save_file(tensors | {"head.weight": np.zeros((2, 2), np.float32)}, path)
     with pytest.raises(ValueError, match="not expected: head.weight"):
-        weights.read(path, MODEL)
+        weights_file.read(path, MODEL)
 
 
 def test_several_networks_are_refused(path):
@@ -169,7 +169,7 @@ def test_several_networks_are_refused(path):
     tensors |= {f"ema.{name}": tensor for name, tensor in tensors.items()}
     save_file(tensors, path)
     with pytest.raises(ValueError, match="several networks .ema.features.conv0.weight, features.conv0.weight.: save"):
-        weights.read(path, MODEL)
+        weights_file.read(path, MODEL)
 
 
 def test_a_classifier_of_several_layers_is_refused(path):
@@ -178,7 +178,7 @@ def test_a_classifier_of_several_layers_is_refused(path):
         tensors[f"classifier.{layer}.weight"] = np.zeros((FEATURES, FEATURES), np.float32)
     save_file(tensors, path)
     with pytest.raises(ValueError, match="several names: classifier.0.weight, classifier.2.weight"):
-        weights.read(path, MODEL)
+        weights_file.read(path, MODEL)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
@@ -186,7 +186,7 @@ def test_other_precisions_are_read_exactly(path, dtype):
     tensors = tensors_of(14)
     narrow = {name: tensor.astype(dtype) if tensor.ndim else tensor for name, tensor in tensors.items()}
     save_file(narrow, path)
-    found = weights.read(path, MODEL)
+    found = weights_file.read(path, MODEL)
     kernel = found.variables["params"]["conv0"]["kernel"]
     assert kernel.dtype == np.float32
     np.testing.assert_array_equal(
@@ -215,22 +215,22 @@ RECORD = {"source": "s", "file": "f", "sha256": "0", "classes": None, "preproces
     ],
 )
 def test_a_header_record_of_another_kind_is_refused_in_a_sentence(path, record):
-    save_file(tensors_of(14), path, {weights.HEADER: record})
+    save_file(tensors_of(14), path, {weights_file.HEADER: record})
     with pytest.raises(ValueError, match=f"{path}: "):
-        weights.read(path, MODEL)
+        weights_file.read(path, MODEL)
 
 
 def test_a_type_that_is_not_read_is_named(path):
     header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(ValueError, match="the tensor a has numbers of a type that is not read: F8_E4M3"):
-        weights.read(path, MODEL)
+        weights_file.read(path, MODEL)
 
 
 def test_names_do_nothing_to_a_terminal_and_do_not_fill_it(path):
     save_file({"\x1b[31m": np.zeros(2), "x" * 100_000: np.zeros(2)}, path)
     with pytest.raises(ValueError) as error:
-        weights.read(path, MODEL)
+        weights_file.read(path, MODEL)
     assert "\x1b" not in str(error.value)
     assert len(str(error.value)) < 2000
 
@@ -240,14 +240,14 @@ def test_a_truncated_file_is_refused(path, kept):
     save_file(tensors_of(), path)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ValueError, match="weights.safetensors: .*download it again"):
-        weights.read(path, MODEL)
+        weights_file.read(path, MODEL)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.h5", "w.safetensors"])
 def test_a_web_page_is_refused(tmp_path, name):
     (tmp_path / name).write_text("\n<!DOCTYPE html><html><body>Please sign in to download.</body></html>")
     with pytest.raises(ValueError, match=f"{name}: a web page, not weights"):
-        weights.read(tmp_path / name)
+        weights_file.read(tmp_path / name)
 
 
 @pytest.mark.parametrize("start", [b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x80\x02"])
@@ -255,18 +255,18 @@ def test_the_beginning_of_any_format_is_refused(tmp_path, start):
     pytest.importorskip("h5py")
     (tmp_path / "w").write_bytes(start + bytes(range(200)))
     with pytest.raises(ValueError, match=r"/w: "):
-        weights.read(tmp_path / "w")
+        weights_file.read(tmp_path / "w")
 
 
 def test_an_absent_file_and_a_folder_are_refused(tmp_path):
     for place in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(ValueError, match=f"{place}: cannot be read"):
-            weights.read(place)
+            weights_file.read(place)
 
 
 def test_a_failed_save_leaves_the_file_as_it_was(path, monkeypatch):
     save_file(tensors_of(), path)
-    found, before = weights.read(path, MODEL), path.read_bytes()
+    found, before = weights_file.read(path, MODEL), path.read_bytes()
 
     def disk_full(path, content):
         with path.open("wb") as file:
@@ -275,7 +275,7 @@ def test_a_failed_save_leaves_the_file_as_it_was(path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.write_bytes", disk_full)
     with pytest.raises(OSError, match="No space"):
-        weights.save(path, found)
+        weights_file.save(path, found)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
@@ -283,10 +283,10 @@ def test_a_failed_save_leaves_the_file_as_it_was(path, monkeypatch):
 class TestClasses:
     def read(self, path, classes, outputs=15):
         save_file(tensors_of(outputs), path)
-        return weights.read(path, MODEL, classes)
+        return weights_file.read(path, MODEL, classes)
 
     def test_the_head_is_put_in_the_order_of_the_findings(self, path):
-        order = [*reversed(FINDINGS), weights.NO_CLASS]
+        order = [*reversed(FINDINGS), weights_file.NO_CLASS]
         found = self.read(path, order)
         head = found.findings_head()
         for place, name in enumerate(FINDINGS):
@@ -320,16 +320,16 @@ class TestClasses:
 
     def test_lists_in_both_forms(self, tmp_path):
         (tmp_path / "classes.txt").write_text("Mass\n\nPleural Thickening\n-\n")
-        assert weights.parse_classes(str(tmp_path / "classes.txt")) == ["Mass", "Pleural Thickening", "-"]
-        assert weights.parse_classes("Mass, Hernia,-") == ["Mass", "Hernia", "-"]
+        assert weights_file.parse_classes(str(tmp_path / "classes.txt")) == ["Mass", "Pleural Thickening", "-"]
+        assert weights_file.parse_classes("Mass, Hernia,-") == ["Mass", "Hernia", "-"]
         with pytest.raises(ValueError, match="none.txt: a class list is"):
-            weights.parse_classes(str(tmp_path / "none.txt"))
+            weights_file.parse_classes(str(tmp_path / "none.txt"))
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
     @pytest.mark.parametrize("separator", ["\n", "\r\n", ", ", ",\n"])
     def test_lists_as_editors_save_them(self, tmp_path, encoding, separator):
         (tmp_path / "classes.txt").write_bytes(separator.join(["Mass", "Hernia", "-"]).encode(encoding))
-        assert weights.parse_classes(str(tmp_path / "classes.txt")) == ["Mass", "Hernia", "-"]
+        assert weights_file.parse_classes(str(tmp_path / "classes.txt")) == ["Mass", "Hernia", "-"]
 
 
 def keras_layers():
@@ -372,7 +372,7 @@ def old(layer):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_keras_layers_are_found_wherever_the_network_lies(tmp_path, layout):
     write_h5(tmp_path / "w.h5", LAYOUTS[layout], keras_layers())
-    found, expected = (weights.read(path, KERAS_MODEL) for path in (tmp_path / "w.h5", GOLDEN / "keras.h5"))
+    found, expected = (weights_file.read(path, KERAS_MODEL) for path in (tmp_path / "w.h5", GOLDEN / "keras.h5"))
     jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
     jax.tree.map(np.testing.assert_array_equal, found.head, expected.head)
 
@@ -380,7 +380,7 @@ def test_keras_layers_are_found_wherever_the_network_lies(tmp_path, layout):
 def test_half_precision_of_keras_is_read_exactly(tmp_path):
     layers = keras_layers()
     write_h5(tmp_path / "w.h5", LAYOUTS["plain"], layers, np.float16)
-    found = weights.read(tmp_path / "w.h5", KERAS_MODEL)
+    found = weights_file.read(tmp_path / "w.h5", KERAS_MODEL)
     np.testing.assert_array_equal(
         found.variables["params"]["conv0"]["kernel"],
         layers["conv1_conv"]["kernel"].astype(np.float16).astype(np.float32),
@@ -395,7 +395,7 @@ def test_two_keras_networks_in_a_file_are_refused(tmp_path):
     with h5py.File(tmp_path / "w.h5", "a") as file:
         file["b/conv1_conv/kernel"] = layers["conv1_conv"]["kernel"]
     with pytest.raises(ValueError, match="several networks.*conv1_conv/kernel is there twice"):
-        weights.read(tmp_path / "w.h5", KERAS_MODEL)
+        weights_file.read(tmp_path / "w.h5", KERAS_MODEL)
 
 
 def test_two_keras_classifiers_are_refused(tmp_path):
@@ -404,7 +404,7 @@ def test_two_keras_classifiers_are_refused(tmp_path):
     layers["dense"] = layers[head]
     write_h5(tmp_path / "w.h5", LAYOUTS["plain"], layers)
     with pytest.raises(ValueError, match="classifier of several layers: classifier.*is there twice"):
-        weights.read(tmp_path / "w.h5", KERAS_MODEL)
+        weights_file.read(tmp_path / "w.h5", KERAS_MODEL)
 
 
 def test_numbers_of_another_file_are_not_read(tmp_path):
@@ -413,7 +413,7 @@ def test_numbers_of_another_file_are_not_read(tmp_path):
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file.create_dataset("conv1_conv/kernel", (100,), "f4", external=[(str(tmp_path / "secret"), 0, 400)])
     with pytest.raises(ValueError, match="the numbers of conv1_conv/kernel lie in another file"):
-        weights.read(tmp_path / "w.h5", KERAS_MODEL)
+        weights_file.read(tmp_path / "w.h5", KERAS_MODEL)
 
 
 @pytest.mark.parametrize(
@@ -426,7 +426,7 @@ def test_numbers_of_another_file_are_not_read(tmp_path):
 )
 def test_golden_outputs(name, source, model):
     """Files and outputs of the libraries themselves, kept from a run of tests/golden/make.py."""
-    found = weights.read(GOLDEN / name, DenseNet(**model))
+    found = weights_file.read(GOLDEN / name, DenseNet(**model))
     assert found.source == source
     image = np.random.default_rng(9).normal(size=(1, 75, 51, found.preprocessing.channels)).astype(np.float32)
     with np.load(GOLDEN / "outputs.npz") as outputs:

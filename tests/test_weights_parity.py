@@ -18,7 +18,7 @@ from densenet_peers import (
 from peers import assert_close, import_peer
 
 from sdfn_jax.models.densenet import DenseNet
-from sdfn_jax.pretrained import chexnet, keras, torchvision, torchxrayvision, weights
+from sdfn_jax.models.weights import chexnet, keras, torchvision, torchxrayvision, weights_file
 
 pytestmark = [
     pytest.mark.parity,
@@ -55,7 +55,7 @@ def old_names(state):
 def test_torchvision_pth(tmp_path, zipped):
     torch, network = import_peer("torch"), torchvision_densenet(1000)
     torch.save(network.state_dict(), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
-    found = weights.read(tmp_path / "w.pth", MODEL)
+    found = weights_file.read(tmp_path / "w.pth", MODEL)
     assert found.source == torchvision.NAME
     assert_same_function(found, network)
 
@@ -63,7 +63,7 @@ def test_torchvision_pth(tmp_path, zipped):
 def test_torchvision_densenet121(tmp_path):
     torch, network = import_peer("torch"), torchvision_densenet(1000, DENSENET121)
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    found = weights.read(tmp_path / "w.pth")
+    found = weights_file.read(tmp_path / "w.pth")
     assert_same_function(found, network, [(1, 65, 96)], DENSENET121)
 
 
@@ -73,7 +73,7 @@ def test_timm_safetensors(tmp_path):
     network = randomise(densenet(growth_rate=4, block_config=(2, 3), bn_size=2, num_classes=1000))
     save_file(network.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
     model = SMALL | {"init_features": 8}
-    found = weights.read(tmp_path / "model.safetensors", DenseNet(**model))
+    found = weights_file.read(tmp_path / "model.safetensors", DenseNet(**model))
     assert found.source == torchvision.NAME
     assert_same_function(found, network, SIZES[1:], model)
 
@@ -98,7 +98,7 @@ def test_chexnet_checkpoint_with_old_names_and_optimizer(tmp_path):
         "optimizer": optimizer.state_dict(),
     }
     torch.save(checkpoint, tmp_path / "m.pth.tar", _use_new_zipfile_serialization=False)
-    found = weights.read(tmp_path / "m.pth.tar", MODEL)
+    found = weights_file.read(tmp_path / "m.pth.tar", MODEL)
     assert found.source == chexnet.NAME
     for size in SIZES:
         features, logits = our_outputs(found, random_images(size))
@@ -115,7 +115,7 @@ def test_chexnet_checkpoint_with_the_whole_network(tmp_path):
             tmp_path / "checkpoint",
             _use_new_zipfile_serialization=zipped,
         )
-        found = weights.read(tmp_path / "checkpoint", MODEL)
+        found = weights_file.read(tmp_path / "checkpoint", MODEL)
         assert found.source == chexnet.NAME
         _, logits = our_outputs(found, random_images(SIZES[1]))
         _, probabilities = torch_outputs(network, random_images(SIZES[1]))
@@ -136,7 +136,7 @@ def test_torchxrayvision(tmp_path, whole):
         )
     )
     torch.save(network if whole else network.state_dict(), tmp_path / "w.pt")
-    found = weights.read(tmp_path / "w.pt", MODEL)
+    found = weights_file.read(tmp_path / "w.pt", MODEL)
     assert found.source == torchxrayvision.NAME
     assert_same_function(found, network)
 
@@ -179,7 +179,7 @@ def test_keras_with_top(tmp_path, suffix):
     network = keras_densenet(top=True)
     path = tmp_path / f"densenet{suffix}"
     network.save_weights(path) if suffix == ".weights.h5" else network.save(path)
-    found = weights.read(path, DenseNet(**KERAS_MODEL))
+    found = weights_file.read(path, DenseNet(**KERAS_MODEL))
     assert found.source == keras.NAME
     images = random_images((2, 64, 64))
     _, logits = our_outputs(found, images, KERAS_MODEL)
@@ -189,7 +189,7 @@ def test_keras_with_top(tmp_path, suffix):
 def test_keras_without_top(tmp_path):
     network = keras_densenet(top=False)
     network.save(tmp_path / "densenet_notop.h5")
-    found = weights.read(tmp_path / "densenet_notop.h5", DenseNet(**KERAS_MODEL))
+    found = weights_file.read(tmp_path / "densenet_notop.h5", DenseNet(**KERAS_MODEL))
     assert found.head is None
     for size in SIZES:
         images = random_images(size)
@@ -217,7 +217,7 @@ def nested_keras(form):
 def test_keras_network_inside_another(tmp_path, form, suffix):
     network, path = nested_keras(form), tmp_path / f"nested{suffix}"
     network.save_weights(path) if suffix == ".weights.h5" else network.save(path)
-    found = weights.read(path, DenseNet(**KERAS_MODEL))
+    found = weights_file.read(path, DenseNet(**KERAS_MODEL))
     images = random_images((2, 64, 64))
     _, logits = our_outputs(found, images, KERAS_MODEL)
     assert_close(logits, keras_outputs(network, images), "logits")

@@ -33,7 +33,8 @@ def main(argv: list[str]) -> None:
     """Reads the file, says what it is, and writes what was asked for."""
     logging.set_verbosity(logging.WARNING)
     from sdfn_jax.models.densenet import DenseNet
-    from sdfn_jax.pretrained import imported, weights
+    from sdfn_jax.models.weights import weights_file
+    from sdfn_jax.training import imported
 
     if len(argv) != 2:
         raise UserError(f"one weights file is wanted, {len(argv) - 1} were given: see --help")
@@ -43,13 +44,13 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output={_OUTPUT.value}: the name must end with .safetensors")
     model = None if _CONFIG.value is None else DenseNet(**_CONFIG.value.model.to_dict())
     try:
-        classes = None if _CLASSES.value is None else weights.parse_classes(_CLASSES.value)
-        found = weights.read(argv[1], model, classes)
+        classes = None if _CLASSES.value is None else weights_file.parse_classes(_CLASSES.value)
+        found = weights_file.read(argv[1], model, classes)
     except ValueError as error:
         raise UserError(str(error)) from error
     print(found.describe())
     if _OUTPUT.value is not None:
-        weights.save(_OUTPUT.value, found)
+        weights_file.save(_OUTPUT.value, found)
         print(_OUTPUT.value)
     if _CONFIG.value is not None:
         imported.write_run(_CONFIG.value, found)

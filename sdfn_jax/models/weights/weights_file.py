@@ -21,8 +21,8 @@ from safetensors.numpy import save as to_bytes
 from sdfn_jax.core.files import appears_when_complete, file_digest
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import variable_shapes
-from sdfn_jax.preprocessing import Preprocessing
-from sdfn_jax.pretrained import bounds, chexnet, keras, torch_file, torchvision, torchxrayvision
+from sdfn_jax.models.preprocessing import Preprocessing
+from sdfn_jax.models.weights import bounds, chexnet, keras, torch_pickle, torchvision, torchxrayvision
 from sdfn_jax.radiographs.findings import FINDINGS
 
 # The first that recognises a file reads it.
@@ -190,7 +190,7 @@ def _open(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if start.startswith(b"\x89HDF\r\n\x1a\n") or (start.startswith(b"PK") and _is_keras(path)):
         return keras.read(path), {}
     if start.startswith((b"PK", b"\x80")):
-        return torch_file.read(path), {}
+        return torch_pickle.read(path), {}
     if start.lstrip()[:1] == b"<":
         raise ValueError("a web page, not weights: open the address in a browser, it may ask for a sign-in or a click")
     if start[8:9] != b"{":

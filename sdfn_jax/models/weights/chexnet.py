@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sdfn_jax.pretrained import torchvision
+from sdfn_jax.models.weights import torchvision
 
 NAME = "CheXNet-style (torchvision's DenseNet with a classifier of its own)"
 PREPROCESSING = torchvision.PREPROCESSING

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sdfn_jax.preprocessing import Preprocessing
-from sdfn_jax.pretrained import torchvision
+from sdfn_jax.models.preprocessing import Preprocessing
+from sdfn_jax.models.weights import torchvision
 
 NAME = "TorchXRayVision"
 # xrv.datasets.normalize: (2 * (x / 255) - 1) * 1024

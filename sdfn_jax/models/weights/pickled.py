@@ -12,7 +12,7 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from sdfn_jax.pretrained import bounds
+from sdfn_jax.models.weights import bounds
 
 # DenseNet-121 takes 25,000, with an optimizer beside it 60,000, stored whole 70,000: a second of reading.
 MOST_STEPS = 400_000

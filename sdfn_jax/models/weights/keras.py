@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sdfn_jax.pretrained import bounds, torchvision
+from sdfn_jax.models.weights import bounds, torchvision
 
 NAME = "Keras applications"
 WEIGHTS_ENTRY = "model.weights.h5"  # of a `.keras` archive

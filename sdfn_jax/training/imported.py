@@ -6,8 +6,8 @@ from sdfn_jax import tasks
 from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.models.initial import variable_shapes
-from sdfn_jax.preprocessing import check_same
-from sdfn_jax.pretrained.weights import Weights
+from sdfn_jax.models.preprocessing import check_same
+from sdfn_jax.models.weights.weights_file import Weights
 
 
 def write_run(config: ConfigDict, weights: Weights) -> None:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from sdfn_jax.pretrained import bounds, pickled
-from sdfn_jax.pretrained.pickled import Global, RefusedFileError, Shell
+from sdfn_jax.models.weights import bounds, pickled
+from sdfn_jax.models.weights.pickled import Global, RefusedFileError, Shell
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # first pickle of the older layout
 _PROTOCOL_VERSION = 1001  # the second one

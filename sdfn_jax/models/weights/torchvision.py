@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sdfn_jax.preprocessing import Preprocessing
+from sdfn_jax.models.preprocessing import Preprocessing
 
 NAME = "torchvision / timm (ImageNet)"
 PREPROCESSING = Preprocessing(low=0.0, high=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224)

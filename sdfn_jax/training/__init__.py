@@ -1,0 +1,1 @@
+"""Training and evaluation: tasks, input, optimizer, the one trainer."""
