@@ -23,9 +23,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import classifier
-from sdfn_jax import lung_boxes, tasks, train
+from sdfn_jax import tasks, train
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.input_pipeline import Examples, put, to_device, training_batches
+from sdfn_jax.lungs import box_table
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.radiographs import pixels, reader, synthetic_dataset
 from tfds_builders import prepare
@@ -38,8 +39,8 @@ def prepared_drawings(folder: Path, films: int) -> tuple[Examples, list[Path]]:
     """Draws and prepares; returns the training split and the drawings' files."""
     synthetic_dataset.write_chestxray14(folder / "films", films=films, seed=0, test_share=0.1)
     paths = sorted((folder / "films").rglob("*.png"))
-    rows = [lung_boxes.BoxRow(path.name, 1024, 1024, *BOX, "none", 0.3, "drawn") for path in paths]
-    lung_boxes.write_box_table(folder / "boxes.csv", rows)
+    rows = [box_table.BoxRow(path.name, 1024, 1024, *BOX, "none", 0.3, "drawn") for path in paths]
+    box_table.write_box_table(folder / "boxes.csv", rows)
     data = prepare.prepare(
         "chestxray14",
         manual_dir=folder / "films",

@@ -17,8 +17,9 @@ import numpy as np
 import optax
 
 from benchmarks import films, record
-from sdfn_jax import lrg
-from sdfn_jax.lung_boxes import PostProcessing
+from sdfn_jax.lungs import make_box_table
+from sdfn_jax.lungs import segmenter as lungs_segmenter
+from sdfn_jax.lungs.lung_boxes import PostProcessing
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.unet import UNet
 
@@ -53,7 +54,7 @@ def main():
 def with_random_weights(filters, size, batch_size):
     model = UNet(filters)
     variables = initial_variables(model, 0, jax.ShapeDtypeStruct((1, size, size, 1), np.float32))
-    return lrg.Segmenter(
+    return lungs_segmenter.Segmenter(
         model, variables, 0.5, 0.25, "equalize_clipped", size, "random weights", PostProcessing(), batch_size
     )
 
@@ -175,7 +176,7 @@ def compare_box_table(segmenter, paths, folder, options):
         np.asarray(under_way)
 
     sides = {
-        "box table": lambda: lrg.make_box_table(segmenter, paths, next(tables), segmenter.postprocessing),
+        "box table": lambda: make_box_table.make_box_table(segmenter, paths, next(tables), segmenter.postprocessing),
         "the U-Net alone": network,
     }
     taken = record.medians(sides, options.rounds)

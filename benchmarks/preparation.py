@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import films, record
-from sdfn_jax import lung_boxes
 from sdfn_jax.core import parallel
+from sdfn_jax.lungs import box_table
 from tfds_builders import prepare
 
 ALL = 112_120  # images of ChestX-ray14
@@ -40,7 +40,7 @@ def main():
         source, kind = films.chestxray14(folder / "chestxray14", options.films)
         paths = films.paths(source, options.films)
         boxes = folder / "lung_boxes.csv"
-        lung_boxes.write_box_table(boxes, [some_box(path) for path in paths])
+        box_table.write_box_table(boxes, [some_box(path) for path in paths])
         numbers = itertools.count()
 
         def prepared():
@@ -68,7 +68,7 @@ def some_box(path):
     """Returns a box of the usual size: three quarters of the image's width and height."""
     with Image.open(path) as image:
         width, height = image.size
-    return lung_boxes.BoxRow(
+    return box_table.BoxRow(
         path.name, width, height, width // 8, height // 8, width * 7 // 8, height * 7 // 8, "none", 0.3, "benchmark"
     )
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import calibration_file, contact_sheet, lrg, lung_boxes, metrics, tasks
+from sdfn_jax import calibration_file, metrics, tasks
 from sdfn_jax.core import checkpoint, csv_table, processes, progress, run_metadata, sealed, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.input_pipeline import Examples
+from sdfn_jax.lungs import contact_sheet, lung_boxes, stream
+from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.models.preprocessing import Preprocessing, check_same
 from sdfn_jax.predictions import (
     RECIPE_FILE,
@@ -136,7 +138,7 @@ def evaluate_lrg(config: ConfigDict, data: Path, fold: int) -> list[Segmentation
       data: the prepared data set with masks.
       fold: the held-out fold.
     """
-    segmenter = lrg.Segmenter.load(config.workdir, config.evaluation_batch_size)
+    segmenter = lungs_segmenter.Segmenter.load(config.workdir, config.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.postprocessing)
     examples = Examples(data, [f"fold_{fold}"])
     results = []
@@ -162,7 +164,7 @@ def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path
       path: the page.
       drawings: whether the films are the phantom's drawings; the page then says so.
     """
-    segmenter = lrg.Segmenter.load(config.workdir, config.evaluation_batch_size)
+    segmenter = lungs_segmenter.Segmenter.load(config.workdir, config.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.postprocessing)
     examples = Examples(data, [f"fold_{results[0].fold}"])
     worst = sorted(range(len(results)), key=lambda index: results[index].dice)[: contact_sheet.COLUMNS]
@@ -171,8 +173,8 @@ def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path
     drawn = []
     for film, probability in zip(films, found, strict=True):
         size = tuple(int(side) for side in film["image_size"])
-        region = lung_boxes.lung_box(probability > lrg.THRESHOLD, size, processing)
-        drawn.append(lrg.Film(Path(film["name"]), film["image"], size, region))
+        region = lung_boxes.lung_box(probability > lungs_segmenter.THRESHOLD, size, processing)
+        drawn.append(stream.Film(Path(film["name"]), film["image"], size, region))
     contact_sheet.lung_box_page(drawn, path, drawings=drawings)
 
 
@@ -186,9 +188,9 @@ def score_film(film: dict, probability: np.ndarray, fold: int, processing: lung_
       processing: how masks become boxes.
     """
     reference = reader.decode(film["mask_original"]) > 0
-    region = lung_boxes.lung_box(probability > lrg.THRESHOLD, reference.shape, processing)
+    region = lung_boxes.lung_box(probability > lungs_segmenter.THRESHOLD, reference.shape, processing)
     enlarged = pixels.resize(np.rint(probability * 255).astype(np.uint8), reference.shape)
-    found_original = lung_boxes.clean(enlarged > 255 * lrg.THRESHOLD, processing)
+    found_original = lung_boxes.clean(enlarged > 255 * lungs_segmenter.THRESHOLD, processing)
     truth = film["mask"] > 127
     return Segmentation(
         image=film["name"],

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.fft import dctn
 from skimage.exposure import equalize_hist
 
-from sdfn_jax.lung_boxes import LungRegion
+from sdfn_jax.lungs.lung_boxes import LungRegion
 from sdfn_jax.radiographs.flags import FLAGS
 from sdfn_jax.radiographs.pixels import check_radiograph, resize
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import box_record, calibration_file, lrg, lung_boxes, results, stages
+from sdfn_jax import calibration_file, results, stages
 from sdfn_jax.core import checkpoint, processes, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.lungs import box_record, box_table, lung_boxes, make_box_table
+from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.models.preprocessing import Preprocessing, check_same
 from sdfn_jax.models.weights import download
 from sdfn_jax.radiographs import synthetic_dataset
@@ -399,7 +401,7 @@ def _two_view_data(config: ConfigDict, coming: Path | None, problems: list[str])
     known = stages.data_metadata(data.writes) if data.there else {}
     drawn = known.get("drawings", _is_drawn_folder(config.data.manual_dir, coming))
     if _learns_from_drawings(config.lrg, coming) and not drawn:
-        step.notes = (*step.notes, lrg.DRAWINGS)
+        step.notes = (*step.notes, lungs_segmenter.DRAWINGS)
     if step.state == TO_DO and not drawn_later and Path(config.data.manual_dir).is_dir():
         problems += _unclear_films(config.data.manual_dir)
     return [*generator, step, data]
@@ -424,7 +426,7 @@ def _made_table(config: ConfigDict, boxes: Path, look_at_films: bool) -> box_rec
     films: dict[str, Path] = {}
     if look_at_films and Path(config.data.manual_dir).is_dir():
         with contextlib.suppress(UserError):  # said of the data set
-            films = {path.name: path for path in lrg.find_radiographs(config.data.manual_dir).films}
+            films = {path.name: path for path in make_box_table.find_radiographs(config.data.manual_dir).films}
     return box_record.compare(boxes, lung_boxes.PostProcessing(**config.lrg.postprocessing), films)
 
 
@@ -452,7 +454,7 @@ def _make_boxes_again(
 
 def _unclear_films(folder: str) -> list[str]:
     try:
-        lrg.find_radiographs(folder)
+        make_box_table.find_radiographs(folder)
     except UserError as error:
         return [f"lung boxes: {error}"]
     return []
@@ -474,17 +476,17 @@ def _box_table(config: ConfigDict, boxes: Path, table: box_record.Found | None, 
             _check_box_table(boxes, checkpoint.best_metadata(config.lrg.workdir)["digest"])
 
     def make() -> None:
-        segmenter = lrg.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
-        found = lrg.find_radiographs(films)
-        rows = lrg.make_box_table(segmenter, found.films, boxes, processing, config.data.skip_bad_files)
-        print(lung_boxes.rule_counts(rows))
-        lrg.report_left_out(found, boxes)
+        segmenter = lungs_segmenter.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
+        found = make_box_table.find_radiographs(films)
+        rows = make_box_table.make_box_table(segmenter, found.films, boxes, processing, config.data.skip_bad_files)
+        print(box_table.rule_counts(rows))
+        make_box_table.report_left_out(found, boxes)
 
     return Step("lung boxes", f"{films}, {config.lrg.workdir}", boxes, state, make, notes=tuple(notes))
 
 
 def _check_box_table(boxes: Path, digest: str) -> None:
-    makers = {row.checkpoint for row in lung_boxes.read_box_table(boxes).values()}
+    makers = {row.checkpoint for row in box_table.read_box_table(boxes).values()}
     if makers - {digest}:
         raise UserError(
             f"{boxes} was made by another LRG ({min(makers - {digest})[:12]}) than the one beside it ({digest[:12]}). "

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax import calibration_file, cam, guards, lrg, lung_boxes, predictions
+from sdfn_jax import calibration_file, cam, guards, predictions
 from sdfn_jax.core import checkpoint, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
-from sdfn_jax.lung_boxes import LungRegion, PostProcessing
+from sdfn_jax.lungs import contrast, lung_boxes
+from sdfn_jax.lungs import segmenter as lungs_segmenter
+from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.radiographs import crops, pixels, reader
@@ -138,7 +140,7 @@ class Predictor:
     """
 
     classifier: Classifier
-    segmenter: lrg.Segmenter | None
+    segmenter: lungs_segmenter.Segmenter | None
     postprocessing: PostProcessing | None
     calibration: calibration_file.Record | None
     uncalibrated: str
@@ -266,7 +268,7 @@ class Predictor:
         if self.segmenter is None:
             return self._cut_and_check(work)
         view = pixels.resize(radiograph, (self.segmenter.size,) * 2)
-        return dataclasses.replace(work, lrg_input=lrg.contrast(view, self.segmenter.contrast))
+        return dataclasses.replace(work, lrg_input=contrast.contrast(view, self.segmenter.contrast))
 
     def _find_lungs(self, films: Iterable[_Work]) -> Iterator[tuple[_Work, np.ndarray]]:
         empty = np.zeros((self.segmenter.size,) * 2, np.float32)
@@ -276,7 +278,7 @@ class Predictor:
 
         started = ((batch, start(batch)) for batch in in_batches(films, self.segmenter.batch_size))
         for batch, found in one_ahead(started):
-            yield from zip(batch, np.asarray(found) > lrg.THRESHOLD, strict=False)
+            yield from zip(batch, np.asarray(found) > lungs_segmenter.THRESHOLD, strict=False)
 
     def _box(self, film: tuple[_Work, np.ndarray]) -> _Work:
         work, mask = film
@@ -325,9 +327,11 @@ class Predictor:
         )
 
 
-def _segmenter(run: str | Path, config: dict, named: str | Path | None, batch_size: int) -> lrg.Segmenter | None:
+def _segmenter(
+    run: str | Path, config: dict, named: str | Path | None, batch_size: int
+) -> lungs_segmenter.Segmenter | None:
     if named is not None:
-        return lrg.Segmenter.load(named, batch_size)
+        return lungs_segmenter.Segmenter.load(named, batch_size)
     stored = Path(config["lrg"]["workdir"]) if "lrg" in config else Path("lrg")
     places = [Path(run).absolute().parent / stored.name]
     # The config's own path may be relative. Where it leads to the run too, it leads to what the run was trained with;
@@ -336,7 +340,7 @@ def _segmenter(run: str | Path, config: dict, named: str | Path | None, batch_si
         places.insert(0, stored)
     for place in places:
         if checkpoint.best_metadata(place) is not None:
-            return lrg.Segmenter.load(place, batch_size)
+            return lungs_segmenter.Segmenter.load(place, batch_size)
     if "lung" not in config["views"]:
         return None
     raise UserError(
@@ -345,7 +349,7 @@ def _segmenter(run: str | Path, config: dict, named: str | Path | None, batch_si
     )
 
 
-def _postprocessing(config: dict, segmenter: lrg.Segmenter | None) -> PostProcessing | None:
+def _postprocessing(config: dict, segmenter: lungs_segmenter.Segmenter | None) -> PostProcessing | None:
     if segmenter is None:
         return None
     return PostProcessing(**config["lrg"]["postprocessing"]) if "lrg" in config else segmenter.postprocessing

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import activation, calibration_file, contact_sheet, evaluate, heatmaps, lrg, lung_boxes, report, stages
+from sdfn_jax import activation, calibration_file, evaluate, heatmaps, report, stages
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.input_pipeline import Examples
+from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes, make_box_table, stream
+from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
 from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.findings import FINDINGS
@@ -170,7 +172,9 @@ def _draw(
     films: dict[str, Path] = {}
     attempt(
         "pictures of films",
-        lambda: films.update((path.name, path) for path in lrg.find_radiographs(config.data.manual_dir).films),
+        lambda: films.update(
+            (path.name, path) for path in make_box_table.find_radiographs(config.data.manual_dir).films
+        ),
     )
     if not films:
         return left_out
@@ -213,12 +217,12 @@ def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Eva
     examples.sort(key=lambda row: row.lung_area)
     rules = sorted({row.rule for row in examples} - {lung_boxes.NO_RULE})
     chosen = {"smallest": examples} | {rule: [row for row in examples if row.rule == rule] for rule in rules}
-    segmenter = lrg.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
+    segmenter = lungs_segmenter.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.lrg.postprocessing)
     left_out = []
     for name, rows in chosen.items():
         paths = [films[row.image] for row in rows[:_FILMS]]
-        found = list(lrg.segment_films(segmenter, paths, processing))
+        found = list(stream.segment_films(segmenter, paths, processing))
         page = where / _LUNG_BOXES.format(name)
         left_out += [f"{page.name}: {film.problem}" for film in found if film.problem is not None]
         if readable := [film for film in found if film.problem is None]:
@@ -226,9 +230,9 @@ def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Eva
     return left_out
 
 
-def _box_rows(config: ConfigDict) -> list[lung_boxes.BoxRow]:
+def _box_rows(config: ConfigDict) -> list[box_table.BoxRow]:
     path = Path(config.data.boxes or Path(config.lrg.workdir) / "lung_boxes.csv")
-    return list(lung_boxes.read_box_table(path).values()) if path.is_file() else []
+    return list(box_table.read_box_table(path).values()) if path.is_file() else []
 
 
 def _draw_heatmaps(

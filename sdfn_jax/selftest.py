@@ -26,10 +26,12 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sdfn_jax import lrg, lung_boxes, predictions
+from sdfn_jax import predictions
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.lungs import lung_boxes
+from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.predictor import Film, Predictor
 from sdfn_jax.radiographs import pixels as radiographs_pixels
 from sdfn_jax.radiographs import synthetic_dataset
@@ -174,7 +176,7 @@ def _firm_films(predictor: Predictor) -> Iterator[synthetic_dataset.Film]:
         (lungs,) = segmenter.probabilities(radiographs_pixels.resize(radiograph, (segmenter.size,) * 2)[None])
         boxes = {
             lung_boxes.lung_box(lungs > threshold, radiograph.shape, predictor.postprocessing).box
-            for threshold in (*_FIRM, lrg.THRESHOLD)
+            for threshold in (*_FIRM, lungs_segmenter.THRESHOLD)
         }
         if len(boxes) == 1:
             found += 1

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core.arguments import LARGEST_COUNT, LARGEST_SEED, LARGEST_SIZE
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.lrg import CONTRASTS
+from sdfn_jax.lungs.contrast import CONTRASTS
 from sdfn_jax.radiographs.nih_tables import LABEL_TABLES
 
 _POSITIVE = (lambda value: 0 < value < math.inf, "more than 0, and finite")

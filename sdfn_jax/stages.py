@@ -7,11 +7,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import evaluate, features, lrg, tasks
+from sdfn_jax import evaluate, features, tasks
 from sdfn_jax.core import checkpoint, processes, progress, run_identity, run_metadata, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.input_pipeline import Examples, Rows, steps_per_epoch
+from sdfn_jax.lungs import contrast as lungs_contrast
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.preprocessing import Preprocessing, check_same
@@ -276,7 +277,7 @@ def _normalisation(training: Examples, contrast: str) -> dict[str, float]:
     """Returns mean and standard deviation of the training films after the contrast normalisation."""
     sums = np.zeros(3)
     for index in progress.bar(range(len(training)), what="measure the films' grey levels", unit="film"):
-        film = lrg.contrast(training[index]["image"], contrast).astype(np.float64)
+        film = lungs_contrast.contrast(training[index]["image"], contrast).astype(np.float64)
         sums += film.size, film.sum(), np.square(film).sum()
     mean = sums[1] / sums[0]
     return {"mean": float(mean), "std": float(np.sqrt(sums[2] / sums[0] - mean**2))}

@@ -11,8 +11,9 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from sdfn_jax import augmentation, lrg, metrics
+from sdfn_jax import augmentation, metrics
 from sdfn_jax.core import run_identity
+from sdfn_jax.lungs import contrast as lungs_contrast
 from sdfn_jax.models import kernels
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN, linear_head
@@ -71,7 +72,7 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
     mean, std, contrast = normalisation["mean"], normalisation["std"], config.contrast
 
     def select(example: dict) -> dict:
-        return {"image": lrg.contrast(example["image"], contrast), "mask": example["mask"]}
+        return {"image": lungs_contrast.contrast(example["image"], contrast), "mask": example["mask"]}
 
     def prepare(batch: Batch, key: jax.Array | None):
         image = (batch["image"] - mean) / std

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sdfn_jax.lung_boxes import BoxRow, write_box_table
+from sdfn_jax.lungs.box_table import BoxRow, write_box_table
 
 HEADER_2017 = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

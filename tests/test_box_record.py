@@ -6,9 +6,9 @@ import os
 import official_files as official
 import pytest
 
-from sdfn_jax import box_record
 from sdfn_jax.core import sources
-from sdfn_jax.lung_boxes import PostProcessing
+from sdfn_jax.lungs import box_record
+from sdfn_jax.lungs.lung_boxes import PostProcessing
 
 POSTPROCESSING = PostProcessing()
 

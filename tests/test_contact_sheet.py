@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdfn_jax import contact_sheet
-from sdfn_jax.lrg import Film
-from sdfn_jax.lung_boxes import PostProcessing, lung_box
+from sdfn_jax.lungs import contact_sheet
+from sdfn_jax.lungs.lung_boxes import PostProcessing, lung_box
+from sdfn_jax.lungs.stream import Film
 
 LUNG, DROPPED, MIRRORED, BOX = (0, 230, 120), (255, 70, 70), (255, 225, 0), (80, 190, 255)
 LEFT, RIGHT, SMALL = (30, 40, 110, 200), (140, 40, 220, 200), (150, 100, 200, 180)

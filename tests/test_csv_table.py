@@ -6,9 +6,10 @@ import random
 
 import pytest
 
-from sdfn_jax import lung_boxes, predictions
+from sdfn_jax import predictions
 from sdfn_jax.core import csv_table
-from sdfn_jax.lung_boxes import BoxRow
+from sdfn_jax.lungs import box_table
+from sdfn_jax.lungs.box_table import BoxRow
 
 FORMULAS = [
     '=HYPERLINK("http://x","y").png',
@@ -71,8 +72,8 @@ def test_a_table_of_others_is_read_as_it_is(tmp_path):
 @pytest.mark.parametrize("image", ["=cmd.png", "-1.png", os.fsdecode(b"lat\xe9.png"), "two\nlines.png"])
 def test_a_box_table_gives_any_film_its_box(tmp_path, capsys, image):
     row = BoxRow(image, 10, 10, 1, 2, 9, 8, "none", 0.25, "digest")
-    lung_boxes.write_box_table(tmp_path / "boxes.csv", [row])
-    assert lung_boxes.read_box_table(tmp_path / "boxes.csv") == {image: row}
+    box_table.write_box_table(tmp_path / "boxes.csv", [row])
+    assert box_table.read_box_table(tmp_path / "boxes.csv") == {image: row}
     assert capsys.readouterr().err == ""  # as it was written
 
 

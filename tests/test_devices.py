@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from small import InMemory, extractor_config, fusion_config, train_classifier, two_view_examples
 
-from sdfn_jax import commands, features, lung_boxes, tasks, train
+from sdfn_jax import commands, features, tasks, train
 from sdfn_jax.core import checkpoint, processes, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.stops import Stopped
 from sdfn_jax.logs import MetricsLog
+from sdfn_jax.lungs import box_table
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.radiographs import synthetic_dataset
 
@@ -299,8 +300,8 @@ def commanded(tmp_path_factory):
     settings = configured(folder).phantom
     films = synthetic_dataset.chestxray14_films(settings.chestxray14_films, settings.seed, settings.test_share)
     box = {"left": 100, "top": 100, "right": 900, "bottom": 900, "width": 1024, "height": 1024, "lung_area": 0.3}
-    rows = [lung_boxes.BoxRow(image=f"{film.name}.png", **box, rule="none", checkpoint="drawn") for film in films]
-    lung_boxes.write_box_table(folder / "boxes.csv", rows)
+    rows = [box_table.BoxRow(image=f"{film.name}.png", **box, rule="none", checkpoint="drawn") for film in films]
+    box_table.write_box_table(folder / "boxes.csv", rows)
     return folder, start_two(command(folder), folder, 1)
 
 

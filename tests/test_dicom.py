@@ -16,8 +16,8 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from sdfn_jax import lrg
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.lungs import make_box_table
 from sdfn_jax.radiographs import dicom_header, pixels, reader, synthetic_film
 
 # Those of pydicom's own files, all in its wheel, that are single and grey, and that pydicom itself decodes: from CT and
@@ -184,7 +184,7 @@ def test_content_decides_and_the_suffix_helps(tmp_path, film):
     for name in ("DICOMDIR", "dicomdir", ".IM0002"):
         write(tmp_path / name, film)
     (tmp_path / "README").write_text("no image")
-    found = lrg.find_radiographs(tmp_path).films
+    found = make_box_table.find_radiographs(tmp_path).films
     assert [path.name for path in found] == ["1.2.840.10008", "IM0001", "a.png", "b.dcm", "bare.DCM"]
     for path in found:
         np.testing.assert_array_equal(reader.read_radiograph(path), film, err_msg=path.name)

@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from sdfn_jax import film_files, lrg
+from sdfn_jax import film_files
 from sdfn_jax.core import csv_table
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.lungs import make_box_table
 from sdfn_jax.radiographs import find
 
 DICOM = b"\0" * 128 + b"DICM"
@@ -202,7 +203,7 @@ class TestOfAllWays:
         (folder / "b" / "y.JPG").symlink_to(folder / "a" / "deep" / "y.JPG")
         (folder / "b" / "gone.png").symlink_to("/nowhere")
         expected = [folder / "a/x.png", folder / "a/deep/y.JPG"]
-        assert lrg.find_radiographs(folder).films == expected
+        assert make_box_table.find_radiographs(folder).films == expected
         for place in (str(folder), f"{folder}/**", f"{folder}/**/*.*"):
             found, problems, passed_over = film_files.find([place])
             assert [film.path for film in found] == expected
@@ -218,4 +219,4 @@ class TestOfAllWays:
     def test_the_box_table_refuses_a_folder_without_films_and_says_what_there_is(self, tmp_path):
         write(tmp_path / ".Trash-0" / "x.png")
         with pytest.raises(UserError, match=r"no radiograph in .*\nleft out, hidden: 1, first .*Trash-0"):
-            lrg.find_radiographs(tmp_path)
+            make_box_table.find_radiographs(tmp_path)

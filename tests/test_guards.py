@@ -4,7 +4,7 @@ import skimage.data
 
 from benchmarks.guards import is_fitted, read_films, truth
 from sdfn_jax import guards
-from sdfn_jax.lung_boxes import LungRegion, PostProcessing, lung_box
+from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing, lung_box
 from sdfn_jax.radiographs import pixels, synthetic_film
 
 FINDINGS = ((), ("Effusion",), ("Cardiomegaly", "Mass"), ("Pneumothorax",), ("Edema", "Consolidation"), ("Emphysema",))

@@ -13,10 +13,12 @@ from flax import linen as nn
 from PIL import Image
 from skimage import exposure
 
-from sdfn_jax import box_record, lrg, lung_boxes
+from sdfn_jax import lrg as lrg_command
 from sdfn_jax.core import checkpoint, sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.lung_boxes import PostProcessing, lung_box
+from sdfn_jax.lungs import box_record, box_table, contrast, make_box_table
+from sdfn_jax.lungs import segmenter as lungs_segmenter
+from sdfn_jax.lungs.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.radiographs import pixels, reader
@@ -33,14 +35,16 @@ class DarkIsLung(nn.Module):
         return -20 * x[..., 0]
 
 
-def dark_is_lung(batch_size: int = 4, digest: str = "c0ffee") -> lrg.Segmenter:
-    return lrg.Segmenter(DarkIsLung(), {}, 0.5, 0.25, "equalize", SIDE, digest, POSTPROCESSING, batch_size)
+def dark_is_lung(batch_size: int = 4, digest: str = "c0ffee") -> lungs_segmenter.Segmenter:
+    return lungs_segmenter.Segmenter(DarkIsLung(), {}, 0.5, 0.25, "equalize", SIDE, digest, POSTPROCESSING, batch_size)
 
 
-def tiny_unet(batch_size: int = 4) -> lrg.Segmenter:
+def tiny_unet(batch_size: int = 4) -> lungs_segmenter.Segmenter:
     model = UNet(filters=(2, 2, 3))
     variables = initial_variables(model, 0, jax.ShapeDtypeStruct((1, SIDE, SIDE, 1), np.float32))
-    return lrg.Segmenter(model, variables, 0.5, 0.25, "equalize", SIDE, "c0ffee", POSTPROCESSING, batch_size)
+    return lungs_segmenter.Segmenter(
+        model, variables, 0.5, 0.25, "equalize", SIDE, "c0ffee", POSTPROCESSING, batch_size
+    )
 
 
 def noise(seed: int, shape: tuple[int, ...] = (SIDE, SIDE)) -> np.ndarray:
@@ -72,7 +76,7 @@ def write_films(folder: Path, count: int) -> list[Path]:
 class TestContrast:
     def test_equalize_is_that_of_scikit_image(self):
         for film in (noise(0), noise(1) // 4 + 90, drawing(*LUNGS)):
-            found = lrg.contrast(film, "equalize")
+            found = contrast.contrast(film, "equalize")
             assert found.dtype == np.float32
             np.testing.assert_allclose(found, exposure.equalize_hist(film), atol=1e-7)
 
@@ -81,28 +85,28 @@ class TestContrast:
         rng = np.random.default_rng(0)
         chest = np.clip(rng.normal(128, 40, (160, 160)), 1, 254).astype(np.uint8)
         film = np.pad(chest, 48, constant_values=margin)
-        alone, beside = (lrg.contrast(image, "equalize_clipped") for image in (chest, film))
+        alone, beside = (contrast.contrast(image, "equalize_clipped") for image in (chest, film))
         inside = np.s_[48:-48, 48:-48]
         assert np.abs(beside[inside] - alone).max() < 0.02
         # 61 % of that film is margin; the equalisation of [21] squeezes or shifts the chest by as much.
-        assert np.abs(lrg.contrast(film, "equalize")[inside] - lrg.contrast(chest, "equalize")).max() > 0.3
+        assert np.abs(contrast.contrast(film, "equalize")[inside] - contrast.contrast(chest, "equalize")).max() > 0.3
 
-    @pytest.mark.parametrize("method", lrg.CONTRASTS)
+    @pytest.mark.parametrize("method", contrast.CONTRASTS)
     def test_keeps_the_order_of_greys_within_0_and_1(self, method):
         film = noise(2)
-        found = lrg.contrast(film, method)
+        found = contrast.contrast(film, method)
         assert (found.min() >= 0, found.max()) == (True, 1.0)
         order = np.argsort(film, axis=None, kind="stable")
         assert (np.diff(found.ravel()[order]) >= 0).all()
 
-    @pytest.mark.parametrize("method", lrg.CONTRASTS)
+    @pytest.mark.parametrize("method", contrast.CONTRASTS)
     @pytest.mark.parametrize("grey", [0, 128, 255])
     def test_a_blank_film_is_finite(self, method, grey):
-        assert np.isfinite(lrg.contrast(np.full((8, 8), grey, np.uint8), method)).all()
+        assert np.isfinite(contrast.contrast(np.full((8, 8), grey, np.uint8), method)).all()
 
     def test_an_unknown_method_is_refused(self):
         with pytest.raises(ValueError, match="'equalise'; expected one of equalize, equalize_clipped"):
-            lrg.contrast(noise(0), "equalise")
+            contrast.contrast(noise(0), "equalise")
 
 
 class TestSegmenter:
@@ -148,7 +152,7 @@ class TestSegmenter:
     def test_loads_a_checkpoint(self, tmp_path):
         trained = tiny_unet()
         save_checkpoint(tmp_path)
-        loaded = lrg.Segmenter.load(tmp_path, batch_size=3)
+        loaded = lungs_segmenter.Segmenter.load(tmp_path, batch_size=3)
         films = noise(0, (2, SIDE, SIDE))
         np.testing.assert_allclose(loaded.probabilities(films), trained.probabilities(films), atol=1e-6)
         assert loaded.digest == checkpoint.best_metadata(tmp_path)["digest"]
@@ -157,7 +161,7 @@ class TestSegmenter:
     def test_another_stage_is_refused(self, tmp_path):
         save_checkpoint(tmp_path, stage="entire")
         with pytest.raises(UserError, match="stage 'entire'"):
-            lrg.Segmenter.load(tmp_path)
+            lungs_segmenter.Segmenter.load(tmp_path)
 
 
 def save_checkpoint(workdir: Path, stage: str = "lrg", drawings: bool = False) -> None:
@@ -182,40 +186,47 @@ class TestFindRadiographs:
             (tmp_path / name).touch()
         (tmp_path / "Data_Entry_2017.csv").touch()
         (tmp_path / "._a.png").touch()  # what macOS leaves on foreign disks
-        assert [path.name for path in lrg.find_radiographs(tmp_path).films] == ["a.jpg", "b.png", "c.PNG", "d.IMG"]
+        assert [path.name for path in make_box_table.find_radiographs(tmp_path).films] == [
+            "a.jpg",
+            "b.png",
+            "c.PNG",
+            "d.IMG",
+        ]
 
     def test_follows_links_to_folders(self, tmp_path):
         (tmp_path / "disk").mkdir()
         (tmp_path / "disk" / "a.png").touch()
         (tmp_path / "films").mkdir()
         (tmp_path / "films" / "images_001").symlink_to(tmp_path / "disk")
-        assert lrg.find_radiographs(tmp_path / "films").films == [tmp_path / "films" / "images_001" / "a.png"]
+        assert make_box_table.find_radiographs(tmp_path / "films").films == [
+            tmp_path / "films" / "images_001" / "a.png"
+        ]
 
     def test_two_of_one_name_are_refused(self, tmp_path):
         for folder in ("CXR_png", "ManualMask"):
             (tmp_path / folder).mkdir()
             (tmp_path / folder / "a.png").write_text(folder)
         with pytest.raises(UserError, match=r"named a.png: .*CXR_png/a.png and .*ManualMask/a.png"):
-            lrg.find_radiographs(tmp_path)
+            make_box_table.find_radiographs(tmp_path)
 
     def test_none_says_where_it_looked(self, tmp_path):
         (tmp_path / "list.txt").touch()
         with pytest.raises(UserError, match=f"no radiograph in {tmp_path}"):
-            lrg.find_radiographs(tmp_path)
+            make_box_table.find_radiographs(tmp_path)
 
     def test_no_such_folder(self, tmp_path):
         with pytest.raises(UserError, match="nowhere is not a folder"):
-            lrg.find_radiographs(tmp_path / "nowhere")
+            make_box_table.find_radiographs(tmp_path / "nowhere")
 
 
 class TestBoxTable:
     def test_boxes_of_drawings_are_known(self, tmp_path, monkeypatch):
         # Equalisation would count the pixels that resizing blends at the edges among the dark ones.
-        monkeypatch.setattr(lrg, "contrast", lambda film, method: film / np.float32(255))
+        monkeypatch.setattr(contrast, "contrast", lambda film, method: film / np.float32(255))
         films = write_films(tmp_path / "films", 4)
         table = tmp_path / "made" / "boxes.csv"
-        rows = lrg.make_box_table(dark_is_lung(), films, table, POSTPROCESSING)
-        assert list(lung_boxes.read_box_table(table).values()) == rows
+        rows = make_box_table.make_box_table(dark_is_lung(), films, table, POSTPROCESSING)
+        assert list(box_table.read_box_table(table).values()) == rows
         # LUNGS is rows 6-24 and columns 4-28 of 32; margins of 15 and 20 are 1.875 and 2.5 of 32.
         both = (2.125, 4.125, 29.875, 26.5)
         assert [row.rule for row in rows] == ["none", "mirror", "nearest_two", "whole_image"]
@@ -237,9 +248,9 @@ class TestBoxTable:
         (tmp_path / "films").mkdir()
         for index in range(11):
             Image.fromarray(noise(index, (50, 40))).save(tmp_path / "films" / f"{index}.png")
-        films = lrg.find_radiographs(tmp_path / "films").films
+        films = make_box_table.find_radiographs(tmp_path / "films").films
         segmenter = tiny_unet()
-        rows = lrg.make_box_table(segmenter, films, tmp_path / "boxes.csv", POSTPROCESSING)
+        rows = make_box_table.make_box_table(segmenter, films, tmp_path / "boxes.csv", POSTPROCESSING)
         for film, row in zip(films, rows, strict=True):
             view = pixels.resize(reader.read_radiograph(film), (SIDE, SIDE))
             region = lung_box(segmenter.probabilities(view[None])[0] > 0.5, (50, 40), POSTPROCESSING)
@@ -249,14 +260,14 @@ class TestBoxTable:
     @pytest.mark.parametrize("torn", [0, 1, 7, 30])
     def test_goes_on_after_a_kill_and_ends_with_the_same_table(self, tmp_path, monkeypatch, torn):
         films = write_films(tmp_path / "films", 22)
-        lrg.make_box_table(dark_is_lung(), films, tmp_path / "whole.csv", POSTPROCESSING)
+        make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "whole.csv", POSTPROCESSING)
 
         reads = Counting(reader.read_radiograph)
         monkeypatch.setattr(reader, "read_radiograph", reads)
-        row_of = Counting(lrg._row, limit=10)
-        monkeypatch.setattr(lrg, "_row", row_of)
+        row_of = Counting(make_box_table._row, limit=10)
+        monkeypatch.setattr(make_box_table, "_row", row_of)
         with pytest.raises(Killed):
-            lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+            make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
         partial = tmp_path / "boxes.csv.partial"
         content = partial.read_bytes()
         assert content.count(b"\n") == 1 + 10
@@ -265,46 +276,46 @@ class TestBoxTable:
 
         row_of.limit += 2
         with pytest.raises(Killed):  # and once more, with rows behind the torn one
-            lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+            make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
 
         row_of.limit = None
         reads.calls = 0
-        lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+        make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
         assert (tmp_path / "boxes.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
         assert reads.calls == 22 - 8  # two whole batches of four were done
         assert not partial.exists()
 
     def test_films_that_came_or_went_meanwhile(self, tmp_path, monkeypatch):
         films = write_films(tmp_path / "films", 12)
-        monkeypatch.setattr(lrg, "_row", Counting(lrg._row, limit=6))
+        monkeypatch.setattr(make_box_table, "_row", Counting(make_box_table._row, limit=6))
         with pytest.raises(Killed):
-            lrg.make_box_table(dark_is_lung(), films[:10], tmp_path / "boxes.csv", POSTPROCESSING)
+            make_box_table.make_box_table(dark_is_lung(), films[:10], tmp_path / "boxes.csv", POSTPROCESSING)
         monkeypatch.undo()
-        rows = lrg.make_box_table(dark_is_lung(), films[2:], tmp_path / "boxes.csv", POSTPROCESSING)
+        rows = make_box_table.make_box_table(dark_is_lung(), films[2:], tmp_path / "boxes.csv", POSTPROCESSING)
         assert [row.image for row in rows] == [film.name for film in films[2:]]
 
     @pytest.mark.parametrize("other", ["checkpoint", "post-processing"])
     def test_a_partial_table_of_another_making_is_not_taken_up(self, tmp_path, monkeypatch, other):
         films = write_films(tmp_path / "films", 8)
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(lrg, "_row", Counting(lrg._row, limit=5))
-            lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+            patch.setattr(make_box_table, "_row", Counting(make_box_table._row, limit=5))
+            make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
         segmenter = dark_is_lung(digest="beef") if other == "checkpoint" else dark_is_lung()
         postprocessing = PostProcessing(margin_top=3) if other == "post-processing" else POSTPROCESSING
         with pytest.raises(UserError, match=r"boxes.csv.partial was begun with other networks or settings"):
-            lrg.make_box_table(segmenter, films, tmp_path / "boxes.csv", postprocessing)
+            make_box_table.make_box_table(segmenter, films, tmp_path / "boxes.csv", postprocessing)
 
     def test_a_damaged_line_of_a_partial_table_is_boxed_again_and_that_is_said(self, tmp_path, monkeypatch, capsys):
         films = write_films(tmp_path / "films", 8)
-        whole = lrg.make_box_table(dark_is_lung(), films, tmp_path / "whole.csv", POSTPROCESSING)
+        whole = make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "whole.csv", POSTPROCESSING)
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(lrg, "_row", Counting(lrg._row, limit=5))
-            lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+            patch.setattr(make_box_table, "_row", Counting(make_box_table._row, limit=5))
+            make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
         partial = tmp_path / "boxes.csv.partial"
         text = partial.read_text()
         partial.write_text(text.replace('"rule": "none"', '"rule": "mirror"', 1))
         assert partial.read_text() != text
-        assert lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING) == whole
+        assert make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING) == whole
         assert f"{partial}: damaged in 1 of its lines; what they held is done again" in capsys.readouterr().err
 
     def test_an_unreadable_file_stops_it_by_name_and_what_is_done_stays_done(self, tmp_path, monkeypatch):
@@ -312,19 +323,21 @@ class TestBoxTable:
         good = films[6].read_bytes()
         films[6].write_bytes(good[:60])
         with pytest.raises(UserError, match=r"film_006.png: cannot be decoded.*--skip_bad_files"):
-            lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+            make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
         films[6].write_bytes(good)
         reads = Counting(reader.read_radiograph)
         monkeypatch.setattr(reader, "read_radiograph", reads)
-        assert len(lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)) == 10
+        assert len(make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)) == 10
         assert reads.calls == 6
 
     def test_unreadable_files_are_listed_and_left_out_when_asked(self, tmp_path, capsys):
         films = write_films(tmp_path / "films", 10)
-        whole = lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+        whole = make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
         films[2].write_bytes(b"")
         films[5].write_bytes(films[5].read_bytes()[:60])
-        rows = lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING, skip_bad_files=True)
+        rows = make_box_table.make_box_table(
+            dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING, skip_bad_files=True
+        )
         assert rows == [row for index, row in enumerate(whole) if index not in (2, 5)]
         listed = (tmp_path / "boxes_skipped.txt").read_text().splitlines()
         assert [line.partition(":")[0] for line in listed] == [str(films[2]), str(films[5])]
@@ -333,7 +346,7 @@ class TestBoxTable:
     def test_a_list_of_skipped_files_does_not_outlive_its_table(self, tmp_path):
         films = write_films(tmp_path / "films", 4)
         (tmp_path / "boxes_skipped.txt").write_text("of an earlier run\n")
-        lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+        make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
         assert not (tmp_path / "boxes_skipped.txt").exists()
 
     def test_no_readable_film_at_all_is_an_error(self, tmp_path):
@@ -341,7 +354,9 @@ class TestBoxTable:
         for film in films:
             film.write_bytes(b"")
         with pytest.raises(UserError, match="none of the 3 radiographs can be read; the first: .*film_000.png"):
-            lrg.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING, skip_bad_files=True)
+            make_box_table.make_box_table(
+                dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING, skip_bad_files=True
+            )
         assert not (tmp_path / "boxes.csv").exists()
 
 
@@ -371,11 +386,13 @@ class TestCommand:
     def test_writes_the_table_and_prints_the_rules(self, tmp_path, capsys):
         save_checkpoint(tmp_path / "lrg")
         write_films(tmp_path / "films", 5)
-        lrg.main([str(tmp_path / "films"), f"--checkpoint={tmp_path / 'lrg'}", f"--output={tmp_path / 'boxes.csv'}"])
+        lrg_command.main(
+            [str(tmp_path / "films"), f"--checkpoint={tmp_path / 'lrg'}", f"--output={tmp_path / 'boxes.csv'}"]
+        )
         printed = capsys.readouterr().out
         assert "5 radiographs in" in printed
         assert "95.84%" in printed
-        table = lung_boxes.read_box_table(tmp_path / "boxes.csv")
+        table = box_table.read_box_table(tmp_path / "boxes.csv")
         assert list(table) == [f"film_{index:03d}.png" for index in range(5)]
         assert {row.checkpoint for row in table.values()} == {checkpoint.best_metadata(tmp_path / "lrg")["digest"]}
 
@@ -383,13 +400,17 @@ class TestCommand:
     def test_a_network_that_was_trained_on_drawings_says_so(self, tmp_path, capsys, drawings):
         save_checkpoint(tmp_path / "lrg", drawings=drawings)
         write_films(tmp_path / "films", 1)
-        lrg.main([str(tmp_path / "films"), f"--checkpoint={tmp_path / 'lrg'}", f"--output={tmp_path / 'boxes.csv'}"])
+        lrg_command.main(
+            [str(tmp_path / "films"), f"--checkpoint={tmp_path / 'lrg'}", f"--output={tmp_path / 'boxes.csv'}"]
+        )
         assert ("trained on drawings: its boxes on radiographs mean nothing" in capsys.readouterr().out) == drawings
 
     def test_refuses_to_run_untrained(self, tmp_path):
         write_films(tmp_path / "films", 1)
         with pytest.raises(UserError, match="no trained checkpoint"):
-            lrg.main([str(tmp_path / "films"), f"--checkpoint={tmp_path}", f"--output={tmp_path / 'boxes.csv'}"])
+            lrg_command.main(
+                [str(tmp_path / "films"), f"--checkpoint={tmp_path}", f"--output={tmp_path / 'boxes.csv'}"]
+            )
 
     def test_killed_twice_it_ends_with_the_same_table(self, tmp_path):
         """kill -9 of the real command, while it writes."""
@@ -415,8 +436,8 @@ class TestCommand:
         assert (
             f"going on: {done // 2 * 2} of 600" in finished.stdout
         )  # it began with the whole batches of its predecessors
-        segmenter = lrg.Segmenter.load(tmp_path / "lrg", batch_size=2)
-        films = lrg.find_radiographs(tmp_path / "films").films
-        lrg.make_box_table(segmenter, films, tmp_path / "uninterrupted.csv", segmenter.postprocessing)
+        segmenter = lungs_segmenter.Segmenter.load(tmp_path / "lrg", batch_size=2)
+        films = make_box_table.find_radiographs(tmp_path / "films").films
+        make_box_table.make_box_table(segmenter, films, tmp_path / "uninterrupted.csv", segmenter.postprocessing)
         assert output.read_bytes() == (tmp_path / "uninterrupted.csv").read_bytes()
         assert not partial.exists()

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from skimage import morphology
 
-from sdfn_jax import lung_boxes
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.lung_boxes import BoxRow, PostProcessing, lung_box
+from sdfn_jax.lungs import box_table, lung_boxes
+from sdfn_jax.lungs.box_table import BoxRow
+from sdfn_jax.lungs.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.radiographs import pixels, reader
 
 PAPER = PostProcessing()
@@ -238,12 +239,12 @@ class TestTable:
 
     def test_comes_back_as_written_and_in_order(self, tmp_path):
         rows = [dataclasses.replace(ROW, image=name) for name in ('b,"1".png', "a.png", "größe.png")]
-        lung_boxes.write_box_table(tmp_path / "boxes.csv", rows)
-        assert list(lung_boxes.read_box_table(tmp_path / "boxes.csv").items()) == [(row.image, row) for row in rows]
+        box_table.write_box_table(tmp_path / "boxes.csv", rows)
+        assert list(box_table.read_box_table(tmp_path / "boxes.csv").items()) == [(row.image, row) for row in rows]
         assert [path.name for path in tmp_path.iterdir()] == ["boxes.csv"]
 
     def test_its_text(self, tmp_path):
-        lung_boxes.write_box_table(tmp_path / "boxes.csv", [ROW])
+        box_table.write_box_table(tmp_path / "boxes.csv", [ROW])
         assert (tmp_path / "boxes.csv").read_bytes() == (
             b"image,width,height,left,top,right,bottom,rule,lung_area,checkpoint,check\n"
             b"a.png,800,1000,10,20,700,900,drop_small+mirror,0.2345,c0ffee,x2148fd4ca85e\n"
@@ -254,10 +255,10 @@ class TestTable:
             yield ROW
             raise RuntimeError
 
-        lung_boxes.write_box_table(tmp_path / "boxes.csv", [ROW])
+        box_table.write_box_table(tmp_path / "boxes.csv", [ROW])
         with pytest.raises(RuntimeError):
-            lung_boxes.write_box_table(tmp_path / "boxes.csv", failing())
-        assert lung_boxes.read_box_table(tmp_path / "boxes.csv") == {"a.png": ROW}
+            box_table.write_box_table(tmp_path / "boxes.csv", failing())
+        assert box_table.read_box_table(tmp_path / "boxes.csv") == {"a.png": ROW}
         assert [path.name for path in tmp_path.iterdir()] == ["boxes.csv"]
 
     def test_reads_what_a_spreadsheet_saves(self, tmp_path):
@@ -267,7 +268,7 @@ class TestTable:
             "mended,a.png,1000,800,10,20,700,900,drop_small+mirror,0.2345,c0ffee\r\n"
         )
         (tmp_path / "boxes.csv").write_text(text, encoding="utf-8-sig", newline="")
-        assert lung_boxes.read_box_table(tmp_path / "boxes.csv") == {"a.png": ROW}
+        assert box_table.read_box_table(tmp_path / "boxes.csv") == {"a.png": ROW}
 
     @pytest.mark.parametrize(
         ("old", "new", "message"),
@@ -295,32 +296,32 @@ class TestTable:
     )
     def test_a_mistake_is_named_with_file_and_row(self, tmp_path, old, new, message):
         path = tmp_path / "boxes.csv"
-        lung_boxes.write_box_table(path, [ROW])
+        box_table.write_box_table(path, [ROW])
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new, 1))
         with pytest.raises(UserError, match=message) as caught:
-            lung_boxes.read_box_table(path)
+            box_table.read_box_table(path)
         assert str(path) in str(caught.value)
 
     def test_a_table_as_it_was_written_is_read_without_a_word(self, tmp_path, capsys):
         """A spreadsheet may move columns, drop a zero at the end of a number, and add a byte order mark."""
         rows = [dataclasses.replace(ROW, lung_area=0.3), dataclasses.replace(ROW, image="b.png")]
-        lung_boxes.write_box_table(tmp_path / "boxes.csv", rows)
+        box_table.write_box_table(tmp_path / "boxes.csv", rows)
         text = (tmp_path / "boxes.csv").read_text().replace("0.3000", "0.3").replace("\n", "\r\n")
         (tmp_path / "boxes.csv").write_text(text, encoding="utf-8-sig", newline="")
-        assert list(lung_boxes.read_box_table(tmp_path / "boxes.csv").values()) == rows
+        assert list(box_table.read_box_table(tmp_path / "boxes.csv").values()) == rows
         assert capsys.readouterr().err == ""
 
     def test_boxes_mended_by_hand_are_used_and_that_is_said_once(self, tmp_path, capsys):
         path = tmp_path / "boxes.csv"
-        lung_boxes.write_box_table(path, [dataclasses.replace(ROW, image=f"{number}.png") for number in range(9)])
+        box_table.write_box_table(path, [dataclasses.replace(ROW, image=f"{number}.png") for number in range(9)])
         lines = path.read_text().splitlines()
         lines[1] = lines[1].replace(",10,20,", ",11,20,")
         lines.append("new.png,800,1000,10,20,700,900,none,0.2,mine,")
         path.write_text("\n".join(lines))
         for _ in range(2):
-            rows = lung_boxes.read_box_table(path)
+            rows = box_table.read_box_table(path)
         assert (rows["0.png"].box, rows["1.png"].box) == ((11, 20, 700, 900), ROW.box)
         assert capsys.readouterr().err == (
             f"note: {path}: 2 of 10 boxes are not as they were written (0.png, new.png). They are used; if nobody "
@@ -329,10 +330,10 @@ class TestTable:
 
     def test_a_table_of_an_older_version_is_used_and_that_is_said_once(self, tmp_path, capsys):
         path = tmp_path / "boxes.csv"
-        lung_boxes.write_box_table(path, [ROW])
+        box_table.write_box_table(path, [ROW])
         path.write_text("\n".join(line.rpartition(",")[0] for line in path.read_text().splitlines()))
         for _ in range(2):
-            assert lung_boxes.read_box_table(path) == {"a.png": ROW}
+            assert box_table.read_box_table(path) == {"a.png": ROW}
         assert capsys.readouterr().err == (
             f"note: {path} has no column check, as tables of older versions and of others: its boxes are used\n"
         )
@@ -340,7 +341,7 @@ class TestTable:
     def test_no_flipped_bit_changes_a_box_in_silence(self, tmp_path, capsys):
         rows = {f"{name}.png": dataclasses.replace(ROW, image=f"{name}.png") for name in "abc"}
         path = tmp_path / "boxes.csv"
-        lung_boxes.write_box_table(path, rows.values())
+        box_table.write_box_table(path, rows.values())
         whole = path.read_bytes()
         for place in range(len(whole) * 8):
             flipped = bytearray(whole)
@@ -348,22 +349,22 @@ class TestTable:
             path.write_bytes(flipped)
             sealed.say.cache_clear()
             with contextlib.suppress(UserError):
-                found = lung_boxes.read_box_table(path)
+                found = box_table.read_box_table(path)
                 assert found == rows or capsys.readouterr().err.startswith("note: ")
 
     def test_an_empty_file_is_no_table(self, tmp_path):
         (tmp_path / "boxes.csv").touch()
         with pytest.raises(UserError, match=r"boxes\.csv: empty; a table of this kind has image,width"):
-            lung_boxes.read_box_table(tmp_path / "boxes.csv")
+            box_table.read_box_table(tmp_path / "boxes.csv")
 
     def test_a_file_that_is_no_text_is_named(self, tmp_path):
         (tmp_path / "boxes.csv").write_bytes(b"\x89PNG\xff\x00")
         with pytest.raises(UserError, match=r"boxes\.csv, row 1: not text in UTF-8 \(byte 0x89\)"):
-            lung_boxes.read_box_table(tmp_path / "boxes.csv")
+            box_table.read_box_table(tmp_path / "boxes.csv")
 
     def test_counts_of_the_rules(self):
         rules = ["none"] * 6 + ["mirror", "nearest_two+drop_small+mirror"]
-        text = lung_boxes.rule_counts(dataclasses.replace(ROW, rule=rule) for rule in rules)
+        text = box_table.rule_counts(dataclasses.replace(ROW, rule=rule) for rule in rules)
         assert [line.split() for line in text.splitlines()] == [
             ["rule", "images", "share", "paper"],
             ["no", "rule", "6", "75.00%", "95.84%"],

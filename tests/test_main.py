@@ -26,8 +26,6 @@ from sdfn_jax import (
     detections,
     evaluate,
     localize,
-    lrg,
-    lung_boxes,
     plan,
     predictions,
     report,
@@ -40,6 +38,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.logs import MetricsLog
+from sdfn_jax.lungs import box_table, lung_boxes, segmenter
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS
 
@@ -199,7 +198,7 @@ class TestMainJob:
     def test_the_box_table_has_every_film_and_cut_the_data_set(self, job):
         folder, _ = job
         boxes = folder / "lrg" / "lung_boxes.csv"
-        rows = lung_boxes.read_box_table(boxes)
+        rows = box_table.read_box_table(boxes)
         assert len(rows) == fusion_config(folder).phantom.chestxray14_films
         assert stages.data_metadata(data_of(folder))["box_table_digest"] == file_digest(boxes)
         for example in Examples(data_of(folder), ["test"]):
@@ -251,15 +250,15 @@ class TestPlan:
 
     def test_another_box_table_is_not_used_silently(self, copy):
         table = copy / "lrg" / "lung_boxes.csv"
-        rows = list(lung_boxes.read_box_table(table).values())
-        lung_boxes.write_box_table(table, [dataclasses.replace(rows[0], left=rows[0].left + 1), *rows[1:]])
+        rows = list(box_table.read_box_table(table).values())
+        box_table.write_box_table(table, [dataclasses.replace(rows[0], left=rows[0].left + 1), *rows[1:]])
         with pytest.raises(UserError, match="was prepared with other lung boxes than .*lung_boxes.csv holds now"):
             plan.make_plan(fusion_config(copy))
 
     def test_a_box_table_of_another_lrg_is_not_used_silently(self, copy):
         table = copy / "lrg" / "lung_boxes.csv"
-        rows = lung_boxes.read_box_table(table).values()
-        lung_boxes.write_box_table(table, [dataclasses.replace(row, checkpoint="0" * 64) for row in rows])
+        rows = box_table.read_box_table(table).values()
+        box_table.write_box_table(table, [dataclasses.replace(row, checkpoint="0" * 64) for row in rows])
         shutil.rmtree(copy / "tfds" / "chestxray14")
         with pytest.raises(UserError, match="made by another LRG"):
             plan.make_plan(fusion_config(copy))
@@ -369,7 +368,7 @@ class TestPlan:
 
     def test_a_generator_of_drawings_on_other_films_says_so(self, copy, tmp_path):
         config = fusion_config(copy)
-        assert not any(lrg.DRAWINGS in step.notes for step in plan.make_plan(config))
+        assert not any(segmenter.DRAWINGS in step.notes for step in plan.make_plan(config))
         for stage in STAGES[1:]:
             shutil.rmtree(copy / stage)
         shutil.rmtree(copy / "tfds" / "chestxray14")
@@ -379,7 +378,7 @@ class TestPlan:
             stage.batch_size = 2
         (copy / "lrg" / "lung_boxes.csv").unlink()
         (boxes,) = (step for step in plan.make_plan(config) if step.name == "lung boxes")
-        assert boxes.state == plan.TO_DO and lrg.DRAWINGS in boxes.notes
+        assert boxes.state == plan.TO_DO and segmenter.DRAWINGS in boxes.notes
 
     @pytest.mark.parametrize("name", ["evaluation.json", "predictions.csv"])
     @pytest.mark.parametrize("harm", ["empty", "half", "zeros"])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from small import InMemory, extractor_config, lrg_config, two_view_examples
 
-from sdfn_jax import evaluate, export, lrg, tasks, train
+from sdfn_jax import evaluate, export, tasks, train
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.logs import MetricsLog
+from sdfn_jax.lungs import segmenter
 from sdfn_jax.models.initial import initial_variables
 
 TRAINING, VALIDATION = two_view_examples(16, seed=1), two_view_examples(10, seed=2)
@@ -91,8 +92,8 @@ def test_logits_are_those_of_float32_within_a_hundredth_of_their_range_and_float
 @pytest.mark.parametrize("trained", ["lrg"], indirect=True)
 def test_a_trained_lrg_segments_in_its_precision(trained):
     _, configs = trained
-    assert lrg.Segmenter.load(configs["bfloat16"].workdir).model.dtype == jnp.bfloat16
-    assert lrg.Segmenter.load(configs["float32"].workdir).model.dtype == jnp.float32
+    assert segmenter.Segmenter.load(configs["bfloat16"].workdir).model.dtype == jnp.bfloat16
+    assert segmenter.Segmenter.load(configs["float32"].workdir).model.dtype == jnp.float32
 
 
 class TestClassifier:

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 from test_platt import evaluation
 
-from sdfn_jax import calibration_file, cam, lrg, selftest
+from sdfn_jax import calibration_file, cam, selftest
 from sdfn_jax.core import checkpoint, parallel
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.lung_boxes import PostProcessing, lung_box
+from sdfn_jax.lungs import segmenter as lungs_segmenter
+from sdfn_jax.lungs.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.predictor import Film, Predictor, Problem
@@ -72,7 +73,7 @@ def test_readings_are_in_order_and_an_unreadable_file_keeps_its_place(films, rea
 
 def test_a_reading_is_what_the_steps_of_training_give_one_by_one(runs, films, readings):
     variables, metadata = checkpoint.read_best(runs / "fusion")
-    segmenter = lrg.Segmenter.load(runs / "lrg")
+    segmenter = lungs_segmenter.Segmenter.load(runs / "lrg")
     processing = PostProcessing(**metadata["config"]["lrg"]["postprocessing"])
     config = metadata["config"]
     model = SDFN(branches=tuple(config["views"]), densenet=config["model"])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from small import fusion_config
 
-from sdfn_jax import commands, lung_boxes, plan, predictions, stages
+from sdfn_jax import commands, plan, predictions, stages
 from sdfn_jax.input_pipeline import Examples
+from sdfn_jax.lungs import box_table
 
 # 00000100_000.png is one of the five RGBA files.
 RGBA = "00000100_000.png"
@@ -38,7 +39,7 @@ def test_from_real_films_to_table_one(real_data, tmp_path, capsys):
     for path in ("table_1.csv", "roc_curves.png", "lung_boxes_smallest.png", "heatmaps.png"):
         assert (tmp_path / "fusion" / "results" / path).is_file()
 
-    rows = lung_boxes.read_box_table(tmp_path / "lrg" / "lung_boxes.csv")
+    rows = box_table.read_box_table(tmp_path / "lrg" / "lung_boxes.csv")
     assert len(rows) == 324
     # Eight epochs of a tiny network already find lungs on most films of another hospital.
     assert np.mean([row.rule != "whole_image" for row in rows.values()]) > 0.8

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import bootstrap, localization, lung_boxes, paper
+from sdfn_jax import bootstrap, localization, paper
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
+from sdfn_jax.lungs import box_table, lung_boxes
 from sdfn_jax.predictions import FEW
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting import charts
@@ -134,7 +135,7 @@ def lungs(material: Material) -> Section:
     parts = []
     tables = [folder / "lung_boxes.csv" for folder in material.generators]
     for path in (path for path in tables if path.is_file()):
-        parts.append(_rules(list(lung_boxes.read_box_table(path).values())))
+        parts.append(_rules(list(box_table.read_box_table(path).values())))
     folders = [*(run.folder / "results" for run in material.runs), *material.generators]
     for path in (page for folder in folders for page in sorted(folder.glob("lung_boxes_*.png"))):
         what = path.stem.removeprefix("lung_boxes_").replace("_", " ")
@@ -238,7 +239,7 @@ def _by_finding(
     )
 
 
-def _rules(rows: list[lung_boxes.BoxRow]) -> Table:
+def _rules(rows: list[box_table.BoxRow]) -> Table:
     rules = [row.rule for row in rows]
     counts = {rule: rules.count(rule) for rule in sorted(set(rules) - {lung_boxes.NO_RULE})}
     none = rules.count(lung_boxes.NO_RULE)

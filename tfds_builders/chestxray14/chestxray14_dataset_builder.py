@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sdfn_jax import lung_boxes
 from sdfn_jax.core import files as core_files
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.lungs import box_table as lungs_box_table
 from sdfn_jax.radiographs import crops, find, nih_tables, reader
 from sdfn_jax.radiographs.findings import FINDINGS
 from tfds_builders import base
@@ -52,7 +52,7 @@ class Radiograph:
     name: str
     path: Path
     entry: nih_tables.Entry
-    lung: lung_boxes.BoxRow
+    lung: lungs_box_table.BoxRow
     reference_boxes: tuple[nih_tables.ReferenceBox, ...]
 
     @property
@@ -297,12 +297,12 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         below = int.from_bytes(draw[:8], "big") < self._validation_share * 2**64
         return "validation" if below else "train"
 
-    def _read_lung_boxes(self, path: Path, present: Sequence[str]) -> dict[str, lung_boxes.BoxRow]:
+    def _read_lung_boxes(self, path: Path, present: Sequence[str]) -> dict[str, lungs_box_table.BoxRow]:
         """Returns {file name: its row}, for the images that are there, in their order."""
         write_it = "write them with python -m sdfn_jax.lrg"
         if not path.is_file():
             raise UserError(f"no table of lung boxes at {path}; {write_it}, or name the table with --boxes")
-        rows = lung_boxes.read_box_table(path)
+        rows = lungs_box_table.read_box_table(path)
         absent = [name for name in present if name not in rows]
         if len(absent) == len(present) or (absent and not self._faults.skip):
             raise UserError(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sdfn_jax.core import sealed, sources
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.lung_boxes import PostProcessing, read_box_table
+from sdfn_jax.lungs.box_table import read_box_table
+from sdfn_jax.lungs.lung_boxes import PostProcessing
 
 _SHAPE = {"checkpoint": sealed.TEXT, "postprocessing": sealed.OBJECT, "table_sha256": sealed.TEXT}
 

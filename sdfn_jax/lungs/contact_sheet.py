@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.lrg import Film
-from sdfn_jax.lung_boxes import NO_RULE
+from sdfn_jax.lungs.lung_boxes import NO_RULE
+from sdfn_jax.lungs.stream import Film
 
 COLUMNS = 9
 _SIDE = 256  # pixels of the longer side of a film

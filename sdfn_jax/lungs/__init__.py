@@ -1,0 +1,1 @@
+"""The lung region generator (B.2): radiographs -> lung masks -> lung boxes -> the box table."""

@@ -1,0 +1,158 @@
+"""Radiographs -> the box table (B.2.2), by a trained lung region generator; an interrupted run resumes."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdfn_jax.core import progress, sources
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.core.journal import Journal
+from sdfn_jax.core.parallel import in_batches, map_in_order
+from sdfn_jax.core.terminal import printable
+from sdfn_jax.lungs import box_record, box_table
+from sdfn_jax.lungs.box_table import BoxRow
+from sdfn_jax.lungs.lung_boxes import PostProcessing
+from sdfn_jax.lungs.segmenter import Segmenter
+from sdfn_jax.lungs.stream import Film, segment_films
+from sdfn_jax.radiographs import find, reader
+
+
+def find_radiographs(folder: str | Path) -> find.Found:
+    """Finds every radiograph below a folder (`find.below`), told apart by file name alone, and sorted by it.
+
+    Raises:
+      UserError: where there is no such folder, no radiograph in it, or two of the same name and different content,
+        which the box table, and the data sets that read it, could not tell apart.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder that holds the radiographs")
+    found = find.below(folder)
+    films, different, copies = find.by_name(found.films)
+    if different:
+        first, second = different[0]
+        raise UserError(
+            f"two radiographs named {first.name}: {first} and {second}; the box table tells them apart by name alone. "
+            "Give a folder that holds each once (and no masks)."
+        )
+    left_out = [*found.left_out, *copies]
+    if not films:
+        raise UserError(
+            f"no radiograph in {folder.resolve()} or below it; looked for files ending in {', '.join(reader.SUFFIXES)} "
+            f"and for files that are DICOM by their content\n{find.describe(left_out)}".rstrip()
+        )
+    return find.Found(list(films.values()), left_out)
+
+
+def report_left_out(found: find.Found, output: str | Path) -> None:
+    """Prints what of a folder is not in a box table, and lists it beside the table, in `<its stem>_left_out.csv`."""
+    output = Path(output)
+    find.report(found.left_out, output.with_name(f"{output.stem}_left_out.csv"))
+
+
+def make_box_table(
+    segmenter: Segmenter,
+    radiographs: Sequence[Path],
+    output: str | Path,
+    postprocessing: PostProcessing,
+    skip_bad_files: bool = False,
+) -> list[BoxRow]:
+    """Writes the lung box of every radiograph to a table (B.2.2), going on where an earlier call was stopped.
+
+    Rows are collected in `<output>.partial`, which survives being killed at any moment; the table itself appears at the
+    end, and is the same however often the work was interrupted.
+
+    Args:
+      segmenter: the lung region generator.
+      radiographs: files with different names; the table is in their order.
+      output: the table. What could not be read is listed beside it, in `<output's stem>_skipped.txt`, and what it was
+        made from is recorded (`box_record`).
+      postprocessing: the numbers of B.2.2.
+      skip_bad_files: leave out, and list, files that cannot be read, instead of stopping at the first.
+
+    Returns:
+      the rows.
+
+    Raises:
+      UserError: for a file that cannot be read, no file that can, a partial table begun with another checkpoint or
+        other post-processing, or while another command makes the same table.
+    """
+    output = Path(output)
+    partial = output.with_name(output.name + ".partial")
+    made_by = {"checkpoint": segmenter.digest, "postprocessing": dataclasses.asdict(postprocessing)}
+    with Journal(partial, made_by) as journal:
+        done = {name: BoxRow(**journal[name]) for name in journal}
+        looked_at: dict[Path, sources.Source] = {}
+        problems = _box_missing(segmenter, radiographs, postprocessing, skip_bad_files, journal, done, looked_at)
+        if len(problems) == len(radiographs):
+            raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
+        rows = [done[path.name] for path in radiographs if path.name in done]
+        _list_problems(output.with_name(f"{output.stem}_skipped.txt"), problems)
+        # Boxed by earlier calls.
+        earlier = [path for path in radiographs if path.name in done and path not in looked_at]
+        looked_at |= zip(earlier, map_in_order(sources.look_at, earlier), strict=True)
+        box_table.write_box_table(output, rows)
+        films = {path.name: looked_at[path] for path in radiographs if path in looked_at}
+        box_record.write(output, segmenter.digest, postprocessing, films)
+        journal.delete()
+    return rows
+
+
+def _box_missing(
+    segmenter: Segmenter,
+    radiographs: Sequence[Path],
+    postprocessing: PostProcessing,
+    skip_bad_files: bool,
+    journal: Journal,
+    done: dict[str, BoxRow],
+    looked_at: dict[Path, sources.Source],
+) -> list[str]:
+    """Adds the rows that are missing to the journal and to `done`, and their films as they were read to `looked_at`.
+
+    Returns:
+      what is wrong with films left out.
+    """
+    # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
+    missing = [
+        batch for batch in in_batches(radiographs, segmenter.batch_size) if any(p.name not in done for p in batch)
+    ]
+    paths = list(itertools.chain.from_iterable(missing))
+    if done:
+        print(f"going on: {len(radiographs) - len(paths):,} of {len(radiographs):,} radiographs are done", flush=True)
+    problems = []
+    with progress.bar(
+        what="lung boxes", unit="image", total=len(radiographs), initial=len(radiographs) - len(paths)
+    ) as bar:
+        for film in segment_films(segmenter, paths, postprocessing):
+            if film.source is not None:
+                looked_at[film.path] = film.source
+            if film.problem is None:
+                done[film.path.name] = _row(film, segmenter.digest)
+                journal.write(film.path.name, dataclasses.asdict(done[film.path.name]))
+            elif skip_bad_files:
+                problems.append(film.problem)
+            else:
+                raise UserError(
+                    f"{film.problem}. Mend or remove the file, or leave such files out with --skip_bad_files "
+                    "(sdfn_jax.main: --config.data.skip_bad_files=True); the same command then goes on from here."
+                )
+            bar.update()
+    return problems
+
+
+def _row(film: Film, digest: str) -> BoxRow:
+    height, width = film.size
+    # Four decimals, as the table keeps: a row is the same whether it comes from here or from a partial table.
+    area = round(film.region.lung_area, 4)
+    return BoxRow(film.path.name, width, height, *film.region.box, film.region.rule, area, digest)
+
+
+def _list_problems(path: Path, problems: Sequence[str]) -> None:
+    if not problems:
+        path.unlink(missing_ok=True)  # of an earlier run
+        return
+    with appears_when_complete(path) as unfinished:
+        unfinished.write_text("".join(f"{printable(problem)}\n" for problem in problems), encoding="utf-8")
+    print(f"{len(problems):,} files could not be read and are left out; see {path}")
