@@ -15,8 +15,8 @@ import numpy as np
 import sklearn
 from sklearn.metrics import roc_auc_score
 
-from sdfn_jax import bootstrap
 from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.metrics import bootstrap
 
 IMAGES, PATIENTS, LARGEST = 25_596, 2_797, 184
 POSITIVES = (3255, 1065, 4648, 6088, 1712, 1615, 477, 2661, 1815, 925, 1093, 435, 1143, 86)  # 2017, the paper's order

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import calibration_file, metrics, tasks
+from sdfn_jax import tasks
 from sdfn_jax.core import checkpoint, csv_table, processes, progress, run_metadata, sealed, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.lungs import contact_sheet, lung_boxes, stream
 from sdfn_jax.lungs import segmenter as lungs_segmenter
-from sdfn_jax.models.preprocessing import Preprocessing, check_same
-from sdfn_jax.predictions import (
+from sdfn_jax.metrics import calibration, scores
+from sdfn_jax.metrics.predictions import (
     RECIPE_FILE,
     Evaluation,
     Origin,
@@ -22,6 +22,7 @@ from sdfn_jax.predictions import (
     evaluation_folder,
     write_evaluation,
 )
+from sdfn_jax.models.preprocessing import Preprocessing, check_same
 from sdfn_jax.radiographs import pixels, reader
 from sdfn_jax.train import check_batch_size, device_mesh, make_evaluation_step, run_over_split
 
@@ -97,7 +98,7 @@ def _evaluate_classifier(
     sealed.write(where / RECIPE_FILE, metadata)
     write_evaluation(where, evaluation)
     if split == "validation":
-        calibration_file.calibrate(config.workdir, evaluation)
+        calibration.calibrate(config.workdir, evaluation)
     return evaluation
 
 
@@ -195,12 +196,12 @@ def score_film(film: dict, probability: np.ndarray, fold: int, processing: lung_
     return Segmentation(
         image=film["name"],
         fold=fold,
-        dice=metrics.dice(region.cleaned, truth),
-        iou=metrics.iou(region.cleaned, truth),
-        dice_original=metrics.dice(found_original, reference),
-        iou_original=metrics.iou(found_original, reference),
-        surface_distance=metrics.surface_distance(region.cleaned, truth),
-        lung_recall=metrics.lung_recall(reference, region.box),
+        dice=scores.dice(region.cleaned, truth),
+        iou=scores.iou(region.cleaned, truth),
+        dice_original=scores.dice(found_original, reference),
+        iou_original=scores.iou(found_original, reference),
+        surface_distance=scores.surface_distance(region.cleaned, truth),
+        lung_recall=scores.lung_recall(reference, region.box),
         rule=region.rule,
     )
 

@@ -19,8 +19,9 @@ from string import Template
 import numpy as np
 from PIL import Image
 
-from sdfn_jax import guards, paper
+from sdfn_jax import guards
 from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.metrics import published
 from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size
 from sdfn_jax.radiographs import pixels
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
@@ -200,7 +201,7 @@ def _provenance(provenance: Provenance) -> str:
     made = _table(
         "What the readings were made with",
         [
-            ("Network", f"{paper.COLUMN_NAMES[provenance.stage]} (stage {provenance.stage})"),
+            ("Network", f"{published.COLUMN_NAMES[provenance.stage]} (stage {provenance.stage})"),
             ("Its checkpoint", provenance.checkpoint),
             ("Lung region generator", lrg),
             ("Trained on", provenance.data_version or _UNKNOWN),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from skimage.measure import label, regionprops
 
-from sdfn_jax import bootstrap
+from sdfn_jax.metrics import bootstrap
 from sdfn_jax.radiographs.findings import FINDINGS
 
 THRESHOLDS = (60, 180)

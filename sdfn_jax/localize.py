@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import bootstrap, cam, detections, localization
+from sdfn_jax import cam, detections, localization
 from sdfn_jax.core import progress
 from sdfn_jax.core.errors import UserError, run_command
+from sdfn_jax.metrics import bootstrap
 from sdfn_jax.radiographs.findings import FINDINGS
 
 SIDE = 1024  # of the official images, in whose pixels the box list is

@@ -10,11 +10,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import calibration_file, results, stages
+from sdfn_jax import results, stages
 from sdfn_jax.core import checkpoint, processes, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs import box_record, box_table, lung_boxes, make_box_table
 from sdfn_jax.lungs import segmenter as lungs_segmenter
+from sdfn_jax.metrics import calibration
 from sdfn_jax.models.preprocessing import Preprocessing, check_same
 from sdfn_jax.models.weights import download
 from sdfn_jax.radiographs import synthetic_dataset
@@ -571,7 +572,7 @@ def _calibration(config: ConfigDict, data: Step, evaluation: Step) -> list[Step]
         Step(
             "calibration",
             ", ".join(stage.workdir for stage in shown),
-            Path(config.workdir) / calibration_file.FILE,
+            Path(config.workdir) / calibration.FILE,
             TO_DO,
             lambda: results.calibrate(shown, data.writes),
             together=True,

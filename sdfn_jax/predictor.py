@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax import calibration_file, cam, guards, predictions
+from sdfn_jax import cam, guards
 from sdfn_jax.core import checkpoint, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.lungs import contrast, lung_boxes
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
+from sdfn_jax.metrics import calibration as metrics_calibration
+from sdfn_jax.metrics import predictions
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.radiographs import crops, pixels, reader
@@ -142,7 +144,7 @@ class Predictor:
     classifier: Classifier
     segmenter: lungs_segmenter.Segmenter | None
     postprocessing: PostProcessing | None
-    calibration: calibration_file.Record | None
+    calibration: metrics_calibration.Record | None
     uncalibrated: str
     provenance: Provenance
 
@@ -355,19 +357,19 @@ def _postprocessing(config: dict, segmenter: lungs_segmenter.Segmenter | None) -
     return PostProcessing(**config["lrg"]["postprocessing"]) if "lrg" in config else segmenter.postprocessing
 
 
-def _undecided(calibration: calibration_file.Record | None) -> dict[str, str]:
+def _undecided(calibration: metrics_calibration.Record | None) -> dict[str, str]:
     if calibration is not None:
         return calibration.undecided()
     return dict.fromkeys(FINDINGS, "the checkpoint carries no operating points")
 
 
-def _calibration(run: str | Path, metadata: dict) -> tuple[calibration_file.Record | None, str]:
+def _calibration(run: str | Path, metadata: dict) -> tuple[metrics_calibration.Record | None, str]:
     """Returns the run's calibration, or None and why."""
-    found, why = calibration_file.of_checkpoint(run, metadata["digest"])
+    found, why = metrics_calibration.of_checkpoint(run, metadata["digest"])
     if found is not None:
         return found, ""
     command = predictions.evaluation_command(run, "validation", metadata["config"])
     return None, (
-        f"neither calibrated probabilities nor operating points: {Path(run) / calibration_file.FILE} {why}. Make it: "
+        f"neither calibrated probabilities nor operating points: {Path(run) / metrics_calibration.FILE} {why}. Make it: "
         f"{command}"
     )

@@ -6,27 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from sdfn_jax.core.run_metadata import Imported
+from sdfn_jax.metrics.operating_points import Threshold
 
 Box = tuple[int, int, int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Threshold:
-    """A finding's operating point, chosen on validation.
-
-    Attributes:
-      probability: a radiograph counts as positive from here on (before calibration).
-      sensitivity: on validation.
-      specificity: on validation.
-      positives: of the validation split.
-      negatives: of the validation split.
-    """
-
-    probability: float
-    sensitivity: float
-    specificity: float
-    positives: int
-    negatives: int
 
 
 @dataclasses.dataclass(frozen=True)

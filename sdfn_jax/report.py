@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sdfn_jax import metrics, paper
 from sdfn_jax.core import progress
 from sdfn_jax.core.arguments import positive
 from sdfn_jax.core.errors import run_command
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.predictions import Evaluation, caveats, image_list_digest
+from sdfn_jax.metrics import published
+from sdfn_jax.metrics import scores as metrics_scores
+from sdfn_jax.metrics.predictions import Evaluation, caveats, image_list_digest
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ def table_one(evaluations: Sequence[Evaluation]) -> str:
       ValueError: for an unknown stage, a stage given twice, or evaluations of different images or labels.
     """
     evaluations = in_table_order(evaluations)
-    names = [paper.COLUMN_NAMES[evaluation.origin.stage] for evaluation in evaluations]
+    names = [published.COLUMN_NAMES[evaluation.origin.stage] for evaluation in evaluations]
     widths = [max(len(name), len("undefined")) for name in names]
     columns = [_aucs(evaluation) for evaluation in evaluations]
-    means = [metrics.mean_auc(column) for column in columns]
+    means = [metrics_scores.mean_auc(column) for column in columns]
     left = max(len(name) for name in (*map(display_name, FINDINGS), "Mean of 14 findings"))
 
     def line(name: str, positives: object, cells: Sequence[str]) -> str:
@@ -92,7 +93,7 @@ def write_table_one(path: str | Path, evaluations: Sequence[Evaluation]) -> None
     evaluations = in_table_order(evaluations)
     origin, predictions = evaluations[0].origin, evaluations[0].predictions
     ours = {evaluation.origin.stage: _aucs(evaluation) for evaluation in evaluations}
-    theirs = {stage: np.array(column) for stage, column in paper.TABLE_ONE.items()}
+    theirs = {stage: np.array(column) for stage, column in published.TABLE_ONE.items()}
     defined = ~np.isnan(ours[origin.stage])
     measured_on = {
         "images": len(predictions.images),
@@ -113,7 +114,7 @@ def write_table_one(path: str | Path, evaluations: Sequence[Evaluation]) -> None
     ]
     mean = (
         {"finding": f"Mean of {defined.sum()} findings", "positives": ""}
-        | {stage: _cell(metrics.mean_auc(column)[0]) for stage, column in ours.items()}
+        | {stage: _cell(metrics_scores.mean_auc(column)[0]) for stage, column in ours.items()}
         | {f"paper_{s}": f"{column[defined].mean():.3f}" if defined.any() else "" for s, column in theirs.items()}
         | measured_on
     )
@@ -183,7 +184,7 @@ def write_report(
         *(places.localised, places.heatmaps, places.lungs, places.segmentation, card.model_card),
     )
     sections = [make(gathered) for make in progress.bar(makers, what="report", unit="section")]
-    title = f"SDFN on chest radiographs: {', '.join(paper.COLUMN_NAMES[stage] for stage in gathered.aucs)}"
+    title = f"SDFN on chest radiographs: {', '.join(published.COLUMN_NAMES[stage] for stage in gathered.aucs)}"
     return page.write(output, title, sections)
 
 
@@ -214,11 +215,13 @@ def in_table_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
         raise ValueError("no evaluation to report")
     stages = [evaluation.origin.stage for evaluation in evaluations]
     for stage in stages:
-        if stage not in paper.COLUMN_NAMES:
-            raise ValueError(f"unknown stage {stage!r}; expected one of {', '.join(paper.COLUMN_NAMES)}")
+        if stage not in published.COLUMN_NAMES:
+            raise ValueError(f"unknown stage {stage!r}; expected one of {', '.join(published.COLUMN_NAMES)}")
         if stages.count(stage) > 1:
             raise ValueError(f"{stages.count(stage)} evaluations of stage {stage!r}; Table I has one column for it")
-    first, *others = sorted(evaluations, key=lambda evaluation: list(paper.COLUMN_NAMES).index(evaluation.origin.stage))
+    first, *others = sorted(
+        evaluations, key=lambda evaluation: list(published.COLUMN_NAMES).index(evaluation.origin.stage)
+    )
     for other in others:
         _check_comparable(first, other)
     return [first, *others]
@@ -249,13 +252,13 @@ def _draw_curves(panel: "Axes", evaluations: Sequence[Evaluation], index: int) -
     for row, evaluation in enumerate(reversed(evaluations)):
         labels = evaluation.predictions.labels[:, index]
         scores = evaluation.predictions.probabilities[:, index]
-        area = metrics.auc(labels, scores)
+        area = metrics_scores.auc(labels, scores)
         if math.isnan(area):
             panel.text(0.5, 0.5, "undefined:\none class is absent", ha="center", va="center", color="#666666")
             return
         style = _LINES[evaluation.origin.stage]
-        panel.plot(*metrics.roc_curve(labels, scores), linewidth=1.6, **style)
-        name = paper.COLUMN_NAMES[evaluation.origin.stage]
+        panel.plot(*metrics_scores.roc_curve(labels, scores), linewidth=1.6, **style)
+        name = published.COLUMN_NAMES[evaluation.origin.stage]
         behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
         panel.text(
             0.97, 0.04 + 0.1 * row, f"{name} {area:.3f}", ha="right", fontsize=9, color=style["color"], bbox=behind
@@ -266,8 +269,8 @@ def _draw_legend(panel: "Axes", evaluations: Sequence[Evaluation]) -> None:
     panel.set_axis_off()
     for evaluation in evaluations:
         stage = evaluation.origin.stage
-        mean, defined = metrics.mean_auc(_aucs(evaluation))
-        label = f"{paper.COLUMN_NAMES[stage]}: mean {_auc_text(mean)} of {defined}"
+        mean, defined = metrics_scores.mean_auc(_aucs(evaluation))
+        label = f"{published.COLUMN_NAMES[stage]}: mean {_auc_text(mean)} of {defined}"
         panel.plot([], [], linewidth=2, label=label, **_LINES[stage])
     panel.legend(loc="upper left", frameon=False, borderaxespad=0, title="AUC", alignment="left")
     panel.text(0.02, 0, "\n".join(_measured_on(evaluations)), fontsize=9, va="bottom", transform=panel.transAxes)
@@ -305,7 +308,7 @@ def _positives(evaluations: Sequence[Evaluation]) -> np.ndarray:
 
 
 def _aucs(evaluation: Evaluation) -> np.ndarray:
-    return metrics.class_aucs(evaluation.predictions.labels, evaluation.predictions.probabilities)
+    return metrics_scores.class_aucs(evaluation.predictions.labels, evaluation.predictions.probabilities)
 
 
 def _auc_text(value: float) -> str:

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import activation, calibration_file, evaluate, heatmaps, report, stages
+from sdfn_jax import activation, evaluate, heatmaps, report, stages
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes, make_box_table, stream
 from sdfn_jax.lungs import segmenter as lungs_segmenter
-from sdfn_jax.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
+from sdfn_jax.metrics import calibration
+from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
 from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.findings import FINDINGS
 
@@ -63,7 +64,7 @@ def is_calibrated(config: ConfigDict, data: Path) -> bool:
     """Returns whether a stage's best checkpoint has its `calibration.json`, of this data set as it is now."""
     metadata = checkpoint.best_metadata(config.workdir)
     try:
-        found = calibration_file.read(config.workdir)
+        found = calibration.read(config.workdir)
     except sealed.DamagedError as error:
         sealed.say(str(error))
         return False
@@ -126,7 +127,7 @@ def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
             evaluate.evaluate_classifier(stage, data, stages.data_metadata(data), "validation")
         elif processes.is_first():
             evaluation = read_evaluation(evaluate.evaluation_folder(stage.workdir, "validation"))
-            calibration_file.calibrate(stage.workdir, evaluation)
+            calibration.calibrate(stage.workdir, evaluation)
 
 
 def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:

@@ -26,12 +26,12 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sdfn_jax import predictions
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.lungs import lung_boxes
 from sdfn_jax.lungs import segmenter as lungs_segmenter
+from sdfn_jax.metrics import predictions
 from sdfn_jax.predictor import Film, Predictor
 from sdfn_jax.radiographs import pixels as radiographs_pixels
 from sdfn_jax.radiographs import synthetic_dataset

@@ -11,9 +11,10 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from sdfn_jax import augmentation, metrics
+from sdfn_jax import augmentation
 from sdfn_jax.core import run_identity
 from sdfn_jax.lungs import contrast as lungs_contrast
+from sdfn_jax.metrics import scores
 from sdfn_jax.models import kernels
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN, linear_head
@@ -140,8 +141,8 @@ def classification(config: ConfigDict) -> Task:
         return logits, changed.get("batch_stats", {})
 
     def score(values: dict[str, np.ndarray]) -> dict[str, float]:
-        aucs = metrics.class_aucs(values["labels"], values["logits"])
-        mean_auc, defined = metrics.mean_auc(aucs)
+        aucs = scores.class_aucs(values["labels"], values["logits"])
+        mean_auc, defined = scores.mean_auc(aucs)
         return {"mean_auc": mean_auc, "classes_with_auc": defined}
 
     return Task(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from sdfn_jax import bootstrap, metrics
+from sdfn_jax.metrics import bootstrap
+from sdfn_jax.metrics import scores as metrics_scores
 
 
 def sample(count=400, patients=60, classes=3, distinct=30, seed=0):
@@ -43,7 +44,7 @@ def test_many_images_of_one_patient_are_counted_exactly():
     found = bootstrap.auc_replicates(labels, scores, resamples)
     for replicate in range(8):
         rows = written_out(owners, resamples, replicate)
-        assert found[0, replicate] == pytest.approx(metrics.auc(labels[rows, 0], scores[rows, 0]), abs=1e-15)
+        assert found[0, replicate] == pytest.approx(metrics_scores.auc(labels[rows, 0], scores[rows, 0]), abs=1e-15)
 
 
 def test_patients_are_drawn_whole_and_as_many_as_there_are():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sdfn_jax import bootstrap, comparison, delong, metrics
+from sdfn_jax.metrics import bootstrap, comparison, delong
+from sdfn_jax.metrics import scores as metrics_scores
 
 
 def numbers():
@@ -60,7 +61,7 @@ def test_two_models_are_compared_on_the_same_resamples():
     resamples = bootstrap.draw(patients, 400, seed=0)
     replicates = [bootstrap.auc_replicates(labels, scores, resamples) for scores in (better, worse)]
     result = comparison.compare(labels, better, worse, tuple(replicates))
-    aucs = [metrics.class_aucs(labels, scores) for scores in (better, worse)]
+    aucs = [metrics_scores.class_aucs(labels, scores) for scores in (better, worse)]
     assert [one.value for one in result.classes] == pytest.approx(list(aucs[0] - aucs[1]))
     assert result.mean.value == pytest.approx((aucs[0] - aucs[1]).mean())
     for row, one in enumerate(result.classes):
@@ -79,9 +80,9 @@ def test_two_models_are_compared_on_the_same_resamples():
 
 def test_the_papers_t_test_is_over_the_fourteen_aucs():
     # Table I of the paper, SDFN against the entire CXR: the t-test over its own columns.
-    from sdfn_jax import paper
+    from sdfn_jax.metrics import published
 
-    first, second = (np.array(paper.TABLE_ONE[stage]) for stage in ("fusion", "entire"))
+    first, second = (np.array(published.TABLE_ONE[stage]) for stage in ("fusion", "entire"))
     d = first - second
     t = d.mean() / (d.std(ddof=1) / 14**0.5)
     assert comparison.paper_t_test(first, second) == pytest.approx((t, 2 * stats.t.sf(t, 13)))

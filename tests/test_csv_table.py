@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from sdfn_jax import predictions
 from sdfn_jax.core import csv_table
 from sdfn_jax.lungs import box_table
 from sdfn_jax.lungs.box_table import BoxRow
+from sdfn_jax.metrics import predictions
 
 FORMULAS = [
     '=HYPERLINK("http://x","y").png',

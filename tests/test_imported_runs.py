@@ -10,9 +10,10 @@ import pytest
 from small import DENSENET, SIZE, fusion_config
 from test_imported import weights_file
 
-from sdfn_jax import commands, export, film_page, localize, plan, predict, predictions, report, selftest, viewer
+from sdfn_jax import commands, export, film_page, localize, plan, predict, report, selftest, viewer
 from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.metrics import predictions
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.predictor import Predictor

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from sdfn_jax import bootstrap, detections, localization, localize, paper
+from sdfn_jax import detections, localization, localize
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.localization import Case
+from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.radiographs.findings import FINDINGS
 
 MASS, NODULE = FINDINGS.index("Mass"), FINDINGS.index("Nodule")
@@ -279,7 +280,7 @@ class TestHeatmapFiles:
 def test_wangs_figures_are_whole_counts():
     boxes = (180, 146, 153, 123, 85, 79, 120, 98)
     for count, accuracy, wrong in zip(
-        boxes, paper.WANG_ACCURACY.values(), paper.WANG_FALSE_BOXES.values(), strict=True
+        boxes, published.WANG_ACCURACY.values(), published.WANG_FALSE_BOXES.values(), strict=True
     ):
         assert accuracy * count == pytest.approx(round(accuracy * count), abs=1.1e-4 * count)
         assert wrong * 984 == pytest.approx(round(wrong * 984), abs=0.11)
@@ -295,7 +296,7 @@ def test_the_median_box_of_the_real_list_and_its_denominators(real_data):
     floor = scores(localization.median_floor(cases))
     assert round(floor["IoU", 0.5, "mean"].accuracy, 3) == 0.120
     assert round(floor["IoU", 0.1, "mean"].accuracy, 3) == 0.376
-    names = list(paper.WANG_ACCURACY)
+    names = list(published.WANG_ACCURACY)
     assert [floor["IoU", 0.1, name].of for name in names] == [180, 146, 153, 123, 85, 79, 120, 98]
     seen = [
         localization.locate(each.image, each.patient, each.finding, each.references, _as_heatmap(each.references))

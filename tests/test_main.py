@@ -19,26 +19,14 @@ import pytest
 from PIL import Image
 from small import fusion_config
 
-from sdfn_jax import (
-    activation,
-    calibration_file,
-    commands,
-    detections,
-    evaluate,
-    localize,
-    plan,
-    predictions,
-    report,
-    results,
-    stages,
-    tasks,
-)
+from sdfn_jax import activation, commands, detections, evaluate, localize, plan, report, results, stages, tasks
 from sdfn_jax.core import checkpoint, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.logs import MetricsLog
 from sdfn_jax.lungs import box_table, lung_boxes, segmenter
+from sdfn_jax.metrics import calibration, predictions
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS
 
@@ -283,24 +271,24 @@ class TestPlan:
         assert [name for name, state in found.items() if state != "there"] == ["evaluation on test"]
 
     def test_a_run_evaluated_before_there_was_calibration_gets_it_from_its_predictions(self, copy, monkeypatch):
-        made = {stage: calibration_file.read(copy / stage) for stage in ("entire", "lung", "fusion")}
+        made = {stage: calibration.read(copy / stage) for stage in ("entire", "lung", "fusion")}
         for stage in ("entire", "fusion"):
-            (copy / stage / calibration_file.FILE).unlink()
+            (copy / stage / calibration.FILE).unlink()
         steps = plan.make_plan(fusion_config(copy))
         assert [step.name for step in steps if not step.there] == ["calibration"]
         with monkeypatch.context() as patch:
             patch.setattr(results.evaluate, "evaluate_classifier", None)  # the network does not run
             steps[-1].run()
-        assert {stage: calibration_file.read(copy / stage) for stage in made} == made
+        assert {stage: calibration.read(copy / stage) for stage in made} == made
         assert all(step.there for step in plan.make_plan(fusion_config(copy)))
         # One of another checkpoint does not count; without predictions the network makes them.
         stale = dataclasses.replace(made["fusion"], checkpoint="c0ffee")
-        calibration_file.write(copy / "fusion", stale)
+        calibration.write(copy / "fusion", stale)
         shutil.rmtree(copy / "fusion" / "evaluation" / "validation")
         steps = plan.make_plan(fusion_config(copy))
         assert [step.name for step in steps if not step.there] == ["calibration"]
         steps[-1].run()
-        assert calibration_file.read(copy / "fusion").checkpoint == made["fusion"].checkpoint
+        assert calibration.read(copy / "fusion").checkpoint == made["fusion"].checkpoint
 
     def test_real_films_are_not_taken_for_the_drawings(self, copy, tmp_path):
         config = fusion_config(copy)
@@ -391,7 +379,7 @@ class TestPlan:
         assert str(path) in capsys.readouterr().err
 
     def test_a_damaged_calibration_is_made_again_from_the_predictions(self, copy, capsys):
-        path = copy / "lung" / calibration_file.FILE
+        path = copy / "lung" / calibration.FILE
         whole = path.read_bytes()
         path.write_bytes(whole.replace(b'"checkpoint"', b'"checkpoinx"'))
         steps = plan.make_plan(fusion_config(copy))
@@ -450,11 +438,9 @@ class TestEvaluate:
         found = predictions.read_evaluation(folder / "fusion" / "evaluation" / "validation")
         assert len(found.predictions.images) == len(Examples(data_of(folder), ["validation"]))
         for stage in ("entire", "lung", "fusion"):
-            record = calibration_file.read(folder / stage)
+            record = calibration.read(folder / stage)
             assert record.checkpoint == checkpoint.best_metadata(folder / stage)["digest"]
-            assert record == calibration_file.make(
-                predictions.read_evaluation(folder / stage / "evaluation" / "validation")
-            )
+            assert record == calibration.make(predictions.read_evaluation(folder / stage / "evaluation" / "validation"))
 
     def test_without_a_trained_checkpoint_it_refuses(self, job, tmp_path):
         config = fusion_config(job[0])

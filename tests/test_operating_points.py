@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_score, recall_score, roc_auc_score, roc_curve
 
-from sdfn_jax import bootstrap, operating_points
+from sdfn_jax.metrics import bootstrap, operating_points
 
 
 def drawn(seed=0, count=300, distinct=1000):

@@ -12,10 +12,11 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
-from sdfn_jax import calibration, calibration_file, platt, predictions
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.predictions import Evaluation, Origin, Predictions
+from sdfn_jax.metrics import calibration as metrics_calibration
+from sdfn_jax.metrics import platt, predictions
+from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions
 from sdfn_jax.radiographs.findings import FINDINGS
 
 
@@ -57,8 +58,8 @@ def test_it_finds_the_distortion_and_mends_it():
     found = platt.fit(labels, probabilities)
     assert (found.slope, found.intercept) == pytest.approx((0.4, 0.7), abs=0.03)
     others, raw = overconfident(20_000, seed=5, slope=0.4, intercept=0.7)
-    assert calibration.reliability(others, raw).error > 0.1
-    assert calibration.reliability(others, found(raw)).error < 0.02
+    assert metrics_calibration.reliability(others, raw).error > 0.1
+    assert metrics_calibration.reliability(others, found(raw)).error < 0.02
 
 
 def test_images_never_change_places():
@@ -116,14 +117,14 @@ def evaluation(images=400, split="validation", **origin):
 
 class TestFile:
     def test_it_is_read_as_it_was_written(self, tmp_path):
-        record = calibration_file.make(evaluation())
-        calibration_file.write(tmp_path, record)
-        assert calibration_file.read(tmp_path) == record
-        assert [path.name for path in tmp_path.iterdir()] == [calibration_file.FILE]
-        assert calibration_file.read(tmp_path / "elsewhere") is None
+        record = metrics_calibration.make(evaluation())
+        metrics_calibration.write(tmp_path, record)
+        assert metrics_calibration.read(tmp_path) == record
+        assert [path.name for path in tmp_path.iterdir()] == [metrics_calibration.FILE]
+        assert metrics_calibration.read(tmp_path / "elsewhere") is None
 
     def test_what_cannot_be_calibrated_says_why(self):
-        record = calibration_file.make(evaluation())
+        record = metrics_calibration.make(evaluation())
         assert record.calibrated() == FINDINGS[:11]
         reasons = [each.reason for each in record.findings.values()]
         assert reasons[:11] == [""] * 11
@@ -132,7 +133,7 @@ class TestFile:
         assert reasons[13] == "0 positives and 400 negatives in validation; it takes 20 of each"
 
     def test_what_has_no_operating_point_says_why_and_all_of_it_in_one_line(self):
-        record = calibration_file.make(evaluation())
+        record = metrics_calibration.make(evaluation())
         assert list(record.thresholds()) == list(FINDINGS[:11])
         assert list(record.undecided()) == list(FINDINGS[11:])
         reasons = list(record.undecided().values())
@@ -144,23 +145,23 @@ class TestFile:
         )
 
     def test_what_is_missing_is_printed_in_one_line_where_it_is_made(self, tmp_path, capsys):
-        calibration_file.calibrate(tmp_path, evaluation())
-        record = calibration_file.read(tmp_path)
-        assert record == calibration_file.make(evaluation())
+        metrics_calibration.calibrate(tmp_path, evaluation())
+        record = metrics_calibration.read(tmp_path)
+        assert record == metrics_calibration.make(evaluation())
         assert capsys.readouterr().out == f"{tmp_path / 'calibration.json'}: {record.gaps()}\n"
 
     def test_nothing_is_called_by_a_network_that_guesses(self):
         given = evaluation(images=2000)
         guesses = np.random.default_rng(3).random(given.predictions.probabilities.shape)
         guessed = dataclasses.replace(given.predictions, probabilities=guesses)
-        record = calibration_file.make(dataclasses.replace(given, predictions=guessed))
+        record = metrics_calibration.make(dataclasses.replace(given, predictions=guessed))
         # Each interval misses 0.5 above in one of 40 draws of a guessing network.
         assert len(record.thresholds()) <= 1
         assert record.undecided()["Atelectasis"].startswith("no better than chance on validation: AUC 0.")
 
     def test_applied_to_probabilities(self):
         given = evaluation()
-        record = calibration_file.make(given)
+        record = metrics_calibration.make(given)
         found = record.apply(given.predictions.probabilities)
         for index in range(11):
             scaling = platt.fit(given.predictions.labels[:, index], given.predictions.probabilities[:, index])
@@ -170,15 +171,15 @@ class TestFile:
     def test_its_effect_is_cross_fitted(self):
         given = evaluation()
         labels, scores = given.predictions.labels[:, 0], given.predictions.probabilities[:, 0]
-        effect = calibration_file.make(given).findings["Atelectasis"].effect
+        effect = metrics_calibration.make(given).findings["Atelectasis"].effect
         after = platt.cross_fit(labels, scores, given.predictions.patients)
-        assert effect.brier == (calibration.brier(labels, scores), calibration.brier(labels, after))
+        assert effect.brier == (metrics_calibration.brier(labels, scores), metrics_calibration.brier(labels, after))
         assert effect.brier[1] < effect.brier[0]
         assert effect.error[1] < effect.error[0]
 
     def test_operating_points_count_what_they_call(self):
         given = evaluation()
-        point = calibration_file.make(given).findings["Mass"].threshold
+        point = metrics_calibration.make(given).findings["Mass"].threshold
         labels, scores = given.predictions.labels[:, 4], given.predictions.probabilities[:, 4]
         called = scores >= point.probability
         assert point.sensitivity == pytest.approx((called & (labels == 1)).sum() / labels.sum())
@@ -187,34 +188,34 @@ class TestFile:
 
     def test_never_of_test(self):
         with pytest.raises(ValueError, match="fitted on validation, not on test"):
-            calibration_file.make(evaluation(split="test"))
+            metrics_calibration.make(evaluation(split="test"))
 
     @pytest.mark.parametrize("damage", ["", "{}", "[]", '{"findings": {}}', "cut"])
     def test_a_damaged_file_is_named(self, tmp_path, damage):
-        calibration_file.write(tmp_path, calibration_file.make(evaluation()))
-        path = tmp_path / calibration_file.FILE
+        metrics_calibration.write(tmp_path, metrics_calibration.make(evaluation()))
+        path = tmp_path / metrics_calibration.FILE
         path.write_text(path.read_text()[:-200] if damage == "cut" else damage)
         with pytest.raises(UserError, match=r"calibration\.json: .*not the calibration of a run"):
-            calibration_file.read(tmp_path)
+            metrics_calibration.read(tmp_path)
 
     def test_a_field_of_another_version_is_refused(self, tmp_path):
-        calibration_file.write(tmp_path, calibration_file.make(evaluation()))
-        path = tmp_path / calibration_file.FILE
+        metrics_calibration.write(tmp_path, metrics_calibration.make(evaluation()))
+        path = tmp_path / metrics_calibration.FILE
         path.write_text(json.dumps(json.loads(path.read_text()) | {"new": 1}))
         with pytest.raises(UserError, match="not the calibration of a run .changed since it was written"):
-            calibration_file.read(tmp_path)
+            metrics_calibration.read(tmp_path)
 
     def test_no_flipped_bit_is_taken_for_a_decision(self, tmp_path):
-        record = calibration_file.make(evaluation())
-        calibration_file.write(tmp_path, record)
-        path = tmp_path / calibration_file.FILE
+        record = metrics_calibration.make(evaluation())
+        metrics_calibration.write(tmp_path, record)
+        path = tmp_path / metrics_calibration.FILE
         whole = path.read_bytes()
         for place in np.random.default_rng(0).choice(len(whole) * 8, 400, replace=False).tolist():
             flipped = bytearray(whole)
             flipped[place // 8] ^= 1 << place % 8
             path.write_bytes(flipped)
             with contextlib.suppress(sealed.DamagedError):
-                assert calibration_file.read(tmp_path) == record  # the flip changed no value
+                assert metrics_calibration.read(tmp_path) == record  # the flip changed no value
 
     @pytest.mark.parametrize(
         ("values", "said"),
@@ -226,13 +227,13 @@ class TestFile:
         ],
     )
     def test_values_out_of_range_are_refused_under_any_digest(self, tmp_path, values, said):
-        written = dataclasses.asdict(calibration_file.make(evaluation()))
+        written = dataclasses.asdict(metrics_calibration.make(evaluation()))
         finding = written["findings"]["Mass"]
         for name, value in values.items():
             finding[name] = finding[name] | value if isinstance(value, dict) else value
-        sealed.write(tmp_path / calibration_file.FILE, written)
+        sealed.write(tmp_path / metrics_calibration.FILE, written)
         with pytest.raises(UserError, match=rf"calibration\.json: .*findings\.Mass\.{re.escape(said)}"):
-            calibration_file.read(tmp_path)
+            metrics_calibration.read(tmp_path)
 
 
 class TestOfCheckpoint:
@@ -241,13 +242,13 @@ class TestOfCheckpoint:
     @pytest.fixture
     def run(self, tmp_path):
         predictions.write_evaluation(tmp_path / "evaluation" / "validation", evaluation())
-        calibration_file.write(tmp_path, calibration_file.make(evaluation()))
+        metrics_calibration.write(tmp_path, metrics_calibration.make(evaluation()))
         sealed.say.cache_clear()
         return tmp_path
 
     def older(self, run):
         """Writes the file as it was before there were digests and reasons."""
-        path = run / calibration_file.FILE
+        path = run / metrics_calibration.FILE
         record = json.loads(path.read_text())
         del record["sha256"]
         for each in record["findings"].values():
@@ -255,14 +256,14 @@ class TestOfCheckpoint:
         path.write_text(json.dumps(record, indent=2))
 
     def cut(self, run):
-        path = run / calibration_file.FILE
+        path = run / metrics_calibration.FILE
         path.write_text(path.read_text()[:-200])
 
     @pytest.mark.parametrize(("harm", "state"), [("older", "of an older version"), ("cut", "damaged")])
     def test_what_cannot_be_used_is_made_from_the_evaluation_and_said_once(self, run, capsys, harm, state):
         getattr(self, harm)(run)
         for _ in range(2):
-            assert calibration_file.of_checkpoint(run, "c0ffee") == (calibration_file.make(evaluation()), "")
+            assert metrics_calibration.of_checkpoint(run, "c0ffee") == (metrics_calibration.make(evaluation()), "")
         assert capsys.readouterr().err == (
             f"note: {run}/calibration.json is {state}; what it should say is made from {run}/evaluation/validation\n"
         )
@@ -270,20 +271,20 @@ class TestOfCheckpoint:
     def test_without_the_evaluation_a_damaged_one_is_refused_and_an_older_one_not_used(self, run):
         (run / "evaluation" / "validation" / "predictions.csv").unlink()
         self.older(run)
-        assert calibration_file.of_checkpoint(run, "c0ffee") == (None, "is of an older version")
+        assert metrics_calibration.of_checkpoint(run, "c0ffee") == (None, "is of an older version")
         self.cut(run)
         with pytest.raises(UserError, match=r"calibration\.json: not the calibration of a run"):
-            calibration_file.of_checkpoint(run, "c0ffee")
+            metrics_calibration.of_checkpoint(run, "c0ffee")
 
     def test_an_evaluation_of_another_checkpoint_serves_nobody(self, run):
         self.older(run)
-        assert calibration_file.of_checkpoint(run, "another") == (None, "is of an older version")
+        assert metrics_calibration.of_checkpoint(run, "another") == (None, "is of an older version")
 
 
 def test_thresholds_are_chosen_before_calibration():
     """Calibrating moves no image across its operating point."""
     given = evaluation()
-    record = calibration_file.make(given)
+    record = metrics_calibration.make(given)
     point, scaling = record.findings["Mass"].threshold, record.findings["Mass"].scaling
     scores = given.predictions.probabilities[:, 4]
     calls = scores >= point.probability

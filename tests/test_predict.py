@@ -18,9 +18,10 @@ from PIL import Image
 from pydicom import uid
 from test_platt import evaluation
 
-from sdfn_jax import calibration_file, cam, film_page, localization, predict, prediction_files, selftest
+from sdfn_jax import cam, film_page, localization, predict, prediction_files, selftest
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import run_command
+from sdfn_jax.metrics import calibration
 from sdfn_jax.predictor import Film, Predictor
 from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.findings import FINDINGS
@@ -48,7 +49,7 @@ def run(tmp_path_factory):
     """A run with a calibration."""
     run = selftest.unpack(tmp_path_factory.mktemp("runs"))
     digest = checkpoint.best_metadata(run)["digest"]
-    calibration_file.write(run, calibration_file.make(evaluation(stage="fusion", checkpoint=digest)))
+    calibration.write(run, calibration.make(evaluation(stage="fusion", checkpoint=digest)))
     return run
 
 
@@ -94,7 +95,7 @@ class TestFiles:
         )
 
     def test_the_table_holds_the_readings(self, done, run, readings):
-        rows, record = table(done / "predictions.csv"), calibration_file.read(run)
+        rows, record = table(done / "predictions.csv"), calibration.read(run)
         assert [row["film"] for row in rows] == [reading.name for reading in readings]
         for row, reading in zip(rows, readings, strict=True):
             assert (int(row["height"]), int(row["width"])) == reading.radiograph.shape

@@ -6,8 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from sdfn_jax import predictions
-from sdfn_jax.predictions import Evaluation, Origin, Predictions, read_evaluation, read_predictions, write_evaluation
+from sdfn_jax.metrics import predictions
+from sdfn_jax.metrics.predictions import (
+    Evaluation,
+    Origin,
+    Predictions,
+    read_evaluation,
+    read_predictions,
+    write_evaluation,
+)
 from sdfn_jax.radiographs.findings import FINDINGS
 
 ORIGIN = Origin(

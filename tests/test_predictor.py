@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from test_platt import evaluation
 
-from sdfn_jax import calibration_file, cam, selftest
+from sdfn_jax import cam, selftest
 from sdfn_jax.core import checkpoint, parallel
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.lung_boxes import PostProcessing, lung_box
+from sdfn_jax.metrics import calibration
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.predictor import Film, Predictor, Problem
@@ -295,8 +296,8 @@ class TestCalibration:
         return tmp_path / "fusion"
 
     def write(self, run, digest):
-        record = calibration_file.make(evaluation(stage="fusion", checkpoint=digest))
-        calibration_file.write(run, record)
+        record = calibration.make(evaluation(stage="fusion", checkpoint=digest))
+        calibration.write(run, record)
         return record
 
     def test_a_runs_calibration_is_applied(self, run, films, predictor, readings):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from small import fusion_config
 
-from sdfn_jax import commands, plan, predictions, stages
+from sdfn_jax import commands, plan, stages
 from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.lungs import box_table
+from sdfn_jax.metrics import predictions
 
 # 00000100_000.png is one of the five RGBA files.
 RGBA = "00000100_000.png"

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from sdfn_jax import paper, report
-from sdfn_jax.predictions import Evaluation, Origin, Predictions
+from sdfn_jax import report
+from sdfn_jax.metrics import published
+from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
 
@@ -18,7 +19,7 @@ def evaluation(stage, /, *, count=300, drawings=False, rare=None, **changes):
     labels = np.random.default_rng(0).integers(0, 2, (count, 14), dtype=np.uint8)
     if rare is not None:
         labels[:, rare] = 0
-    noise = np.random.default_rng(list(paper.COLUMN_NAMES).index(stage) + 1)
+    noise = np.random.default_rng(list(published.COLUMN_NAMES).index(stage) + 1)
     origin = Origin(stage, "c0ffee", "chestxray14/size224_labels2017/1.0.0", "2017", "test", drawings, 7)
     values = Predictions(
         images=tuple(f"{index:08d}_000.png" for index in range(count)),
@@ -42,9 +43,9 @@ def read(path):
 def test_the_papers_table_is_copied_right():
     # The paper's own last row: the mean of the 14 rows above it.
     for stage, mean in {"entire": 0.802, "lung": 0.804, "fusion": 0.815}.items():
-        assert len(paper.TABLE_ONE[stage]) == len(FINDINGS)
-        assert round(np.mean(paper.TABLE_ONE[stage]), 3) == mean
-    by_name = dict(zip(FINDINGS, paper.TABLE_ONE["fusion"], strict=True))
+        assert len(published.TABLE_ONE[stage]) == len(FINDINGS)
+        assert round(np.mean(published.TABLE_ONE[stage]), 3) == mean
+    by_name = dict(zip(FINDINGS, published.TABLE_ONE["fusion"], strict=True))
     assert (by_name["Pneumothorax"], by_name["Emphysema"], by_name["Hernia"]) == (0.866, 0.921, 0.911)
 
 
@@ -102,7 +103,7 @@ def test_an_absent_finding_is_undefined_and_out_of_the_mean(tmp_path):
     *_, hernia, mean = read(tmp_path / "table.csv")
     assert (hernia["positives"], hernia["fusion"], hernia["paper_fusion"]) == ("0", "", "0.911")
     assert mean["finding"] == "Mean of 13 findings"
-    assert float(mean["paper_fusion"]) == pytest.approx(np.mean(paper.TABLE_ONE["fusion"][:13]), abs=5e-4)
+    assert float(mean["paper_fusion"]) == pytest.approx(np.mean(published.TABLE_ONE["fusion"][:13]), abs=5e-4)
 
 
 def test_the_csv_holds_the_papers_columns_beside_ours(tmp_path):
@@ -197,7 +198,7 @@ def test_roc_figure_as_text_names_findings_counts_and_areas(tmp_path):
 
 def test_results_are_read_without_jax_and_without_drawing():
     code = (
-        "import sys; import sdfn_jax.report, sdfn_jax.predictions, sdfn_jax.cam, sdfn_jax.heatmaps; "
+        "import sys; import sdfn_jax.report, sdfn_jax.metrics.predictions, sdfn_jax.cam, sdfn_jax.heatmaps; "
         "import sdfn_jax.film_page; "
         "print([name for name in ('jax', 'flax', 'matplotlib', 'tensorflow') if name in sys.modules])"
     )

@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sdfn_jax import calibration, detections, localization, operating_points, platt, report
+from sdfn_jax import detections, localization, report
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError, run_command
-from sdfn_jax.predictions import Evaluation, Origin, Predictions, write_evaluation
+from sdfn_jax.metrics import calibration as metrics_calibration
+from sdfn_jax.metrics import operating_points, platt
+from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.reporting import card, material
 from tests.browser import chromium
@@ -267,11 +269,13 @@ class TestNumbers:
         first, chosen, tested = found[0], *(evaluation("entire", split).predictions for split in ("validation", "test"))
         scaling = platt.fit(chosen.labels[:, 0], chosen.probabilities[:, 0])
         assert float(first["slope"]) == scaling.slope
-        assert float(first["Brier, test, before"]) == calibration.brier(tested.labels[:, 0], tested.probabilities[:, 0])
-        after = calibration.brier(tested.labels[:, 0], scaling(tested.probabilities[:, 0]))
+        assert float(first["Brier, test, before"]) == metrics_calibration.brier(
+            tested.labels[:, 0], tested.probabilities[:, 0]
+        )
+        after = metrics_calibration.brier(tested.labels[:, 0], scaling(tested.probabilities[:, 0]))
         assert float(first["Brier, test, after"]) == after
         apart = platt.cross_fit(chosen.labels[:, 0], chosen.probabilities[:, 0], chosen.patients)
-        error = calibration.reliability(chosen.labels[:, 0], apart).error
+        error = metrics_calibration.reliability(chosen.labels[:, 0], apart).error
         assert float(first["error, validation, after"]) == error
         few = {row["Finding"]: row["why not"] for row in found if row["slope"] == ""}
         assert few["Hernia"] == "0 positives and 120 negatives in validation; it takes 20 of each"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from sdfn_jax import bootstrap, subgroups
+from sdfn_jax.metrics import bootstrap, subgroups
 
 
 def test_every_image_is_in_one_group_of_each_kind():

@@ -2,9 +2,9 @@
 
 import json
 
-from sdfn_jax import paper
 from sdfn_jax.core import run_metadata
-from sdfn_jax.predictions import RECIPE_FILE, image_list_digest
+from sdfn_jax.metrics import published
+from sdfn_jax.metrics.predictions import RECIPE_FILE, image_list_digest
 from sdfn_jax.report import all_caveats, seed_text
 from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Section, Table
@@ -25,15 +25,15 @@ def measured(material: Material) -> Section:
             f"{', '.join(absent[:3])}."
         )
     origin, count = material.runs[0].test.origin, len(material.labels)
-    if not origin.drawings and (count, origin.label_version) != (paper.TEST_IMAGES, "2017"):
+    if not origin.drawings and (count, origin.label_version) != (published.TEST_IMAGES, "2017"):
         notes.append(
-            f"NOTE: {count:,} images under labels {origin.label_version}, not the paper's {paper.TEST_IMAGES:,} under "
+            f"NOTE: {count:,} images under labels {origin.label_version}, not the paper's {published.TEST_IMAGES:,} under "
             "2017: the paper's figures stand beside ours for orientation, not for comparison."
         )
     for run in material.runs:
         imported = {} if run.recipe is None else run_metadata.read(run.recipe).imported
         notes += [
-            f"NOTE: {paper.COLUMN_NAMES[run.test.origin.stage]}: its {branch} view's weights were {each.describe()}."
+            f"NOTE: {published.COLUMN_NAMES[run.test.origin.stage]}: its {branch} view's weights were {each.describe()}."
             for branch, each in imported.items()
         ]
     rows = []
@@ -41,7 +41,7 @@ def measured(material: Material) -> Section:
         origin, predictions = run.test.origin, run.test.predictions
         rows.append(
             [
-                paper.COLUMN_NAMES[origin.stage],
+                published.COLUMN_NAMES[origin.stage],
                 len(predictions.images),
                 len(set(predictions.patients.tolist())),
                 "drawings" if origin.drawings else "radiographs",
@@ -75,7 +75,7 @@ def model_card(material: Material) -> Section:
         ["SHA-256 of the image list", image_list_digest(first.predictions.images)],
     ]
     for run in material.runs:
-        name = paper.COLUMN_NAMES[run.test.origin.stage]
+        name = published.COLUMN_NAMES[run.test.origin.stage]
         rows += [
             [f"{name}: checkpoint", run.test.origin.checkpoint],
             [f"{name}: seed", seed_text(run.test.origin.seed)],

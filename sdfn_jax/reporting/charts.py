@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sdfn_jax.calibration import Reliability
 from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.metrics.calibration import Reliability
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting.page import Estimate
 

@@ -5,19 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sdfn_jax import (
-    bootstrap,
-    calibration,
-    calibration_file,
-    comparison,
-    delong,
-    metrics,
-    operating_points,
-    paper,
-    report,
-    subgroups,
-)
-from sdfn_jax.predictions import Evaluation
+from sdfn_jax import report
+from sdfn_jax.metrics import bootstrap, comparison, delong, operating_points, published, subgroups
+from sdfn_jax.metrics import calibration as metrics_calibration
+from sdfn_jax.metrics import scores as metrics_scores
+from sdfn_jax.metrics.predictions import Evaluation
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting import charts
 from sdfn_jax.reporting.material import Material, Run, few, mean_is_few
@@ -30,7 +22,7 @@ def table_one(material: Material) -> Section:
     """Table I: our AUCs with intervals, the paper's beside them."""
     labels, stages = material.labels, _stages(material)
     columns = [_auc_estimates(run.test, material.aucs[run.test.origin.stage]) for run in material.runs]
-    theirs = [paper.TABLE_ONE[stage] for stage in stages]
+    theirs = [published.TABLE_ONE[stage] for stage in stages]
     rows = [
         [
             name,
@@ -43,7 +35,7 @@ def table_one(material: Material) -> Section:
     defined = np.array([not np.isnan(estimate.value) for estimate in columns[0][:-1]])
     papers_means = [float(np.array(column)[defined].mean()) if defined.any() else float("nan") for column in theirs]
     rows.append([f"Mean of {defined.sum()}", "", *(column[-1] for column in columns), *papers_means])
-    heads = [paper.COLUMN_NAMES[stage] for stage in stages]
+    heads = [published.COLUMN_NAMES[stage] for stage in stages]
     return Section(
         "table-one",
         "Table I: AUC",
@@ -90,7 +82,7 @@ def differences(material: Material) -> Section:
             second.test.predictions.probabilities,
             (material.aucs[one], material.aucs[other]),
         )
-        name = f"{paper.COLUMN_NAMES[one]} less {paper.COLUMN_NAMES[other]}"
+        name = f"{published.COLUMN_NAMES[one]} less {published.COLUMN_NAMES[other]}"
         estimates = [
             Estimate(each.value, *each.interval, bool(rare))
             for each, rare in zip(result.classes, material.few, strict=True)
@@ -134,9 +126,11 @@ def calibrated(material: Material) -> Section:
     rows, curves = [[name] for name in _NAMES], {}
     columns = ["Finding"]
     for run in material.runs:
-        name = paper.COLUMN_NAMES[run.test.origin.stage]
+        name = published.COLUMN_NAMES[run.test.origin.stage]
         probabilities = run.test.predictions.probabilities
-        curves[name] = [calibration.reliability(*each) for each in zip(material.labels.T, probabilities.T, strict=True)]
+        curves[name] = [
+            metrics_calibration.reliability(*each) for each in zip(material.labels.T, probabilities.T, strict=True)
+        ]
         columns += [f"{name}: Brier", f"{name}: calibration error"]
         for index, row in enumerate(rows):
             labels, mine = material.labels[:, index], probabilities[:, index]
@@ -144,13 +138,13 @@ def calibrated(material: Material) -> Section:
                 bootstrap.sums((mine - labels) ** 2, material.resamples), material.resamples.images
             )
             spread = bootstrap.interval(replicates)
-            brier = Estimate(calibration.brier(labels, mine), *spread, bool(material.few[index]))
+            brier = Estimate(metrics_calibration.brier(labels, mine), *spread, bool(material.few[index]))
             row += [brier, _without_interval(curves[name][index].error, material.few[index])]
     return Section(
         "calibration",
         "Calibration",
         [
-            f"Brier score with its interval, and expected calibration error over {calibration.BINS} bins of equal "
+            f"Brier score with its interval, and expected calibration error over {metrics_calibration.BINS} bins of equal "
             "width. For a rare finding both are small for any network that says little: read them beside the "
             "reliability curves, whose axes are logarithmic.",
         ],
@@ -207,7 +201,7 @@ def by_group(material: Material) -> Section:
     official = material.official
     groups = subgroups.groups(official.sexes, official.ages, official.views)
     summary, details, within = [], [], [[name] for name in (*_NAMES, "Mean")]
-    series = {paper.COLUMN_NAMES[run.test.origin.stage]: [] for run in material.runs}
+    series = {published.COLUMN_NAMES[run.test.origin.stage]: [] for run in material.runs}
     members = [(attribute, name, chosen) for attribute, each in groups.items() for name, chosen in each.items()]
     patients = material.runs[0].test.predictions.patients
     counts = [(int(chosen.sum()), len(np.unique(patients[chosen]))) for *_, chosen in members]
@@ -229,13 +223,13 @@ def by_group(material: Material) -> Section:
         mine = [found[run.test.origin.stage, attribute, name] for run in material.runs]
         summary.append([f"{attribute}: {name}", images, people, _defined(mine[0]), *(each[-1] for each in mine)])
         for run, each in zip(material.runs, mine, strict=True):
-            series[paper.COLUMN_NAMES[run.test.origin.stage]].append(each[-1])
+            series[published.COLUMN_NAMES[run.test.origin.stage]].append(each[-1])
         positives = material.labels[chosen].sum(axis=0, dtype=int)
         details += [
             [f"{attribute}: {name}", finding, images, people, int(positives[index]), *(each[index] for each in mine)]
             for index, finding in enumerate(_NAMES)
         ]
-    heads = [paper.COLUMN_NAMES[run.test.origin.stage] for run in material.runs]
+    heads = [published.COLUMN_NAMES[run.test.origin.stage] for run in material.runs]
     both = [f"{head}: {kind}" for head in heads for kind in ("pooled", "within view")]
     return Section(
         "subgroups",
@@ -285,7 +279,7 @@ def versions(material: Material) -> Section:
         counts = [int(positives[each][index]) if index < len(_NAMES) else "" for each in (one, other)]
         values = [column[index] for pair in zip(aucs[one], aucs[other], strict=True) for column in pair]
         rows.append([name, *counts, *values])
-    heads = [f"{paper.COLUMN_NAMES[stage]}, {version}" for stage in stages for version in (one, other)]
+    heads = [f"{published.COLUMN_NAMES[stage]}, {version}" for stage in stages for version in (one, other)]
     return Section(
         "label-versions",
         title,
@@ -314,12 +308,12 @@ def _auc_estimates(evaluation: Evaluation, replicates: np.ndarray) -> list[Estim
 
 def _estimates(labels: np.ndarray, scores: np.ndarray, replicates: np.ndarray) -> list[Estimate]:
     """Returns the AUC of each finding, and last their mean."""
-    aucs, rare = metrics.class_aucs(labels, scores), few(labels)
+    aucs, rare = metrics_scores.class_aucs(labels, scores), few(labels)
     spreads = [bootstrap.interval(row) for row in replicates]
     mean = bootstrap.interval(bootstrap.mean_replicates(replicates))
     return [
         *(_estimate(*each) for each in zip(aucs, spreads, rare, strict=True)),
-        _estimate(metrics.mean_auc(aucs)[0], mean, mean_is_few(rare)),
+        _estimate(metrics_scores.mean_auc(aucs)[0], mean, mean_is_few(rare)),
     ]
 
 
@@ -345,7 +339,7 @@ def _precision(material: Material) -> Table:
     prevalence = material.labels.mean(axis=0)
     columns = [
         [
-            metrics.average_precision(*each)
+            metrics_scores.average_precision(*each)
             for each in zip(material.labels.T, run.test.predictions.probabilities.T, strict=True)
         ]
         for run in material.runs
@@ -358,7 +352,7 @@ def _precision(material: Material) -> Table:
         ]
         for index, name in enumerate(_NAMES)
     ]
-    heads = [paper.COLUMN_NAMES[stage] for stage in _stages(material)]
+    heads = [published.COLUMN_NAMES[stage] for stage in _stages(material)]
     caption = "Area under the precision-recall curve (average precision); knowing nothing scores the prevalence"
     return Table("precision_recall", caption, ["Finding", "prevalence", *heads], rows)
 
@@ -369,15 +363,15 @@ def _platt(material: Material) -> list[Table]:
     for run in material.runs:
         if run.validation is None:
             continue
-        found = calibration_file.make(run.validation).findings.values()
+        found = metrics_calibration.make(run.validation).findings.values()
         for index, (name, each) in enumerate(zip(_NAMES, found, strict=True)):
-            head = [name, paper.COLUMN_NAMES[run.test.origin.stage], each.positives]
+            head = [name, published.COLUMN_NAMES[run.test.origin.stage], each.positives]
             if each.scaling is None:
                 rows.append([*head, *[float("nan")] * 10, each.reason])
                 continue
             labels, before = material.labels[:, index], run.test.predictions.probabilities[:, index]
             scores = [
-                (calibration.brier(labels, values), calibration.reliability(labels, values).error)
+                (metrics_calibration.brier(labels, values), metrics_calibration.reliability(labels, values).error)
                 for values in (before, each.scaling(before))
             ]
             on_test = [
@@ -419,7 +413,7 @@ def _points(material: Material, run: Run, index: int, name: str, resamples: boot
       resamples: of the patients of the validation split.
     """
     labels, scores = (getattr(run.validation.predictions, each)[:, index] for each in ("labels", "probabilities"))
-    network, positives = paper.COLUMN_NAMES[run.test.origin.stage], int(labels.sum())
+    network, positives = published.COLUMN_NAMES[run.test.origin.stage], int(labels.sum())
     if why := operating_points.undecided(labels, scores, resamples):
         nothing = float("nan")
         return [
@@ -467,7 +461,7 @@ def _add_within(material: Material, run: Run, views: dict, pairs: dict, rows: li
             _estimate(value, bootstrap.interval(row), rare)
             for value, row, rare in zip(values, replicates, material.few, strict=True)
         ),
-        _estimate(metrics.mean_auc(np.array(values))[0], mean, mean_is_few(material.few)),
+        _estimate(metrics_scores.mean_auc(np.array(values))[0], mean, mean_is_few(material.few)),
     ]
     for row, *both in zip(rows, pooled, within, strict=True):
         row += both

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import bootstrap, detections, paper
+from sdfn_jax import detections
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.localization import Case
-from sdfn_jax.predictions import (
+from sdfn_jax.metrics import bootstrap, published
+from sdfn_jax.metrics.predictions import (
     FEW,
     RECIPE_FILE,
     Evaluation,
@@ -173,7 +174,7 @@ def _read_run(folder: Path) -> Run:
     test = _read_evaluation(folder, "test")
     validation = _read_evaluation(folder, "validation") if (where / "validation").is_dir() else None
     found = (where / "test" / detections.DETECTIONS_FILE).is_file()
-    localisation = _read_localisation(where / "test", paper.COLUMN_NAMES.get(test.origin.stage)) if found else None
+    localisation = _read_localisation(where / "test", published.COLUMN_NAMES.get(test.origin.stage)) if found else None
     if validation is not None:
         _check_validation(folder, test, validation)
     if localisation is not None and localisation.origin.get("checkpoint") != test.origin.checkpoint:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import bootstrap, localization, paper
+from sdfn_jax import localization
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.lungs import box_table, lung_boxes
-from sdfn_jax.predictions import FEW
+from sdfn_jax.metrics import bootstrap, published
+from sdfn_jax.metrics.predictions import FEW
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting import charts
 from sdfn_jax.reporting.material import SEED, Localisation, Material
@@ -182,7 +183,7 @@ def segmentation(material: Material) -> Section:
 
 def _estimate(row: localization.Score) -> Estimate:
     # A mean is as good as the findings in it.
-    least = FEW * len(paper.WANG_ACCURACY) if row.finding == "mean" else FEW
+    least = FEW * len(published.WANG_ACCURACY) if row.finding == "mean" else FEW
     return Estimate(row.accuracy, *row.interval, row.of < least)
 
 
@@ -223,7 +224,7 @@ def _by_finding(
         for name in names:
             cells += [_estimate(found[name, *level, finding]) for level in levels]
             cells.append(found[name, "IoBB", 0.1, finding].false_boxes)
-        for wangs in (paper.WANG_ACCURACY, paper.WANG_FALSE_BOXES):
+        for wangs in (published.WANG_ACCURACY, published.WANG_FALSE_BOXES):
             cells.append(float(np.mean(list(wangs.values()))) if finding == "mean" else wangs.get(finding, ""))
         rows.append(cells)
     heads = [
@@ -244,8 +245,8 @@ def _rules(rows: list[box_table.BoxRow]) -> Table:
     counts = {rule: rules.count(rule) for rule in sorted(set(rules) - {lung_boxes.NO_RULE})}
     none = rules.count(lung_boxes.NO_RULE)
     table: list[list[Cell]] = [
-        ["no rule needed", none, none / len(rows), paper.NO_RULE],
-        ["some rule", len(rows) - none, 1 - none / len(rows), paper.SOME_RULE],
+        ["no rule needed", none, none / len(rows), published.NO_RULE],
+        ["some rule", len(rows) - none, 1 - none / len(rows), published.SOME_RULE],
     ]
     table += [[f"of these: {rule}", count, count / len(rows), ""] for rule, count in counts.items()]
     caption = f"Rules of post-processing that fired on {len(rows):,} images"

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
-from sdfn_jax import bootstrap, delong, metrics
+from sdfn_jax.metrics import bootstrap
+from sdfn_jax.metrics import delong as metrics_delong
+from sdfn_jax.metrics import scores as metrics_scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Difference:
     interval: tuple[float, float]
     p: float
     holm: float
-    delong: delong.Test | None
+    delong: metrics_delong.Test | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +60,11 @@ def compare(
       second: (N, C) scores of the other.
       replicates: `bootstrap.auc_replicates` of the two, (C, B) each, on the same resamples.
     """
-    aucs = [metrics.class_aucs(labels, scores) for scores in (first, second)]
+    aucs = [metrics_scores.class_aucs(labels, scores) for scores in (first, second)]
     differences = replicates[0] - replicates[1]
     p_values = np.array([bootstrap.p_value(row) for row in differences])
     classes = tuple(
-        Difference(float(value), bootstrap.interval(row), float(p), float(adjusted), delong.compare(*columns))
+        Difference(float(value), bootstrap.interval(row), float(p), float(adjusted), metrics_delong.compare(*columns))
         for value, row, p, adjusted, *columns in zip(
             aucs[0] - aucs[1],
             differences,
@@ -75,7 +77,7 @@ def compare(
         )
     )
     mean = bootstrap.mean_replicates(replicates[0]) - bootstrap.mean_replicates(replicates[1])
-    value = metrics.mean_auc(aucs[0])[0] - metrics.mean_auc(aucs[1])[0]
+    value = metrics_scores.mean_auc(aucs[0])[0] - metrics_scores.mean_auc(aucs[1])[0]
     return Comparison(
         classes,
         Difference(value, bootstrap.interval(mean), bootstrap.p_value(mean), float("nan"), None),

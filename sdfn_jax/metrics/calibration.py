@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import bootstrap, calibration, operating_points, platt
 from sdfn_jax.core import sealed
-from sdfn_jax.predictions import Evaluation, evaluation_folder, image_list_digest, read_evaluation
+from sdfn_jax.metrics import bootstrap, operating_points, platt
+from sdfn_jax.metrics.operating_points import Threshold
+from sdfn_jax.metrics.predictions import Evaluation, evaluation_folder, image_list_digest, read_evaluation
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
-from sdfn_jax.reading import Threshold
 
 FILE = "calibration.json"
 _SHARES = sealed.several(sealed.SHARE, 2)
@@ -264,8 +264,8 @@ def _scaling(
         return None, "validation is ordered no better than by chance", None
     values = (probabilities, platt.cross_fit(labels, probabilities, patients))
     effect = Effect(
-        brier=tuple(calibration.brier(labels, each) for each in values),
-        error=tuple(calibration.reliability(labels, each).error for each in values),
+        brier=tuple(brier(labels, each) for each in values),
+        error=tuple(reliability(labels, each).error for each in values),
     )
     return scaling, "", effect
 
@@ -286,3 +286,47 @@ def _from_json(record: dict) -> Calibrated:
     kinds = {"scaling": platt.Scaling, "effect": Effect, "threshold": Threshold}
     parts = {name: kind(**record[name]) for name, kind in kinds.items() if record[name] is not None}
     return Calibrated(**{name: record[name] for name in _FINDING} | parts)
+
+
+BINS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Reliability:
+    """Images gathered by predicted probability into bins of equal width that hold any.
+
+    Attributes:
+      count: (K,) images in each bin.
+      predicted: (K,) their mean probability.
+      observed: (K,) their share of positives.
+    """
+
+    count: np.ndarray
+    predicted: np.ndarray
+    observed: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean distance of observed and predicted, weighted by the images."""
+        return float(np.average(np.abs(self.observed - self.predicted), weights=self.count))
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> Reliability:
+    """Gathers images into bins (k / bins, (k + 1) / bins], the first with 0 (Guo et al., ICML 2017).
+
+    Args:
+      labels: (N,) 0 and 1, at least one.
+      probabilities: (N,) 0 to 1.
+      bins: their number.
+    """
+    edges = np.arange(1, bins) / bins
+    places = np.searchsorted(edges, probabilities, side="left")
+    count = np.bincount(places, minlength=bins)
+    held = count > 0
+    means = [np.bincount(places, values, bins)[held] / count[held] for values in (probabilities, labels)]
+    return Reliability(count[held], *means)
+
+
+def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Computes the mean squared distance of probability and label (Brier 1950): (N,), (N,) -> 0 (best) to 1."""
+    return float(np.mean((np.asarray(probabilities, np.float64) - labels) ** 2))

@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from sdfn_jax import bootstrap, metrics
+from sdfn_jax.metrics import bootstrap
+from sdfn_jax.metrics import scores as metrics_scores
 
 SENSITIVITY = 0.9
 # Ten events for each fitted number (Peduzzi et al., J Clin Epidemiol 1996), and calibration fits two.
@@ -73,7 +74,7 @@ def undecided(labels: np.ndarray, scores: np.ndarray, resamples: bootstrap.Resam
     if low > 0.5:
         return ""
     return (
-        f"no better than chance on validation: AUC {metrics.auc(labels, scores):.2f}, 95 % interval {low:.2f} to "
+        f"no better than chance on validation: AUC {metrics_scores.auc(labels, scores):.2f}, 95 % interval {low:.2f} to "
         f"{high:.2f}"
     )
 
@@ -140,3 +141,22 @@ def _curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarr
         above = group.size - np.searchsorted(np.sort(group), thresholds, side="left")
         shares.append(above / group.size if group.size else np.full(thresholds.shape, np.nan))
     return thresholds, *shares
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """A finding's operating point, chosen on validation.
+
+    Attributes:
+      probability: a radiograph counts as positive from here on (before calibration).
+      sensitivity: on validation.
+      specificity: on validation.
+      positives: of the validation split.
+      negatives: of the validation split.
+    """
+
+    probability: float
+    sensitivity: float
+    specificity: float
+    positives: int
+    negatives: int

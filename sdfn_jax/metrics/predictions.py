@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import metrics
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.files import file_digest
+from sdfn_jax.metrics import scores
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
 PREDICTIONS_FILE = "predictions.csv"
@@ -219,8 +219,8 @@ def read_predictions(path: str | Path) -> Predictions:
 def summary(evaluation: Evaluation) -> dict:
     """Returns what `evaluation.json` says: origin, counts, AUCs (None where undefined), software and caveats."""
     predictions = evaluation.predictions
-    aucs = metrics.class_aucs(predictions.labels, predictions.probabilities)
-    mean, defined = metrics.mean_auc(aucs)
+    aucs = scores.class_aucs(predictions.labels, predictions.probabilities)
+    mean, defined = scores.mean_auc(aucs)
     return dataclasses.asdict(evaluation.origin) | {
         "images": len(predictions.images),
         "patients": len(np.unique(predictions.patients)),

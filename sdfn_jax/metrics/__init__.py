@@ -1,0 +1,1 @@
+"""Numbers from labels and probabilities: AUCs, intervals, tests, calibration, operating points. No JAX."""
