@@ -24,11 +24,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import fusion
-from sdfn_jax import features, tasks, train
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches, put, training_batches
 from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.training import features, tasks, train
+from sdfn_jax.training.input_pipeline import Examples, Rows, evaluation_batches, put, training_batches
 
 EPOCHS = 100  # of the paper
 

@@ -23,12 +23,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import classifier
-from sdfn_jax import tasks, train
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.input_pipeline import Examples, put, to_device, training_batches
 from sdfn_jax.lungs import box_table
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.radiographs import pixels, reader, synthetic_dataset
+from sdfn_jax.training import tasks, train
+from sdfn_jax.training.input_pipeline import Examples, put, to_device, training_batches
 from tfds_builders import prepare
 
 SIZE, BATCH = 224, 16

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import cam, tasks
+from sdfn_jax import cam
 from sdfn_jax.core.parallel import one_ahead
-from sdfn_jax.input_pipeline import Examples, evaluation_batches
+from sdfn_jax.training import tasks
+from sdfn_jax.training.input_pipeline import Examples, evaluation_batches
 
 
 def stream(config: ConfigDict, variables: Mapping[str, dict], examples: Examples) -> Iterator[dict[str, np.ndarray]]:

@@ -2,9 +2,10 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import evaluate, plan, report, results, settings, stages
+from sdfn_jax import plan, report, results, settings, stages
 from sdfn_jax.core import backend, processes
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.training import evaluate
 
 
 def run(config: ConfigDict, mode: str, split: str) -> None:

@@ -29,13 +29,13 @@ from ml_collections import ConfigDict
 from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
-from sdfn_jax import tasks
 from sdfn_jax.core import checkpoint, jit_cache, run_metadata
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.weights import torchvision, weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.training import tasks
 
 TOLERANCE = 1e-4  # largest difference of a probability between an exported network and the checkpoint
 _IMAGES = 3  # compared on the spot

@@ -44,7 +44,7 @@ def of_network(run: Path) -> tuple[list[localization.Case], dict]:
 
     from sdfn_jax import activation, plan, stages
     from sdfn_jax.core import checkpoint
-    from sdfn_jax.input_pipeline import Examples
+    from sdfn_jax.training.input_pipeline import Examples
 
     variables, metadata = checkpoint.read_best(run)
     config = ConfigDict(metadata["config"])

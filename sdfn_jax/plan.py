@@ -19,7 +19,7 @@ from sdfn_jax.metrics import calibration
 from sdfn_jax.models.preprocessing import Preprocessing, check_same
 from sdfn_jax.models.weights import download
 from sdfn_jax.radiographs import synthetic_dataset
-from sdfn_jax.train import batch_size_problems, has_diverged, standing
+from sdfn_jax.training.train import batch_size_problems, has_diverged, standing
 from tfds_builders import prepare
 
 THERE, TO_DO, NOT_NEEDED = "there", "to do", "not needed"

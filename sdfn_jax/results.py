@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import activation, evaluate, heatmaps, report, stages
+from sdfn_jax import activation, heatmaps, report, stages
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes, make_box_table, stream
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.metrics import calibration
 from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
 from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.training import evaluate
+from sdfn_jax.training.input_pipeline import Examples
 
 TABLE = "table_1.csv"
 RECORD = "made_from.json"

@@ -7,18 +7,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import evaluate, features, tasks
 from sdfn_jax.core import checkpoint, processes, progress, run_identity, run_metadata, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.input_pipeline import Examples, Rows, steps_per_epoch
 from sdfn_jax.lungs import contrast as lungs_contrast
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.preprocessing import Preprocessing, check_same
 from sdfn_jax.models.weights import download
 from sdfn_jax.models.weights import weights_file as weights_weights_file
-from sdfn_jax.train import check_batch_size, device_mesh, standing, train
+from sdfn_jax.training import evaluate, evaluate_lungs, features, tasks
+from sdfn_jax.training.input_pipeline import Examples, Rows, steps_per_epoch
+from sdfn_jax.training.train import check_batch_size, device_mesh, standing, train
 from tfds_builders.base import read_metadata as data_metadata
 
 FOLDS = 5
@@ -185,12 +185,12 @@ def evaluate_lrg(config: ConfigDict, data: Path) -> str:
         )
     _, metadata = checkpoint.read_best(config.workdir)
     with processes.writing_alone(config.workdir):
-        results = evaluate.evaluate_lrg(config, data, config.test_fold)
+        results = evaluate_lungs.evaluate_lrg(config, data, config.test_fold)
         origin = _segmentation_origin(config, data, {f"fold_{config.test_fold}": metadata["digest"]})
         where = evaluate.evaluation_folder(config.workdir, "test")
         page = where / f"worst_fold_{config.test_fold}.png"
-        evaluate.draw_worst(config, data, results, page, drawings=origin["drawings"])
-        return evaluate.write_segmentation(where, results, origin)
+        evaluate_lungs.draw_worst(config, data, results, page, drawings=origin["drawings"])
+        return evaluate_lungs.write_segmentation(where, results, origin)
 
 
 def cross_validate(config: ConfigDict, data: Path) -> str:
@@ -221,13 +221,13 @@ def _cross_validate(config: ConfigDict, data: Path) -> str:
             one.workdir = f"{config.workdir}/fold_{fold}"
         print(f"\nfold {fold} of 0-{FOLDS - 1}: training without it", flush=True)
         train_lrg(one, data)
-        scored = evaluate.evaluate_lrg(one, data, fold)
+        scored = evaluate_lungs.evaluate_lrg(one, data, fold)
         page = where / f"worst_fold_{fold}.png"
-        evaluate.draw_worst(one, data, scored, page, drawings=data_metadata(data)["drawings"])
+        evaluate_lungs.draw_worst(one, data, scored, page, drawings=data_metadata(data)["drawings"])
         results += scored
         digests[f"fold_{fold}"] = checkpoint.best_metadata(one.workdir)["digest"]
     origin = _segmentation_origin(config, data, digests)
-    return evaluate.write_segmentation(where, results, origin)
+    return evaluate_lungs.write_segmentation(where, results, origin)
 
 
 def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import classifier, fusion, lrg
-from sdfn_jax import tasks, train
 from sdfn_jax.core import run_metadata
 from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.training import tasks, train
 
 DENSENET = {"growth_rate": 4, "block_sizes": (1, 1), "init_features": 4, "bottleneck": 2}
 SIZE = 16

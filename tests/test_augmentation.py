@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from sdfn_jax.augmentation import flip_together, random_affine
+from sdfn_jax.training.augmentation import flip_together, random_affine
 
 RANGES = {"rotation": 10.0, "shift": 0.1, "zoom": 0.2}  # [21]
 change = jax.jit(lambda key, image, mask: random_affine(key, image, mask, **RANGES))

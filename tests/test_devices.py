@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from small import InMemory, extractor_config, fusion_config, train_classifier, two_view_examples
 
-from sdfn_jax import commands, features, tasks, train
+from sdfn_jax import commands
 from sdfn_jax.core import checkpoint, processes, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.stops import Stopped
-from sdfn_jax.logs import MetricsLog
 from sdfn_jax.lungs import box_table
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.radiographs import synthetic_dataset
+from sdfn_jax.training import features, tasks, train
+from sdfn_jax.training.metrics_log import MetricsLog
 
 TRAINING, VALIDATION = two_view_examples(27, seed=1), two_view_examples(11, seed=2)
 STEPS, BATCH = 3, 8  # an epoch; the last 3 films are left over

@@ -12,13 +12,14 @@ from peers import assert_close, import_peer
 from small import extractor_config, fusion_config, lrg_config
 from test_densenet import random_variables
 
-from sdfn_jax import export, tasks
+from sdfn_jax import export
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.weights import weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.training import tasks
 
 SIZES = {"entire": 75, "fusion": 64}  # odd (75, 38, 19, 9 on the way down) and even
 

@@ -12,13 +12,13 @@ import pytest
 from ml_collections import ConfigDict
 from small import InMemory, extractor_config, two_view_examples
 
-from sdfn_jax import features, tasks, train
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.stops import Stopped
-from sdfn_jax.input_pipeline import Rows
-from sdfn_jax.logs import MetricsLog
 from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.training import features, tasks, train
+from sdfn_jax.training.input_pipeline import Rows
+from sdfn_jax.training.metrics_log import MetricsLog
 
 TRAINING, VALIDATION = two_view_examples(14, seed=1), two_view_examples(10, seed=2)
 ORIGIN = {"data": "a" * 64, "entire": "b" * 64, "lung": "c" * 64, "preprocessing": {"mean": [0.5]}, "dtype": "float32"}

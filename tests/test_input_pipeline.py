@@ -9,9 +9,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from sdfn_jax import input_pipeline
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.input_pipeline import Examples, evaluation_batches, steps_per_epoch, training_batches
+from sdfn_jax.training import input_pipeline
+from sdfn_jax.training.input_pipeline import Examples, evaluation_batches, steps_per_epoch, training_batches
 
 SPLITS = {"fold_0": range(5), "fold_1": range(5, 16), "fold_2": range(16, 23)}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.logs import MetricsLog
+from sdfn_jax.training.metrics_log import MetricsLog
 
 
 def line(epoch, loss=0.5):

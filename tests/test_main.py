@@ -19,16 +19,17 @@ import pytest
 from PIL import Image
 from small import fusion_config
 
-from sdfn_jax import activation, commands, detections, evaluate, localize, plan, report, results, stages, tasks
+from sdfn_jax import activation, commands, detections, localize, plan, report, results, stages
 from sdfn_jax.core import checkpoint, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.input_pipeline import Examples
-from sdfn_jax.logs import MetricsLog
 from sdfn_jax.lungs import box_table, lung_boxes, segmenter
 from sdfn_jax.metrics import calibration, predictions
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.training import evaluate_lungs, tasks
+from sdfn_jax.training.input_pipeline import Examples
+from sdfn_jax.training.metrics_log import MetricsLog
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("lrg", "entire", "lung", "fusion")
@@ -526,7 +527,7 @@ def test_scores_of_a_film_are_those_of_its_masks():
     film = {"name": "film", "mask": truth, "mask_original": png(enlarged)}
     found = np.where(truth > 0, 0.9, 0.1).astype(np.float32)
     found[16:48, 8:18] = 0.2  # half of one lung is missed: 32 x 30 of 32 x 40 pixels are found
-    score = evaluate.score_film(film, found, 3, lung_boxes.PostProcessing())
+    score = evaluate_lungs.score_film(film, found, 3, lung_boxes.PostProcessing())
     assert score.dice == pytest.approx(2 * 30 / (30 + 40))
     assert score.iou == pytest.approx(30 / 40)
     assert score.dice_original == pytest.approx(score.dice, abs=0.02)

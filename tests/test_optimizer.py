@@ -7,7 +7,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from sdfn_jax.optimizer import learning_rate_schedule, make_optimizer, make_plateau
+from sdfn_jax.training.optimizer import learning_rate_schedule, make_optimizer, make_plateau
 
 
 def make_config(learning_rate=0.01, decay=0.0, factor=0.1, patience=5):

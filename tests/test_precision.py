@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from small import InMemory, extractor_config, lrg_config, two_view_examples
 
-from sdfn_jax import evaluate, export, tasks, train
+from sdfn_jax import export
 from sdfn_jax.core import checkpoint, run_identity
-from sdfn_jax.logs import MetricsLog
 from sdfn_jax.lungs import segmenter
 from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.training import evaluate, tasks, train
+from sdfn_jax.training.metrics_log import MetricsLog
 
 TRAINING, VALIDATION = two_view_examples(16, seed=1), two_view_examples(10, seed=2)
 NORMALISATION = {"mean": 0.5, "std": 0.3}

@@ -7,9 +7,9 @@ import pytest
 from small import fusion_config
 
 from sdfn_jax import commands, plan, stages
-from sdfn_jax.input_pipeline import Examples
 from sdfn_jax.lungs import box_table
 from sdfn_jax.metrics import predictions
+from sdfn_jax.training.input_pipeline import Examples
 
 # 00000100_000.png is one of the five RGBA files.
 RGBA = "00000100_000.png"

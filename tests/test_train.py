@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from small import DENSENET, InMemory, extractor_config, train_classifier, two_view_examples
 
-from sdfn_jax import tasks, train
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.stops import Stopped
-from sdfn_jax.logs import MetricsLog
 from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.training import tasks, train
+from sdfn_jax.training.metrics_log import MetricsLog
 
 TRAINING, VALIDATION = two_view_examples(14, seed=1), two_view_examples(10, seed=2)
 

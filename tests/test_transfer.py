@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from small import SIZE, extractor_config, two_view_examples
 
-from sdfn_jax import activation, input_pipeline, tasks, train
+from sdfn_jax import activation
 from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.training import input_pipeline, tasks, train
 
 FILMS = two_view_examples(10, seed=1)
 

@@ -2,12 +2,12 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import tasks
 from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.models.initial import variable_shapes
 from sdfn_jax.models.preprocessing import check_same
 from sdfn_jax.models.weights.weights_file import Weights
+from sdfn_jax.training import tasks
 
 
 def write_run(config: ConfigDict, weights: Weights) -> None:

@@ -24,10 +24,10 @@ from ml_collections import ConfigDict
 from sdfn_jax.core import processes, progress
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.input_pipeline import Examples, Rows, evaluation_batches, one_ahead
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import pool
-from sdfn_jax.tasks import Task
+from sdfn_jax.training.input_pipeline import Examples, Rows, evaluation_batches, one_ahead
+from sdfn_jax.training.tasks import Task
 
 
 class Extractors:

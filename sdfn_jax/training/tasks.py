@@ -11,7 +11,6 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from sdfn_jax import augmentation
 from sdfn_jax.core import run_identity
 from sdfn_jax.lungs import contrast as lungs_contrast
 from sdfn_jax.metrics import scores
@@ -20,6 +19,7 @@ from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN, linear_head
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.training import augmentation
 
 Batch = dict[str, jax.Array]
 

@@ -20,7 +20,7 @@ from sdfn_jax.core import checkpoint, files, processes, progress
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import one_ahead
 from sdfn_jax.core.stops import Stopped, StopWish
-from sdfn_jax.input_pipeline import (
+from sdfn_jax.training.input_pipeline import (
     Examples,
     Rows,
     evaluation_batches,
@@ -30,9 +30,9 @@ from sdfn_jax.input_pipeline import (
     to_device,
     training_batches,
 )
-from sdfn_jax.logs import MetricsLog
-from sdfn_jax.optimizer import learning_rate_schedule, make_optimizer, make_plateau
-from sdfn_jax.tasks import Task
+from sdfn_jax.training.metrics_log import MetricsLog
+from sdfn_jax.training.optimizer import learning_rate_schedule, make_optimizer, make_plateau
+from sdfn_jax.training.tasks import Task
 
 # Nats. A mean cross-entropy above it gives the truth, on average, a probability that float32 cannot tell from 0.
 _DIVERGED = -math.log(np.finfo(np.float32).tiny)

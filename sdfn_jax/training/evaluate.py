@@ -1,0 +1,101 @@
+"""A trained checkpoint over a split: predictions of the classifiers, Dice and IoU of the LRG."""
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sdfn_jax.core import checkpoint, processes, run_metadata, sealed, sources
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.metrics import calibration
+from sdfn_jax.metrics.predictions import (
+    RECIPE_FILE,
+    Evaluation,
+    Origin,
+    Predictions,
+    evaluation_folder,
+    write_evaluation,
+)
+from sdfn_jax.models.preprocessing import Preprocessing, check_same
+from sdfn_jax.training import tasks
+from sdfn_jax.training.input_pipeline import Examples
+from sdfn_jax.training.train import check_batch_size, device_mesh, make_evaluation_step, run_over_split
+
+
+def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, split: str) -> Evaluation | None:
+    """Runs an extractor or the fusion network over a split.
+
+    It writes `predictions.csv`, `evaluation.json`, and `recipe.json`: what the checkpoint says of its training; and of
+    the validation split the run's `calibration.json`.
+
+    Args:
+      config: of the trained stage; `config.workdir` holds its best checkpoint.
+      data: the prepared data set.
+      data_metadata: its `metadata.json`.
+      split: `train`, `validation` or `test`.
+
+    Returns:
+      what it wrote; None in the other processes of a run of several, which only share the work.
+
+    Raises:
+      UserError: without a trained checkpoint, for a checkpoint that reads other inputs than the data set has, or
+        without such a split.
+    """
+    check_batch_size(config)
+    trained = checkpoint.read_best(config.workdir)
+    with processes.writing_alone(config.workdir):
+        return _evaluate_classifier(config, *trained, data, data_metadata, split)
+
+
+def _evaluate_classifier(
+    config: ConfigDict, variables: dict, metadata: dict, data: Path, data_metadata: dict, split: str
+) -> Evaluation | None:
+    processes.check_same(f"the checkpoint in {config.workdir}", metadata["digest"])
+    if metadata["stage"] != config.stage:
+        raise UserError(f"{config.workdir} holds a network of the stage {metadata['stage']}, not {config.stage}")
+    check_same(Preprocessing.of(metadata["config"]), config, config.workdir, any_size=False)
+    if metadata.get("drawings") and not data_metadata["drawings"]:
+        print(f"NOTE: the network in {config.workdir} was trained on drawings: on radiographs its results mean nothing")
+    examples = Examples(data, [split])
+    task = tasks.classification(ConfigDict(metadata["config"]))  # in the precision that it was trained in
+    mesh = device_mesh()
+    values = run_over_split(
+        make_evaluation_step(task, mesh),
+        variables,
+        examples,
+        task,
+        config.evaluation_batch_size,
+        mesh,
+        f"evaluate {config.stage} on {split}",
+    )
+    if not processes.is_first():
+        return None
+    named = list(examples.told("name", "patient"))
+    evaluation = Evaluation(
+        Origin(
+            stage=config.stage,
+            checkpoint=metadata["digest"],
+            data_version="/".join(data.parts[-3:]),
+            label_version=data_metadata["label_version"],
+            split=split,
+            drawings=bool(data_metadata["drawings"]),
+            seed=None if run_metadata.is_imported(metadata) else config.seed,
+            data=sources.of_data(data_metadata),
+        ),
+        Predictions(
+            images=tuple(example["name"] for example in named),
+            patients=np.array([example["patient"] for example in named], np.int64),
+            probabilities=_sigmoid(values["logits"]),
+            labels=values["labels"].astype(np.uint8),
+        ),
+    )
+    where = evaluation_folder(config.workdir, split)
+    sealed.write(where / RECIPE_FILE, metadata)
+    write_evaluation(where, evaluation)
+    if split == "validation":
+        calibration.calibrate(config.workdir, evaluation)
+    return evaluation
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
