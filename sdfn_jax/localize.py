@@ -13,114 +13,12 @@ if __name__ == "__main__":
     errors.begin_command()
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from sdfn_jax import cam, detections, localization
-from sdfn_jax.core import progress
 from sdfn_jax.core.errors import UserError, run_command
-from sdfn_jax.metrics import bootstrap
-from sdfn_jax.radiographs.findings import FINDINGS
-
-SIDE = 1024  # of the official images, in whose pixels the box list is
-_SEED = 0
-
-
-def of_network(run: Path) -> tuple[list[localization.Case], dict]:
-    """Draws the boxes of a trained network (an extractor or the fusion) on the test split of its data set.
-
-    Args:
-      run: folder of the stage, `runs/fusion`.
-
-    Returns:
-      the cases, and where they come from.
-
-    Raises:
-      UserError: without a checkpoint, its data set, or a test image with a reference box.
-    """
-    from ml_collections import ConfigDict
-
-    from sdfn_jax import activation, plan, stages
-    from sdfn_jax.core import checkpoint
-    from sdfn_jax.training.input_pipeline import Examples
-
-    variables, metadata = checkpoint.read_best(run)
-    config = ConfigDict(metadata["config"])
-    if config.stage == "lrg":
-        raise UserError(f"--run={run}: a lung region generator; give the run of an extractor or of the fusion network")
-    data = plan.prepared_directory(config.data)
-    if not data.is_dir():
-        raise UserError(
-            f"--run={run}: the data set that its config names, {data}, is not there; run from the same folder"
-        )
-    examples = Examples(data, ["test"])
-    boxes = (example["reference_boxes"] for example in examples.told("reference_boxes"))
-    boxed = [index for index, found in enumerate(boxes) if len(found["finding"])]
-    if not boxed:
-        raise UserError(f"--run={run}: no image of the test split of {data} has a reference box")
-    chosen = examples.take(np.array(boxed))
-    told = chosen.told("name", "patient", "image_size", "lung_box", "reference_boxes")
-    stream = zip(told, activation.stream(config, variables, chosen), strict=True)
-    cases = []
-    for example, maps in progress.bar(stream, what="heatmaps", unit="image", total=len(chosen)):
-        cases += _of_example(example, maps)
-    return cases, {
-        "method": config.stage,
-        "checkpoint": metadata["digest"],
-        "data_version": stages.data_version(data),
-        "drawings": bool(stages.data_metadata(data)["drawings"]),
-    }
-
-
-def of_files(folder: Path, tables: Path) -> tuple[list[localization.Case], dict]:
-    """Draws the boxes of another method's heatmaps.
-
-    Args:
-      folder: of `.npy` files, one for each image and finding of the official box list.
-      tables: folder of the official tables.
-
-    Raises:
-      UserError: naming the first few heatmaps that are missing, or one that is not a heatmap.
-    """
-    references = _official_boxes(tables)
-    paths = {key: folder / f"{Path(key[0]).stem}_{FINDINGS[key[1]]}.npy" for key in references}
-    absent = [path.name for path in paths.values() if not path.is_file()]
-    if absent:
-        raise UserError(
-            f"--heatmaps={folder}: {len(absent)} of {len(paths)} heatmaps are not there, such as "
-            f"{', '.join(absent[:3])}; every box of the official list needs its own"
-        )
-    cases = []
-    for (image, finding), path in progress.bar(paths.items(), what="heatmaps", unit="file"):
-        patient, boxes = references[image, finding]
-        heatmap = cam.rescale(cam.resize_map(_read_heatmap(path), (SIDE, SIDE)))
-        cases.append(localization.locate(image, patient, finding, boxes, heatmap))
-    return cases, {"method": folder.name, "checkpoint": "", "data_version": "files", "drawings": False}
-
-
-def table(cases: Sequence[localization.Case], method: str) -> str:
-    """Lays the scores out for a terminal: method and floors, mean over the findings."""
-    resamples = bootstrap.draw([case.patient for case in cases], 2000, _SEED)
-    floor = localization.score(localization.median_floor(cases), resamples)
-    lines = [
-        f"Localisation, {method}: mean accuracy over {len({case.finding for case in cases})} findings "
-        f"({sum(len(case.references) for case in cases)} boxes), 95 % interval over patients",
-        f"{'':<16}{'accuracy':>10}  {'interval':>16}{'false boxes':>13}{'median box':>12}{'random box':>12}",
-    ]
-    for mine, blind in zip(localization.score(cases, resamples), floor, strict=True):
-        if mine.finding != "mean":
-            continue
-        low, high = mine.interval
-        start = f"{mine.accuracy:>10.3f}  [{low:.3f}, {high:.3f}]"
-        if mine.criterion == "pointing":
-            lines.append(f"{'pointing game':<16}{start}{'':>13}{blind.accuracy:>12.3f}")
-        else:
-            random = localization.random_floor(cases, mine.criterion, mine.level, _SEED)["mean"]
-            name = f"{mine.criterion} > {mine.level:g}"
-            lines.append(f"{name:<16}{start}{mine.false_boxes:>13.3f}{blind.accuracy:>12.3f}{random:>12.3f}")
-    return "\n".join(lines)
+from sdfn_jax.heatmaps import detections
+from sdfn_jax.heatmaps.localize import of_files, of_network, table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -153,41 +51,6 @@ def _run(options: argparse.Namespace) -> None:
     detections.write(folder, cases, origin)
     print(table(cases, origin["method"]))
     print(folder / detections.DETECTIONS_FILE)
-
-
-def _of_example(example: dict, maps: dict[str, np.ndarray]) -> Iterator[localization.Case]:
-    found = np.asarray(example["reference_boxes"]["finding"])
-    size, lung_box = tuple(map(int, example["image_size"])), tuple(map(int, example["lung_box"]))
-    for finding in np.unique(found):
-        heatmap = cam.on_radiograph({view: each[..., finding] for view, each in maps.items()}, lung_box, size)
-        boxes = np.asarray(example["reference_boxes"]["box"])[found == finding]
-        yield localization.locate(example["name"], int(example["patient"]), int(finding), boxes, cam.rescale(heatmap))
-
-
-def _official_boxes(tables: Path) -> dict[tuple[str, int], tuple[int, np.ndarray]]:
-    """Returns {(image, finding): (patient, (R, 4) boxes)} of the official list."""
-    from sdfn_jax.core.faults import Faults
-    from sdfn_jax.radiographs import nih_tables
-
-    faults = Faults(skip=False)
-    entries = nih_tables.read_entries(tables / nih_tables.LABEL_TABLES["2017"], "2017", faults)
-    found: dict[tuple[str, int], list] = {}
-    for image, boxes in nih_tables.read_boxes(tables / nih_tables.BOX_LIST, entries, faults).items():
-        for box in boxes:
-            found.setdefault((image, box.finding), []).append(box.box)
-    return {key: (entries[key[0]].patient, np.array(boxes)) for key, boxes in found.items()}
-
-
-def _read_heatmap(path: Path) -> np.ndarray:
-    try:
-        heatmap = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path}: not a .npy file ({error})") from error
-    if heatmap.ndim != 2 or not np.isfinite(heatmap).all() or max(heatmap.shape) > SIDE:
-        raise UserError(
-            f"{path}: {heatmap.shape} {heatmap.dtype}; a heatmap is (height, width), at most {SIDE} a side, all finite"
-        )
-    return heatmap
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sdfn_jax import cam
 from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.heatmaps import cam
 from sdfn_jax.radiographs import pixels
 from sdfn_jax.radiographs.findings import display_name, finding_index
 from sdfn_jax.reading import Box, Reading

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax import cam, guards
+from sdfn_jax import guards
 from sdfn_jax.core import checkpoint, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
+from sdfn_jax.heatmaps import cam
 from sdfn_jax.lungs import contrast, lung_boxes
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import activation, heatmaps, report, stages
+from sdfn_jax import report, stages
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.heatmaps import figures, over_split
 from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes, make_box_table, stream
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.metrics import calibration
@@ -259,7 +260,7 @@ def _draw_heatmaps(
     chosen = chosen[:_HEATMAPS]
     shown = examples.take(np.array([index for index, _ in chosen]))
     maps, traditional = (
-        list(activation.stream(stage, checkpoint.read_best(stage.workdir)[0], shown))
+        list(over_split.stream(stage, checkpoint.read_best(stage.workdir)[0], shown))
         for stage in (classifiers[-1], classifiers[0])  # in the table's order: the fusion is last, entire first
     )
     cases, own, left_out = [], [], []
@@ -272,7 +273,7 @@ def _draw_heatmaps(
             continue
         own.append(traditional[row]["entire"][..., finding])
         cases.append(
-            heatmaps.Case(
+            figures.Case(
                 image=example["name"],
                 radiograph=radiograph,
                 finding=FINDINGS[finding],
@@ -286,8 +287,8 @@ def _draw_heatmaps(
         )
     if cases:
         drawings = evaluation.origin.drawings
-        heatmaps.heatmap_page(where / _HEATMAP_PAGE, cases, drawings=drawings)
-        heatmaps.figure_nine(where / _FIGURE_NINE, cases, own, drawings=drawings)
+        figures.heatmap_page(where / _HEATMAP_PAGE, cases, drawings=drawings)
+        figures.figure_nine(where / _FIGURE_NINE, cases, own, drawings=drawings)
     return left_out
 
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 from skimage.transform import resize as skimage_resize
 
-from sdfn_jax import cam, heatmaps
+from sdfn_jax.heatmaps import cam, figures
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.sdfn import SDFN
 
@@ -139,21 +139,21 @@ def case(rng, **changes):
         "entire": rng.normal(size=(7, 7)),
         "lung": rng.normal(size=(7, 7)),
     }
-    return heatmaps.Case(**(values | changes))
+    return figures.Case(**(values | changes))
 
 
 def test_a_page_of_heatmaps_names_finding_probability_and_label(tmp_path, rng):
-    heatmaps.heatmap_page(tmp_path / "page.svg", [case(rng), case(rng, label=0, reference_boxes=[])], drawings=True)
+    figures.heatmap_page(tmp_path / "page.svg", [case(rng), case(rng, label=0, reference_boxes=[])], drawings=True)
     text = (tmp_path / "page.svg").read_text()
     for part in ("Pleural thickening", "p = 0.734, label 1", "p = 0.734, label 0", "00000001_000.png", "lung box"):
         assert part in text
     assert "DRAWINGS" in text
-    heatmaps.heatmap_page(tmp_path / "real.svg", [case(rng)], drawings=False)
+    figures.heatmap_page(tmp_path / "real.svg", [case(rng)], drawings=False)
     assert "DRAWINGS" not in (tmp_path / "real.svg").read_text()
 
 
 def test_a_page_of_heatmaps_is_a_picture(tmp_path, rng):
-    heatmaps.heatmap_page(tmp_path / "page.png", [case(rng)], drawings=True)
+    figures.heatmap_page(tmp_path / "page.png", [case(rng)], drawings=True)
     with Image.open(tmp_path / "page.png") as image:
         assert image.format == "PNG"
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
@@ -163,16 +163,16 @@ def test_a_page_of_heatmaps_is_a_picture(tmp_path, rng):
 
 def test_a_page_without_cases_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no case"):
-        heatmaps.heatmap_page(tmp_path / "page.png", [], drawings=False)
+        figures.heatmap_page(tmp_path / "page.png", [], drawings=False)
 
 
 def test_figure_nine_has_the_traditional_map_above_and_the_sdfns_below(tmp_path, rng):
     cases = [case(rng), case(rng, finding="Mass", image="2.png")]
-    heatmaps.figure_nine(tmp_path / "nine.svg", cases, [rng.normal(size=(7, 7))] * 2, drawings=True)
+    figures.figure_nine(tmp_path / "nine.svg", cases, [rng.normal(size=(7, 7))] * 2, drawings=True)
     text = (tmp_path / "nine.svg").read_text()
     assert all(part in text for part in ("Traditional (entire CXR)", "SDFN", "Mass", "2.png", "DRAWINGS"))
     with pytest.raises(ValueError, match="no case"):
-        heatmaps.figure_nine(tmp_path / "none.png", [], [], drawings=False)
+        figures.figure_nine(tmp_path / "none.png", [], [], drawings=False)
 
 
 def test_the_upper_row_is_the_traditional_map(tmp_path, rng):
@@ -181,7 +181,7 @@ def test_the_upper_row_is_the_traditional_map(tmp_path, rng):
         one = case(
             rng, radiograph=np.zeros((100, 100), np.uint8), entire=fused, lung=nothing, lung_box=(0, 0, 100, 100)
         )
-        heatmaps.figure_nine(tmp_path / "nine.png", [one], [traditional], drawings=False)
+        figures.figure_nine(tmp_path / "nine.png", [one], [traditional], drawings=False)
         with Image.open(tmp_path / "nine.png") as image:
             pixels = np.asarray(image.convert("L"), float)
         return pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]

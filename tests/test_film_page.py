@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdfn_jax import cam, film_page, guards
+from sdfn_jax import film_page, guards
+from sdfn_jax.heatmaps import cam
 from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.radiographs.flags import FLAGS

@@ -10,7 +10,8 @@ import pytest
 from small import DENSENET, SIZE, fusion_config
 from test_imported import weights_file
 
-from sdfn_jax import commands, export, film_page, localize, plan, predict, report, selftest, viewer
+from sdfn_jax import commands, export, film_page, plan, predict, report, selftest, viewer
+from sdfn_jax import localize as localize_command
 from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import predictions
@@ -128,7 +129,7 @@ def test_an_extractor_of_the_other_view_is_refused(made):
 
 def test_localize_reads_them(made, tmp_path):
     folder, _, _ = made
-    localize.main([f"--run={folder / 'entire'}", f"--output={tmp_path}"])
+    localize_command.main([f"--run={folder / 'entire'}", f"--output={tmp_path}"])
     record = json.loads((tmp_path / "localization.json").read_text())
     assert record["checkpoint"] == checkpoint.best_metadata(folder / "entire")["digest"]
 

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from sdfn_jax import detections, localization, localize
+from sdfn_jax import localize as localize_command
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.localization import Case
+from sdfn_jax.heatmaps import detections, localization, localize
+from sdfn_jax.heatmaps.localization import Case
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.radiographs.findings import FINDINGS
 
@@ -251,7 +252,7 @@ class TestHeatmapFiles:
 
     def test_another_methods_heatmaps_are_scored(self, tmp_path, tables, capsys):
         folder, output = self.heatmaps(tmp_path / "theirs"), tmp_path / "out"
-        localize.main([f"--heatmaps={folder}", f"--tables={tables}", f"--output={output}"])
+        localize_command.main([f"--heatmaps={folder}", f"--tables={tables}", f"--output={output}"])
         cases, origin = detections.read(output)
         assert origin["method"] == "theirs"
         assert {(each.image, each.patient) for each in cases} == {("00000004_000.png", 4), ("00000005_000.png", 5)}
@@ -270,11 +271,11 @@ class TestHeatmapFiles:
         with pytest.raises(UserError, match="1 of 2 heatmaps are not there, such as 00000005_000_Atelectasis.npy"):
             localize.of_files(folder, tables)
         with pytest.raises(UserError, match="--heatmaps needs --tables"):
-            localize.main([f"--heatmaps={folder}"])
+            localize_command.main([f"--heatmaps={folder}"])
 
     def test_what_would_be_ignored_is_refused(self, tmp_path):
         with pytest.raises(UserError, match="--tables is for --heatmaps"):
-            localize.main([f"--run={tmp_path}", f"--tables={tmp_path}"])
+            localize_command.main([f"--run={tmp_path}", f"--tables={tmp_path}"])
 
 
 def test_wangs_figures_are_whole_counts():

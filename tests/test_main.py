@@ -19,10 +19,12 @@ import pytest
 from PIL import Image
 from small import fusion_config
 
-from sdfn_jax import activation, commands, detections, localize, plan, report, results, stages
+from sdfn_jax import commands, plan, report, results, stages
+from sdfn_jax import localize as localize_command
 from sdfn_jax.core import checkpoint, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
+from sdfn_jax.heatmaps import detections, over_split
 from sdfn_jax.lungs import box_table, lung_boxes, segmenter
 from sdfn_jax.metrics import calibration, predictions
 from sdfn_jax.radiographs import synthetic_dataset
@@ -108,7 +110,7 @@ class TestMainJob:
         for stage in plan.classifiers(fusion_config(folder)):
             found = predictions.read_evaluation(folder / stage.stage / "evaluation" / "test").predictions.probabilities
             variables, _ = checkpoint.read_best(stage.workdir)
-            maps = list(activation.stream(stage, variables, Examples(data_of(folder), ["test"])))
+            maps = list(over_split.stream(stage, variables, Examples(data_of(folder), ["test"])))
             means = np.stack([sum(each.mean(axis=(0, 1)) for each in film.values()) for film in maps])
             logits = np.log(found / (1 - found))
             np.testing.assert_allclose(means + variables["params"]["head"]["bias"], logits, rtol=1e-4, atol=1e-4)
@@ -117,7 +119,7 @@ class TestMainJob:
     def test_the_report_of_the_whole_job(self, job):
         folder, _ = job
         for stage in ("entire", "lung", "fusion"):
-            localize.main([f"--run={folder / stage}"])
+            localize_command.main([f"--run={folder / stage}"])
         films = Examples(data_of(folder), ["test"])
         boxed = {(film["name"], int(finding)): film for film in films for finding in film["reference_boxes"]["finding"]}
         cases, origin = detections.read(folder / "fusion" / "evaluation" / "test")

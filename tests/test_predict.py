@@ -18,9 +18,10 @@ from PIL import Image
 from pydicom import uid
 from test_platt import evaluation
 
-from sdfn_jax import cam, film_page, localization, predict, prediction_files, selftest
+from sdfn_jax import film_page, predict, prediction_files, selftest
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import run_command
+from sdfn_jax.heatmaps import cam, localization
 from sdfn_jax.metrics import calibration
 from sdfn_jax.predictor import Film, Predictor
 from sdfn_jax.radiographs import reader

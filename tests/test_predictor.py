@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from test_platt import evaluation
 
-from sdfn_jax import cam, selftest
+from sdfn_jax import selftest
 from sdfn_jax.core import checkpoint, parallel
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.heatmaps import cam
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.metrics import calibration

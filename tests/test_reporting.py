@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sdfn_jax import detections, localization, report
+from sdfn_jax import report
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError, run_command
+from sdfn_jax.heatmaps import detections, localization
 from sdfn_jax.metrics import calibration as metrics_calibration
 from sdfn_jax.metrics import operating_points, platt
 from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sdfn_jax import cam
+from sdfn_jax.heatmaps import cam
 from sdfn_jax.models.initial import initial_variables, variable_shapes
 from sdfn_jax.models.sdfn import SDFN, pool
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small import SIZE, extractor_config, two_view_examples
 
-from sdfn_jax import activation
+from sdfn_jax.heatmaps import over_split
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.training import input_pipeline, tasks, train
 
@@ -72,8 +72,8 @@ def test_heatmaps_are_looked_at_while_the_next_are_computed(setting, monkeypatch
             read.append(batch)
             yield batch
 
-    monkeypatch.setattr(activation, "evaluation_batches", noted)
-    stream = activation.stream(config, variables, FILMS)
+    monkeypatch.setattr(over_split, "evaluation_batches", noted)
+    stream = over_split.stream(config, variables, FILMS)
     ahead = []
     for number, _ in enumerate(stream):
         if number % 4 == 0:

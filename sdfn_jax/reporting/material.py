@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import detections
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.localization import Case
+from sdfn_jax.heatmaps import detections
+from sdfn_jax.heatmaps.localization import Case
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.metrics.predictions import (
     FEW,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax import localization
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
+from sdfn_jax.heatmaps import localization
 from sdfn_jax.lungs import box_table, lung_boxes
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.metrics.predictions import FEW

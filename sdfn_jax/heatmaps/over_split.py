@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import cam
 from sdfn_jax.core.parallel import one_ahead
+from sdfn_jax.heatmaps import cam
 from sdfn_jax.training import tasks
 from sdfn_jax.training.input_pipeline import Examples, evaluation_batches
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.localization import THRESHOLDS, Case
+from sdfn_jax.heatmaps.localization import THRESHOLDS, Case
 from sdfn_jax.radiographs.findings import FINDINGS, finding_index
 
 DETECTIONS_FILE = "detections.csv"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sdfn_jax import cam
 from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.heatmaps import cam
 from sdfn_jax.radiographs.findings import display_name
 
 if TYPE_CHECKING:
