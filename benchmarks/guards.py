@@ -16,7 +16,7 @@ import numpy as np
 import skimage.data
 from scipy.optimize import minimize
 
-from sdfn_jax import guards
+from sdfn_jax.inference import quality
 from sdfn_jax.radiographs import pixels, reader
 
 # Of the 324 films, these lie on their side, with the neck at the left, and two are inverted: looked at one by one.
@@ -96,14 +96,14 @@ def fit(films: dict[str, np.ndarray]) -> None:
     """Prints the numbers, and leaves them in `guards`."""
     put_right = []
     for name, film in films.items():
-        hypotheses = guards._hypotheses(guards._waves(guards._content(film)[0]))
+        hypotheses = quality._hypotheses(quality._waves(quality._content(film)[0]))
         true = truth(name)
         side, inverted = int("rotated_90" in true), int("inverted" in true)
         order = [hypotheses[side, 0, inverted]]
         order += [hypotheses[i] for i in np.ndindex(2, 2, 2) if i != (side, 0, inverted)]
         put_right.append(order)
     put_right = np.array(put_right)
-    even = guards._even(put_right)
+    even = quality._even(put_right)
 
     def loss(template: np.ndarray) -> tuple[float, np.ndarray]:
         scores = even @ template
@@ -112,20 +112,22 @@ def fit(films: dict[str, np.ndarray]) -> None:
         gradient = (np.einsum("nh,nhk->k", likeness, even) - even[:, 0].sum(axis=0)) / len(even)
         return -np.log(likeness[:, 0]).mean() + 1e-4 * template @ template, gradient + 2e-4 * template
 
-    guards._TEMPLATE = minimize(loss, np.zeros(even.shape[-1]), jac=True).x.round(1)
-    described = np.stack([guards._description(upright) for upright in put_right[:, 0]])
-    guards._MEAN = described.mean(axis=0).round(3)
+    quality._TEMPLATE = minimize(loss, np.zeros(even.shape[-1]), jac=True).x.round(1)
+    described = np.stack([quality._description(upright) for upright in put_right[:, 0]])
+    quality._MEAN = described.mean(axis=0).round(3)
     covariance = np.cov(described.T)
-    guards._SCALE = np.linalg.inv(np.linalg.cholesky(covariance)).round(1)
-    strange = np.sort([guards._strangeness(upright) for upright in put_right[:, 0]])
-    guards._FARTHEST = float(strange[-3].round(2))  # 1 % of the fitted films lie farther
-    print(f"_TEMPLATE = {guards._TEMPLATE.tolist()}\n_FARTHEST = {guards._FARTHEST}\n_MEAN = {guards._MEAN.tolist()}")
-    rows = [str(row[: number + 1].tolist()) for number, row in enumerate(guards._SCALE)]
+    quality._SCALE = np.linalg.inv(np.linalg.cholesky(covariance)).round(1)
+    strange = np.sort([quality._strangeness(upright) for upright in put_right[:, 0]])
+    quality._FARTHEST = float(strange[-3].round(2))  # 1 % of the fitted films lie farther
+    print(
+        f"_TEMPLATE = {quality._TEMPLATE.tolist()}\n_FARTHEST = {quality._FARTHEST}\n_MEAN = {quality._MEAN.tolist()}"
+    )
+    rows = [str(row[: number + 1].tolist()) for number, row in enumerate(quality._SCALE)]
     print("_SCALE rows:\n" + ",\n".join(rows))
 
 
 def measure(films: dict[str, np.ndarray]) -> None:
-    told = {name: set(guards.check(film, None)) for name, film in films.items()}
+    told = {name: set(quality.check(film, None)) for name, film in films.items()}
     right = sum(told[name] == truth(name) for name in films)
     print(f"  as they are: {right} of {len(films)} as looked at; otherwise:")
     for name, flags in told.items():
@@ -133,7 +135,7 @@ def measure(films: dict[str, np.ndarray]) -> None:
             print(f"    {name}: {', '.join(sorted(flags)) or 'nothing'}; in truth {truth(name) or 'nothing'}")
     upright = [film for name, film in films.items() if not truth(name)]
     for change, (apply, expected) in CHANGES.items():
-        told = [set(guards.check(np.ascontiguousarray(apply(film)), None)) for film in upright]
+        told = [set(quality.check(np.ascontiguousarray(apply(film)), None)) for film in upright]
         hits, any_flag = sum(expected <= flags for flags in told), sum(bool(flags) for flags in told)
         counts = Counter(flag for flags in told for flag in flags).most_common()
         print(f"  {change}: {hits} of {len(upright)} told; {any_flag} with any flag: {dict(counts)}")
@@ -152,7 +154,7 @@ def main() -> None:
         print(what)
         measure(part)
     pictures = other_pictures()
-    told = {name: set(guards.check(np.ascontiguousarray(picture), None)) for name, picture in pictures.items()}
+    told = {name: set(quality.check(np.ascontiguousarray(picture), None)) for name, picture in pictures.items()}
     of_content = {"not_frontal_chest", "almost_empty", "border"}
     missed = [name for name, flags in told.items() if not flags & of_content]
     print(f"{len(pictures)} other pictures: {len(pictures) - len(missed)} flagged for what they show; not: {missed}")

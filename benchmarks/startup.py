@@ -35,7 +35,7 @@ import json, sys, time
 marks = {"": float(sys.argv[3])}
 from pathlib import Path
 from sdfn_jax import compiled
-from sdfn_jax.predictor import Film, Predictor
+from sdfn_jax.inference.predictor import Film, Predictor
 marks["start Python, import"] = time.time()
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 compiled.use_cache()

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.metrics.operating_points import Threshold
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.reading import Provenance, Reading
 
 PROVENANCE = Provenance(
     stage="fusion",

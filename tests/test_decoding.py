@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from sdfn_jax import decoding
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.inference import decoding
 from sdfn_jax.radiographs import reader
 from tests import dicom_files
 from tests.picture_bytes import encoded

@@ -12,9 +12,9 @@ from peers import assert_close, import_peer
 from small import extractor_config, fusion_config, lrg_config
 from test_densenet import random_variables
 
-from sdfn_jax import export
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.inference import formats
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.weights import weights_file
@@ -73,9 +73,9 @@ def checkpoint_probabilities(workdir, images):
 
 @pytest.mark.parametrize("stage", ["entire", "fusion", "lrg"])
 def test_safetensors_come_back_bit_for_bit(runs, tmp_path, stage):
-    said = export.export(runs[stage], tmp_path / "out.safetensors")
+    said = formats.export(runs[stage], tmp_path / "out.safetensors")
     variables, metadata = checkpoint.read_best(runs[stage])
-    again, record = export.read_variables(tmp_path / "out.safetensors")
+    again, record = formats.read_variables(tmp_path / "out.safetensors")
     again, variables = checkpoint.flatten(again), checkpoint.flatten(variables)
     assert again.keys() == variables.keys()
     for name, array in variables.items():
@@ -91,7 +91,7 @@ def test_safetensors_come_back_bit_for_bit(runs, tmp_path, stage):
 
 
 def test_an_exported_extractor_is_a_weights_file(runs, tmp_path):
-    export.export(runs["entire"], tmp_path / "out.safetensors")
+    formats.export(runs["entire"], tmp_path / "out.safetensors")
     found = weights_file.read(tmp_path / "out.safetensors", DenseNet(**SMALL))
     variables, metadata = checkpoint.read_best(runs["entire"])
     jax.tree.map(np.testing.assert_array_equal, found.variables["params"], variables["params"]["entire"])
@@ -101,14 +101,14 @@ def test_an_exported_extractor_is_a_weights_file(runs, tmp_path):
 
 @pytest.mark.parametrize("stage", ["fusion", "lrg"])
 def test_other_exported_networks_are_no_weights_file(runs, tmp_path, stage):
-    export.export(runs[stage], tmp_path / "out.safetensors")
+    formats.export(runs[stage], tmp_path / "out.safetensors")
     with pytest.raises(ValueError, match=f"an exported network of the stage {stage}, not the weights of one"):
         weights_file.read(tmp_path / "out.safetensors")
 
 
 @pytest.mark.parity
 def test_torchvision_loads_the_extractor_and_computes_the_same(runs, tmp_path):
-    export.export(runs["entire"], tmp_path / "out.safetensors")
+    formats.export(runs["entire"], tmp_path / "out.safetensors")
     network = import_torchvision().models.densenet.DenseNet(*SMALL.values(), num_classes=14).eval()
     network.load_state_dict(import_peer("safetensors.torch").load_file(tmp_path / "out.safetensors"), strict=True)
     found = weights_file.read(tmp_path / "out.safetensors", DenseNet(**SMALL))
@@ -121,8 +121,8 @@ def test_torchvision_loads_the_extractor_and_computes_the_same(runs, tmp_path):
 
 @pytest.mark.parametrize("stage", ["entire", "fusion"])
 def test_stablehlo_computes_the_checkpoints_function(runs, tmp_path, stage):
-    said = export.export(runs[stage], tmp_path / "out.stablehlo")
-    call, record = export.read_stablehlo(tmp_path / "out.stablehlo")
+    said = formats.export(runs[stage], tmp_path / "out.stablehlo")
+    call, record = formats.read_stablehlo(tmp_path / "out.stablehlo")
     images = grey_images(record, 2)
     np.testing.assert_allclose(call(*images), checkpoint_probabilities(runs[stage], images), atol=1e-5)
     assert record["classes"] == list(FINDINGS)
@@ -134,7 +134,7 @@ def test_stablehlo_computes_the_checkpoints_function(runs, tmp_path, stage):
 @pytest.mark.parametrize("stage", ["entire", "fusion"])
 def test_onnxruntime_computes_the_checkpoints_function(runs, tmp_path, stage):
     runtime = import_peer("onnxruntime")
-    export.export(runs[stage], tmp_path / "out.onnx")
+    formats.export(runs[stage], tmp_path / "out.onnx")
     session = runtime.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
     record = session.get_modelmeta().custom_metadata_map
     record = {name: json.loads(record[name]) for name in ("views", "classes", "preprocessing")}
@@ -148,16 +148,16 @@ def test_onnxruntime_computes_the_checkpoints_function(runs, tmp_path, stage):
 
 
 def test_what_does_not_agree_is_not_written(runs, tmp_path, monkeypatch):
-    right = export.probabilities
+    right = formats.probabilities
 
     def wrong(variables, metadata):
         return lambda *views: right(variables, metadata)(*views) + 2e-4
 
-    real = export._compare
-    monkeypatch.setattr(export, "_compare", lambda exported, _, metadata: real(exported, wrong(*read), metadata))
+    real = formats._compare
+    monkeypatch.setattr(formats, "_compare", lambda exported, _, metadata: real(exported, wrong(*read), metadata))
     read = checkpoint.read_best(runs["entire"])
     with pytest.raises(UserError, match="other probabilities than the checkpoint .by 0.0002"):
-        export.export(runs["entire"], tmp_path / "out.stablehlo")
+        formats.export(runs["entire"], tmp_path / "out.stablehlo")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,7 +170,7 @@ def test_what_does_not_agree_is_not_written(runs, tmp_path, monkeypatch):
 )
 def test_what_cannot_be_written_is_said(runs, tmp_path, stage, name, message):
     with pytest.raises(UserError, match=message):
-        export.export(runs[stage], tmp_path / name)
+        formats.export(runs[stage], tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,10 +179,10 @@ def test_a_missing_package_is_said(runs, tmp_path, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
     with pytest.raises(UserError, match=r"takes more packages .*\[export\]"):
-        export.export(runs["entire"], tmp_path / name)
+        formats.export(runs["entire"], tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_a_run_is_said(tmp_path):
     with pytest.raises(UserError, match="holds no trained checkpoint"):
-        export.export(tmp_path, tmp_path / "out.onnx")
+        formats.export(tmp_path, tmp_path / "out.onnx")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sdfn_jax import film_files
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.inference import inputs
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def names(*places, **given):
-    films, problems, _ = film_files.find(map(str, places), **given)
+    films, problems, _ = inputs.find(map(str, places), **given)
     assert problems == []
     return [film.name for film in films]
 
@@ -28,7 +28,7 @@ def names(*places, **given):
 def test_a_folder_is_searched_below_and_names_are_paths_in_it(folder):
     assert names("films") == ["a/x.png", "a/deep/y.JPG", "b/x.png", "b/z.IMG"]
     assert names("films/") == names(folder) == names("films")
-    (film, *_), _, _ = film_files.find(["films"])
+    (film, *_), _, _ = inputs.find(["films"])
     assert film.path == folder / "a/x.png"
 
 
@@ -105,19 +105,19 @@ def test_a_link_to_a_folder_above_is_not_followed(folder):
 )
 def test_what_names_no_film_is_said_and_the_others_are_found(folder, place, message):
     Path("empty").mkdir()
-    films, ((where, problem),), _ = film_files.find([place, "films/b"])
+    films, ((where, problem),), _ = inputs.find([place, "films/b"])
     assert where == place
     assert re.search(message, problem)
     assert [film.name for film in films] == ["x.png", "z.IMG"]
     with pytest.raises(UserError, match=message):
-        film_files.find([place])
+        inputs.find([place])
     with pytest.raises(UserError, match=message + ".*; and 1 more places without one"):
-        film_files.find([place, "nothing"])
+        inputs.find([place, "nothing"])
 
 
 def test_a_list(folder):
     Path("list.txt").write_text("films/a/x.png\n\n  films/b\r\n", encoding="utf-8-sig")
-    assert names(*film_files.read_list("list.txt")) == ["a/x.png", "b/x.png", "z.IMG"]
+    assert names(*inputs.read_list("list.txt")) == ["a/x.png", "b/x.png", "z.IMG"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n\n", b"\xff\xfe\x00"])
@@ -125,4 +125,4 @@ def test_no_list(folder, content):
     if content is not None:
         Path("list.txt").write_bytes(content)
     with pytest.raises(UserError, match="--list=list.txt.*: .*expected a .*path in each line"):
-        film_files.read_list("list.txt")
+        inputs.read_list("list.txt")

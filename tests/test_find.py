@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from sdfn_jax import film_files
 from sdfn_jax.core import csv_table
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.inference import inputs
 from sdfn_jax.lungs import make_box_table
 from sdfn_jax.radiographs import find
 
@@ -205,14 +205,14 @@ class TestOfAllWays:
         expected = [folder / "a/x.png", folder / "a/deep/y.JPG"]
         assert make_box_table.find_radiographs(folder).films == expected
         for place in (str(folder), f"{folder}/**", f"{folder}/**/*.*"):
-            found, problems, passed_over = film_files.find([place])
+            found, problems, passed_over = inputs.find([place])
             assert [film.path for film in found] == expected
             assert problems == [(f"{folder}/b/gone.png", f"{folder}/b/gone.png: a link to nothing (/nowhere)")]
             assert {each.path.name for each in passed_over} == {"again", "y.JPG"}
 
     def test_a_file_given_twice_by_links_is_read_once(self, folder, tmp_path):
         (tmp_path / "link.png").symlink_to(folder / "a/x.png")
-        found, _, passed_over = film_files.find([str(folder), str(tmp_path / "link.png")])
+        found, _, passed_over = inputs.find([str(folder), str(tmp_path / "link.png")])
         assert [film.name for film in found] == PLAIN
         assert [each.reason for each in passed_over] == [f"reached twice (the same file as {folder}/a/x.png)"]
 

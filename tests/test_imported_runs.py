@@ -10,14 +10,16 @@ import pytest
 from small import DENSENET, SIZE, fusion_config
 from test_imported import weights_file
 
-from sdfn_jax import commands, export, film_page, plan, predict, report, selftest, viewer
+from sdfn_jax import commands, plan, report
 from sdfn_jax import localize as localize_command
+from sdfn_jax import predict as predict_command
 from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.inference import film_page, formats, selftest, server
+from sdfn_jax.inference.predictor import Predictor
 from sdfn_jax.metrics import predictions
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.weights import weights_file as weights_weights_file
-from sdfn_jax.predictor import Predictor
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import imported
 
@@ -77,7 +79,7 @@ def test_runs_of_the_first_versions_are_read(made):
 def test_predict_says_where_it_comes_from_and_that_its_data_are_unknown(made, stage, tmp_path, capsys):
     folder, found, _ = made
     with pytest.raises(SystemExit) as end:
-        predict.main([str(film(folder)), f"--checkpoint={folder / stage}", f"--output={tmp_path / 'out'}"])
+        predict_command.main([str(film(folder)), f"--checkpoint={folder / stage}", f"--output={tmp_path / 'out'}"])
     assert end.value.code == 0
     printed = capsys.readouterr().out
     assert film_page.ELSEWHERE in printed
@@ -99,7 +101,7 @@ def test_predict_says_where_it_comes_from_and_that_its_data_are_unknown(made, st
 def test_the_viewers_page_says_the_same(made):
     folder, found, _ = made
     predictor = Predictor.load(folder / "entire")
-    page = "".join(film_page.document(predictor.provenance, (), largest_upload=viewer.LARGEST))
+    page = "".join(film_page.document(predictor.provenance, (), largest_upload=server.LARGEST))
     assert film_page.ELSEWHERE in page
     assert found.sha256 in page
     reading = predictor.read("", np.zeros((64, 64), np.uint8))
@@ -150,8 +152,8 @@ def test_the_report_gives_the_file_instead_of_a_recipe(made, tmp_path):
 @pytest.mark.parametrize("stage", ["entire", "fusion"])
 def test_an_export_carries_the_file_it_was_imported_from(made, stage, tmp_path):
     folder, found, _ = made
-    export.export(folder / stage, tmp_path / "network.safetensors")
-    _, record = export.read_variables(tmp_path / "network.safetensors")
+    formats.export(folder / stage, tmp_path / "network.safetensors")
+    _, record = formats.read_variables(tmp_path / "network.safetensors")
     assert record["imported"]["entire"]["sha256"] == found.sha256
     if stage == "entire":
         again = weights_weights_file.read(tmp_path / "network.safetensors", DenseNet(**DENSENET))

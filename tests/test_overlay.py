@@ -3,8 +3,8 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-from sdfn_jax import overlay
 from sdfn_jax.heatmaps import cam
+from sdfn_jax.inference import overlay
 from sdfn_jax.radiographs.findings import FINDINGS
 from tests.readings import reading
 

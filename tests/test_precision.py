@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from small import InMemory, extractor_config, lrg_config, two_view_examples
 
-from sdfn_jax import export
 from sdfn_jax.core import checkpoint, run_identity
+from sdfn_jax.inference import formats
 from sdfn_jax.lungs import segmenter
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.training import evaluate, tasks, train
@@ -129,7 +129,7 @@ class TestClassifier:
     def test_it_is_exported_in_float32(self, tmp_path, metadata):
         variables, _ = checkpoint.read_best(tmp_path)
         image = jax.ShapeDtypeStruct((1, 16, 16), jnp.uint8)
-        assert "bf16" not in str(jax.make_jaxpr(export.probabilities(variables, metadata))(image))
+        assert "bf16" not in str(jax.make_jaxpr(formats.probabilities(variables, metadata))(image))
 
     def test_a_checkpoint_from_before_the_setting_is_one_of_float32(self, metadata):
         del metadata["config"]["dtype"]

@@ -18,12 +18,13 @@ from PIL import Image
 from pydicom import uid
 from test_platt import evaluation
 
-from sdfn_jax import film_page, predict, prediction_files, selftest
+from sdfn_jax import predict as predict_command
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import run_command
 from sdfn_jax.heatmaps import cam, localization
+from sdfn_jax.inference import batch, film_page, outputs, selftest
+from sdfn_jax.inference.predictor import Film, Predictor
 from sdfn_jax.metrics import calibration
-from sdfn_jax.predictor import Film, Predictor
 from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.radiographs.flags import FLAGS
@@ -57,7 +58,7 @@ def run(tmp_path_factory):
 def command(*arguments):
     """Runs the command and returns its exit status."""
     with pytest.raises(SystemExit) as stop:
-        run_command(lambda: predict.main([str(argument) for argument in arguments]))
+        run_command(lambda: predict_command.main([str(argument) for argument in arguments]))
     return stop.value.code
 
 
@@ -156,7 +157,7 @@ class TestFiles:
         record = json.loads((done / "provenance.json").read_text())
         assert record["checkpoint"] == checkpoint.best_metadata(run)["digest"]
         assert (record["films"], record["not_read"], record["drawings"]) == (5, 1, True)
-        assert record["note"] == predict.RESEARCH
+        assert record["note"] == batch.RESEARCH
         assert list(record["thresholds"]) == list(FINDINGS[:11])
         assert list(record["undecided"]) == list(FINDINGS[11:])
 
@@ -166,7 +167,7 @@ class TestFiles:
             assert (json.dumps({"name": name})[1:-1].replace(" ", "") in page) == (name != BAD)
 
     def test_over_500_films_there_are_more_pages(self, done, tmp_path, run, monkeypatch):
-        monkeypatch.setattr(prediction_files, "FILMS_A_PAGE", 2)
+        monkeypatch.setattr(outputs, "FILMS_A_PAGE", 2)
         lines = [json.loads(line) for line in (done / "predictions.jsonl").read_text().splitlines()]
         written = []
         monkeypatch.setattr(
@@ -174,7 +175,7 @@ class TestFiles:
         )
         pieces = {line["film"]: {"row": line, "entry": line["film"]} for line in lines}
         provenance = Predictor.load(run).provenance
-        prediction_files.assemble(tmp_path, list(pieces), [], pieces.__getitem__, provenance, {}, False)
+        outputs.assemble(tmp_path, list(pieces), [], pieces.__getitem__, provenance, {}, False)
         names = list(pieces)
         files = ("index.html", "index_2.html", "index_3.html")
         assert written == [
@@ -192,7 +193,7 @@ class TestGoingOn:
     ):
         arguments = films, f"--checkpoint={run}", f"--output={tmp_path / 'output'}", "--batch_size=2"
         drawn = []
-        write = prediction_files.write_overlay
+        write = outputs.write_overlay
 
         def stopping(folder, reading, *rest):
             drawn.append(reading.name)
@@ -200,14 +201,12 @@ class TestGoingOn:
                 raise KeyboardInterrupt
             write(folder, reading, *rest)
 
-        monkeypatch.setattr(prediction_files, "write_overlay", stopping)
+        monkeypatch.setattr(outputs, "write_overlay", stopping)
         assert command(*arguments) == 130
         assert "stopped; the same command" in capsys.readouterr().err
         assert "index.html" not in content(tmp_path / "output")
         drawn.clear()
-        monkeypatch.setattr(
-            prediction_files, "write_overlay", lambda *given: (drawn.append(given[1].name), write(*given))
-        )
+        monkeypatch.setattr(outputs, "write_overlay", lambda *given: (drawn.append(given[1].name), write(*given)))
         assert command(*arguments) == 1
         assert content(tmp_path / "output") == content(done)
         assert len(drawn) < 5
@@ -217,7 +216,7 @@ class TestGoingOn:
             (tmp_path / name).write_bytes((films / name).read_bytes())
         arguments = tmp_path, f"--checkpoint={run}", f"--output={tmp_path / 'output'}", "--batch_size=2"
         with monkeypatch.context() as patch:
-            patch.setattr(prediction_files, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(outputs, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             assert command(*arguments) == 130
         (tmp_path / NAMES[0]).write_bytes((films / NAMES[4]).read_bytes())
         assert command(*arguments) == 0
@@ -226,18 +225,18 @@ class TestGoingOn:
 
     def test_a_journal_of_other_settings_is_refused(self, run, films, tmp_path, monkeypatch, capsys):
         output = tmp_path / "output"
-        monkeypatch.setattr(prediction_files, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(outputs, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         arguments = films / "1.png", f"--checkpoint={run}", f"--output={output}"
         assert command(*arguments) == 130
         before = content(output)
-        with pytest.raises(predict.UserError, match="begun with other networks or settings"):
-            predict.main([*map(str, arguments), "--keep_identifiers"])
+        with pytest.raises(batch.UserError, match="begun with other networks or settings"):
+            predict_command.main([*map(str, arguments), "--keep_identifiers"])
         assert content(output) == before
 
     def test_a_finished_prediction_is_not_written_over(self, run, films, done):
         before = content(done)
-        with pytest.raises(predict.UserError, match="holds a finished prediction; give another folder, or delete it"):
-            predict.main([str(films), f"--checkpoint={run}", f"--output={done}"])
+        with pytest.raises(batch.UserError, match="holds a finished prediction; give another folder, or delete it"):
+            predict_command.main([str(films), f"--checkpoint={run}", f"--output={done}"])
         assert content(done) == before
 
     def test_output_inside_the_folder_of_films_is_not_read(self, run, films, tmp_path):
@@ -305,8 +304,8 @@ class TestScreen:
 
     def test_nothing_is_written_where_nothing_can_be_read(self, run, tmp_path):
         for places, checkpoint_folder in (([tmp_path], run), ([tmp_path / "no.png"], run), ([__file__], tmp_path)):
-            with pytest.raises(predict.UserError):
-                predict.main(
+            with pytest.raises(batch.UserError):
+                predict_command.main(
                     [*map(str, places), f"--checkpoint={checkpoint_folder}", f"--output={tmp_path / 'output'}"]
                 )
             assert list(tmp_path.iterdir()) == []
@@ -399,9 +398,9 @@ class TestOutput:
         arguments = [str(films / "1.png"), f"--checkpoint={run}", f"--output={tmp_path / 'output'}"]
         with (
             other_process.holding(tmp_path / "output" / ".journal.jsonl.lock"),
-            pytest.raises(predict.UserError, match="another command"),
+            pytest.raises(batch.UserError, match="another command"),
         ):
-            predict.main(arguments)
+            predict_command.main(arguments)
 
 
 SECRETS = {
@@ -449,7 +448,7 @@ class TestPatientData:
         caplog.set_level(logging.DEBUG)
         arguments = dicom_films, f"--checkpoint={run}", f"--output={tmp_path / 'output'}"
         with monkeypatch.context() as patch:
-            patch.setattr(prediction_files, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(outputs, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             assert command(*arguments) == 130
         assert leaks((tmp_path / "output" / "journal.jsonl").read_bytes()) == []
         assert command(*arguments) == 1
@@ -532,5 +531,5 @@ class TestSelftest:
         content[-5] ^= 1
         (tmp_path / "lrg.safetensors").write_bytes(content)
         monkeypatch.setattr(selftest, "_GOLDEN", tmp_path)
-        with pytest.raises(predict.UserError, match=r"lrg.safetensors is damaged; install the package again"):
+        with pytest.raises(batch.UserError, match=r"lrg.safetensors is damaged; install the package again"):
             selftest.unpack(tmp_path / "runs")

@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 from test_platt import evaluation
 
-from sdfn_jax import selftest
 from sdfn_jax.core import checkpoint, parallel
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import cam
+from sdfn_jax.inference import selftest
+from sdfn_jax.inference.predictor import Film, Predictor, Problem
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.metrics import calibration
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN
-from sdfn_jax.predictor import Film, Predictor, Problem
 from sdfn_jax.radiographs import pixels, reader
 from sdfn_jax.radiographs.synthetic_film import draw
 

@@ -199,7 +199,7 @@ def test_roc_figure_as_text_names_findings_counts_and_areas(tmp_path):
 def test_results_are_read_without_jax_and_without_drawing():
     code = (
         "import sys; import sdfn_jax.report, sdfn_jax.metrics.predictions, sdfn_jax.heatmaps.cam, sdfn_jax.heatmaps.figures; "
-        "import sdfn_jax.film_page; "
+        "import sdfn_jax.inference.film_page; "
         "print([name for name in ('jax', 'flax', 'matplotlib', 'tensorflow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -22,8 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdfn_jax import connections, selftest, viewer
+from sdfn_jax import viewer as viewer_command
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.inference import connections, selftest
+from sdfn_jax.inference import server as inference_server
 from sdfn_jax.radiographs import reader, synthetic_dataset
 from tests import dicom_files
 from tests.browser import chromium
@@ -83,7 +85,7 @@ async def asking(app, method="GET", path="/", chunks=(b"",), query=b"", broken_o
 
 @pytest.fixture
 def app():
-    return viewer.application(Stub(), ["127.0.0.1", "[::1]"], reader.decode_with_flags, largest=1000)
+    return inference_server.application(Stub(), ["127.0.0.1", "[::1]"], reader.decode_with_flags, largest=1000)
 
 
 def test_a_film_is_answered_with_its_entry(app):
@@ -165,7 +167,7 @@ def test_a_mistake_of_ours_is_said_without_what_it_quotes(app, capsys):
 
 def test_films_are_read_one_at_a_time():
     stub = Stub()
-    app = viewer.application(stub, ["127.0.0.1"], reader.decode_with_flags)
+    app = inference_server.application(stub, ["127.0.0.1"], reader.decode_with_flags)
 
     async def several():
         return await asyncio.gather(*(asking(app, "POST", "/readings", [png()]) for _ in range(4)))
@@ -189,12 +191,14 @@ def test_other_requests_are_refused(app):
 )
 def test_only_this_machine_is_answered_unless_asked_for(monkeypatch, capsys, host, warned):
     stub = SimpleNamespace(provenance=PROVENANCE, read=lambda *_: 0, gaps="")
-    monkeypatch.setattr(viewer.Predictor, "load", lambda *_: stub)
+    monkeypatch.setattr(inference_server.Predictor, "load", lambda *_: stub)
     bound = []
-    monkeypatch.setattr(viewer.uvicorn.Server, "run", lambda self, sockets: bound.append(sockets[0].getsockname()))
-    flags = ["--checkpoint=run", "--port=0"] + [f"--host={host}"] * (host != viewer.HOST)
+    monkeypatch.setattr(
+        inference_server.uvicorn.Server, "run", lambda self, sockets: bound.append(sockets[0].getsockname())
+    )
+    flags = ["--checkpoint=run", "--port=0"] + [f"--host={host}"] * (host != inference_server.HOST)
     try:
-        viewer.main(flags)
+        viewer_command.main(flags)
     except UserError:
         assert host == "::1"  # a machine without IPv6
         return
@@ -208,15 +212,15 @@ def test_a_port_that_is_taken_or_none_is_said(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"--port={port}.*--port=0 takes any free port"):
-            viewer.serve("run", None, "127.0.0.1", port)
+            inference_server.serve("run", None, "127.0.0.1", port)
     with pytest.raises(SystemExit):
-        viewer.main(["--checkpoint=run", "--port=99999"])
+        viewer_command.main(["--checkpoint=run", "--port=99999"])
     assert "--port is 99999; it must be from 0 to 65535" in capsys.readouterr().err
 
 
 def test_without_the_extra_the_command_that_installs_it_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    copy = importlib.util.spec_from_file_location("viewer_copy", viewer.__file__)
+    copy = importlib.util.spec_from_file_location("viewer_copy", inference_server.__file__)
     with pytest.raises(SystemExit) as stop:
         copy.loader.exec_module(importlib.util.module_from_spec(copy))
     assert stop.value.code == 2
@@ -230,7 +234,7 @@ def test_without_the_extra_the_command_that_installs_it_is_named(monkeypatch, ca
 def serving(app):
     """The viewer's server with a web application, in a thread; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = viewer._server(app)
+        server = inference_server._server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
@@ -268,7 +272,9 @@ def status(port, method="GET", path="/", body=None):
 def test_half_open_requests_do_not_shut_it(sent):
     """More of them than connections are held; each is younger than the patience with it."""
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(serving(viewer.application(Stub(), ["127.0.0.1"], reader.decode_with_flags)))
+        port = stack.enter_context(
+            serving(inference_server.application(Stub(), ["127.0.0.1"], reader.decode_with_flags))
+        )
         waiting = []
         for _ in range(connections.MOST + 8):
             waiting.append(stack.enter_context(connect(port)))
@@ -288,7 +294,7 @@ class TestPatience:
     @pytest.fixture
     def port(self):
         slow = SimpleNamespace(provenance=PROVENANCE, read=lambda *each: time.sleep(1) or Stub().read(*each))
-        with serving(viewer.application(slow, ["127.0.0.1"], reader.decode_with_flags)) as port:
+        with serving(inference_server.application(slow, ["127.0.0.1"], reader.decode_with_flags)) as port:
             yield port
 
     def test_silence_is_broken_off(self, port):
@@ -356,7 +362,7 @@ viewer.main(["--checkpoint=run", "--port=0"])
 def stubborn():
     """The command; gives process and port."""
     command = [sys.executable, "-c", COMMAND]
-    paths = {"PYTHONPATH": str(Path(viewer.__file__).parents[1])}
+    paths = {"PYTHONPATH": str(Path(inference_server.__file__).parents[1])}
     with subprocess.Popen(command, env=os.environ | paths, stdout=subprocess.PIPE) as process:
         try:
             said = iter(lambda: process.stdout.readline().decode(), "")
@@ -384,7 +390,7 @@ def served(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     log = tmp_path_factory.mktemp("log") / "log.txt"
     command = [sys.executable, "-m", "sdfn_jax.viewer", f"--checkpoint={run}", "--port=0"]
-    paths = {"PYTHONPATH": str(Path(viewer.__file__).parents[1]), "TMPDIR": str(home), "HOME": str(home)}
+    paths = {"PYTHONPATH": str(Path(inference_server.__file__).parents[1]), "TMPDIR": str(home), "HOME": str(home)}
     with log.open("w") as file:
         process = subprocess.Popen(command, cwd=home, env=os.environ | paths, stdout=subprocess.PIPE, stderr=file)
         try:
@@ -500,7 +506,7 @@ def test_a_film_is_read_in_a_browser_while_another_takes_for_ever(browser, tmp_p
 
 def test_too_large_a_file_is_not_even_sent(opened, tmp_path):
     with (tmp_path / "huge.dcm").open("wb") as file:
-        file.truncate(viewer.LARGEST + 1)
+        file.truncate(inference_server.LARGEST + 1)
     drop(opened, tmp_path / "huge.dcm")
     assert "huge.dcm: 100 MB; the viewer takes films of at most 100 MB" in opened.find_element("id", "errors").text
 

@@ -32,13 +32,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from sdfn_jax import film_page, overlay
 from sdfn_jax.core import csv_table
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.heatmaps import cam, localization
+from sdfn_jax.inference import film_page, overlay
+from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.radiographs.dicom_identifiers import KEPT
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.reading import Provenance, Reading
 
 PREDICTIONS, LINES, BOXES, ERRORS = "predictions.csv", "predictions.jsonl", "boxes.csv", "errors.csv"
 LEFT_OUT = "left_out.csv"

@@ -1,10 +1,10 @@
 """Checks an installation: a tiny network trained on drawings, and what it said of four drawn films.
 
 python -m sdfn_jax.predict --selftest                  (films -> files -> networks -> probabilities, compared)
-python -m sdfn_jax.selftest --run=runs/demo/fusion     (makes `golden/` anew, from the demo's networks)
+python -m sdfn_jax.inference.selftest --run=runs/demo/fusion     (makes `golden/` anew, from the demo's networks)
 
 `golden/` holds the networks as safetensors and the probabilities as JSON; it was made by these two commands:
-python -m sdfn_jax.main --config=configs/fusion.py:demo; python -m sdfn_jax.selftest --run=runs/demo/fusion
+python -m sdfn_jax.main --config=configs/fusion.py:demo; python -m sdfn_jax.inference.selftest --run=runs/demo/fusion
 """
 
 from sdfn_jax.core import errors
@@ -29,14 +29,14 @@ from safetensors.numpy import save_file
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.inference.prediction import Reading
+from sdfn_jax.inference.predictor import Film, Predictor
 from sdfn_jax.lungs import lung_boxes
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.metrics import predictions
-from sdfn_jax.predictor import Film, Predictor
 from sdfn_jax.radiographs import pixels as radiographs_pixels
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.reading import Reading
 
 # Largest difference of a probability. Devices sum float32 in another order and some round it to TF32's 11 bits, and
 # drawing libraries round a grey level up or down. Activations in bfloat16 (8 bits) change these probabilities by
@@ -155,7 +155,7 @@ def make(workdir: str | Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command that makes `golden/`."""
-    parser = argparse.ArgumentParser(prog="python -m sdfn_jax.selftest", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sdfn_jax.inference.selftest", description=main.__doc__)
     parser.add_argument("--run", required=True, help="the demo's fusion run, runs/demo/fusion")
     make(parser.parse_args(arguments).run)
     print(table(run()))

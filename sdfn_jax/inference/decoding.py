@@ -27,7 +27,7 @@ TIME_LIMIT = 30
 MEMORY_LIMIT = 6 * 2**30
 # At a time. Where one film is slow, others are still decoded.
 PROCESSES = 3
-_COMMAND = "from sdfn_jax.decoding import work; work()"
+_COMMAND = "from sdfn_jax.inference.decoding import work; work()"
 _REQUEST = struct.Struct("<QQ")  # bytes of the film, and of the suffix
 _ANSWER = struct.Struct("<cQQQ")  # kind; height, width and bytes of flags, or bytes of a sentence, 0 and 0
 _IMAGE, _REFUSED, _USER_ERROR = b"I", b"R", b"U"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdfn_jax.core import tables
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.predictor import Film
+from sdfn_jax.inference.predictor import Film
 from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.find import LeftOut, below
 

@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.heatmaps import cam
+from sdfn_jax.inference.prediction import Box, Reading
 from sdfn_jax.radiographs import pixels
 from sdfn_jax.radiographs.findings import display_name, finding_index
-from sdfn_jax.reading import Box, Reading
 
 SCREEN_SIDE = 1024  # pixels of the long side that a screen shows well
 # Share of the film that the hottest place covers; cold ones leave it bare.

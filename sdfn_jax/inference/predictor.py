@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax import guards
 from sdfn_jax.core import checkpoint, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.heatmaps import cam
+from sdfn_jax.inference import quality
+from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.lungs import contrast, lung_boxes
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
@@ -29,7 +30,6 @@ from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.radiographs import crops, pixels, reader
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.reading import Provenance, Reading
 
 BATCH_SIZE = 8
 # Opens a film: the radiograph, (H, W) uint8, and the flags that it carries already.
@@ -263,10 +263,10 @@ class Predictor:
             return _Work(name, problem=f"{error.filename or name}: {error.strerror or error}")
         except ValueError as error:
             return _Work(name, problem=str(error))
-        flagged = guards.check(radiograph, None) if fixes else ()
-        applied = tuple(fix for fix in guards.FIXES if fix in fixes and fix in flagged)
+        flagged = quality.check(radiograph, None) if fixes else ()
+        applied = tuple(fix for fix in quality.FIXES if fix in fixes and fix in flagged)
         for fix in applied:
-            radiograph = guards.fix(radiograph, fix)
+            radiograph = quality.fix(radiograph, fix)
         work = _Work(name, radiograph, flags=flags, fixes=applied)
         if self.segmenter is None:
             return self._cut_and_check(work)
@@ -295,7 +295,7 @@ class Predictor:
         return dataclasses.replace(
             work,
             views=crops.cut(work.radiograph, box, self.classifier.preprocessing.size),
-            flags=guards.check(work.radiograph, work.region) + work.flags,
+            flags=quality.check(work.radiograph, work.region) + work.flags,
         )
 
     def _classify(self, films: Iterable[_Work]) -> Iterator[Reading | Problem]:

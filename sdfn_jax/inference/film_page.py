@@ -19,14 +19,14 @@ from string import Template
 import numpy as np
 from PIL import Image
 
-from sdfn_jax import guards
 from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.inference import quality
+from sdfn_jax.inference.overlay import HEATMAP_STRENGTH, colours, screen_size
+from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.metrics import published
-from sdfn_jax.overlay import HEATMAP_STRENGTH, colours, screen_size
 from sdfn_jax.radiographs import pixels
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.radiographs.flags import FLAGS
-from sdfn_jax.reading import Provenance, Reading
 
 _THUMBNAIL_SIDE = 128
 # 1024 x 1024 films of ChestX-ray14 take 73 kB each, 1.6 grey levels (root mean square) from the original.
@@ -189,7 +189,7 @@ def _about(provenance: Provenance) -> dict:
         "undecided": [provenance.undecided.get(name) for name in FINDINGS],
         "rules": _RULES,
         "flags": FLAGS,
-        "fixes": guards.FIXES,
+        "fixes": quality.FIXES,
         "colours": base64.b64encode(colours().tobytes()).decode(),
         "strength": HEATMAP_STRENGTH,
     }

@@ -1,0 +1,1 @@
+"""Trained networks at work on films of any source: readings, pages, the viewer, export."""

@@ -1,0 +1,214 @@
+"""A trained stage in other formats: safetensors, StableHLO, ONNX."""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+from safetensors import safe_open
+from safetensors.numpy import save as to_bytes
+
+from sdfn_jax.core import checkpoint, run_metadata
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.models.preprocessing import Preprocessing
+from sdfn_jax.models.weights import torchvision, weights_file
+from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.training import tasks
+
+TOLERANCE = 1e-4  # largest difference of a probability between an exported network and the checkpoint
+_IMAGES = 3  # compared on the spot
+_NETWORK, _RECORD = "network.stablehlo", "record.json"
+
+
+def export(workdir: str | Path, output: str | Path) -> str:
+    """Writes a trained stage's best checkpoint in another format.
+
+    Args:
+      workdir: of an LRG (`.safetensors` only), an extractor or a fusion network.
+      output: the file; its ending chooses the format. It appears whole, compared with the checkpoint, or not at all.
+
+    Returns:
+      What was compared, for the reader.
+
+    Raises:
+      UserError: without a trained checkpoint, for another ending, or where the comparison fails.
+    """
+    variables, metadata = checkpoint.read_best(workdir)
+    output = Path(output)
+    writers = {".safetensors": _write_safetensors, ".stablehlo": _write_stablehlo, ".onnx": _write_onnx}
+    if output.suffix not in writers:
+        raise UserError(f"--output={output}: the name must end with one of {', '.join(writers)}")
+    if metadata["stage"] == "lrg" and output.suffix != ".safetensors":
+        raise UserError(f"{workdir} is a lung region generator: it exports to .safetensors, not to {output.suffix}")
+    try:
+        with appears_when_complete(output) as unfinished:
+            return f"{output}: " + writers[output.suffix](unfinished, variables, metadata)
+    except ImportError as error:
+        raise UserError(f"{output.suffix} takes more packages ({error}): pip install -e '.[export]'") from error
+
+
+def record_of(metadata: dict) -> dict[str, Any]:
+    """Returns what an exported file says of itself.
+
+    Stage, checkpoint, classes, views, preprocessing, and which branches were imported from which weights file.
+    """
+    config = metadata["config"]
+    record = {"stage": metadata["stage"], "checkpoint": metadata["digest"]}
+    if metadata["stage"] == "lrg":
+        return record | {"normalisation": metadata["normalisation"], "contrast": config["contrast"]}
+    preprocessing = Preprocessing.of(config).as_dict()
+    imported = {branch: dataclasses.asdict(each) for branch, each in run_metadata.read(metadata).imported.items()}
+    record |= {"views": list(config["views"]), "classes": list(FINDINGS), "preprocessing": preprocessing}
+    return record | ({"imported": imported} if imported else {})
+
+
+def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:
+    """Returns the whole classifier as a function, in float32 whatever it was trained in, as every machine has it.
+
+    Returns:
+      (B, S, S) uint8 for each view of the record, in its order -> (B, 14) float32 probabilities.
+    """
+    config = ConfigDict({**metadata["config"], "dtype": "float32"})
+    model = tasks.classification(config).model
+    preprocessing = Preprocessing.of(config)
+
+    def classify_on(backend: str) -> Callable[..., jax.Array]:
+        network = model.clone(backend=backend)
+
+        def classify(*views: jax.Array) -> jax.Array:
+            images = {name: preprocessing(view) for name, view in zip(config.views, views, strict=True)}
+            return jax.nn.sigmoid(network.apply(variables, images, train=False)[0])
+
+        return classify
+
+    # A StableHLO file is for other machines than the one that writes it.
+    return lambda *views: jax.lax.platform_dependent(*views, cpu=classify_on("cpu"), default=classify_on("gpu"))
+
+
+def to_tensors(variables: dict, views: list[str]) -> dict[str, np.ndarray]:
+    """Returns a stage's variables under torchvision's names, in its layout.
+
+    An extractor's are those of torchvision's DenseNet; a fusion network has them once for each view, behind the view's
+    name (`entire.features.conv0.weight`), and one `classifier`. Other networks (the LRG, no views) keep our modules'
+    names.
+    """
+    tensors = {}
+    for variable, array in traverse_util.flatten_dict(variables).items():
+        kind, module, *rest = variable
+        if module in views:
+            view = "" if len(views) == 1 else f"{module}."
+            name = torchvision.torch_name((kind, *rest), f"{view}features.")
+        elif views:
+            name = torchvision.torch_name((kind, "classifier", *rest), "")
+        else:
+            name = torchvision.torch_name(variable, "")
+        tensors[name] = torchvision.to_torch(np.asarray(array))
+    return tensors
+
+
+def read_variables(path: str | Path) -> tuple[dict, dict]:
+    """Reads what was exported as `.safetensors`.
+
+    Returns:
+      (variables as the checkpoint has them, the file's record).
+    """
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        record = json.loads(file.metadata()[weights_file.HEADER])
+    flat = {}
+    views = record.get("views", [])
+    for name, tensor in tensors.items():
+        if views and name.startswith("classifier."):
+            name = name.replace("classifier", "head")
+        elif views:
+            view, _, rest = name.rpartition("features.")
+            name = f"{view or views[0] + '.'}{rest}"
+        flat[torchvision.variable_of(name, tensor)] = torchvision.to_ours(tensor)
+    return traverse_util.unflatten_dict(flat), record
+
+
+def read_stablehlo(path: str | Path) -> tuple[Callable[..., jax.Array], dict]:
+    """Reads what was exported as `.stablehlo`: a zip archive of `jax.export`'s bytes and the record.
+
+    Returns:
+      (function of the views, as `probabilities` returns it; the file's record).
+    """
+    with zipfile.ZipFile(path) as archive:
+        exported = jax.export.deserialize(bytearray(archive.read(_NETWORK)))
+        return exported.call, json.loads(archive.read(_RECORD))
+
+
+def _write_safetensors(path: Path, variables: dict, metadata: dict) -> str:
+    record = record_of(metadata)
+    views = record.get("views", [])
+    if len(views) == 1:  # what --config.pretrained and `weights.read` take
+        record |= {"source": f"sdfn_jax, stage {record['stage']}", "sha256": record["checkpoint"]}
+        record["file"] = f"checkpoint {record['checkpoint'][:12]}"
+    tensors = to_tensors(variables, views)
+    path.write_bytes(to_bytes(tensors, {"format": "pt", weights_file.HEADER: json.dumps(record)}))
+    again, _ = read_variables(path)
+    if checkpoint.tree_digest(again) != metadata["digest"]:
+        raise UserError("the weights read back are not those of the checkpoint; nothing was written")
+    return f"{len(tensors)} tensors, bit for bit those of the checkpoint {metadata['digest'][:12]}"
+
+
+def _write_stablehlo(path: Path, variables: dict, metadata: dict) -> str:
+    classify = probabilities(variables, metadata)
+    (count,) = jax.export.symbolic_shape("batch")
+    shapes = [jax.ShapeDtypeStruct((count, *image.shape[1:]), image.dtype) for image in _sample(metadata)]
+    exported = jax.export.export(jax.jit(classify), platforms=("cpu", "cuda", "tpu"))(*shapes)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(_NETWORK, bytes(exported.serialize()))
+        archive.writestr(_RECORD, json.dumps(record_of(metadata), indent=2))
+    call, _ = read_stablehlo(path)
+    return _compare(lambda *views: np.asarray(call(*views)), classify, metadata)
+
+
+def _write_onnx(path: Path, variables: dict, metadata: dict) -> str:
+    import onnxruntime  # here, as onnx_graph's onnx: packages of the extra
+
+    from sdfn_jax.inference import onnx_graph
+
+    record = record_of(metadata)
+    tensors = to_tensors(variables, record["views"])
+    content = onnx_graph.build(tensors, record, metadata["config"]["model"]["block_sizes"])
+    path.write_bytes(content)
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    return _compare(
+        lambda *views: session.run(None, dict(zip(record["views"], views, strict=True)))[0],
+        probabilities(variables, metadata),
+        metadata,
+    )
+
+
+def _sample(metadata: dict) -> list[np.ndarray]:
+    """Returns random images for each view: smooth ones, as noise tells a network nothing apart."""
+    size = metadata["config"]["data"]["size"]
+    generator = np.random.default_rng(0)
+    coarse = generator.uniform(0, 255, (len(metadata["config"]["views"]), _IMAGES, 8, 8)).astype(np.float32)
+    images = jax.image.resize(jnp.asarray(coarse), (*coarse.shape[:2], size, size), "linear")
+    return list(np.asarray(images).astype(np.uint8))
+
+
+def _compare(exported: Callable, original: Callable, metadata: dict) -> str:
+    images = _sample(metadata)
+    ours, theirs = np.asarray(jax.jit(original)(*images)), exported(*images)
+    difference = float(np.abs(ours - theirs).max())
+    if ours.shape != theirs.shape or not difference <= TOLERANCE:
+        raise UserError(
+            f"the exported network gives other probabilities than the checkpoint (by {difference:.2g}, allowed "
+            f"{TOLERANCE:g}); nothing was written"
+        )
+    return (
+        f"probabilities of {len(ours)} random images within {difference:.1e} of the checkpoint "
+        f"{metadata['digest'][:12]}"
+    )
