@@ -2,9 +2,10 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import plan, report, results, settings, stages
+from sdfn_jax import plan, results, settings, stages
 from sdfn_jax.core import backend, processes
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.reporting import table_one
 from sdfn_jax.training import evaluate
 
 
@@ -43,7 +44,7 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
         evaluations = [evaluate.evaluate_classifier(stage, data, metadata, split) for stage in shown]
         if not processes.is_first():
             return
-        print(report.table_one(evaluations))
+        print(table_one.table_one(evaluations))
         for stage in shown:
             print(evaluate.evaluation_folder(stage.workdir, split))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import report, stages
+from sdfn_jax import stages
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import figures, over_split
@@ -20,6 +20,7 @@ from sdfn_jax.metrics import calibration
 from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
 from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.reporting import roc_curves, table_one
 from sdfn_jax.training import evaluate
 from sdfn_jax.training.input_pipeline import Examples
 
@@ -154,7 +155,7 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     for name in (_ROC, _LUNG_BOXES.format("*"), _HEATMAP_PAGE, _FIGURE_NINE):  # of earlier evaluations
         for old in where.glob(name):
             old.unlink()
-    report.write_table_one(where / TABLE, evaluations)
+    table_one.write_table_one(where / TABLE, evaluations)
     left_out = _draw(config, classifiers, data, evaluations, where)
     sealed.write(where / RECORD, made_from | {"complete": True, "left_out": left_out})
 
@@ -171,7 +172,7 @@ def _draw(
         except (UserError, ValueError, OSError) as error:
             left_out.append(f"{name}: {error}")
 
-    attempt(_ROC, lambda: report.roc_figure(where / _ROC, evaluations))
+    attempt(_ROC, lambda: roc_curves.roc_figure(where / _ROC, evaluations))
     films: dict[str, Path] = {}
     attempt(
         "pictures of films",
@@ -200,7 +201,7 @@ def _draw(
 def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
     """Prints Table I from the evaluations on disk, and the paths of what there is to look at."""
     where = [evaluate.evaluation_folder(stage.workdir, "test") for stage in classifiers]
-    print("\n" + report.table_one([read_evaluation(path) for path in where]))
+    print("\n" + table_one.table_one([read_evaluation(path) for path in where]))
     made = [path for path in sorted(folder(config).iterdir()) if path.name != RECORD]
     for path in (*made, *(path / "predictions.csv" for path in where)):
         print(path)

@@ -10,9 +10,10 @@ import pytest
 from small import DENSENET, SIZE, fusion_config
 from test_imported import weights_file
 
-from sdfn_jax import commands, plan, report
+from sdfn_jax import commands, plan
 from sdfn_jax import localize as localize_command
 from sdfn_jax import predict as predict_command
+from sdfn_jax import report as report_command
 from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.inference import film_page, formats, selftest, server
@@ -138,7 +139,9 @@ def test_localize_reads_them(made, tmp_path):
 
 def test_the_report_gives_the_file_instead_of_a_recipe(made, tmp_path):
     folder, found, _ = made
-    report.main([*(str(folder / stage) for stage in (*VIEWS, "fusion")), f"--output={tmp_path}", "--replicates=20"])
+    report_command.main(
+        [*(str(folder / stage) for stage in (*VIEWS, "fusion")), f"--output={tmp_path}", "--replicates=20"]
+    )
     with (tmp_path / "tables" / "model_card.csv").open() as file:
         card = dict(row[:2] for row in csv.reader(file))
     assert card["Entire CXR: seed"] == "unknown"

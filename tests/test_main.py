@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 from small import fusion_config
 
-from sdfn_jax import commands, plan, report, results, stages
+from sdfn_jax import commands, plan, results, stages
 from sdfn_jax import localize as localize_command
+from sdfn_jax import report as report_command
 from sdfn_jax.core import checkpoint, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
@@ -128,7 +129,7 @@ class TestMainJob:
         assert origin["drawings"]
         tables = folder / "drawings" / "chestxray14"
         runs = [str(folder / stage) for stage in ("entire", "lung", "fusion", "lrg")]
-        report.main([*runs, f"--output={folder / 'report'}", f"--tables={tables}", "--replicates=10"])
+        report_command.main([*runs, f"--output={folder / 'report'}", f"--tables={tables}", "--replicates=10"])
         text = (folder / "report" / "index.html").read_text()
         assert "DRAWINGS" in text
         for name in ("figure_9", "heatmaps", "lung_boxes_smallest", "localisation_size"):

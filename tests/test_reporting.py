@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sdfn_jax import report
+from sdfn_jax import report as report_command
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.heatmaps import detections, localization
@@ -22,7 +22,7 @@ from sdfn_jax.metrics import calibration as metrics_calibration
 from sdfn_jax.metrics import operating_points, platt
 from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.reporting import card, material
+from sdfn_jax.reporting import card, inputs, report
 from tests.browser import chromium
 from tests.official_files import HEADER_2017
 
@@ -141,7 +141,7 @@ def made(tmp_path_factory):
     tables = write_tables(folder / "tables")
     detections.write(folder / "theirs", cases_of("entire"), {"method": "theirs"})
     options = [f"--output={folder / 'out'}", f"--tables={tables}", f"--localization={folder / 'theirs'}"]
-    report.main([*map(str, runs), *options, "--replicates=60"])
+    report_command.main([*map(str, runs), *options, "--replicates=60"])
     return folder / "out"
 
 
@@ -197,7 +197,7 @@ class TestPage:
     def test_without_its_input_a_section_says_what_makes_it_and_names_are_text(self, tmp_path):
         said = evaluation("lung", data_version="<script>alert(1)</script>/&")
         write_evaluation(tmp_path / "run/evaluation/test", said)
-        report.main([str(tmp_path / "run"), f"--output={tmp_path / 'out'}", "--replicates=5"])
+        report_command.main([str(tmp_path / "run"), f"--output={tmp_path / 'out'}", "--replicates=5"])
         text = (tmp_path / "out" / "index.html").read_text()
         page = Page(text)
         assert [each["id"] for each in page.all("section")] == SECTIONS
@@ -470,7 +470,7 @@ class TestRefused:
 
     def test_a_message_and_no_traceback(self, tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
-            run_command(lambda: report.main([str(tmp_path), f"--output={tmp_path / 'out'}"]))
+            run_command(lambda: report_command.main([str(tmp_path), f"--output={tmp_path / 'out'}"]))
         assert stop.value.code == 2
         assert "error: " in capsys.readouterr().err
 
@@ -480,7 +480,7 @@ def test_images_of_the_test_list_that_were_not_evaluated_are_counted(tmp_path):
     with (tables / "test_list.txt").open("a") as file:
         file.write("\nabsent_1.png\nabsent_2.png")
     write_evaluation(tmp_path / "run/evaluation/test", evaluation("lung"))
-    section = card.measured(material.gather([tmp_path / "run"], tables, (), 5))
+    section = card.measured(inputs.gather([tmp_path / "run"], tables, (), 5))
     text = " ".join(section.text)
     assert "2 images of the official test list were not evaluated, such as absent_1.png" in text
     assert "120 images under labels 2017, not the paper's 25,596" in text

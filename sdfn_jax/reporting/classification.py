@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sdfn_jax import report
 from sdfn_jax.metrics import bootstrap, comparison, delong, operating_points, published, subgroups
 from sdfn_jax.metrics import calibration as metrics_calibration
 from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.metrics.predictions import Evaluation
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
-from sdfn_jax.reporting import charts
-from sdfn_jax.reporting.material import Material, Run, few, mean_is_few
+from sdfn_jax.reporting import charts, roc_curves
+from sdfn_jax.reporting.inputs import Material, Run, few, mean_is_few
 from sdfn_jax.reporting.page import Cell, Estimate, P, Picture, Section, Table
 
 _NAMES = [display_name(name) for name in FINDINGS]
@@ -64,7 +63,7 @@ def roc(material: Material) -> Section:
         "roc",
         "ROC curves",
         [],
-        [Picture("roc_curves", "ROC curves as in Figure 8", lambda path: report.roc_figure(path, evaluations))],
+        [Picture("roc_curves", "ROC curves as in Figure 8", lambda path: roc_curves.roc_figure(path, evaluations))],
     )
 
 

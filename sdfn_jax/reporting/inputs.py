@@ -19,7 +19,7 @@ from sdfn_jax.metrics.predictions import (
     evaluation_folder,
     read_evaluation,
 )
-from sdfn_jax.report import in_table_order
+from sdfn_jax.reporting.comparable import in_table_order
 
 SEED = 0
 

@@ -1,20 +1,15 @@
 """Sections on where: localisation with its floors, heatmaps, lung regions and their segmentation."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax.core import csv_table, sealed
-from sdfn_jax.core.errors import UserError
-from sdfn_jax.core.files import file_digest
 from sdfn_jax.heatmaps import localization
-from sdfn_jax.lungs import box_table, lung_boxes
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.metrics.predictions import FEW
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting import charts
-from sdfn_jax.reporting.material import SEED, Localisation, Material
+from sdfn_jax.reporting.inputs import SEED, Localisation, Material
 from sdfn_jax.reporting.page import Cell, Estimate, Picture, Section, Table
 
 _SCORES = {
@@ -130,57 +125,6 @@ def heatmaps(material: Material) -> Section:
     return Section("heatmaps", "Heatmaps", text, pictures)
 
 
-def lungs(material: Material) -> Section:
-    """The lung region generator: its rules, lung areas, recall and pages."""
-    title = "Lung regions"
-    parts = []
-    tables = [folder / "lung_boxes.csv" for folder in material.generators]
-    for path in (path for path in tables if path.is_file()):
-        parts.append(_rules(list(box_table.read_box_table(path).values())))
-    folders = [*(run.folder / "results" for run in material.runs), *material.generators]
-    for path in (page for folder in folders for page in sorted(folder.glob("lung_boxes_*.png"))):
-        what = path.stem.removeprefix("lung_boxes_").replace("_", " ")
-        parts.append(
-            Picture(
-                path.stem,
-                f"Lung regions ({what}): mask green, dropped regions red, mirror image yellow, box blue",
-                path,
-            )
-        )
-    missing = "NOTE: not there: add the folder of the lung region generator (runs/lrg) to the command."
-    return Section("lung-regions", title, [] if parts else [missing], parts)
-
-
-def segmentation(material: Material) -> Section:
-    """Dice, IoU, surface distance and lung recall per fold."""
-    title = "Lung segmentation"
-    parts, notes = [], []
-    for generator in material.generators:
-        for folder in (generator / "cross_validation", generator / "evaluation" / "test"):
-            if (folder / "segmentation.csv").is_file():
-                rows = _read_segmentation(folder / "segmentation.csv")
-                parts.append(_folds(rows, f"segmentation_{folder.name}", material.resamples.counts.shape[1]))
-                few = len(rows) < FEW
-                notes += [f"NOTE: SMALL SAMPLE: {len(rows)} films."] if few else []
-                parts += [
-                    Picture(path.stem, "The films of the lowest Dice of a fold, the lowest first", path)
-                    for path in sorted(folder.glob("worst_*.png"))
-                ]
-    if not parts:
-        notes = [
-            "NOTE: not computed: no run has a segmentation.csv. Cross-validate the LRG (--mode=cross_validate) and add "
-            "its folder to the command."
-        ]
-    else:
-        notes = [
-            "Mean over films with its 95 % interval (films resampled; each is of another patient), and the standard "
-            "deviation. The paper: Dice 0.98, IoU 0.97 (JSRT, five folds). Lung recall is the share of the reference "
-            "lungs inside the box: what the crop leaves to the SDFN.",
-            *notes,
-        ]
-    return Section("segmentation", title, notes, parts)
-
-
 def _estimate(row: localization.Score) -> Estimate:
     # A mean is as good as the findings in it.
     least = FEW * len(published.WANG_ACCURACY) if row.finding == "mean" else FEW
@@ -237,66 +181,4 @@ def _by_finding(
         "Accuracy by finding, and Wang et al.'s at IoBB > 0.1",
         ["Finding", "boxes", *heads, "Wang", "Wang: false boxes"],
         rows,
-    )
-
-
-def _rules(rows: list[box_table.BoxRow]) -> Table:
-    rules = [row.rule for row in rows]
-    counts = {rule: rules.count(rule) for rule in sorted(set(rules) - {lung_boxes.NO_RULE})}
-    none = rules.count(lung_boxes.NO_RULE)
-    table: list[list[Cell]] = [
-        ["no rule needed", none, none / len(rows), published.NO_RULE],
-        ["some rule", len(rows) - none, 1 - none / len(rows), published.SOME_RULE],
-    ]
-    table += [[f"of these: {rule}", count, count / len(rows), ""] for rule, count in counts.items()]
-    caption = f"Rules of post-processing that fired on {len(rows):,} images"
-    return Table("lung_rules", caption, ["Rule", "images", "share", "paper (112,120 images)"], table)
-
-
-def _read_segmentation(path: Path) -> list[dict[str, str | float]]:
-    record = path.with_suffix(".json")
-    mend = "evaluate the LRG again"
-    if record.is_file():
-        said = sealed.read(record, {}, "the record of a segmentation", mend)
-        # Older versions kept no digest of the table.
-        if said.get("segmentation_sha256", digest := file_digest(path)) != digest:
-            raise UserError(f"{path}: not the file that {record.name} next to it describes; {mend}")
-    try:
-        columns, records = csv_table.records(path)
-    except ValueError as error:
-        raise UserError(f"{error}; {mend}") from error
-    needed = {"fold", "dice", "iou", "dice_original", "iou_original", "lung_recall"}
-    absent = sorted(needed - set(columns if records else ()))
-    if absent:
-        raise UserError(f"{path}: no column {', '.join(absent)}, or no rows; {mend}")
-    for number, row in records:
-        try:
-            row |= {score: float(row[score]) for score in _SCORES if score in row}
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}, row {number}: {error}") from error
-    return [row for _, row in records]
-
-
-def _folds(rows: list[dict[str, str | float]], name: str, replicates: int) -> Table:
-    scores = [score for score in _SCORES if score in rows[0]]
-    folds = {f"fold {fold}": [row for row in rows if row["fold"] == fold] for fold in sorted({r["fold"] for r in rows})}
-    table = []
-    for head, mine in (folds | {"all films": rows}).items():
-        cells: list[Cell] = [head, len(mine)]
-        resamples = bootstrap.draw(np.arange(len(mine)), replicates, SEED)
-        for score in scores:
-            values = np.array([row[score] for row in mine])
-            defined = ~np.isnan(values)
-            sums = (bootstrap.sums(each, resamples) for each in (np.where(defined, values, 0), defined))
-            mean = float(values[defined].mean()) if defined.any() else float("nan")
-            spread = float(values[defined].std()) if defined.any() else float("nan")
-            cells += [Estimate(mean, *bootstrap.interval(bootstrap.ratio(*sums)), len(mine) < FEW), spread]
-        recall = np.array([row["lung_recall"] for row in mine])
-        table.append([*cells, float((recall < 0.99).mean()), float((recall < 0.95).mean())])
-    heads = [head for score in scores for head in (_SCORES[score], f"{_SCORES[score]}, sd")]
-    return Table(
-        name,
-        "Lung segmentation by fold",
-        ["Films", "number", *heads, "share with recall < 0.99", "share with recall < 0.95"],
-        table,
     )

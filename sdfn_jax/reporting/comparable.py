@@ -1,0 +1,95 @@
+"""Evaluations of several networks on the same images."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sdfn_jax.metrics import published
+from sdfn_jax.metrics import scores as metrics_scores
+from sdfn_jax.metrics.predictions import Evaluation, caveats
+
+if TYPE_CHECKING:
+    pass
+
+
+def in_table_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Returns evaluations in the order of Table I's columns, once they are known to be comparable.
+
+    Raises:
+      ValueError: for none at all, an unknown stage, a stage given twice, or evaluations that differ in images (the
+        first few are named), labels, label version, split or kind of data.
+    """
+    if not evaluations:
+        raise ValueError("no evaluation to report")
+    stages = [evaluation.origin.stage for evaluation in evaluations]
+    for stage in stages:
+        if stage not in published.COLUMN_NAMES:
+            raise ValueError(f"unknown stage {stage!r}; expected one of {', '.join(published.COLUMN_NAMES)}")
+        if stages.count(stage) > 1:
+            raise ValueError(f"{stages.count(stage)} evaluations of stage {stage!r}; Table I has one column for it")
+    first, *others = sorted(
+        evaluations, key=lambda evaluation: list(published.COLUMN_NAMES).index(evaluation.origin.stage)
+    )
+    for other in others:
+        _check_comparable(first, other)
+    return [first, *others]
+
+
+def _check_comparable(first: Evaluation, other: Evaluation) -> None:
+    stages = f"{first.origin.stage!r} and {other.origin.stage!r}"
+    for field in ("label_version", "split", "drawings"):
+        mine, its = getattr(first.origin, field), getattr(other.origin, field)
+        if mine != its:
+            raise ValueError(f"evaluations of {stages} differ in {field}: {mine} and {its}; evaluate both alike")
+    mine, its = (dict(zip(each.predictions.images, each.predictions.labels, strict=True)) for each in (first, other))
+    if mine.keys() != its.keys():
+        only = sorted(mine.keys() ^ its.keys())
+        raise ValueError(
+            f"evaluations of {stages} saw different images; {len(only)} are in one only, such as {', '.join(only[:3])}"
+        )
+    wrong = [image for image, labels in mine.items() if not np.array_equal(labels, its[image])]
+    if wrong:
+        raise ValueError(
+            f"evaluations of {stages} have different labels for {len(wrong)} images, such as {', '.join(wrong[:3])}"
+        )
+
+
+def all_caveats(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Returns the caveats of evaluations, each once."""
+    return list(dict.fromkeys(sentence for evaluation in evaluations for sentence in caveats(evaluation)))
+
+
+def _measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
+    origin, predictions = evaluations[0].origin, evaluations[0].predictions
+    kind = "drawings (phantom)" if origin.drawings else "radiographs"
+    return [
+        f"{len(predictions.images)} {kind} of {len(np.unique(predictions.patients))} patients",
+        f"split {origin.split}",
+        f"data {origin.data_version}",
+        f"labels {origin.label_version}",
+        f"seed {_seeds(evaluations)}",
+        f"checkpoints {', '.join(evaluation.origin.checkpoint[:8] for evaluation in evaluations)}",
+    ]
+
+
+def _seeds(evaluations: Sequence[Evaluation]) -> str:
+    return "/".join(dict.fromkeys(seed_text(evaluation.origin.seed) for evaluation in evaluations))
+
+
+def seed_text(seed: int | None) -> str:
+    """Returns a training's seed for the reader."""
+    return "unknown" if seed is None else str(seed)
+
+
+def _positives(evaluations: Sequence[Evaluation]) -> np.ndarray:
+    return evaluations[0].predictions.labels.sum(axis=0, dtype=int)
+
+
+def _aucs(evaluation: Evaluation) -> np.ndarray:
+    return metrics_scores.class_aucs(evaluation.predictions.labels, evaluation.predictions.probabilities)
+
+
+def _auc_text(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.3f}"
