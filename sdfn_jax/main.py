@@ -35,16 +35,16 @@ flags.mark_flag_as_required("config")
 def main(argv: list[str]) -> None:
     """Runs the stage named by --config."""
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell each of their steps otherwise
-    from sdfn_jax import commands
     from sdfn_jax.core import (
         jit_cache,
         processes,  # here, so that --help and a misspelt flag need no jax
     )
+    from sdfn_jax.workflow import modes
 
     def command() -> None:
         jit_cache.use_cache()
         processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-        commands.run(_CONFIG.value, _MODE.value, _SPLIT.value)
+        modes.run(_CONFIG.value, _MODE.value, _SPLIT.value)
         processes.wait_for_all()  # for the first, which may still write
 
     _check_flags(argv)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from small import InMemory, extractor_config, fusion_config, train_classifier, two_view_examples
 
-from sdfn_jax import commands
 from sdfn_jax.core import checkpoint, processes, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.stops import Stopped
@@ -24,6 +23,7 @@ from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.training import features, tasks, train
 from sdfn_jax.training.metrics_log import MetricsLog
+from sdfn_jax.workflow import modes
 
 TRAINING, VALIDATION = two_view_examples(27, seed=1), two_view_examples(11, seed=2)
 STEPS, BATCH = 3, 8  # an epoch; the last 3 films are left over
@@ -328,7 +328,7 @@ class TestCommand:
         path = folder / "entire" / "evaluation" / "test" / "predictions.csv"
         of_two = path.read_text()
         path.unlink()
-        commands.run(configured(folder), "evaluate", "test")
+        modes.run(configured(folder), "evaluate", "test")
         two, one = (list(csv.reader(text.splitlines())) for text in (of_two, path.read_text()))
         assert len(two) == len(one) > 1
         for mine, theirs in zip(two, one, strict=True):
@@ -370,4 +370,4 @@ def test_the_lung_region_generator_is_scored_by_one_process(tmp_path, monkeypatc
     config = fusion_config(tmp_path).lrg
     for mode in ("evaluate", "cross_validate"):
         with pytest.raises(UserError, match=f"--mode={mode} of the lung region generator is for one process"):
-            commands.run(config, mode, "test")
+            modes.run(config, mode, "test")

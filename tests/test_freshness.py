@@ -12,9 +12,9 @@ import official_files as official
 import pytest
 from small import fusion_config
 
-from sdfn_jax import plan, stages
 from sdfn_jax.core import checkpoint, run_identity, sealed, sources
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.workflow import plan, stages
 from tfds_builders import prepare
 
 NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8)

@@ -10,7 +10,6 @@ from safetensors.numpy import save_file
 from small import DENSENET, extractor_config
 from test_weights import variables_of
 
-from sdfn_jax import plan, stages
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
@@ -19,6 +18,7 @@ from sdfn_jax.models.weights import download, torchxrayvision
 from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import evaluate, imported, tasks
+from sdfn_jax.workflow import plan, stages
 
 MODEL = DenseNet(**DENSENET)
 CLASSES = tuple(reversed(FINDINGS))

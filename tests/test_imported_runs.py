@@ -10,7 +10,6 @@ import pytest
 from small import DENSENET, SIZE, fusion_config
 from test_imported import weights_file
 
-from sdfn_jax import commands, plan
 from sdfn_jax import localize as localize_command
 from sdfn_jax import predict as predict_command
 from sdfn_jax import report as report_command
@@ -23,6 +22,7 @@ from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import imported
+from sdfn_jax.workflow import modes, plan
 
 VIEWS = ("entire", "lung")
 
@@ -39,7 +39,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
-        commands.run(config, "train", "test")
+        modes.run(config, "train", "test")
     return folder, found, "\n".join(lines)
 
 
@@ -127,7 +127,7 @@ def test_an_extractor_of_the_other_view_is_refused(made):
     with pytest.raises(UserError, match=message):
         plan.make_plan(config)
     with pytest.raises(UserError, match="entire holds a network of the stage entire, not lung"):
-        commands.run(plan.classifiers(config)[1], "evaluate", "test")
+        modes.run(plan.classifiers(config)[1], "evaluate", "test")
 
 
 def test_localize_reads_them(made, tmp_path):

@@ -19,7 +19,6 @@ import pytest
 from PIL import Image
 from small import fusion_config
 
-from sdfn_jax import commands, plan, results, stages
 from sdfn_jax import localize as localize_command
 from sdfn_jax import report as report_command
 from sdfn_jax.core import checkpoint, sealed
@@ -33,6 +32,7 @@ from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import evaluate_lungs, tasks
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.training.metrics_log import MetricsLog
+from sdfn_jax.workflow import modes, plan, results, stages
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("lrg", "entire", "lung", "fusion")
@@ -45,7 +45,7 @@ def job(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
-        commands.run(fusion_config(folder), "train", "test")
+        modes.run(fusion_config(folder), "train", "test")
     return folder, "\n".join(lines)
 
 
@@ -200,7 +200,7 @@ class TestMainJob:
         folder, printed = job
         config = fusion_config(folder)
         assert set(states(plan.make_plan(config)).values()) == {"there"}
-        commands.run(config, "train", "test")
+        modes.run(config, "train", "test")
         again = capsys.readouterr().out
         assert "[1/9]" not in again
         assert again[again.index("AUC  ") :].strip() == printed[printed.index("AUC  ") :].strip()
@@ -313,7 +313,7 @@ class TestPlan:
         for stage in STAGES[1:]:
             shutil.rmtree(copy / stage / "evaluation")
         shutil.rmtree(copy / "drawings" / "chestxray14" / "images")
-        commands.run(config, "train", "test")
+        modes.run(config, "train", "test")
         printed = capsys.readouterr().out
         assert "no film is in" in printed and "used as it was prepared" in printed
         assert "left out: pictures of films: no radiograph in" in printed
@@ -436,7 +436,7 @@ class TestPlan:
 class TestEvaluate:
     def test_any_split_can_be_evaluated(self, job, capsys):
         folder, _ = job
-        commands.run(fusion_config(folder), "evaluate", "validation")
+        modes.run(fusion_config(folder), "evaluate", "validation")
         printed = capsys.readouterr().out
         assert "split validation" in printed
         found = predictions.read_evaluation(folder / "fusion" / "evaluation" / "validation")
@@ -450,18 +450,18 @@ class TestEvaluate:
         config = fusion_config(job[0])
         config.entire.workdir = str(tmp_path / "nothing")
         with pytest.raises(UserError, match="holds no trained checkpoint"):
-            commands.run(config, "evaluate", "test")
+            modes.run(config, "evaluate", "test")
         assert not (tmp_path / "nothing").exists()
 
     def test_a_data_set_of_other_films_is_not_evaluated(self, job, tmp_path):
         config = fusion_config(job[0])
         config.data.manual_dir = str(official.write_chestxray14(tmp_path / "films"))
         with pytest.raises(UserError, match="is not what would be prepared from .* prepare it again: python -m tfds"):
-            commands.run(config, "evaluate", "test")
+            modes.run(config, "evaluate", "test")
 
     def test_without_the_data_set_it_says_how_to_make_it(self, tmp_path):
         with pytest.raises(UserError, match="python -m tfds_builders.prepare chestxray14"):
-            commands.run(fusion_config(tmp_path), "evaluate", "test")
+            modes.run(fusion_config(tmp_path), "evaluate", "test")
 
 
 class TestLrgCommand:
@@ -469,7 +469,7 @@ class TestLrgCommand:
         config = fusion_config(job[0]).lrg
         config.workdir = str(tmp_path / "lrg")
         config.num_epochs = 1
-        commands.run(config, "cross_validate", "test")
+        modes.run(config, "cross_validate", "test")
         printed = capsys.readouterr().out
         assert "drawings" in printed
         with (tmp_path / "lrg" / "cross_validation" / "segmentation.csv").open() as file:
@@ -512,11 +512,11 @@ class TestLrgCommand:
 
     def test_an_lrg_trained_on_all_films_is_not_evaluated(self, job):
         with pytest.raises(UserError, match="none is left to evaluate it on"):
-            commands.run(fusion_config(job[0]).lrg, "evaluate", "test")
+            modes.run(fusion_config(job[0]).lrg, "evaluate", "test")
 
     def test_cross_validation_is_for_the_lrg(self, job):
         with pytest.raises(UserError, match="cross_validate is for --config=configs/lrg.py"):
-            commands.run(fusion_config(job[0]), "cross_validate", "test")
+            modes.run(fusion_config(job[0]), "cross_validate", "test")
 
 
 def fold_names(config) -> list[str]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from small import fusion_config
 
-from sdfn_jax import commands, plan, stages
 from sdfn_jax.lungs import box_table
 from sdfn_jax.metrics import predictions
 from sdfn_jax.training.input_pipeline import Examples
+from sdfn_jax.workflow import modes, plan, stages
 
 # 00000100_000.png is one of the five RGBA files.
 RGBA = "00000100_000.png"
@@ -31,7 +31,7 @@ def test_from_real_films_to_table_one(real_data, tmp_path, capsys):
     for stage in (config, config.entire, config.lung):
         stage.batch_size = 16
         stage.num_epochs = 1
-    commands.run(config, "train", "test")
+    modes.run(config, "train", "test")
 
     printed = capsys.readouterr().out
     assert "47 radiographs of " in printed

@@ -6,8 +6,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import classifier, fusion, lrg
-from sdfn_jax import settings
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.workflow import checks
 
 SHIPPED = [
     *((lrg, argument) for argument in ("jsrt", "montgomery", "demo")),
@@ -18,7 +18,7 @@ SHIPPED = [
 
 @pytest.mark.parametrize(("module", "argument"), SHIPPED)
 def test_the_shipped_configs_pass(module, argument):
-    settings.check(module.get_config(argument))
+    checks.check(module.get_config(argument))
 
 
 @pytest.mark.parametrize("module", [lrg, classifier, fusion])
@@ -48,7 +48,7 @@ def set_in(config, name, value):
 
 def message(config, flag="--config"):
     with pytest.raises(UserError) as caught:
-        settings.check(config, flag)
+        checks.check(config, flag)
     return str(caught.value)
 
 
@@ -130,14 +130,14 @@ def test_an_lrgs_setting_out_of_range_is_named(name, value, expected):
 
 def test_every_rule_is_tried():
     names = {name for name, _, _ in CLASSIFIER_FAULTS + LRG_FAULTS}
-    assert names == {*settings._RULES, "data.name"}
+    assert names == {*checks._RULES, "data.name"}
 
 
 def test_every_number_of_the_shipped_configs_has_a_rule():
     elsewhere = {"preprocessing"}  # checked where it is read, with the checkpoint's
     for config in (classifier.get_config("entire,demo"), lrg.get_config("demo"), fusion.get_config("demo")):
         flat = {".".join(path): value for path, value in numbers(config)}
-        unruled = {name for name in flat if name not in settings._RULES and name.split(".")[0] not in elsewhere}
+        unruled = {name for name in flat if name not in checks._RULES and name.split(".")[0] not in elsewhere}
         assert unruled == set()
 
 
@@ -170,16 +170,16 @@ def test_stages_within_a_stage_are_checked_by_their_own_flags():
 
 @pytest.mark.parametrize("size", [16, 48, 1024])
 def test_an_lrgs_size_halves_as_often_as_its_network_pools(size):
-    settings.check(set_in(lrg.get_config(), "data.size", size))
+    checks.check(set_in(lrg.get_config(), "data.size", size))
     config = set_in(lrg.get_config(), "model.filters", (4, 8))
-    settings.check(set_in(config, "data.size", size + 2))
+    checks.check(set_in(config, "data.size", size + 2))
     assert f"--config.data.size={size + 1}: expected a multiple of 2" in message(set_in(config, "data.size", size + 1))
 
 
 def test_features_of_extractors_that_train_are_not_kept():
     config = set_in(fusion.get_config(), "frozen", False)
     assert "--config.cache_features=True: expected False, as --config.frozen=False trains" in message(config)
-    settings.check(set_in(config, "cache_features", False))
+    checks.check(set_in(config, "cache_features", False))
 
 
 def test_the_folder_of_the_films_follows_the_name_of_their_data_set_unless_it_is_said():

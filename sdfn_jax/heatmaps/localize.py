@@ -29,10 +29,10 @@ def of_network(run: Path) -> tuple[list[localization.Case], dict]:
     """
     from ml_collections import ConfigDict
 
-    from sdfn_jax import plan, stages
     from sdfn_jax.core import checkpoint
     from sdfn_jax.heatmaps import over_split
     from sdfn_jax.training.input_pipeline import Examples
+    from sdfn_jax.workflow import plan, stages
 
     variables, metadata = checkpoint.read_best(run)
     config = ConfigDict(metadata["config"])

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax import stages
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import figures, over_split
@@ -23,6 +22,7 @@ from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.reporting import roc_curves, table_one
 from sdfn_jax.training import evaluate
 from sdfn_jax.training.input_pipeline import Examples
+from sdfn_jax.workflow import stages
 
 TABLE = "table_1.csv"
 RECORD = "made_from.json"

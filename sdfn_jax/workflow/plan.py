@@ -10,7 +10,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import results, stages
 from sdfn_jax.core import checkpoint, processes, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs import box_record, box_table, lung_boxes, make_box_table
@@ -20,6 +19,7 @@ from sdfn_jax.models.preprocessing import Preprocessing, check_same
 from sdfn_jax.models.weights import download
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.training.train import batch_size_problems, has_diverged, standing
+from sdfn_jax.workflow import results, stages
 from tfds_builders import prepare
 
 THERE, TO_DO, NOT_NEEDED = "there", "to do", "not needed"

@@ -2,11 +2,11 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax import plan, results, settings, stages
 from sdfn_jax.core import backend, processes
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.reporting import table_one
 from sdfn_jax.training import evaluate
+from sdfn_jax.workflow import checks, plan, results, stages
 
 
 def run(config: ConfigDict, mode: str, split: str) -> None:
@@ -20,7 +20,7 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
     Raises:
       UserError: for whatever the user can mend; what cannot be made is said before anything is trained.
     """
-    settings.check(config)
+    checks.check(config)
     processes.check_same("the command", f"{mode} {split} {config.to_json_best_effort()}")
     backend.start()
     if mode == "train":
