@@ -23,7 +23,7 @@ from sdfn_jax.core import jit_cache
 from sdfn_jax.core.arguments import positive
 from sdfn_jax.core.errors import run_command
 from sdfn_jax.inference import film_page, inputs, outputs, quality, selftest
-from sdfn_jax.inference.batch import RESEARCH, _films, predict
+from sdfn_jax.inference.batch import RESEARCH, count_films, predict
 from sdfn_jax.inference.predictor import BATCH_SIZE, Predictor
 from sdfn_jax.radiographs import dicom_identifiers
 
@@ -87,7 +87,7 @@ def _run(options: argparse.Namespace) -> int:
     # A batch that is not filled takes as long as a full one: few films are read one by one.
     batch_size = options.batch_size if len(films) >= options.batch_size else 1
     predictor = Predictor.load(options.checkpoint, options.lrg, batch_size)
-    print(f"{_films(len(films))}, checkpoint {predictor.provenance.checkpoint[:12]}. {RESEARCH}")
+    print(f"{count_films(len(films))}, checkpoint {predictor.provenance.checkpoint[:12]}. {RESEARCH}")
     for note in _notes(predictor):
         print(note)
     sys.stdout.flush()

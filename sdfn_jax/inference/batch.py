@@ -73,7 +73,7 @@ def predict(
             output, names, problems, journal.__getitem__, predictor.provenance, record, keep_identifiers
         )
         journal.delete()
-    print(f"{_films(len(names))} read" + (f", {len(problems):,} not" if problems else ""))
+    print(f"{count_films(len(names))} read" + (f", {len(problems):,} not" if problems else ""))
     for name, count in flags.most_common():
         print(f"flagged {name}: {count:,}. {FLAGS[name]}")
     print("\n".join(map(str, written)))
@@ -131,7 +131,7 @@ def _read(
             bar.update()
 
 
-def _films(count: int) -> str:
+def count_films(count: int) -> str:
     return f"{count:,} film{'' if count == 1 else 's'}"
 
 

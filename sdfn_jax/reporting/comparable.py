@@ -61,7 +61,7 @@ def all_caveats(evaluations: Sequence[Evaluation]) -> list[str]:
     return list(dict.fromkeys(sentence for evaluation in evaluations for sentence in caveats(evaluation)))
 
 
-def _measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
+def measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
     origin, predictions = evaluations[0].origin, evaluations[0].predictions
     kind = "drawings (phantom)" if origin.drawings else "radiographs"
     return [
@@ -69,12 +69,12 @@ def _measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
         f"split {origin.split}",
         f"data {origin.data_version}",
         f"labels {origin.label_version}",
-        f"seed {_seeds(evaluations)}",
+        f"seed {seeds(evaluations)}",
         f"checkpoints {', '.join(evaluation.origin.checkpoint[:8] for evaluation in evaluations)}",
     ]
 
 
-def _seeds(evaluations: Sequence[Evaluation]) -> str:
+def seeds(evaluations: Sequence[Evaluation]) -> str:
     return "/".join(dict.fromkeys(seed_text(evaluation.origin.seed) for evaluation in evaluations))
 
 
@@ -83,13 +83,13 @@ def seed_text(seed: int | None) -> str:
     return "unknown" if seed is None else str(seed)
 
 
-def _positives(evaluations: Sequence[Evaluation]) -> np.ndarray:
+def positives(evaluations: Sequence[Evaluation]) -> np.ndarray:
     return evaluations[0].predictions.labels.sum(axis=0, dtype=int)
 
 
-def _aucs(evaluation: Evaluation) -> np.ndarray:
+def aucs(evaluation: Evaluation) -> np.ndarray:
     return metrics_scores.class_aucs(evaluation.predictions.labels, evaluation.predictions.probabilities)
 
 
-def _auc_text(value: float) -> str:
+def auc_text(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{value:.3f}"

@@ -14,7 +14,7 @@ from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from sdfn_jax.reporting.comparable import _auc_text, _aucs, _measured_on, _positives, all_caveats, in_table_order
+from sdfn_jax.reporting.comparable import auc_text, aucs, measured_on, positives, all_caveats, in_table_order
 
 # Okabe and Ito's palette: told apart with any colour vision; the dashes tell them apart in grey print.
 _LINES = {
@@ -42,7 +42,7 @@ def roc_figure(path: str | Path, evaluations: Sequence[Evaluation]) -> None:
     evaluations = in_table_order(evaluations)
     figure = Figure(figsize=(15, 10), layout="constrained")
     panels = figure.subplots(3, 5).flat
-    for index, (name, positives) in enumerate(zip(FINDINGS, _positives(evaluations), strict=True)):
+    for index, (name, positives) in enumerate(zip(FINDINGS, positives(evaluations), strict=True)):
         panel = panels[index]
         panel.set_title(f"{display_name(name)} ({positives} positive)", fontsize=11)
         _draw_curves(panel, evaluations, index)
@@ -81,8 +81,8 @@ def _draw_legend(panel: "Axes", evaluations: Sequence[Evaluation]) -> None:
     panel.set_axis_off()
     for evaluation in evaluations:
         stage = evaluation.origin.stage
-        mean, defined = metrics_scores.mean_auc(_aucs(evaluation))
-        label = f"{published.COLUMN_NAMES[stage]}: mean {_auc_text(mean)} of {defined}"
+        mean, defined = metrics_scores.mean_auc(aucs(evaluation))
+        label = f"{published.COLUMN_NAMES[stage]}: mean {auc_text(mean)} of {defined}"
         panel.plot([], [], linewidth=2, label=label, **_LINES[stage])
     panel.legend(loc="upper left", frameon=False, borderaxespad=0, title="AUC", alignment="left")
-    panel.text(0.02, 0, "\n".join(_measured_on(evaluations)), fontsize=9, va="bottom", transform=panel.transAxes)
+    panel.text(0.02, 0, "\n".join(measured_on(evaluations)), fontsize=9, va="bottom", transform=panel.transAxes)

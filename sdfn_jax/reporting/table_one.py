@@ -17,11 +17,11 @@ from sdfn_jax.radiographs.findings import FINDINGS, display_name
 if TYPE_CHECKING:
     pass
 from sdfn_jax.reporting.comparable import (
-    _auc_text,
-    _aucs,
-    _measured_on,
-    _positives,
-    _seeds,
+    auc_text,
+    aucs,
+    measured_on,
+    positives,
+    seeds,
     all_caveats,
     in_table_order,
 )
@@ -44,7 +44,7 @@ def table_one(evaluations: Sequence[Evaluation]) -> str:
     evaluations = in_table_order(evaluations)
     names = [published.COLUMN_NAMES[evaluation.origin.stage] for evaluation in evaluations]
     widths = [max(len(name), len("undefined")) for name in names]
-    columns = [_aucs(evaluation) for evaluation in evaluations]
+    columns = [aucs(evaluation) for evaluation in evaluations]
     means = [metrics_scores.mean_auc(column) for column in columns]
     left = max(len(name) for name in (*map(display_name, FINDINGS), "Mean of 14 findings"))
 
@@ -54,13 +54,13 @@ def table_one(evaluations: Sequence[Evaluation]) -> str:
 
     head = line("AUC", "positives", names)
     rows = [
-        line(display_name(name), int(positives), [_auc_text(column[index]) for column in columns])
-        for index, (name, positives) in enumerate(zip(FINDINGS, _positives(evaluations), strict=True))
+        line(display_name(name), int(positives), [auc_text(column[index]) for column in columns])
+        for index, (name, positives) in enumerate(zip(FINDINGS, positives(evaluations), strict=True))
     ]
-    mean = line(f"Mean of {means[0][1]} findings", "", [_auc_text(value) for value, _ in means])
+    mean = line(f"Mean of {means[0][1]} findings", "", [auc_text(value) for value, _ in means])
     rule = "-" * len(head)
     notes = [part for sentence in all_caveats(evaluations) for part in textwrap.wrap(f"NOTE: {sentence}", _WIDTH)]
-    heading = textwrap.wrap("; ".join(_measured_on(evaluations)), _WIDTH)
+    heading = textwrap.wrap("; ".join(measured_on(evaluations)), _WIDTH)
     return "\n".join([*heading, "", head, rule, *rows, rule, mean, "", *notes]).rstrip() + "\n"
 
 
@@ -76,7 +76,7 @@ def write_table_one(path: str | Path, evaluations: Sequence[Evaluation]) -> None
     """
     evaluations = in_table_order(evaluations)
     origin, predictions = evaluations[0].origin, evaluations[0].predictions
-    ours = {evaluation.origin.stage: _aucs(evaluation) for evaluation in evaluations}
+    ours = {evaluation.origin.stage: aucs(evaluation) for evaluation in evaluations}
     theirs = {stage: np.array(column) for stage, column in published.TABLE_ONE.items()}
     defined = ~np.isnan(ours[origin.stage])
     measured_on = {
@@ -86,7 +86,7 @@ def write_table_one(path: str | Path, evaluations: Sequence[Evaluation]) -> None
         "data_version": origin.data_version,
         "split": origin.split,
         "label_version": origin.label_version,
-        "seed": _seeds(evaluations),
+        "seed": seeds(evaluations),
         "image_list_sha256": image_list_digest(predictions.images),
     } | {f"checkpoint_{evaluation.origin.stage}": evaluation.origin.checkpoint for evaluation in evaluations}
     rows = [
@@ -94,7 +94,7 @@ def write_table_one(path: str | Path, evaluations: Sequence[Evaluation]) -> None
         | {stage: _cell(column[index]) for stage, column in ours.items()}
         | {f"paper_{stage}": f"{column[index]:.3f}" for stage, column in theirs.items()}
         | measured_on
-        for index, (name, positives) in enumerate(zip(FINDINGS, _positives(evaluations), strict=True))
+        for index, (name, positives) in enumerate(zip(FINDINGS, positives(evaluations), strict=True))
     ]
     mean = (
         {"finding": f"Mean of {defined.sum()} findings", "positives": ""}
