@@ -16,6 +16,7 @@ from sdfn_jax.core import checkpoint, run_identity, sealed, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.workflow import plan, stages
 from tfds_builders import prepare
+from tfds_builders import prepared as prepared_command
 
 NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8)
 TABLE = "Data_Entry_2017.csv"
@@ -122,7 +123,7 @@ class TestDamage:
         path.write_bytes(harms[harm] if isinstance(harm, str) else harm)
         sealed.say.cache_clear()
         with pytest.raises(UserError, match=r"metadata.json: not what a prepared data set says .*delete .* prepared"):
-            stages.data_metadata(folder)
+            prepared_command.data_metadata(folder)
         assert prepare.look("chestxray14", **asked(chest, data_dir)).prepared is None
         assert f"note: {path}: not what a prepared data set says of itself" in capsys.readouterr().err
         prepared(chest, data_dir)
@@ -131,14 +132,14 @@ class TestDamage:
     def test_no_flipped_bit_changes_its_metadata_in_silence(self, chest, data_dir, capsys):
         folder = prepared(chest, data_dir)
         path = folder / "metadata.json"
-        whole, metadata = path.read_bytes(), stages.data_metadata(folder)
+        whole, metadata = path.read_bytes(), prepared_command.data_metadata(folder)
         for place in np.random.default_rng(0).choice(len(whole) * 8, 400, replace=False).tolist():
             flipped = bytearray(whole)
             flipped[place // 8] ^= 1 << place % 8
             path.write_bytes(flipped)
             sealed.say.cache_clear()
             with contextlib.suppress(sealed.DamagedError):
-                found = stages.data_metadata(folder)
+                found = prepared_command.data_metadata(folder)
                 assert found == metadata or "has no digest" in capsys.readouterr().err
 
 
@@ -287,7 +288,7 @@ class TestPlan:
     @staticmethod
     def train(config):
         """Leaves what a trained extractor leaves, but for its network."""
-        data = plan.prepared_directory(config.data)
+        data = prepared_command.prepared_directory(config.data)
         stage = plan.classifiers(config)[0]
         metadata = {"config": run_identity.as_json(stage), "inputs": stages.data_inputs(data), "finished": True}
         checkpoint.save_latest(Path(stage.workdir), 1, {"weights": np.zeros(1, np.float32)}, metadata)
@@ -346,7 +347,7 @@ class TestPlan:
         config.lung.batch_size = 5
         config.lrg.batch_size = 8
         config.data.boxes = None
-        shutil.rmtree(plan.prepared_directory(config.data))
+        shutil.rmtree(prepared_command.prepared_directory(config.data))
         with pytest.raises(UserError) as error:
             plan.make_plan(config)
         assert "--config.lung.batch_size=5: more than the 3 films of train" in str(error.value)

@@ -33,6 +33,7 @@ from sdfn_jax.training import evaluate_lungs, tasks
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.training.metrics_log import MetricsLog
 from sdfn_jax.workflow import modes, plan, results, stages
+from tfds_builders import prepared
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("lrg", "entire", "lung", "fusion")
@@ -54,7 +55,7 @@ def states(steps: list[plan.Step]) -> dict[str, str]:
 
 
 def data_of(folder) -> Path:
-    return plan.prepared_directory(fusion_config(folder).data)
+    return prepared.prepared_directory(fusion_config(folder).data)
 
 
 class TestMainJob:
@@ -192,7 +193,7 @@ class TestMainJob:
         boxes = folder / "lrg" / "lung_boxes.csv"
         rows = box_table.read_box_table(boxes)
         assert len(rows) == fusion_config(folder).phantom.chestxray14_films
-        assert stages.data_metadata(data_of(folder))["box_table_digest"] == file_digest(boxes)
+        assert prepared.data_metadata(data_of(folder))["box_table_digest"] == file_digest(boxes)
         for example in Examples(data_of(folder), ["test"]):
             assert tuple(example["lung_box"]) == rows[example["name"]].box
 
@@ -340,7 +341,7 @@ class TestPlan:
         assert found["drawings"] == "to do"
 
     def test_an_evaluation_of_other_data_does_not_count(self, copy):
-        metadata = stages.data_metadata(data_of(copy))
+        metadata = prepared.data_metadata(data_of(copy))
         assert results.is_fresh(plan.classifiers(fusion_config(copy))[0], data_of(copy), "test")
         assert results.is_calibrated(plan.classifiers(fusion_config(copy))[0], data_of(copy))
         metadata["content_digest"] = "0" * 64
@@ -474,7 +475,7 @@ class TestLrgCommand:
         assert "drawings" in printed
         with (tmp_path / "lrg" / "cross_validation" / "segmentation.csv").open() as file:
             rows = list(csv.DictReader(file))
-        names = {example["name"] for example in Examples(plan.prepared_directory(config.data), fold_names(config))}
+        names = {example["name"] for example in Examples(prepared.prepared_directory(config.data), fold_names(config))}
         assert {row["image"] for row in rows} == names
         assert len(rows) == len(names)
         assert all(float(row["surface_distance"]) >= 0 or row["dice"] == "0.0" for row in rows)
@@ -490,7 +491,7 @@ class TestLrgCommand:
         config.validation_share = 0.3
         used = {}
         monkeypatch.setattr(stages, "train", lambda *_, **given: used.update(given))
-        data = plan.prepared_directory(config.data)
+        data = prepared.prepared_directory(config.data)
         stages.train_lrg(config, data)
         training, validation = ({film["name"] for film in used[name]} for name in ("training", "validation"))
         held_out = {film["name"] for film in Examples(data, ["fold_2"])}
@@ -502,8 +503,8 @@ class TestLrgCommand:
     def test_cross_validation_of_a_set_without_one_fold_is_refused_before_training(self, job, tmp_path):
         config = fusion_config(job[0]).lrg
         config.workdir = str(tmp_path / "lrg")
-        data = shutil.copytree(plan.prepared_directory(config.data), tmp_path / "data")
-        metadata = stages.data_metadata(data)
+        data = shutil.copytree(prepared.prepared_directory(config.data), tmp_path / "data")
+        metadata = prepared.data_metadata(data)
         del metadata["splits"]["fold_2"]
         sealed.write(data / "metadata.json", metadata)
         with pytest.raises(UserError, match="no films in fold_2 .*official number modulo 5"):
@@ -520,7 +521,7 @@ class TestLrgCommand:
 
 
 def fold_names(config) -> list[str]:
-    return list(stages.data_metadata(plan.prepared_directory(config.data))["splits"])
+    return list(prepared.data_metadata(prepared.prepared_directory(config.data))["splits"])
 
 
 def test_scores_of_a_film_are_those_of_its_masks():

@@ -9,7 +9,8 @@ from small import fusion_config
 from sdfn_jax.lungs import box_table
 from sdfn_jax.metrics import predictions
 from sdfn_jax.training.input_pipeline import Examples
-from sdfn_jax.workflow import modes, plan, stages
+from sdfn_jax.workflow import modes
+from tfds_builders import prepared
 
 # 00000100_000.png is one of the five RGBA files.
 RGBA = "00000100_000.png"
@@ -45,8 +46,8 @@ def test_from_real_films_to_table_one(real_data, tmp_path, capsys):
     # Eight epochs of a tiny network already find lungs on most films of another hospital.
     assert np.mean([row.rule != "whole_image" for row in rows.values()]) > 0.8
 
-    data = plan.prepared_directory(config.data)
-    metadata = stages.data_metadata(data)
+    data = prepared.prepared_directory(config.data)
+    metadata = prepared.data_metadata(data)
     assert (metadata["missing"], metadata["skipped"], metadata["drawings"]) == (112_120 - 324, 0, False)
     with (data / "missing_files.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 112_120 - 324

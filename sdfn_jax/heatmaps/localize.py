@@ -32,13 +32,13 @@ def of_network(run: Path) -> tuple[list[localization.Case], dict]:
     from sdfn_jax.core import checkpoint
     from sdfn_jax.heatmaps import over_split
     from sdfn_jax.training.input_pipeline import Examples
-    from sdfn_jax.workflow import plan, stages
+    from tfds_builders import prepared
 
     variables, metadata = checkpoint.read_best(run)
     config = ConfigDict(metadata["config"])
     if config.stage == "lrg":
         raise UserError(f"--run={run}: a lung region generator; give the run of an extractor or of the fusion network")
-    data = plan.prepared_directory(config.data)
+    data = prepared.prepared_directory(config.data)
     if not data.is_dir():
         raise UserError(
             f"--run={run}: the data set that its config names, {data}, is not there; run from the same folder"
@@ -57,8 +57,8 @@ def of_network(run: Path) -> tuple[list[localization.Case], dict]:
     return cases, {
         "method": config.stage,
         "checkpoint": metadata["digest"],
-        "data_version": stages.data_version(data),
-        "drawings": bool(stages.data_metadata(data)["drawings"]),
+        "data_version": prepared.data_version(data),
+        "drawings": bool(prepared.data_metadata(data)["drawings"]),
     }
 
 

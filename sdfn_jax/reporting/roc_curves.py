@@ -14,7 +14,7 @@ from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from sdfn_jax.reporting.comparable import auc_text, aucs, measured_on, positives, all_caveats, in_table_order
+from sdfn_jax.reporting.comparable import all_caveats, auc_text, aucs, in_table_order, measured_on, positives
 
 # Okabe and Ito's palette: told apart with any colour vision; the dashes tell them apart in grey print.
 _LINES = {

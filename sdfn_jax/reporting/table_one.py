@@ -17,13 +17,13 @@ from sdfn_jax.radiographs.findings import FINDINGS, display_name
 if TYPE_CHECKING:
     pass
 from sdfn_jax.reporting.comparable import (
+    all_caveats,
     auc_text,
     aucs,
+    in_table_order,
     measured_on,
     positives,
     seeds,
-    all_caveats,
-    in_table_order,
 )
 
 _WIDTH = 100

@@ -7,6 +7,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.reporting import table_one
 from sdfn_jax.training import evaluate
 from sdfn_jax.workflow import checks, plan, results, stages
+from tfds_builders import prepared
 
 
 def run(config: ConfigDict, mode: str, split: str) -> None:
@@ -39,7 +40,7 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
         print(stages.evaluate_lrg(config, plan.check_prepared(config)))
     else:
         data = plan.check_prepared(config)
-        metadata = stages.data_metadata(data)
+        metadata = prepared.data_metadata(data)
         shown = plan.classifiers(config)
         evaluations = [evaluate.evaluate_classifier(stage, data, metadata, split) for stage in shown]
         if not processes.is_first():

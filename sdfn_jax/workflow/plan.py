@@ -20,7 +20,8 @@ from sdfn_jax.models.weights import download
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.training.train import batch_size_problems, has_diverged, standing
 from sdfn_jax.workflow import results, stages
-from tfds_builders import prepare
+from tfds_builders import prepare, prepared
+from tfds_builders.prepared import prepared_directory
 
 THERE, TO_DO, NOT_NEEDED = "there", "to do", "not needed"
 
@@ -120,12 +121,6 @@ def classifiers(config: ConfigDict) -> list[ConfigDict]:
     """Returns the classifying stages of a config, in the order of Table I, each with the data set that all share."""
     stages_before = [config.entire, config.lung] if config.stage == "fusion" else []
     return [_with_data(stage, config.data) for stage in stages_before] + [config]
-
-
-def prepared_directory(data: ConfigDict) -> Path:
-    """Returns where the prepared data set of a config lies."""
-    version = {"label_version": data.label_version} if data.name == "chestxray14" else {}
-    return prepare.prepared_dir(data.name, data.data_dir, data.size, **version)
 
 
 def check_prepared(config: ConfigDict) -> Path:
@@ -399,7 +394,7 @@ def _two_view_data(config: ConfigDict, coming: Path | None, problems: list[str])
     usable = table is not None and not table.differences
     generator = _lrg(config.lrg, "--config.lrg", not data.there and not usable, coming, problems)
     step = _box_table(config, boxes, table, generator[-1], needed=not data.there)
-    known = stages.data_metadata(data.writes) if data.there else {}
+    known = prepared.data_metadata(data.writes) if data.there else {}
     drawn = known.get("drawings", _is_drawn_folder(config.data.manual_dir, coming))
     if _learns_from_drawings(config.lrg, coming) and not drawn:
         step.notes = (*step.notes, lungs_segmenter.DRAWINGS)

@@ -23,6 +23,7 @@ from sdfn_jax.reporting import roc_curves, table_one
 from sdfn_jax.training import evaluate
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.workflow import stages
+from tfds_builders import prepared
 
 TABLE = "table_1.csv"
 RECORD = "made_from.json"
@@ -53,7 +54,7 @@ def is_fresh(config: ConfigDict, data: Path, split: str) -> bool:
     except (sealed.DamagedError, FileNotFoundError) as error:  # it is evaluated again
         sealed.say(str(error))
         return False
-    if (origin.checkpoint, origin.data_version) != (metadata["digest"], stages.data_version(data)):
+    if (origin.checkpoint, origin.data_version) != (metadata["digest"], prepared.data_version(data)):
         return False
     now = stages.data_inputs(data)
     if origin.data:
@@ -127,7 +128,7 @@ def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
         if is_calibrated(stage, data):
             continue
         if not is_fresh(stage, data, "validation"):
-            evaluate.evaluate_classifier(stage, data, stages.data_metadata(data), "validation")
+            evaluate.evaluate_classifier(stage, data, prepared.data_metadata(data), "validation")
         elif processes.is_first():
             evaluation = read_evaluation(evaluate.evaluation_folder(stage.workdir, "validation"))
             calibration.calibrate(stage.workdir, evaluation)
@@ -143,7 +144,7 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
       classifiers: configs of the stages in the table.
       data: the prepared data set.
     """
-    metadata = stages.data_metadata(data)
+    metadata = prepared.data_metadata(data)
     for stage in classifiers:  # where the report chooses operating points
         evaluate.evaluate_classifier(stage, data, metadata, "validation")
     evaluations = [evaluate.evaluate_classifier(stage, data, metadata, "test") for stage in classifiers]

@@ -20,6 +20,7 @@ from sdfn_jax.training import evaluate, evaluate_lungs, features, tasks
 from sdfn_jax.training.input_pipeline import Examples, Rows, steps_per_epoch
 from sdfn_jax.training.train import check_batch_size, device_mesh, standing, train
 from tfds_builders.base import read_metadata as data_metadata
+from tfds_builders.prepared import data_version
 
 FOLDS = 5
 RANDOM, IMAGENET = "random", "imagenet"  # values of config.pretrained that name no file
@@ -259,11 +260,6 @@ def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dic
 def _metadata(config: ConfigDict, inputs: dict[str, str], data: Path, **of_stage) -> dict:
     drawings = bool(data_metadata(data)["drawings"])
     return run_metadata.make(config, inputs, data_version=data_version(data), drawings=drawings, **of_stage)
-
-
-def data_version(data: Path) -> str:
-    """Returns a data set's full name as TFDS writes it: `chestxray14/size224_labels2017/1.0.0`."""
-    return "/".join(data.parts[-3:])
 
 
 def _folds(data: Path, metadata: dict, test_fold: int | None) -> list[str]:
