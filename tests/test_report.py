@@ -198,7 +198,8 @@ def test_roc_figure_as_text_names_findings_counts_and_areas(tmp_path):
 
 def test_results_are_read_without_jax_and_without_drawing():
     code = (
-        "import sys; import sdfn_jax.report, sdfn_jax.metrics.predictions, sdfn_jax.heatmaps.cam, sdfn_jax.heatmaps.figures; "
+        "import sys; import sdfn_jax.report, sdfn_jax.metrics.predictions, sdfn_jax.heatmaps.cam; "
+        "import sdfn_jax.heatmaps.figures; "
         "import sdfn_jax.inference.film_page; "
         "print([name for name in ('jax', 'flax', 'matplotlib', 'tensorflow') if name in sys.modules])"
     )

@@ -132,6 +132,7 @@ def _read(
 
 
 def count_films(count: int) -> str:
+    """Returns `1 film` or `1,234 films`."""
     return f"{count:,} film{'' if count == 1 else 's'}"
 
 

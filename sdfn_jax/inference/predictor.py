@@ -371,6 +371,7 @@ def _calibration(run: str | Path, metadata: dict) -> tuple[metrics_calibration.R
         return found, ""
     command = predictions.evaluation_command(run, "validation", metadata["config"])
     return None, (
-        f"neither calibrated probabilities nor operating points: {Path(run) / metrics_calibration.FILE} {why}. Make it: "
+        f"neither calibrated probabilities nor operating points: {Path(run) / metrics_calibration.FILE} {why}. "
+        "Make it: "
         f"{command}"
     )

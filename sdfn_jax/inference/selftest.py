@@ -43,7 +43,7 @@ from sdfn_jax.radiographs.findings import FINDINGS
 # 2.1e-3, so TF32 changes them by some 3e-4; another resize changes them by 1e-2 and more.
 TOLERANCE = 1e-3
 _GOLDEN = Path(__file__).parent / "golden"
-_FILMS_FILE = _GOLDEN / "films.json"
+FILMS_FILE = _GOLDEN / "films.json"
 _STAGES = ("lrg", "fusion")
 _FILMS = 4
 _SEED = 2018
@@ -93,10 +93,10 @@ def unpack(folder: str | Path) -> Path:
 
 def run() -> list[Difference]:
     """Draws the golden films, reads them as any other files, and compares."""
-    films = json.loads(_FILMS_FILE.read_text())["films"]
+    films = json.loads(FILMS_FILE.read_text())["films"]
     with tempfile.TemporaryDirectory(prefix="sdfn_jax_selftest_") as folder:
         predictor = Predictor.load(unpack(folder))
-        found = _read(predictor, [_film(each) for each in films], Path(folder))
+        found = _read(predictor, [synthetic_film_of(each) for each in films], Path(folder))
     differences = []
     for film, reading in zip(films, found, strict=True):
         pixels = np.abs(np.subtract(reading.lung_box, film["lung_box"])).max()
@@ -149,7 +149,7 @@ def make(workdir: str | Path) -> None:
             for film, reading in zip(chosen, readings, strict=True)
         ],
     }
-    with appears_when_complete(_FILMS_FILE) as path:
+    with appears_when_complete(FILMS_FILE) as path:
         path.write_text(json.dumps(record, indent=2) + "\n")
 
 
@@ -161,7 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(run()))
 
 
-def _film(record: dict) -> synthetic_dataset.Film:
+def synthetic_film_of(record: dict) -> synthetic_dataset.Film:
+    """Returns the synthetic film that a record of `films.json` describes."""
     return synthetic_dataset.Film(record["name"], tuple(record["findings"]), tuple(record["stream"]))
 
 

@@ -74,7 +74,8 @@ def undecided(labels: np.ndarray, scores: np.ndarray, resamples: bootstrap.Resam
     if low > 0.5:
         return ""
     return (
-        f"no better than chance on validation: AUC {metrics_scores.auc(labels, scores):.2f}, 95 % interval {low:.2f} to "
+        f"no better than chance on validation: AUC {metrics_scores.auc(labels, scores):.2f}, 95 % interval {low:.2f} "
+        "to "
         f"{high:.2f}"
     )
 

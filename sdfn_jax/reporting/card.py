@@ -27,13 +27,15 @@ def measured(material: Material) -> Section:
     origin, count = material.runs[0].test.origin, len(material.labels)
     if not origin.drawings and (count, origin.label_version) != (published.TEST_IMAGES, "2017"):
         notes.append(
-            f"NOTE: {count:,} images under labels {origin.label_version}, not the paper's {published.TEST_IMAGES:,} under "
+            f"NOTE: {count:,} images under labels {origin.label_version}, not the paper's {published.TEST_IMAGES:,} "
+            "under "
             "2017: the paper's figures stand beside ours for orientation, not for comparison."
         )
     for run in material.runs:
         imported = {} if run.recipe is None else run_metadata.read(run.recipe).imported
         notes += [
-            f"NOTE: {published.COLUMN_NAMES[run.test.origin.stage]}: its {branch} view's weights were {each.describe()}."
+            f"NOTE: {published.COLUMN_NAMES[run.test.origin.stage]}: its {branch} view's weights were "
+            f"{each.describe()}."
             for branch, each in imported.items()
         ]
     rows = []

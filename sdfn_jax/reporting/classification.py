@@ -143,7 +143,8 @@ def calibrated(material: Material) -> Section:
         "calibration",
         "Calibration",
         [
-            f"Brier score with its interval, and expected calibration error over {metrics_calibration.BINS} bins of equal "
+            f"Brier score with its interval, and expected calibration error over {metrics_calibration.BINS} bins of "
+            "equal "
             "width. For a rare finding both are small for any network that says little: read them beside the "
             "reliability curves, whose axes are logarithmic.",
         ],

@@ -62,6 +62,7 @@ def all_caveats(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Returns what a table or figure of these evaluations was measured on, in a few short phrases."""
     origin, predictions = evaluations[0].origin, evaluations[0].predictions
     kind = "drawings (phantom)" if origin.drawings else "radiographs"
     return [
@@ -75,6 +76,7 @@ def measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def seeds(evaluations: Sequence[Evaluation]) -> str:
+    """Returns the training seeds, each once, joined by `/`."""
     return "/".join(dict.fromkeys(seed_text(evaluation.origin.seed) for evaluation in evaluations))
 
 
@@ -83,13 +85,16 @@ def seed_text(seed: int | None) -> str:
     return "unknown" if seed is None else str(seed)
 
 
-def positives(evaluations: Sequence[Evaluation]) -> np.ndarray:
+def count_positives(evaluations: Sequence[Evaluation]) -> np.ndarray:
+    """Returns the number of positive images of each finding, (14,) int64; it is the same for all evaluations."""
     return evaluations[0].predictions.labels.sum(axis=0, dtype=int)
 
 
 def aucs(evaluation: Evaluation) -> np.ndarray:
+    """Returns the AUC of each finding, (14,) float64; NaN where it is undefined."""
     return metrics_scores.class_aucs(evaluation.predictions.labels, evaluation.predictions.probabilities)
 
 
 def auc_text(value: float) -> str:
+    """Returns an AUC as a table shows it: three decimals, or `undefined`."""
     return "undefined" if math.isnan(value) else f"{value:.3f}"

@@ -14,7 +14,7 @@ from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from sdfn_jax.reporting.comparable import all_caveats, auc_text, aucs, in_table_order, measured_on, positives
+from sdfn_jax.reporting.comparable import all_caveats, auc_text, aucs, count_positives, in_table_order, measured_on
 
 # Okabe and Ito's palette: told apart with any colour vision; the dashes tell them apart in grey print.
 _LINES = {
@@ -42,7 +42,7 @@ def roc_figure(path: str | Path, evaluations: Sequence[Evaluation]) -> None:
     evaluations = in_table_order(evaluations)
     figure = Figure(figsize=(15, 10), layout="constrained")
     panels = figure.subplots(3, 5).flat
-    for index, (name, positives) in enumerate(zip(FINDINGS, positives(evaluations), strict=True)):
+    for index, (name, positives) in enumerate(zip(FINDINGS, count_positives(evaluations), strict=True)):
         panel = panels[index]
         panel.set_title(f"{display_name(name)} ({positives} positive)", fontsize=11)
         _draw_curves(panel, evaluations, index)

@@ -20,9 +20,9 @@ from sdfn_jax.reporting.comparable import (
     all_caveats,
     auc_text,
     aucs,
+    count_positives,
     in_table_order,
     measured_on,
-    positives,
     seeds,
 )
 
@@ -55,7 +55,7 @@ def table_one(evaluations: Sequence[Evaluation]) -> str:
     head = line("AUC", "positives", names)
     rows = [
         line(display_name(name), int(positives), [auc_text(column[index]) for column in columns])
-        for index, (name, positives) in enumerate(zip(FINDINGS, positives(evaluations), strict=True))
+        for index, (name, positives) in enumerate(zip(FINDINGS, count_positives(evaluations), strict=True))
     ]
     mean = line(f"Mean of {means[0][1]} findings", "", [auc_text(value) for value, _ in means])
     rule = "-" * len(head)
@@ -94,7 +94,7 @@ def write_table_one(path: str | Path, evaluations: Sequence[Evaluation]) -> None
         | {stage: _cell(column[index]) for stage, column in ours.items()}
         | {f"paper_{stage}": f"{column[index]:.3f}" for stage, column in theirs.items()}
         | measured_on
-        for index, (name, positives) in enumerate(zip(FINDINGS, positives(evaluations), strict=True))
+        for index, (name, positives) in enumerate(zip(FINDINGS, count_positives(evaluations), strict=True))
     ]
     mean = (
         {"finding": f"Mean of {defined.sum()} findings", "positives": ""}

@@ -1,0 +1,63 @@
+"""A run that version 0.1.0 left (tiny networks on drawings) is read by every reader of runs, to the same numbers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sdfn_jax.core import checkpoint
+from sdfn_jax.inference import selftest
+from sdfn_jax.inference.predictor import Predictor
+from sdfn_jax.lungs import box_table
+from sdfn_jax.metrics import calibration
+from sdfn_jax.metrics.predictions import read_evaluation
+from sdfn_jax.radiographs import pixels
+from sdfn_jax.radiographs.findings import FINDINGS
+
+OLD = Path(__file__).parent / "run_0_1_0"
+READINGS = json.loads((OLD / "readings.json").read_text())  # by that version, on two synthetic films
+# Other processors and versions of XLA round differently.
+TOLERANCE = 1e-6
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A copy: reading a run may lock it."""
+    return Path(shutil.copytree(OLD, tmp_path_factory.mktemp("old") / "runs"))
+
+
+@pytest.fixture(scope="module")
+def predictor(runs):
+    return Predictor.load(runs / "fusion")
+
+
+@pytest.fixture(scope="module")
+def films():
+    records = {record["name"]: record for record in json.loads(selftest.FILMS_FILE.read_text())["films"]}
+    return [selftest.synthetic_film_of(records[reading["film"]]) for reading in READINGS]
+
+
+def test_its_networks_give_the_probabilities_and_boxes_they_gave(predictor, films):
+    for film, then in zip(films, READINGS, strict=True):
+        now = predictor.read(film.name, film.draw().image)
+        assert dict(zip(FINDINGS, now.probabilities, strict=True)) == pytest.approx(
+            then["probabilities"], abs=TOLERANCE
+        )
+        assert (list(now.lung_box), now.rule) == (then["lung_box"], then["rule"])
+
+
+def test_its_lung_region_generator_finds_the_lungs_it_found(predictor, films):
+    segmenter = predictor.segmenter
+    for film, then in zip(films, READINGS, strict=True):
+        resized = pixels.resize(film.draw().image, (segmenter.size,) * 2)
+        assert segmenter.probabilities(resized[None]).mean() == pytest.approx(then["lung_probability"], abs=TOLERANCE)
+
+
+def test_its_evaluations_calibration_and_box_table_are_read(runs):
+    digest = checkpoint.best_metadata(runs / "fusion")["digest"]
+    for split, images in (("validation", 5), ("test", 19)):
+        evaluation = read_evaluation(runs / "fusion" / "evaluation" / split)
+        assert (evaluation.origin.checkpoint, len(evaluation.predictions.images)) == (digest, images)
+    assert calibration.of_checkpoint(runs / "fusion", digest)[0].images == 5
+    assert len(box_table.read_box_table(runs / "lrg" / "lung_boxes.csv")) == 60
