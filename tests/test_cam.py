@@ -139,7 +139,7 @@ def case(rng, **changes):
         "entire": rng.normal(size=(7, 7)),
         "lung": rng.normal(size=(7, 7)),
     }
-    return figures.Case(**(values | changes))
+    return figures.FindingMaps(**(values | changes))
 
 
 def test_a_page_of_heatmaps_names_finding_probability_and_label(tmp_path, rng):

@@ -366,7 +366,7 @@ def test_flags_that_do_not_go_together_are_refused(flags, said):
 
 def test_the_lung_region_generator_is_scored_by_one_process(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "several", lambda: True)
-    monkeypatch.setattr(processes, "check_same", lambda *_: None)
+    monkeypatch.setattr(processes, "check_agreement", lambda *_: None)
     config = fusion_config(tmp_path).lrg
     for mode in ("evaluate", "cross_validate"):
         with pytest.raises(UserError, match=f"--mode={mode} of the lung region generator is for one process"):

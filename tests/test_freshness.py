@@ -233,10 +233,10 @@ class TestEarlierVersions:
     def test_a_run_that_does_not_know_its_films_goes_on(self):
         config = fusion_config(Path("runs"))
         stored = {"config": run_identity.as_json(config), "inputs": {"data": "a"}}
-        run_identity.check_same("runs/x", stored, config, {"data": "a", "films": "b"})
+        run_identity.check_same_run("runs/x", stored, config, {"data": "a", "films": "b"})
         stored["inputs"]["films"] = "c"
         with pytest.raises(UserError, match="its films has changed"):
-            run_identity.check_same("runs/x", stored, config, {"data": "a", "films": "b"})
+            run_identity.check_same_run("runs/x", stored, config, {"data": "a", "films": "b"})
 
 
 def test_lung_masks_of_the_same_size_are_told_apart(tmp_path):

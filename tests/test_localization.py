@@ -9,7 +9,7 @@ from sdfn_jax import localize as localize_command
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import detections, localization, localize
-from sdfn_jax.heatmaps.localization import Case
+from sdfn_jax.heatmaps.localization import FindingBoxes
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.radiographs.findings import FINDINGS
 
@@ -227,7 +227,7 @@ class TestFiles:
     def test_a_record_that_was_changed_is_refused(self, written):
         path = written[0] / detections.ORIGIN_FILE
         path.write_text(path.read_text().replace('"mine"', '"none"'))
-        with pytest.raises(UserError, match="localization.json: not the record of a localisation .changed since"):
+        with pytest.raises(UserError, match="localization.json: not the record of a localization .changed since"):
             detections.read(written[0])
 
 
@@ -291,7 +291,7 @@ def test_wangs_figures_are_whole_counts():
 def test_the_median_box_of_the_real_list_and_its_denominators(real_data):
     references = localize._official_boxes(real_data / "chestxray14")
     cases = [
-        Case(image, patient, finding, (1024, 1024), boxes, {each: np.empty((0, 4)) for each in (60, 180)}, 0.0)
+        FindingBoxes(image, patient, finding, (1024, 1024), boxes, {each: np.empty((0, 4)) for each in (60, 180)}, 0.0)
         for (image, finding), (patient, boxes) in references.items()
     ]
     floor = scores(localization.median_floor(cases))

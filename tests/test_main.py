@@ -133,7 +133,7 @@ class TestMainJob:
         report_command.main([*runs, f"--output={folder / 'report'}", f"--tables={tables}", "--replicates=10"])
         text = (folder / "report" / "index.html").read_text()
         assert "DRAWINGS" in text
-        for name in ("figure_9", "heatmaps", "lung_boxes_smallest", "localisation_size"):
+        for name in ("figure_9", "heatmaps", "lung_boxes_smallest", "localization_size"):
             assert f'id="figure-{name}"' in text
         with (folder / "report" / "tables" / "model_card.csv").open() as file:
             card = {row["Item"]: row["value"] for row in csv.DictReader(file)}

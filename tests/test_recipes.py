@@ -23,7 +23,7 @@ def stored(config, **inputs):
 @pytest.mark.parametrize("stage", CONFIGS)
 def test_a_config_is_the_same_after_storing(stage):
     config = CONFIGS[stage]()
-    run_identity.check_same("runs/x", stored(config, data="a1"), CONFIGS[stage](), {"data": "a1"})
+    run_identity.check_same_run("runs/x", stored(config, data="a1"), CONFIGS[stage](), {"data": "a1"})
 
 
 def test_a_stored_config_is_whole():
@@ -63,7 +63,7 @@ def changed(stage, name, value):
     ],
 )
 def test_places_and_other_stages_are_no_part_of_a_recipe(stage, name, value):
-    run_identity.check_same("runs/x", stored(CONFIGS[stage]()), changed(stage, name, value), {})
+    run_identity.check_same_run("runs/x", stored(CONFIGS[stage]()), changed(stage, name, value), {})
 
 
 @pytest.mark.parametrize(
@@ -91,17 +91,17 @@ def test_places_and_other_stages_are_no_part_of_a_recipe(stage, name, value):
 )
 def test_a_change_of_the_recipe_is_named(stage, name, value, said):
     with pytest.raises(UserError, match="runs/x holds a run with other settings or inputs: " + said + r"\. Give") as e:
-        run_identity.check_same("runs/x", stored(CONFIGS[stage]()), changed(stage, name, value), {})
+        run_identity.check_same_run("runs/x", stored(CONFIGS[stage]()), changed(stage, name, value), {})
     assert "--config.workdir=" in str(e.value) and "delete runs/x" in str(e.value)
 
 
 def test_changed_inputs_are_named():
     config = CONFIGS["fusion"]()
     then = stored(config, data="a" * 64, entire="b" * 64)
-    run_identity.check_same("runs/x", then, config, {})  # nothing is known of them yet
-    run_identity.check_same("runs/x", then, config, {"data": "a" * 64})
+    run_identity.check_same_run("runs/x", then, config, {})  # nothing is known of them yet
+    run_identity.check_same_run("runs/x", then, config, {"data": "a" * 64})
     with pytest.raises(UserError) as e:
-        run_identity.check_same("runs/x", then, config, {"data": "a" * 64, "entire": "c" * 64, "lung": "d" * 64})
+        run_identity.check_same_run("runs/x", then, config, {"data": "a" * 64, "entire": "c" * 64, "lung": "d" * 64})
     assert f"its entire has changed since (digest {'b' * 12} then, {'c' * 12} now)" in str(e.value)
     assert f"its lung has changed since (digest none then, {'d' * 12} now)" in str(e.value)
     assert "its data" not in str(e.value)
@@ -113,16 +113,16 @@ def test_a_setting_of_one_version_only_is_a_difference():
     then["config"]["label_smoothing"] = 0.1
     del then["config"]["flip"]
     with pytest.raises(UserError, match="flip is null there, true is asked.*label_smoothing is 0.1 there, null is"):
-        run_identity.check_same("runs/x", then, config, {})
+        run_identity.check_same_run("runs/x", then, config, {})
 
 
 @pytest.mark.parametrize("stage", CONFIGS)
 def test_a_run_from_before_the_precision_could_be_set_was_in_float32(stage):
     then = stored(CONFIGS[stage]())
     del then["config"]["dtype"]
-    run_identity.check_same("runs/x", then, CONFIGS[stage](), {})
+    run_identity.check_same_run("runs/x", then, CONFIGS[stage](), {})
     with pytest.raises(UserError, match='dtype is "float32" there, "bfloat16" is asked for'):
-        run_identity.check_same("runs/x", then, changed(stage, "dtype", "bfloat16"), {})
+        run_identity.check_same_run("runs/x", then, changed(stage, "dtype", "bfloat16"), {})
 
 
 def test_many_differences_are_cut_short():
@@ -131,5 +131,5 @@ def test_many_differences_are_cut_short():
     for name in ("seed", "batch_size", "num_epochs", "learning_rate", "learning_rate_decay", "flip", "frozen"):
         then["config"][name] = 77
     with pytest.raises(UserError) as e:
-        run_identity.check_same("runs/x", then, config, {})
+        run_identity.check_same_run("runs/x", then, config, {})
     assert str(e.value).count("77 there") == 5

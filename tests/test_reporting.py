@@ -28,7 +28,7 @@ from tests.official_files import HEADER_2017
 
 SECTIONS = [
     *("measured", "table-one", "roc", "differences", "calibration", "operating-points", "subgroups", "label-versions"),
-    *("localisation", "heatmaps", "lung-regions", "segmentation", "model-card"),
+    *("localization", "heatmaps", "lung-regions", "segmentation", "model-card"),
 ]
 COUNT = 120
 STAGES = ("entire", "lung", "fusion")
@@ -208,7 +208,7 @@ class TestPage:
 
     def test_no_jax(self, made):
         code = (
-            "import sys; from sdfn_jax.reporting import card, classification, material, page, places; "
+            "import sys; from sdfn_jax.reporting import card, classification, inputs, localization, page; "
             "print([name for name in ('jax', 'flax', 'tensorflow', 'matplotlib') if name in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -313,13 +313,13 @@ class TestNumbers:
         text = (made / "index.html").read_text()
         assert f"differ in the labels of {CHANGED} images, {CHANGED} of them" in text
 
-    def test_localisation_stands_beside_its_floors(self, made):
-        found = {row["Level"]: row for row in rows(made, "localisation")}
+    def test_localization_stands_beside_its_floors(self, made):
+        found = {row["Level"]: row for row in rows(made, "localization")}
         assert float(found["IoU > 0.1"]["median box"]) == 1  # every reference box of a finding is the same here
         assert 0 < float(found["IoU > 0.1"]["random box"]) < 1
         assert float(found["IoU > 0.7"]["SDFN"]) < 1
         assert all(row["theirs"] == row["Entire CXR"] for row in found.values())  # another method, by the same rules
-        by_finding = {row["Finding"]: row for row in rows(made, "localisation_findings")}
+        by_finding = {row["Finding"]: row for row in rows(made, "localization_findings")}
         assert by_finding["Atelectasis"]["Wang"] == "0.7277"
 
     def test_lung_rules_and_segmentation(self, made):

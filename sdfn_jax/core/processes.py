@@ -171,7 +171,7 @@ def writing_alone(folder: str | Path) -> Iterator[None]:
         yield
 
 
-def check_same(what: str, value: str) -> None:
+def check_agreement(what: str, value: str) -> None:
     """Checks that every process has come here with the same value.
 
     Raises:

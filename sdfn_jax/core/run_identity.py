@@ -47,7 +47,7 @@ def recipe(config: dict) -> dict:
     return kept
 
 
-def check_same(workdir: str | Path, stored: dict, config: ConfigDict, inputs: dict[str, str]) -> None:
+def check_same_run(workdir: str | Path, stored: dict, config: ConfigDict, inputs: dict[str, str]) -> None:
     """Checks that the run in a folder is the one asked for.
 
     Args:

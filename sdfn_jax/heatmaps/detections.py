@@ -8,7 +8,7 @@ import numpy as np
 
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.heatmaps.localization import THRESHOLDS, Case
+from sdfn_jax.heatmaps.localization import THRESHOLDS, FindingBoxes
 from sdfn_jax.radiographs.findings import FINDINGS, finding_index
 
 DETECTIONS_FILE = "detections.csv"
@@ -19,7 +19,7 @@ _REFERENCE = "reference"
 _ORIGIN = {"method": sealed.TEXT, "detections_sha256": sealed.TEXT}
 
 
-def write(folder: str | Path, cases: Sequence[Case], origin: dict) -> None:
+def write(folder: str | Path, cases: Sequence[FindingBoxes], origin: dict) -> None:
     """Writes both files, each complete or not at all.
 
     Args:
@@ -45,7 +45,7 @@ def write(folder: str | Path, cases: Sequence[Case], origin: dict) -> None:
     sealed.write(folder / ORIGIN_FILE, record)
 
 
-def read(folder: str | Path) -> tuple[list[Case], dict]:
+def read(folder: str | Path) -> tuple[list[FindingBoxes], dict]:
     """Reads what `write` wrote: the cases and their origin.
 
     Raises:
@@ -55,7 +55,7 @@ def read(folder: str | Path) -> tuple[list[Case], dict]:
     """
     folder = Path(folder)
     path = folder / DETECTIONS_FILE
-    origin = sealed.read(folder / ORIGIN_FILE, _ORIGIN, "the record of a localisation", "localize again")
+    origin = sealed.read(folder / ORIGIN_FILE, _ORIGIN, "the record of a localization", "localize again")
     if origin["detections_sha256"] != file_digest(path):
         raise sealed.DamagedError(f"{path}: not the file that {ORIGIN_FILE} next to it describes; localize again")
     found: dict[tuple, dict] = {}
@@ -77,7 +77,7 @@ def read(folder: str | Path) -> tuple[list[Case], dict]:
         if not case[_REFERENCE]:
             raise sealed.DamagedError(f"{path}: {key[0]} has no reference box of {FINDINGS[key[2]]}; localize again")
         boxes = {each: np.array(case[str(each)], float).reshape(-1, 4) for each in THRESHOLDS}
-        cases.append(Case(*key, case["size"], np.array(case[_REFERENCE]), boxes, case["pointing"]))
+        cases.append(FindingBoxes(*key, case["size"], np.array(case[_REFERENCE]), boxes, case["pointing"]))
     return cases, origin
 
 

@@ -22,7 +22,7 @@ _COLUMNS = ("Radiograph", "Entire CXR", "Lung region", "SDFN (sum)")
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class FindingMaps:
     """One finding on one radiograph, with its two maps.
 
     Attributes:
@@ -48,7 +48,7 @@ class Case:
     lung: np.ndarray
 
 
-def heatmap_page(path: str | Path, cases: Sequence[Case], *, drawings: bool) -> None:
+def heatmap_page(path: str | Path, cases: Sequence[FindingMaps], *, drawings: bool) -> None:
     """Draws a row for each case: the radiograph with its boxes, the entire map, the lung map, their sum (eq. 6).
 
     Each map is rescaled on its own, its smallest value to 0 and its largest to 255 however small the probability:
@@ -85,7 +85,9 @@ def heatmap_page(path: str | Path, cases: Sequence[Case], *, drawings: bool) -> 
         figure.savefig(unfinished, dpi=100, bbox_inches="tight")
 
 
-def figure_nine(path: str | Path, cases: Sequence[Case], traditional: Sequence[np.ndarray], *, drawings: bool) -> None:
+def figure_nine(
+    path: str | Path, cases: Sequence[FindingMaps], traditional: Sequence[np.ndarray], *, drawings: bool
+) -> None:
     """Draws a column for each case: the traditional map above, the SDFN's below, both on the radiograph (Figure 9).
 
     Args:
@@ -127,7 +129,7 @@ def _box_legend() -> list:
     ]
 
 
-def _draw_case(row: Sequence["Axes"], case: Case) -> None:
+def _draw_case(row: Sequence["Axes"], case: FindingMaps) -> None:
     height, width = case.radiograph.shape
     left, top, right, bottom = case.lung_box
     whole = (0, 0, width, height)
@@ -144,7 +146,7 @@ def _draw_case(row: Sequence["Axes"], case: Case) -> None:
     )
 
 
-def _draw_panel(panel: "Axes", case: Case, overlay: tuple[Box, np.ndarray] | None) -> None:
+def _draw_panel(panel: "Axes", case: FindingMaps, overlay: tuple[Box, np.ndarray] | None) -> None:
     """Draws the radiograph, a heatmap over a part of it, and the boxes."""
     from matplotlib.patches import Rectangle
 

@@ -20,7 +20,7 @@ _RANDOM_DRAWS = 200
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class FindingBoxes:
     """One finding on one image: where it is, and where a method says it is.
 
     Attributes:
@@ -44,7 +44,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One row of the localisation table: a finding (or their mean) at one level of overlap.
+    """One row of the localization table: a finding (or their mean) at one level of overlap.
 
     Attributes:
       finding: name, or `mean`.
@@ -82,7 +82,7 @@ def find_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
     return np.array([(left, top, right, bottom) for top, left, bottom, right in boxes], float).reshape(-1, 4)
 
 
-def locate(image: str, patient: int, finding: int, references: np.ndarray, heatmap: np.ndarray) -> Case:
+def locate(image: str, patient: int, finding: int, references: np.ndarray, heatmap: np.ndarray) -> FindingBoxes:
     """Draws the boxes of a heatmap, for scoring.
 
     Args:
@@ -98,7 +98,7 @@ def locate(image: str, patient: int, finding: int, references: np.ndarray, heatm
     left, top, right, bottom = references.T
     inside = ((left <= x) & (x < right) & (top <= y) & (y < bottom)).any(axis=1)
     detections = {threshold: find_boxes(heatmap, threshold) for threshold in THRESHOLDS}
-    return Case(image, patient, finding, heatmap.shape, references, detections, float(inside.mean()))
+    return FindingBoxes(image, patient, finding, heatmap.shape, references, detections, float(inside.mean()))
 
 
 def overlaps(criterion: str, references: np.ndarray, drawn: np.ndarray) -> np.ndarray:
@@ -119,7 +119,9 @@ def overlaps(criterion: str, references: np.ndarray, drawn: np.ndarray) -> np.nd
     return both / (area_b if criterion == "IoBB" else area_a + area_b - both)
 
 
-def score(cases: Sequence[Case], resamples: bootstrap.Resamples, thresholds: Sequence[int] = THRESHOLDS) -> list[Score]:
+def score(
+    cases: Sequence[FindingBoxes], resamples: bootstrap.Resamples, thresholds: Sequence[int] = THRESHOLDS
+) -> list[Score]:
     """Scores the boxes by Wang et al.'s rules, and the pointing game.
 
     The boxes of all thresholds compete together, as in Wang et al.; one that both thresholds draw counts once. Only
@@ -148,7 +150,7 @@ def score(cases: Sequence[Case], resamples: bootstrap.Resamples, thresholds: Seq
 
 
 def by_size(
-    cases: Sequence[Case], resamples: bootstrap.Resamples, level: float = 0.1, criterion: str = "IoU"
+    cases: Sequence[FindingBoxes], resamples: bootstrap.Resamples, level: float = 0.1, criterion: str = "IoU"
 ) -> list[tuple[float, float, Score]]:
     """Scores reference boxes by their size, all findings together, in four groups of equally many boxes.
 
@@ -173,7 +175,7 @@ def by_size(
     return rows
 
 
-def median_box(cases: Sequence[Case], finding: int, patient: int) -> np.ndarray:
+def median_box(cases: Sequence[FindingBoxes], finding: int, patient: int) -> np.ndarray:
     """Returns the median box of a finding over the other patients, (4,); it never sees the image.
 
     The medians are those of left, top, width and height, as the official list has them.
@@ -190,7 +192,7 @@ def median_box(cases: Sequence[Case], finding: int, patient: int) -> np.ndarray:
     return np.array([left, top, left + width, top + height])
 
 
-def median_floor(cases: Sequence[Case]) -> list[Case]:
+def median_floor(cases: Sequence[FindingBoxes]) -> list[FindingBoxes]:
     """Returns the cases as a method without eyes would solve them: each with its `median_box`, pointing at its centre.
 
     No score means anything before it is above this one.
@@ -198,7 +200,7 @@ def median_floor(cases: Sequence[Case]) -> list[Case]:
     return [_with_box(case, median_box(cases, case.finding, case.patient)) for case in cases]
 
 
-def random_floor(cases: Sequence[Case], criterion: str, level: float, seed: int) -> dict[str, float]:
+def random_floor(cases: Sequence[FindingBoxes], criterion: str, level: float, seed: int) -> dict[str, float]:
     """Scores boxes thrown at random: of the size of a random reference box of the finding, anywhere in the image.
 
     Args:
@@ -228,7 +230,7 @@ def random_floor(cases: Sequence[Case], criterion: str, level: float, seed: int)
     return accuracy | {"mean": float(np.mean(list(accuracy.values())))}
 
 
-def _with_box(case: Case, box: np.ndarray) -> Case:
+def _with_box(case: FindingBoxes, box: np.ndarray) -> FindingBoxes:
     x, y = (box[:2] + box[2:]) / 2
     left, top, right, bottom = case.references.T
     inside = ((left <= x) & (x < right) & (top <= y) & (y < bottom)).any()
@@ -236,7 +238,7 @@ def _with_box(case: Case, box: np.ndarray) -> Case:
     return dataclasses.replace(case, detections=detections, pointing=float(inside))
 
 
-def _findings(cases: Sequence[Case]) -> list[int]:
+def _findings(cases: Sequence[FindingBoxes]) -> list[int]:
     return sorted({case.finding for case in cases})
 
 
@@ -245,7 +247,7 @@ def _side(boxes: np.ndarray) -> np.ndarray:
 
 
 def _by_finding(
-    cases: Sequence[Case],
+    cases: Sequence[FindingBoxes],
     resamples: bootstrap.Resamples,
     criterion: str,
     level: float,

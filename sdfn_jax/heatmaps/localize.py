@@ -15,7 +15,7 @@ SIDE = 1024  # of the official images, in whose pixels the box list is
 _SEED = 0
 
 
-def of_network(run: Path) -> tuple[list[localization.Case], dict]:
+def of_network(run: Path) -> tuple[list[localization.FindingBoxes], dict]:
     """Draws the boxes of a trained network (an extractor or the fusion) on the test split of its data set.
 
     Args:
@@ -62,7 +62,7 @@ def of_network(run: Path) -> tuple[list[localization.Case], dict]:
     }
 
 
-def of_files(folder: Path, tables: Path) -> tuple[list[localization.Case], dict]:
+def of_files(folder: Path, tables: Path) -> tuple[list[localization.FindingBoxes], dict]:
     """Draws the boxes of another method's heatmaps.
 
     Args:
@@ -88,12 +88,12 @@ def of_files(folder: Path, tables: Path) -> tuple[list[localization.Case], dict]
     return cases, {"method": folder.name, "checkpoint": "", "data_version": "files", "drawings": False}
 
 
-def table(cases: Sequence[localization.Case], method: str) -> str:
+def table(cases: Sequence[localization.FindingBoxes], method: str) -> str:
     """Lays the scores out for a terminal: method and floors, mean over the findings."""
     resamples = bootstrap.draw([case.patient for case in cases], 2000, _SEED)
     floor = localization.score(localization.median_floor(cases), resamples)
     lines = [
-        f"Localisation, {method}: mean accuracy over {len({case.finding for case in cases})} findings "
+        f"Localization, {method}: mean accuracy over {len({case.finding for case in cases})} findings "
         f"({sum(len(case.references) for case in cases)} boxes), 95 % interval over patients",
         f"{'':<16}{'accuracy':>10}  {'interval':>16}{'false boxes':>13}{'median box':>12}{'random box':>12}",
     ]
@@ -111,7 +111,7 @@ def table(cases: Sequence[localization.Case], method: str) -> str:
     return "\n".join(lines)
 
 
-def _of_example(example: dict, maps: dict[str, np.ndarray]) -> Iterator[localization.Case]:
+def _of_example(example: dict, maps: dict[str, np.ndarray]) -> Iterator[localization.FindingBoxes]:
     found = np.asarray(example["reference_boxes"]["finding"])
     size, lung_box = tuple(map(int, example["image_size"])), tuple(map(int, example["lung_box"]))
     for finding in np.unique(found):

@@ -281,4 +281,4 @@ def _style() -> str:
 
 
 def _file(name: str) -> str:
-    return (resources.files("sdfn_jax") / "pages" / name).read_text(encoding="utf-8")
+    return (resources.files("sdfn_jax.inference") / "pages" / name).read_text(encoding="utf-8")

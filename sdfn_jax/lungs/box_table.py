@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sdfn_jax.core import csv_table, sealed, tables
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.lungs.lung_boxes import NO_RULE, PAPER_NO_RULE, RULES
+from sdfn_jax.lungs.lung_boxes import NO_RULE, RULES
+from sdfn_jax.metrics import published
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +149,8 @@ def rule_counts(rows: Iterable[BoxRow]) -> str:
     none = rules.count(NO_RULE)
     single = Counter(name for rule in rules if rule != NO_RULE for name in rule.split("+"))
     lines = [
-        ("no rule", none, f"{PAPER_NO_RULE:.2%}"),
-        ("any rule", len(rules) - none, f"{1 - PAPER_NO_RULE:.2%}"),
+        ("no rule", none, f"{published.NO_RULE_SHARE:.2%}"),
+        ("any rule", len(rules) - none, f"{published.SOME_RULE_SHARE:.2%}"),
         *((f"  {name}", single[name], "") for name in dict.fromkeys((*RULES, *single))),
         ("all images", len(rules), ""),
     ]

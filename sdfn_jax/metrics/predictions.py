@@ -30,7 +30,7 @@ COLUMNS = (
 )
 # With 30 positives among many negatives the standard error of an AUC of 0.8 is 0.05 (Hanley & McNeil 1982): its 95 %
 # interval is 0.2 wide, wider than all the differences in the paper's Table I.
-FEW = 30
+SMALL_SAMPLE = 30
 _RECORD = {
     "stage": sealed.Kind(f"one of {', '.join(STAGES)}", lambda value: value in STAGES),
     "checkpoint": sealed.TEXT,
@@ -255,13 +255,13 @@ def caveats(evaluation: Evaluation) -> list[str]:
         sentences.append(
             f"AUC is undefined (no positive or no negative image) and left out of the mean: {', '.join(undefined)}."
         )
-    few = [display_name(name) for name, count in zip(FINDINGS, rarer, strict=True) if count < FEW]
+    few = [display_name(name) for name, count in zip(FINDINGS, rarer, strict=True) if count < SMALL_SAMPLE]
     if few:
         which = "all 14 findings" if len(few) == len(FINDINGS) else ", ".join(few)
         sentences.append(
-            f"SMALL SAMPLE: among {len(labels)} images there are fewer than {FEW} positives (or negatives) of {which}; "
-            "these AUCs are uncertain by about 0.1 or more: they prove that the pipeline runs and say nothing about "
-            "AUC on patients."
+            f"SMALL SAMPLE: among {len(labels)} images there are fewer than {SMALL_SAMPLE} positives (or negatives) of "
+            f"{which}; these AUCs are uncertain by about 0.1 or more: they prove that the pipeline runs and say "
+            "nothing about AUC on patients."
         )
     return sentences
 

@@ -74,7 +74,7 @@ class Preprocessing:
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
-def check_same(stored: Preprocessing, config: ConfigDict, owner: str, any_size: bool) -> None:
+def check_same_preprocessing(stored: Preprocessing, config: ConfigDict, owner: str, any_size: bool) -> None:
     """Checks that a pipeline hands over what weights expect.
 
     Args:

@@ -92,7 +92,7 @@ def model_card(material: Material) -> Section:
             "Limits",
             "One hospital; frontal films; AP films are of sicker patients, and a network may read the view instead of "
             "the finding (see within-view AUC). Predictive values change with prevalence. Heatmaps show where a logit "
-            "comes from, not where disease is: see the floors beside the localisation.",
+            "comes from, not where disease is: see the floors beside the localization.",
         ],
         ["Provider of the images", "NIH Clinical Center (Wang et al., CVPR 2017)"],
         ["Evaluation", f"{material.resamples.counts.shape[1]:,} resamples of patients"],

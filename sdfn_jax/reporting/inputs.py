@@ -9,11 +9,11 @@ import numpy as np
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import detections
-from sdfn_jax.heatmaps.localization import Case
+from sdfn_jax.heatmaps.localization import FindingBoxes
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.metrics.predictions import (
-    FEW,
     RECIPE_FILE,
+    SMALL_SAMPLE,
     Evaluation,
     evaluation_command,
     evaluation_folder,
@@ -25,7 +25,7 @@ SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
-class Localisation:
+class Localization:
     """The boxes a method drew.
 
     Attributes:
@@ -35,7 +35,7 @@ class Localisation:
     """
 
     name: str
-    cases: list[Case]
+    cases: list[FindingBoxes]
     origin: dict
 
 
@@ -48,14 +48,14 @@ class Run:
       test: its evaluation on the test split, images in the order that all runs share.
       validation: that on the validation split; None where it was not evaluated.
       recipe: what its checkpoint says of itself; None where the evaluation left no such file.
-      localisation: None where its heatmaps were not scored.
+      localization: None where its heatmaps were not scored.
     """
 
     folder: Path
     test: Evaluation
     validation: Evaluation | None
     recipe: dict | None
-    localisation: Localisation | None
+    localization: Localization | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Material:
       aucs: {stage: (14, B)}, each run's AUCs on these resamples.
       official: None without tables.
       generators: folders of lung region generators.
-      localisations: of the runs, then of other methods; all of the same images and findings.
+      localizations: of the runs, then of other methods; all of the same images and findings.
     """
 
     runs: list[Run]
@@ -97,7 +97,7 @@ class Material:
     aucs: dict[str, np.ndarray]
     official: Official | None
     generators: list[Path]
-    localisations: list[Localisation]
+    localizations: list[Localization]
 
     @property
     def labels(self) -> np.ndarray:
@@ -113,7 +113,7 @@ class Material:
 def few(labels: np.ndarray) -> np.ndarray:
     """Returns (C,) bool for (N, C) labels: fewer than 30 positives or negatives."""
     positives = labels.sum(axis=0, dtype=int)
-    return np.minimum(positives, len(labels) - positives) < FEW
+    return np.minimum(positives, len(labels) - positives) < SMALL_SAMPLE
 
 
 def mean_is_few(rare: np.ndarray) -> bool:
@@ -152,10 +152,10 @@ def gather(folders: Sequence[Path], tables: Path | None, others: Sequence[Path],
     for run in runs:
         predictions = run.test.predictions
         aucs[run.test.origin.stage] = bootstrap.auc_replicates(predictions.labels, predictions.probabilities, resamples)
-    localisations = [run.localisation for run in runs if run.localisation is not None]
-    localisations += [_read_localisation(folder) for folder in others]
-    _check_same_cases(localisations)
-    return Material(runs, resamples, aucs, official, generators, localisations)
+    localizations = [run.localization for run in runs if run.localization is not None]
+    localizations += [_read_localization(folder) for folder in others]
+    _check_same_cases(localizations)
+    return Material(runs, resamples, aucs, official, generators, localizations)
 
 
 def _is_generator(folder: Path) -> bool:
@@ -174,15 +174,15 @@ def _read_run(folder: Path) -> Run:
     test = _read_evaluation(folder, "test")
     validation = _read_evaluation(folder, "validation") if (where / "validation").is_dir() else None
     found = (where / "test" / detections.DETECTIONS_FILE).is_file()
-    localisation = _read_localisation(where / "test", published.COLUMN_NAMES.get(test.origin.stage)) if found else None
+    localization = _read_localization(where / "test", published.COLUMN_NAMES.get(test.origin.stage)) if found else None
     if validation is not None:
         _check_validation(folder, test, validation)
-    if localisation is not None and localisation.origin.get("checkpoint") != test.origin.checkpoint:
+    if localization is not None and localization.origin.get("checkpoint") != test.origin.checkpoint:
         raise UserError(
             f"{where / 'test' / detections.DETECTIONS_FILE} is of another checkpoint than the predictions beside it; "
             f"localize again: python -m sdfn_jax.localize --run={folder}"
         )
-    return Run(folder, test, validation, _read_recipe(where / "test" / RECIPE_FILE), localisation)
+    return Run(folder, test, validation, _read_recipe(where / "test" / RECIPE_FILE), localization)
 
 
 def _read_evaluation(folder: Path, split: str) -> Evaluation:
@@ -205,27 +205,27 @@ def _read_recipe(path: Path) -> dict | None:
     return sealed.read(path, {"config": sealed.OBJECT}, "the record of a training run", "evaluate again")
 
 
-def _read_localisation(folder: Path, name: str | None = None) -> Localisation:
+def _read_localization(folder: Path, name: str | None = None) -> Localization:
     try:
         cases, origin = detections.read(folder)
     except OSError as error:
         raise UserError(str(error)) from error
-    return Localisation(name or origin["method"], cases, origin)
+    return Localization(name or origin["method"], cases, origin)
 
 
-def _check_same_cases(localisations: Sequence[Localisation]) -> None:
-    for one in localisations[1:]:
-        first, other = ({(case.image, case.finding) for case in each.cases} for each in (localisations[0], one))
+def _check_same_cases(localizations: Sequence[Localization]) -> None:
+    for one in localizations[1:]:
+        first, other = ({(case.image, case.finding) for case in each.cases} for each in (localizations[0], one))
         if first != other:
             images = sorted({image for image, _ in first ^ other})
             raise UserError(
-                f"the localisations of {localisations[0].name!r} and {one.name!r} are of different boxes; "
+                f"the localizations of {localizations[0].name!r} and {one.name!r} are of different boxes; "
                 f"{len(images)} images differ, such as {', '.join(images[:3])}"
             )
-    names = [each.name for each in localisations]
+    names = [each.name for each in localizations]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"{names.count(name)} localisations named {name!r}; give each method a folder of its own")
+            raise UserError(f"{names.count(name)} localizations named {name!r}; give each method a folder of its own")
 
 
 def _check_validation(folder: Path, test: Evaluation, validation: Evaluation) -> None:

@@ -1,4 +1,4 @@
-"""Sections on where: localisation with its floors, heatmaps, lung regions and their segmentation."""
+"""Sections on where: localization with its floors, heatmaps, lung regions and their segmentation."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import numpy as np
 
 from sdfn_jax.heatmaps import localization
 from sdfn_jax.metrics import bootstrap, published
-from sdfn_jax.metrics.predictions import FEW
+from sdfn_jax.metrics.predictions import SMALL_SAMPLE
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting import charts
-from sdfn_jax.reporting.inputs import SEED, Localisation, Material
+from sdfn_jax.reporting.inputs import SEED, Localization, Material
 from sdfn_jax.reporting.page import Cell, Estimate, Picture, Section, Table
 
 _SCORES = {
@@ -22,18 +22,18 @@ _SCORES = {
 }
 
 
-def localised(material: Material) -> Section:
+def localized(material: Material) -> Section:
     """Boxes from heatmaps against reference boxes, beside the floors."""
-    title = "Localisation"
-    methods = material.localisations
+    title = "Localization"
+    methods = material.localizations
     if not methods:
         return Section(
-            "localisation",
+            "localization",
             title,
             ["NOTE: not computed: no run has detections. python -m sdfn_jax.localize --run=RUN draws them."],
         )
     cases = methods[0].cases
-    floor = Localisation("median box", localization.median_floor(cases), {})
+    floor = Localization("median box", localization.median_floor(cases), {})
     resamples = {
         each.name: bootstrap.draw([case.patient for case in each.cases], material.resamples.counts.shape[1], SEED)
         for each in (*methods, floor)
@@ -78,25 +78,25 @@ def localised(material: Material) -> Section:
     if any(method.origin.get("drawings") for method in methods):
         notes.append("NOTE: These images are drawings (phantom), not radiographs.")
     return Section(
-        "localisation",
+        "localization",
         title,
         notes,
         [
             _levels(cases, methods, floor, scores),
             _by_finding(methods, floor, scores),
             Table(
-                "localisation_thresholds",
+                "localization_thresholds",
                 "Either threshold alone, mean over the findings",
                 ["Method", "cut", "IoBB > 0.1", "IoU > 0.1", "IoU > 0.5"],
                 each_alone,
             ),
             Picture(
-                "localisation_size",
+                "localization_size",
                 "Share of boxes found at IoU > 0.1 by their size, four groups of equally many boxes, 95 % interval",
                 charts.sizes(curves, "share of boxes found at IoU > 0.1"),
             ),
             Table(
-                "localisation_all",
+                "localization_all",
                 "Every finding at every level",
                 ["Method", "finding", "criterion", "level", "found", "boxes", "accuracy", "false boxes"],
                 [
@@ -127,14 +127,14 @@ def heatmaps(material: Material) -> Section:
 
 def _estimate(row: localization.Score) -> Estimate:
     # A mean is as good as the findings in it.
-    least = FEW * len(published.WANG_ACCURACY) if row.finding == "mean" else FEW
+    least = SMALL_SAMPLE * len(published.WANG_ACCURACY) if row.finding == "mean" else SMALL_SAMPLE
     return Estimate(row.accuracy, *row.interval, row.of < least)
 
 
 def _levels(
-    cases: Sequence[localization.Case],
-    methods: Sequence[Localisation],
-    floor: Localisation,
+    cases: Sequence[localization.FindingBoxes],
+    methods: Sequence[Localization],
+    floor: Localization,
     scores: dict[str, list[localization.Score]],
 ) -> Table:
     rows = []
@@ -149,11 +149,11 @@ def _levels(
             cells += [_estimate(row), "" if pointing else row.false_boxes]
         rows.append([*cells, "" if pointing else random])
     heads = [head for each in (*methods, floor) for head in (each.name, f"{each.name}: false boxes")]
-    return Table("localisation", "Accuracy, mean over the findings", ["Level", *heads, "random box"], rows)
+    return Table("localization", "Accuracy, mean over the findings", ["Level", *heads, "random box"], rows)
 
 
 def _by_finding(
-    methods: Sequence[Localisation], floor: Localisation, scores: dict[str, list[localization.Score]]
+    methods: Sequence[Localization], floor: Localization, scores: dict[str, list[localization.Score]]
 ) -> Table:
     names = [each.name for each in (*methods, floor)]
     levels = (("IoBB", 0.1), ("IoU", 0.1), ("IoU", 0.5), ("pointing", None))
@@ -177,7 +177,7 @@ def _by_finding(
         for head in ("IoBB > 0.1", "IoU > 0.1", "IoU > 0.5", "pointing", "false boxes at IoBB > 0.1")
     ]
     return Table(
-        "localisation_findings",
+        "localization_findings",
         "Accuracy by finding, and Wang et al.'s at IoBB > 0.1",
         ["Finding", "boxes", *heads, "Wang", "Wang: false boxes"],
         rows,

@@ -9,7 +9,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.lungs import box_table, lung_boxes
 from sdfn_jax.metrics import bootstrap, published
-from sdfn_jax.metrics.predictions import FEW
+from sdfn_jax.metrics.predictions import SMALL_SAMPLE
 from sdfn_jax.reporting.inputs import SEED, Material
 from sdfn_jax.reporting.localization import _SCORES
 from sdfn_jax.reporting.page import Cell, Estimate, Picture, Section, Table
@@ -45,7 +45,7 @@ def segmentation(material: Material) -> Section:
             if (folder / "segmentation.csv").is_file():
                 rows = _read_segmentation(folder / "segmentation.csv")
                 parts.append(_folds(rows, f"segmentation_{folder.name}", material.resamples.counts.shape[1]))
-                few = len(rows) < FEW
+                few = len(rows) < SMALL_SAMPLE
                 notes += [f"NOTE: SMALL SAMPLE: {len(rows)} films."] if few else []
                 parts += [
                     Picture(path.stem, "The films of the lowest Dice of a fold, the lowest first", path)
@@ -71,8 +71,8 @@ def _rules(rows: list[box_table.BoxRow]) -> Table:
     counts = {rule: rules.count(rule) for rule in sorted(set(rules) - {lung_boxes.NO_RULE})}
     none = rules.count(lung_boxes.NO_RULE)
     table: list[list[Cell]] = [
-        ["no rule needed", none, none / len(rows), published.NO_RULE],
-        ["some rule", len(rows) - none, 1 - none / len(rows), published.SOME_RULE],
+        ["no rule needed", none, none / len(rows), published.NO_RULE_SHARE],
+        ["some rule", len(rows) - none, 1 - none / len(rows), published.SOME_RULE_SHARE],
     ]
     table += [[f"of these: {rule}", count, count / len(rows), ""] for rule, count in counts.items()]
     caption = f"Rules of post-processing that fired on {len(rows):,} images"
@@ -116,7 +116,7 @@ def _folds(rows: list[dict[str, str | float]], name: str, replicates: int) -> Ta
             sums = (bootstrap.sums(each, resamples) for each in (np.where(defined, values, 0), defined))
             mean = float(values[defined].mean()) if defined.any() else float("nan")
             spread = float(values[defined].std()) if defined.any() else float("nan")
-            cells += [Estimate(mean, *bootstrap.interval(bootstrap.ratio(*sums)), len(mine) < FEW), spread]
+            cells += [Estimate(mean, *bootstrap.interval(bootstrap.ratio(*sums)), len(mine) < SMALL_SAMPLE), spread]
         recall = np.array([row["lung_recall"] for row in mine])
         table.append([*cells, float((recall < 0.99).mean()), float((recall < 0.95).mean())])
     heads = [head for score in scores for head in (_SCORES[score], f"{_SCORES[score]}, sd")]

@@ -14,7 +14,7 @@ from sdfn_jax.core import csv_table
 from sdfn_jax.core.files import appears_when_complete
 
 _PIXELS_PER_POINT = 1.5  # of a picture on the page, where there is room
-FEW = "few positives or negatives: uncertain by 0.1 or more"
+FEW_NOTE = "few positives or negatives: uncertain by 0.1 or more"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _table(folder: Path, table: Table) -> str:
 
 def _raw(cell: Cell, estimates: bool) -> list:
     if isinstance(cell, Estimate):
-        return [*(_number(value) for value in (cell.value, cell.low, cell.high)), FEW if cell.few else ""]
+        return [*(_number(value) for value in (cell.value, cell.low, cell.high)), FEW_NOTE if cell.few else ""]
     value = _number(cell.value) if isinstance(cell, P) else _number(cell) if isinstance(cell, float) else cell
     return [value, "", "", ""] if estimates else [value]
 
@@ -168,7 +168,7 @@ def _shown(cell: Cell) -> str:
         return f"<td>{'&lt; 0.001' if value < 0.001 else f'{value:.3f}'}</td>"
     if isinstance(cell, float):
         return f"<td>{value:.3f}</td>"
-    few = f' <span class="few" title="{FEW}">few</span>' if cell.few else ""
+    few = f' <span class="few" title="{FEW_NOTE}">few</span>' if cell.few else ""
     around = "" if math.isnan(cell.low) else f" <small>[{cell.low:.3f}, {cell.high:.3f}]</small>"
     return f"<td>{value:.3f}{few}{around}</td>"
 

@@ -20,7 +20,7 @@ def write_report(
       folders: of runs.
       output: where it goes.
       tables: folder of the official tables.
-      others: folders of other methods' localisation.
+      others: folders of other methods' localization.
       replicates: of the bootstrap.
 
     Returns:
@@ -35,7 +35,7 @@ def write_report(
     makers = (
         *(card.measured, classification.table_one, classification.roc, classification.differences),
         *(classification.calibrated, classification.thresholds, classification.by_group, classification.versions),
-        *(localization.localised, localization.heatmaps, lungs.lungs, lungs.segmentation, card.model_card),
+        *(localization.localized, localization.heatmaps, lungs.lungs, lungs.segmentation, card.model_card),
     )
     sections = [make(gathered) for make in progress.bar(makers, what="report", unit="section")]
     title = f"SDFN on chest radiographs: {', '.join(published.COLUMN_NAMES[stage] for stage in gathered.aucs)}"

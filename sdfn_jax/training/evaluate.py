@@ -16,7 +16,7 @@ from sdfn_jax.metrics.predictions import (
     evaluation_folder,
     write_evaluation,
 )
-from sdfn_jax.models.preprocessing import Preprocessing, check_same
+from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
 from sdfn_jax.training import tasks
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.training.train import check_batch_size, device_mesh, make_evaluation_step, run_over_split
@@ -50,10 +50,10 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
 def _evaluate_classifier(
     config: ConfigDict, variables: dict, metadata: dict, data: Path, data_metadata: dict, split: str
 ) -> Evaluation | None:
-    processes.check_same(f"the checkpoint in {config.workdir}", metadata["digest"])
+    processes.check_agreement(f"the checkpoint in {config.workdir}", metadata["digest"])
     if metadata["stage"] != config.stage:
         raise UserError(f"{config.workdir} holds a network of the stage {metadata['stage']}, not {config.stage}")
-    check_same(Preprocessing.of(metadata["config"]), config, config.workdir, any_size=False)
+    check_same_preprocessing(Preprocessing.of(metadata["config"]), config, config.workdir, any_size=False)
     if metadata.get("drawings") and not data_metadata["drawings"]:
         print(f"NOTE: the network in {config.workdir} was trained on drawings: on radiographs its results mean nothing")
     examples = Examples(data, [split])

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.models.initial import variable_shapes
-from sdfn_jax.models.preprocessing import check_same
+from sdfn_jax.models.preprocessing import check_same_preprocessing
 from sdfn_jax.models.weights.weights_file import Weights
 from sdfn_jax.training import tasks
 
@@ -25,7 +25,7 @@ def write_run(config: ConfigDict, weights: Weights) -> None:
         raise UserError(f"weights of one DenseNet make an extractor, not the stage {config.stage}")
     if any(read(config.workdir) is not None for read in (checkpoint.best_metadata, checkpoint.latest_metadata)):
         raise UserError(f"{config.workdir} holds a run already: give a new folder, --config.workdir=FOLDER")
-    check_same(weights.preprocessing, config, weights.file, any_size=False)
+    check_same_preprocessing(weights.preprocessing, config, weights.file, any_size=False)
     try:
         head = weights.findings_head()
     except ValueError as error:

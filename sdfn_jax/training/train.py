@@ -245,7 +245,7 @@ def train(
     files.make_folder(workdir)
     steps = steps_per_epoch(training, config.batch_size)
     found = standing(workdir)
-    processes.check_same(f"the checkpoint to go on from in {workdir}", str(found))
+    processes.check_agreement(f"the checkpoint to go on from in {workdir}", str(found))
     if found is not None and found["finished"]:
         return
     mesh = device_mesh()
@@ -450,7 +450,7 @@ def _start(
         _without(state, task.frozen),
         usable=lambda metadata: checkpoint.has_best_since(config.workdir, metadata["best_epoch"]),
     )
-    processes.check_same(f"the state to resume from in {config.workdir}", str(found and found[1]))
+    processes.check_agreement(f"the state to resume from in {config.workdir}", str(found and found[1]))
     if found is not None:
         changing, found = found
         state = changing.replace(

@@ -22,7 +22,7 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
       UserError: for whatever the user can mend; what cannot be made is said before anything is trained.
     """
     checks.check(config)
-    processes.check_same("the command", f"{mode} {split} {config.to_json_best_effort()}")
+    processes.check_agreement("the command", f"{mode} {split} {config.to_json_best_effort()}")
     backend.start()
     if mode == "train":
         steps = plan.make_plan(config)

@@ -15,7 +15,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs import box_record, box_table, lung_boxes, make_box_table
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.metrics import calibration
-from sdfn_jax.models.preprocessing import Preprocessing, check_same
+from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
 from sdfn_jax.models.weights import download
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.training.train import batch_size_problems, has_diverged, standing
@@ -91,7 +91,7 @@ def follow(steps: list[Step], workdir: str) -> None:
     Raises:
       UserError: where another process of the run has another plan.
     """
-    processes.check_same(f"the plan for {workdir}", str([(step.name, step.state) for step in steps]))
+    processes.check_agreement(f"the plan for {workdir}", str([(step.name, step.state) for step in steps]))
     width = max(len(step.name) for step in steps)
     print(f"Plan for {workdir} (for research, not for diagnosis):")
     for number, step in enumerate(steps, start=1):
@@ -351,7 +351,7 @@ def _trained(config: ConfigDict, inputs: dict[str, str]) -> str:
     stored = standing(config.workdir)
     if stored is None:
         return THERE if _imported(config) else TO_DO
-    run_identity.check_same(config.workdir, stored, config, inputs)
+    run_identity.check_same_run(config.workdir, stored, config, inputs)
     best = checkpoint.best_metadata(config.workdir)
     if stored["finished"] and best is not None and has_diverged(best["validation"]["loss"]):
         raise UserError(
@@ -373,7 +373,7 @@ def _imported(config: ConfigDict) -> bool:
             f"the {config.stage} view: give another folder, or import the file again with "
             f"--config=configs/classifier.py:{config.stage}"
         )
-    check_same(Preprocessing.of(stored["config"]), config, config.workdir, any_size=False)
+    check_same_preprocessing(Preprocessing.of(stored["config"]), config, config.workdir, any_size=False)
     if stored["config"]["model"] != run_identity.as_json(config)["model"]:
         raise UserError(f"{config.workdir} holds {imported.file}, another network than --config.model")
     return True

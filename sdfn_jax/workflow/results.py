@@ -275,7 +275,7 @@ def _draw_heatmaps(
             continue
         own.append(traditional[row]["entire"][..., finding])
         cases.append(
-            figures.Case(
+            figures.FindingMaps(
                 image=example["name"],
                 radiograph=radiograph,
                 finding=FINDINGS[finding],

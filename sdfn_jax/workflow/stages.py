@@ -13,7 +13,7 @@ from sdfn_jax.core.files import file_digest
 from sdfn_jax.lungs import contrast as lungs_contrast
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.models.preprocessing import Preprocessing, check_same
+from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
 from sdfn_jax.models.weights import download
 from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.training import evaluate, evaluate_lungs, features, tasks
@@ -157,7 +157,7 @@ def load_pretrained(config: ConfigDict) -> weights_weights_file.Weights:
         found = _read_weights(path, written, DenseNet(**config.model.to_dict()))
     except ValueError as error:
         raise UserError(str(error)) from error
-    check_same(found.preprocessing, config, found.file, any_size=True)
+    check_same_preprocessing(found.preprocessing, config, found.file, any_size=True)
     return found
 
 
@@ -234,7 +234,7 @@ def _cross_validate(config: ConfigDict, data: Path) -> str:
 def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
     stored = standing(config.workdir)
     if stored is not None:
-        run_identity.check_same(config.workdir, stored, config, inputs)
+        run_identity.check_same_run(config.workdir, stored, config, inputs)
 
 
 def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dict], dict]:
@@ -252,7 +252,7 @@ def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dic
     branches, extractors = {}, {}
     for view, workdir in before.items():
         variables, extractors[view] = checkpoint.read_best(workdir)
-        check_same(Preprocessing.of(extractors[view]["config"]), config, workdir, any_size=False)
+        check_same_preprocessing(Preprocessing.of(extractors[view]["config"]), config, workdir, any_size=False)
         branches[view] = {kind: variables[kind][view] for kind in ("params", "batch_stats")}
     return branches, run_metadata.of_fusion(extractors)
 
