@@ -15,7 +15,9 @@ GREY = np.random.default_rng(0).integers(0, 256, (30, 50)).astype(np.uint8)
 CHILD = """
 import os, time
 import numpy as np
-from sdfn_jax import decoding, errors, images
+from sdfn_jax.core import errors
+from sdfn_jax.inference import decoding
+from sdfn_jax.radiographs import reader
 
 def user_error():
     raise errors.UserError("install more")
@@ -23,7 +25,7 @@ def user_error():
 def mistake():
     raise KeyError("a name")
 
-decode = images.decode_with_flags
+decode = reader.decode_with_flags
 bad = {
     b"slow": lambda: time.sleep(1000),
     b"crash": os.abort,
@@ -33,7 +35,7 @@ bad = {
     b"package": user_error,
     b"mistake": mistake,
 }
-images.decode_with_flags = lambda data, suffix: bad[data]() if data in bad else decode(data, suffix)
+reader.decode_with_flags = lambda data, suffix: bad[data]() if data in bad else decode(data, suffix)
 decoding.work()
 """
 
@@ -46,9 +48,9 @@ def decoders():
 
 @pytest.fixture
 def misled(monkeypatch):
-    """Decoders of a child that misbehaves; each takes at most 5 s."""
+    """Decoders of a child that misbehaves; each takes at most 3 s a film."""
     monkeypatch.setattr(decoding, "_COMMAND", CHILD)
-    with decoding.Decoders(time_limit=5) as decoders:
+    with decoding.Decoders(time_limit=3) as decoders:
         yield decoders
 
 
@@ -81,7 +83,7 @@ def test_what_is_refused_is_refused_in_the_same_words(decoders):
 @pytest.mark.parametrize(
     ("film", "told"),
     [
-        (b"slow", "takes longer than 5 s to decode, and was given up"),
+        (b"slow", "takes longer than 3 s to decode, and was given up"),
         (b"crash", r"cannot be decoded \(the decoder ended with status -6\)"),
         (b"huge", r"cannot be decoded \(the decoder ended with status 1\)"),
         (b"mistake", r"cannot be decoded \(the decoder ended with status 1\)"),
@@ -91,6 +93,19 @@ def test_a_film_that_takes_the_decoder_with_it_takes_no_other(misled, film, told
     with pytest.raises(ValueError, match=told):
         misled.decode(film)
     np.testing.assert_array_equal(misled.decode(encoded(GREY, "PNG"))[0], GREY)
+
+
+def test_the_time_of_a_film_begins_when_its_decoder_is_ready(monkeypatch):
+    monkeypatch.setattr(decoding, "_COMMAND", f"import time; time.sleep(2); {decoding._COMMAND}")
+    with decoding.Decoders(time_limit=1.5) as decoders:
+        np.testing.assert_array_equal(decoders.decode(encoded(GREY, "PNG"))[0], GREY)
+
+
+def test_a_decoder_that_never_starts_is_given_up(monkeypatch):
+    monkeypatch.setattr(decoding, "_COMMAND", "import time; time.sleep(1000)")
+    monkeypatch.setattr(decoding, "_START_LIMIT", 0.5)
+    with decoding.Decoders() as decoders, pytest.raises(ValueError, match="the decoder did not start within 0.5 s"):
+        decoders.decode(encoded(GREY, "PNG"))
 
 
 def test_what_a_decoder_prints_is_no_answer(misled):

@@ -12,7 +12,8 @@ import struct
 import subprocess
 import sys
 import threading
-from typing import IO
+from collections.abc import Callable
+from typing import IO, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from sdfn_jax.radiographs.limits import MAX_PIXELS, Refused
 
 # Of one film, seconds; on two cores, the largest that may be read takes some 5.
 TIME_LIMIT = 30
+# Of a process until it takes its first film, seconds; a busy machine or a cold disk is no film's fault.
+_START_LIMIT = 120
 # Of one process, bytes of address space, where the system can limit them; DICOM of MAX_PIXELS takes some 2 GiB of it.
 MEMORY_LIMIT = 6 * 2**30
 # At a time. Where one film is slow, others are still decoded.
@@ -31,6 +34,9 @@ _COMMAND = "from sdfn_jax.inference.decoding import work; work()"
 _REQUEST = struct.Struct("<QQ")  # bytes of the film, and of the suffix
 _ANSWER = struct.Struct("<cQQQ")  # kind; height, width and bytes of flags, or bytes of a sentence, 0 and 0
 _IMAGE, _REFUSED, _USER_ERROR = b"I", b"R", b"U"
+_READY = b"+"
+
+T = TypeVar("T")
 
 
 class Decoders:
@@ -72,34 +78,18 @@ class _Decoder:
     def __init__(self, time_limit: float):
         self._time_limit = time_limit
         self._process: subprocess.Popen | None = None
+        self._ready: subprocess.Popen | None = None  # the process, once it takes films
         self._ended = False
         self._starting = threading.Lock()
 
     def decode(self, data: bytes, suffix: str) -> tuple[np.ndarray, tuple[str, ...]]:
         process = self._started()
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(self._time_limit, stop)
-        timer.start()
-        try:
-            return _ask(process, data, suffix)
-        except (OSError, EOFError):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=5)  # it is ending: with which status?
-            process.kill()
-            process.wait()
-            if late.is_set():
-                raise Refused(f"takes longer than {self._time_limit:g} s to decode, and was given up") from None
-            raise Refused(f"cannot be decoded (the decoder ended with status {process.returncode})") from None
-        finally:
-            timer.cancel()
-            timer.join()  # it ends no process that already decodes another film
-            if late.is_set():
-                process.wait()
+        if process is not self._ready:
+            late = f"not read: the decoder did not start within {_START_LIMIT} s"
+            _within(process, _START_LIMIT, late, lambda: _read(_streams(process)[1], len(_READY)))
+            self._ready = process
+        late = f"takes longer than {self._time_limit:g} s to decode, and was given up"
+        return _within(process, self._time_limit, late, lambda: _ask(process, data, suffix))
 
     def end(self) -> None:
         """Ends the process, also while another thread waits for its answer; no other is started."""
@@ -125,6 +115,37 @@ class _Decoder:
                     env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 )
             return self._process
+
+
+def _within(process: subprocess.Popen, seconds: float, too_late: str, exchange: Callable[[], T]) -> T:
+    """Returns what an exchange with a process gives; ends the process when it takes longer than that.
+
+    Raises:
+      Refused: `too_late`, or with the status of a process that has ended by itself.
+    """
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, stop)
+    timer.start()
+    try:
+        return exchange()
+    except (OSError, EOFError):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)  # it is ending: with which status?
+        process.kill()
+        process.wait()
+        if late.is_set():
+            raise Refused(too_late) from None
+        raise Refused(f"cannot be decoded (the decoder ended with status {process.returncode})") from None
+    finally:
+        timer.cancel()
+        timer.join()  # it ends no process that already decodes another film
+        if late.is_set():
+            process.wait()
 
 
 def _close(process: subprocess.Popen) -> None:
@@ -177,6 +198,8 @@ def work() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints is no answer
+    answers.write(_READY)
+    answers.flush()
     with contextlib.suppress(EOFError):
         while True:
             length, name_length = _REQUEST.unpack(_read(requests, _REQUEST.size))
