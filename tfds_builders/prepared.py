@@ -5,6 +5,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from tfds_builders import prepare
+from tfds_builders.base import read_metadata as data_metadata
+
+__all__ = ["data_metadata", "data_version", "prepared_directory"]
 
 
 def prepared_directory(data: ConfigDict) -> Path:

@@ -19,8 +19,7 @@ from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.training import evaluate, evaluate_lungs, features, tasks
 from sdfn_jax.training.input_pipeline import Examples, Rows, steps_per_epoch
 from sdfn_jax.training.train import check_batch_size, device_mesh, standing, train
-from tfds_builders.base import read_metadata as data_metadata
-from tfds_builders.prepared import data_version
+from tfds_builders.prepared import data_metadata, data_version
 
 FOLDS = 5
 RANDOM, IMAGENET = "random", "imagenet"  # values of config.pretrained that name no file
