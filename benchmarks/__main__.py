@@ -58,7 +58,7 @@ def fusion_rows(found):
 
 def input_rows(found):
     ours = found["costs"]["pipeline"]
-    cost = record.amount("a pair of views, disk to device", ours["cpu_ms_a_pair"], "ms", at_most=1)
+    cost = record.amount("a pair of images, disk to device", ours["cpu_ms_a_pair"], "ms", at_most=1)
     step = {f"a training step, {found['step']['network']} network": found["step"]["pairs_per_s_consumed"]}
     return [cost, *record.rate("input pipeline", ours["pairs_per_s"], "pairs/s", step, goal=1.0)]
 

@@ -39,8 +39,8 @@ class RandomImages(list):
     def __init__(self, count, size, seed):
         rng = np.random.default_rng(seed)
         for _ in range(count):
-            views = {view: rng.integers(0, 256, (size, size), np.uint8) for view in ("entire", "lung")}
-            self.append({**views, "labels": (rng.random(14) < 0.2).astype(np.uint8)})
+            images = {branch: rng.integers(0, 256, (size, size), np.uint8) for branch in ("entire", "lung")}
+            self.append({**images, "labels": (rng.random(14) < 0.2).astype(np.uint8)})
 
     def take(self, indices):
         chosen = RandomImages(0, 1, 0)

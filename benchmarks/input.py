@@ -1,10 +1,10 @@
-"""What a training step pays for its data: a pair of views from disk to device, beside decoding image files.
+"""What a training step pays for its data: a pair of images from disk to device, beside decoding image files.
 
 python -m benchmarks.input --output=input.json                  (the demo's small network: short steps, a hard case)
 python -m benchmarks.input --output=input.json --network=full   (DenseNet-121; minutes of compiling on a CPU)
 
 Drawings of 1024 x 1024 pixels are prepared by the real builder, in a temporary folder. Costs are CPU time of the whole
-process, all threads and workers, in milliseconds of one core for each pair (entire and lung view, 224 x 224, and
+process, all threads and workers, in milliseconds of one core for each pair (entire and lung, 224 x 224, and
 labels): medians of rounds in which all ways take turns. Files are in the system's cache.
 """
 
@@ -52,18 +52,18 @@ def prepared_drawings(folder: Path, films: int) -> tuple[Examples, list[Path]]:
     return Examples(data, ["train"]), paths
 
 
-def views_of(path: Path) -> np.ndarray:
+def pair_of(path: Path) -> np.ndarray:
     """Decodes a film as it is published and resizes it and its lung region: (2, S, S)."""
     film = reader.read_radiograph(path)
     left, top, right, bottom = BOX
-    return np.stack([pixels.resize(view, (SIZE, SIZE)) for view in (film, film[top:bottom, left:right])])
+    return np.stack([pixels.resize(each, (SIZE, SIZE)) for each in (film, film[top:bottom, left:right])])
 
 
 def write_small_files(folder: Path, paths: list[Path]) -> list[Path]:
-    """Writes both views of each film, resized, as one PNG of 2S x S; returns the files."""
+    """Writes both images of each film, resized, as one PNG of 2S x S; returns the files."""
     folder.mkdir()
     for path in paths:
-        Image.fromarray(np.concatenate(views_of(path))).save(folder / path.name)
+        Image.fromarray(np.concatenate(pair_of(path))).save(folder / path.name)
     return [folder / path.name for path in paths]
 
 
@@ -74,7 +74,7 @@ def pillow(paths: list[Path]):
 
 def published(paths: list[Path]):
     for start in range(0, len(paths) - BATCH + 1, BATCH):
-        yield np.stack([views_of(path) for path in paths[start : start + BATCH]])
+        yield np.stack([pair_of(path) for path in paths[start : start + BATCH]])
 
 
 def torch_loader(paths: list[Path]):

@@ -19,11 +19,11 @@ def get_config(argument: str = "entire") -> ConfigDict:
     Args:
       argument: `entire` or `lung`, with `,demo` behind it for the demo.
     """
-    view, _, variant = argument.partition(",")
+    branch, _, variant = argument.partition(",")
     if variant not in ("", "demo"):
         raise ValueError(f"configs/classifier.py takes entire or lung, with ,demo behind it or not; not {argument!r}")
     demo = variant == "demo"
-    config = recipe(view, demo)
+    config = recipe(branch, demo)
     config.data = chestxray14(demo)
     config.lrg = lrg.get_config("demo" if demo else "jsrt")
     if demo:
@@ -31,15 +31,15 @@ def get_config(argument: str = "entire") -> ConfigDict:
     return config
 
 
-def recipe(view: str, demo: bool) -> ConfigDict:
+def recipe(branch: str, demo: bool) -> ConfigDict:
     """Returns the network and the training of one extractor, without its data."""
-    if view not in ("entire", "lung"):
-        raise ValueError(f"an extractor reads the view entire or lung, not {view!r}")
+    if branch not in ("entire", "lung"):
+        raise ValueError(f"an extractor reads the branch entire or lung, not {branch!r}")
     config = ConfigDict()
-    config.stage = view
-    config.workdir = f"runs/demo/{view}" if demo else f"runs/{view}"
+    config.stage = branch
+    config.workdir = f"runs/demo/{branch}" if demo else f"runs/{branch}"
     config.seed = 0
-    config.views = (view,)
+    config.branches = (branch,)
     config.frozen = False
     # "imagenet" (torchvision's, downloaded once), a weights file of any source that docs/weights.md lists, or "random"
     # (then nothing pretrained is used, as the demo does).
@@ -88,7 +88,7 @@ def chestxray14(demo: bool) -> ConfigDict:
     # where the download lies: unless it is said, a folder of the data set's name
     data.manual_dir = ("runs/demo/drawings/" if demo else "data/") + data.get_ref("name")
     data.data_dir = "runs/demo/tfds" if demo else "data/tfds"  # where prepared data sets go
-    data.size = 96 if demo else 224  # pixels, height and width of both views (B.3)
+    data.size = 96 if demo else 224  # pixels, height and width of both images (B.3)
     data.label_version = "2017"  # the paper's; or v2020, with 188 labels added in the test list
     data.boxes = config_dict.placeholder(str)  # a box table of one's own; without it the LRG's is made and used
     data.validation_share = 0.2 if demo else 0.1  # of the official train_val patients. The paper does not say how many.

@@ -26,14 +26,14 @@ def get_config(argument: str = "") -> ConfigDict:
     config.stage = "fusion"
     config.workdir = "runs/demo/fusion" if demo else "runs/fusion"
     config.seed = 0
-    config.views = ("entire", "lung")
+    config.branches = ("entire", "lung")
     config.frozen = True  # both extractors stay as stage 2 left them: weights and BatchNorm statistics
     # True: each image's features are computed once and kept in <workdir>/features, and the head is trained on them;
     # False: the whole network runs at every step. Both train the same head.
     config.cache_features = True
     config.model = classifier.densenet(demo)
     config.preprocessing = classifier.imagenet_preprocessing()
-    config.flip = True  # both views of a radiograph together
+    config.flip = True  # both images of a radiograph together
     classifier.training(config)
     if demo:
         config.num_epochs = 12

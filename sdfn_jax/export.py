@@ -4,7 +4,7 @@ python -m sdfn_jax.export --run=runs/fusion --output=sdfn.onnx
 
 What is written is read back and compared with the checkpoint before it gets its name: the weights bit for bit, the
 networks by the probabilities they give. Preprocessing and class names are inside: the networks take grey levels (uint8,
-0 to 255) of `size` x `size` pixels for each view, and return the probabilities of the findings.
+0 to 255) of `size` x `size` pixels for each branch, and return the probabilities of the findings.
 """
 
 from sdfn_jax.core import errors

@@ -98,7 +98,7 @@ def _notes(predictor: Predictor) -> Iterator[str]:
     """What a reader must know of the networks beforehand."""
     yield from film_page.notes(predictor.provenance)
     for branch, each in predictor.provenance.imported.items():
-        yield f"weights of the {branch} view: {each.describe()}"
+        yield f"weights of the {branch} branch: {each.describe()}"
     if predictor.gaps:
         yield predictor.gaps
 

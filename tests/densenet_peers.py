@@ -74,7 +74,7 @@ def our_outputs(weights, images: np.ndarray, model: dict = SMALL) -> tuple[np.nd
 
 @functools.cache
 def _compiled(model: FrozenDict, classes: int):
-    """Returns our network as a function of variables and views, compiled once for all tests."""
+    """Returns our network as a function of variables and images, compiled once for all tests."""
     return jax.jit(functools.partial(SDFN(branches=("entire",), densenet=model, classes=classes).apply, train=False))
 
 

@@ -24,14 +24,16 @@ PROVENANCE = Provenance(
 )
 
 
-def reading(name="films/a.png", size=(96, 120), seed=0, views=("entire", "lung"), cells=(7, 5), **changes) -> Reading:
+def reading(
+    name="films/a.png", size=(96, 120), seed=0, branches=("entire", "lung"), cells=(7, 5), **changes
+) -> Reading:
     """A film of noise with random maps.
 
     Args:
       name: of the film.
       size: (height, width) of the film.
       seed: of its pixels and numbers.
-      views: of the maps.
+      branches: of the maps.
       cells: (h, w) of the maps.
       changes: other attributes of the reading.
     """
@@ -48,6 +50,6 @@ def reading(name="films/a.png", size=(96, 120), seed=0, views=("entire", "lung")
         fixes=(),
         probabilities=random.random(14),
         calibrated=calibrated,
-        maps={view: random.normal(size=(*cells, 14)).astype(np.float32) for view in views},
+        maps={branch: random.normal(size=(*cells, 14)).astype(np.float32) for branch in branches},
     )
     return dataclasses.replace(made, **changes)

@@ -19,18 +19,18 @@ class InMemory(list):
         return InMemory(self[index] for index in indices)
 
 
-def two_view_examples(count: int, seed: int) -> InMemory:
+def two_branch_examples(count: int, seed: int) -> InMemory:
     """Films whose brightness tells the labels, so that there is something to learn."""
     generator = np.random.default_rng(seed)
     examples = InMemory()
     for number in range(count):
         labels = generator.integers(0, 2, 14).astype(np.uint8)
-        views = {}
-        for view in ("entire", "lung"):
+        images = {}
+        for branch in ("entire", "lung"):
             noise = generator.integers(0, 120, (SIZE, SIZE))
             noise[: SIZE // 2] += 100 * labels[0]
-            views[view] = noise.astype(np.uint8)
-        examples.append({"name": f"{number}.png", **views, "labels": labels})
+            images[branch] = noise.astype(np.uint8)
+        examples.append({"name": f"{number}.png", **images, "labels": labels})
     return examples
 
 
@@ -43,8 +43,8 @@ def shrink(config: ConfigDict, workdir: str) -> ConfigDict:
     return config
 
 
-def extractor_config(view: str, workdir: str) -> ConfigDict:
-    config = shrink(classifier.recipe(view, demo=True), workdir)
+def extractor_config(branch: str, workdir: str) -> ConfigDict:
+    config = shrink(classifier.recipe(branch, demo=True), workdir)
     config.model = ConfigDict(DENSENET)
     config.data = classifier.chestxray14(demo=True)
     config.data.size = SIZE

@@ -20,16 +20,16 @@ def make_films(count=4, height=24, width=32):
     return smooth.astype(np.float32), np.tile(mask, (count, 1, 1)).astype(np.float32)
 
 
-def test_all_views_of_a_radiograph_flip_alike_about_half_of_the_time():
+def test_all_images_of_a_radiograph_flip_alike_about_half_of_the_time():
     generator = np.random.default_rng(0)
     shapes = {"entire": (400, 4, 6), "lung": (400, 3, 5, 2)}
-    views = {name: generator.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()}
-    flipped = jax.jit(flip_together)(jax.random.key(3), views)
+    images = {name: generator.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()}
+    flipped = jax.jit(flip_together)(jax.random.key(3), images)
     assert {array.dtype for array in flipped.values()} == {np.dtype(np.uint8)}
     mirrored = []
     for index in range(400):
-        unchanged = [np.array_equal(flipped[name][index], views[name][index]) for name in views]
-        mirror = [np.array_equal(flipped[name][index], views[name][index][:, ::-1]) for name in views]
+        unchanged = [np.array_equal(flipped[name][index], images[name][index]) for name in images]
+        mirror = [np.array_equal(flipped[name][index], images[name][index][:, ::-1]) for name in images]
         assert (unchanged, mirror) in (([True, True], [False, False]), ([False, False], [True, True]))
         mirrored.append(mirror[0])
     assert 160 <= sum(mirrored) <= 240  # four standard deviations about a half

@@ -38,9 +38,9 @@ def test_the_maps_of_the_network_explain_its_logits(rng):
     branches = ("lung", "entire")  # jit hands the features back in the alphabet's order
     tiny = {"growth_rate": 4, "block_sizes": (1, 1), "init_features": 6, "bottleneck": 2}
     model = SDFN(branches=branches, densenet=tiny)
-    views = {name: rng.normal(size=(2, 32, 32, 3)).astype(np.float32) for name in branches}
-    variables = initial_variables(model, 0, views, train=False)
-    logits, features = jax.jit(lambda variables, views: model.apply(variables, views, False))(variables, views)
+    images = {name: rng.normal(size=(2, 32, 32, 3)).astype(np.float32) for name in branches}
+    variables = initial_variables(model, 0, images, train=False)
+    logits, features = jax.jit(lambda variables, images: model.apply(variables, images, False))(variables, images)
     head = variables["params"]["head"]
     maps = cam.activation_maps(features, head["kernel"], branches)
     means = sum(heatmap.mean(axis=(1, 2)) for heatmap in maps.values())

@@ -21,7 +21,7 @@ from flax import struct
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
 
-METADATA = {"config": {"learning_rate": 1e-4, "views": ["entire"], "boxes": None}, "finished": False}
+METADATA = {"config": {"learning_rate": 1e-4, "branches": ["entire"], "boxes": None}, "finished": False}
 
 
 @struct.dataclass

@@ -153,8 +153,8 @@ def test_a_folder_without_images_says_where_it_looked(tmp_path):
 def test_colour_with_equal_channels_is_grey(download):
     path = download / "images" / official.NAMES[0]
     Image.open(path).convert("RGBA").save(path)
-    view = everything(prepared(download))[official.NAMES[0]]["entire"]
-    np.testing.assert_array_equal(view, pixels.resize(official.picture(0), (SIZE, SIZE)))
+    entire = everything(prepared(download))[official.NAMES[0]]["entire"]
+    np.testing.assert_array_equal(entire, pixels.resize(official.picture(0), (SIZE, SIZE)))
 
 
 def test_a_patients_side_depends_on_number_and_seed_alone(tmp_path):

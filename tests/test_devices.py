@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small import InMemory, extractor_config, fusion_config, train_classifier, two_view_examples
+from small import InMemory, extractor_config, fusion_config, train_classifier, two_branch_examples
 
 from sdfn_jax.core import checkpoint, processes, run_identity
 from sdfn_jax.core.errors import UserError
@@ -25,7 +25,7 @@ from sdfn_jax.training import features, tasks, train
 from sdfn_jax.training.metrics_log import MetricsLog
 from sdfn_jax.workflow import modes
 
-TRAINING, VALIDATION = two_view_examples(27, seed=1), two_view_examples(11, seed=2)
+TRAINING, VALIDATION = two_branch_examples(27, seed=1), two_branch_examples(11, seed=2)
 STEPS, BATCH = 3, 8  # an epoch; the last 3 films are left over
 ROOT = Path(__file__).parent.parent
 # Other devices sum a batch in another order, so that the last bits of float32 differ. Adam divides by a gradient's
@@ -76,7 +76,7 @@ def run(folder, training=TRAINING, validation=VALIDATION):
 def run_on_features(folder):
     """Trains the fusion head on features in the same folder."""
     config = config_in(folder)
-    config.stage, config.views, config.frozen = "fusion", ("entire", "lung"), True
+    config.stage, config.branches, config.frozen = "fusion", ("entire", "lung"), True
     task = tasks.classification(config)
     variables = initial_variables(task.model, config.seed, task.inputs, train=False)
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import jax
@@ -40,10 +41,10 @@ def runs(tmp_path_factory):
         config.data.size = SIZES[config.stage]
         task = tasks.classification(config)
         variables = initial_variables(task.model, 1, task.inputs, train=False)
-        for seed, view in enumerate(config.views):
+        for seed, name in enumerate(config.branches):
             branch = random_variables(DenseNet(**SMALL), seed)
             for kind in ("params", "batch_stats"):
-                variables[kind][view] = branch[kind]
+                variables[kind][name] = branch[kind]
         head = variables["params"]["head"]
         variables["params"]["head"] = {name: 4 * array + 0.1 for name, array in head.items()}
         found[config.stage] = save_run(config, variables)
@@ -56,7 +57,9 @@ def runs(tmp_path_factory):
 
 def grey_images(record: dict, count: int) -> list[np.ndarray]:
     side = record["preprocessing"]["size"]
-    return list(np.random.default_rng(8).integers(0, 256, (len(record["views"]), count, side, side)).astype(np.uint8))
+    return list(
+        np.random.default_rng(8).integers(0, 256, (len(record["branches"]), count, side, side)).astype(np.uint8)
+    )
 
 
 def checkpoint_probabilities(workdir, images):
@@ -66,7 +69,7 @@ def checkpoint_probabilities(workdir, images):
     config.model = dict(SMALL)
     config.data.size = SIZES[config.stage]
     task = tasks.classification(config)
-    batch = dict(zip(config.views, images, strict=True)) | {"labels": np.zeros((len(images[0]), 14))}
+    batch = dict(zip(config.branches, images, strict=True)) | {"labels": np.zeros((len(images[0]), 14))}
     logits, _ = task.apply(variables, task.prepare(batch, None)[0], False)
     return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
 
@@ -88,6 +91,22 @@ def test_safetensors_come_back_bit_for_bit(runs, tmp_path, stage):
     else:
         assert record["classes"] == list(FINDINGS)
         assert record["preprocessing"]["size"] == SIZES[stage]
+
+
+def test_an_export_from_before_branches_had_their_name_is_read(runs, tmp_path):
+    file, archive = tmp_path / "out.safetensors", tmp_path / "out.stablehlo"
+    for output in (file, archive):
+        formats.export(runs["fusion"], output)
+    file.write_bytes(file.read_bytes().replace(rb"\"branches\":", rb"\"views\":   "))  # as long as it was
+    with zipfile.ZipFile(archive) as whole:
+        content = {name: whole.read(name).replace(b'"branches"', b'"views"') for name in whole.namelist()}
+    with zipfile.ZipFile(archive, "w") as whole:
+        for name, part in content.items():
+            whole.writestr(name, part)
+    assert "views" in file.read_bytes()[:4096].decode(errors="replace") and b'"views"' in content["record.json"]
+    variables, record = formats.read_variables(file)
+    assert checkpoint.tree_digest(variables) == record["checkpoint"]
+    assert record["branches"] == formats.read_stablehlo(archive)[1]["branches"] == ["entire", "lung"]
 
 
 def test_an_exported_extractor_is_a_weights_file(runs, tmp_path):
@@ -137,9 +156,9 @@ def test_onnxruntime_computes_the_checkpoints_function(runs, tmp_path, stage):
     formats.export(runs[stage], tmp_path / "out.onnx")
     session = runtime.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
     record = session.get_modelmeta().custom_metadata_map
-    record = {name: json.loads(record[name]) for name in ("views", "classes", "preprocessing")}
+    record = {name: json.loads(record[name]) for name in ("branches", "classes", "preprocessing")}
     images = grey_images(record, 5)
-    (found,) = session.run(None, dict(zip(record["views"], images, strict=True)))
+    (found,) = session.run(None, dict(zip(record["branches"], images, strict=True)))
     expected = checkpoint_probabilities(runs[stage], images)
     assert np.ptp(expected) > 0.5
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -151,7 +170,7 @@ def test_what_does_not_agree_is_not_written(runs, tmp_path, monkeypatch):
     right = formats.probabilities
 
     def wrong(variables, metadata):
-        return lambda *views: right(variables, metadata)(*views) + 2e-4
+        return lambda *images: right(variables, metadata)(*images) + 2e-4
 
     real = formats._compare
     monkeypatch.setattr(formats, "_compare", lambda exported, _, metadata: real(exported, wrong(*read), metadata))

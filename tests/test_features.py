@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from small import InMemory, extractor_config, two_view_examples
+from small import InMemory, extractor_config, two_branch_examples
 
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.core.errors import UserError
@@ -20,14 +20,14 @@ from sdfn_jax.training import features, tasks, train
 from sdfn_jax.training.input_pipeline import Rows
 from sdfn_jax.training.metrics_log import MetricsLog
 
-TRAINING, VALIDATION = two_view_examples(14, seed=1), two_view_examples(10, seed=2)
+TRAINING, VALIDATION = two_branch_examples(14, seed=1), two_branch_examples(10, seed=2)
 ORIGIN = {"data": "a" * 64, "entire": "b" * 64, "lung": "c" * 64, "preprocessing": {"mean": [0.5]}, "dtype": "float32"}
 WIDTH = 2 * 8  # of the small network's two branches
 
 
 def fusion_config(workdir) -> ConfigDict:
     config = extractor_config("entire", workdir)
-    config.stage, config.views, config.frozen = "fusion", ("entire", "lung"), True
+    config.stage, config.branches, config.frozen = "fusion", ("entire", "lung"), True
     return config
 
 
@@ -104,10 +104,10 @@ def test_they_are_the_means_of_the_feature_maps_of_each_image_and_its_mirror_ima
     assert stored[1][0]["features"].shape == (2, WIDTH)
     for index, film in enumerate(TRAINING):
         for variant, step in enumerate((1, -1)):
-            batch = {view: film[view][None, :, ::step] for view in config.views}
+            batch = {branch: film[branch][None, :, ::step] for branch in config.branches}
             images, _ = task.prepare({**batch, "labels": film["labels"][None]}, None)
             _, maps = task.model.apply(variables, images, train=False)
-            expected = np.concatenate([np.asarray(maps[view]).mean((1, 2))[0] for view in config.views])
+            expected = np.concatenate([np.asarray(maps[branch]).mean((1, 2))[0] for branch in config.branches])
             np.testing.assert_allclose(stored[1][index]["features"][variant], expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(stored[1][index]["labels"], film["labels"])
 
@@ -237,7 +237,7 @@ class TestOnDisk:
         assert {path: path.stat().st_mtime_ns for path in copy.iterdir()} == before
 
     def test_interrupted_they_are_not_computed_twice(self, tmp_path):
-        films = two_view_examples(40, seed=3)
+        films = two_branch_examples(40, seed=3)
         whole, stopped = (tmp_path / name for name in ("whole", "stopped"))
         config = fusion_config(tmp_path)
         cache(config, whole, films)

@@ -35,8 +35,8 @@ def test_an_entry_is_json_and_keeps_film_and_maps():
     assert decoded(held["thumbnail"]).shape == (19, 128)
     assert held["probabilities"] == film.probabilities.tolist()
     assert held["calibrated"] == [None] * 4 + [0.125, 0.25] + [None] * 8
-    for view, maps in film.maps.items():
-        kept = held["picture"]["maps"][view]
+    for branch, maps in film.maps.items():
+        kept = held["picture"]["maps"][branch]
         values = np.frombuffer(base64.b64decode(kept["values"]), "<f4").reshape(14, *kept["shape"])
         np.testing.assert_array_equal(np.moveaxis(values, 0, -1), maps)
 
@@ -101,10 +101,10 @@ def browser():
 
 @pytest.fixture(scope="module")
 def films():
-    """Of many shapes: small, larger than a screen, of one view, with a map that is constant, with hostile names."""
-    flat = {view: np.full((4, 4, 14), 0.5, np.float32) for view in ("entire", "lung")}
+    """Of many shapes: small, larger than a screen, of one branch, with a map that is constant, with hostile names."""
+    flat = {branch: np.full((4, 4, 14), 0.5, np.float32) for branch in ("entire", "lung")}
     # The largest sum is that of the last column before the lung box, which the copy for the screen leaves out.
-    edge = {view: np.random.default_rng(0).normal(0, 0.01, (32, 32, 14)).astype(np.float32) for view in flat}
+    edge = {branch: np.random.default_rng(0).normal(0, 0.01, (32, 32, 14)).astype(np.float32) for branch in flat}
     edge["entire"][:, 4] += 1
     edge["lung"] -= 1
     return [
@@ -178,7 +178,7 @@ def test_the_picture_is_cams_for_every_shape_of_film(opened, films):
         pictures = []
         for index in np.argsort(-film.probabilities)[[0, 1, 13]]:
             opened.find_element("css selector", f".finding:has([value='{index}'])").click()
-            maps = {view: values[..., index] for view, values in film.maps.items()}
+            maps = {branch: values[..., index] for branch, values in film.maps.items()}
             expected = cam.rescale(cam.on_radiograph(maps, film.lung_box, (height, width)))[np.ix_(rows, columns)]
             picture = heatmap_on_show(opened, every)
             # Opacity is the rescaled heatmap, rounded; sums of float32 may round the other way.

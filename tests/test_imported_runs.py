@@ -24,7 +24,7 @@ from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import imported
 from sdfn_jax.workflow import modes, plan
 
-VIEWS = ("entire", "lung")
+BRANCHES = ("entire", "lung")
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +50,18 @@ def film(folder):
 def test_the_main_job_trains_the_fusion_on_them_and_says_what_their_numbers_are_worth(made):
     folder, _, printed = made
     states = {step.name: step.state for step in plan.make_plan(fusion_config(folder))}
-    assert states["extractor, entire view"] == states["extractor, lung view"] == "there"
+    assert states["extractor, entire branch"] == states["extractor, lung branch"] == "there"
     assert "] extractor" not in printed  # neither was trained
     assert "The entire network was imported from a weights file" in printed.replace("\n", " ")
 
 
-@pytest.mark.parametrize("stage", [*VIEWS, "fusion"])
+@pytest.mark.parametrize("stage", [*BRANCHES, "fusion"])
 def test_the_metadata_name_the_weights_file_and_nothing_that_is_not_known(made, stage):
     folder, found, _ = made
     training = run_metadata.read(checkpoint.best_metadata(folder / stage))
     file = run_metadata.Imported(found.file, found.sha256, found.source)
     if stage == "fusion":
-        assert training.imported == dict.fromkeys(VIEWS, file)
+        assert training.imported == dict.fromkeys(BRANCHES, file)
         assert (training.label_version, training.drawings) == ("2017", True)  # of what the head was trained on
     else:
         assert training == run_metadata.Training(None, None, None, {stage: file})
@@ -76,7 +76,7 @@ def test_runs_of_the_first_versions_are_read(made):
     assert run_metadata.read(metadata) == run_metadata.read(checkpoint.best_metadata(folder / "entire"))
 
 
-@pytest.mark.parametrize("stage", VIEWS)
+@pytest.mark.parametrize("stage", BRANCHES)
 def test_predict_says_where_it_comes_from_and_that_its_data_are_unknown(made, stage, tmp_path, capsys):
     folder, found, _ = made
     with pytest.raises(SystemExit) as end:
@@ -111,7 +111,7 @@ def test_the_viewers_page_says_the_same(made):
 
 def test_evaluation_knows_no_seed_and_warns(made):
     folder, _, _ = made
-    for stage in VIEWS:
+    for stage in BRANCHES:
         where = folder / stage / "evaluation" / "test"
         assert predictions.read_evaluation(where).origin.seed is None
         (caveat,) = (each for each in json.loads((where / "evaluation.json").read_text())["caveats"] if stage in each)
@@ -119,11 +119,11 @@ def test_evaluation_knows_no_seed_and_warns(made):
     assert predictions.read_evaluation(folder / "fusion" / "evaluation" / "test").origin.seed == 0
 
 
-def test_an_extractor_of_the_other_view_is_refused(made):
+def test_an_extractor_of_the_other_branch_is_refused(made):
     folder, _, _ = made
     config = fusion_config(folder)
     config.lung.workdir = config.entire.workdir
-    message = "entire holds weights.safetensors, imported as an extractor of the entire view, not of the lung view"
+    message = "entire holds weights.safetensors, imported as an extractor of the entire branch, not of the lung branch"
     with pytest.raises(UserError, match=message):
         plan.make_plan(config)
     with pytest.raises(UserError, match="entire holds a network of the stage entire, not lung"):
@@ -140,7 +140,7 @@ def test_localize_reads_them(made, tmp_path):
 def test_the_report_gives_the_file_instead_of_a_recipe(made, tmp_path):
     folder, found, _ = made
     report_command.main(
-        [*(str(folder / stage) for stage in (*VIEWS, "fusion")), f"--output={tmp_path}", "--replicates=20"]
+        [*(str(folder / stage) for stage in (*BRANCHES, "fusion")), f"--output={tmp_path}", "--replicates=20"]
     )
     with (tmp_path / "tables" / "model_card.csv").open() as file:
         card = dict(row[:2] for row in csv.reader(file))
@@ -149,7 +149,7 @@ def test_the_report_gives_the_file_instead_of_a_recipe(made, tmp_path):
     assert found.sha256 in card["Lung region: recipe"]
     assert "num_epochs" in card["SDFN: recipe"]
     page = (tmp_path / "index.html").read_text()
-    assert "SDFN: its lung view's weights were imported from weights.safetensors" in html.unescape(page)
+    assert "SDFN: its lung branch's weights were imported from weights.safetensors" in html.unescape(page)
 
 
 @pytest.mark.parametrize("stage", ["entire", "fusion"])

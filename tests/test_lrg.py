@@ -252,8 +252,8 @@ class TestBoxTable:
         segmenter = tiny_unet()
         rows = make_box_table.make_box_table(segmenter, films, tmp_path / "boxes.csv", POSTPROCESSING)
         for film, row in zip(films, rows, strict=True):
-            view = pixels.resize(reader.read_radiograph(film), (SIDE, SIDE))
-            region = lung_box(segmenter.probabilities(view[None])[0] > 0.5, (50, 40), POSTPROCESSING)
+            resized = pixels.resize(reader.read_radiograph(film), (SIDE, SIDE))
+            region = lung_box(segmenter.probabilities(resized[None])[0] > 0.5, (50, 40), POSTPROCESSING)
             assert (row.image, row.box, row.rule) == (film.name, region.box, region.rule)
             assert row.lung_area == pytest.approx(region.lung_area, abs=5e-5)
 

@@ -62,7 +62,7 @@ class TestMainJob:
     def test_the_plan_comes_first_then_the_stages_in_the_order_of_b5(self, job):
         _, printed = job
         names = ["drawings", "data set jsrt", "lung region generator", "lung boxes", "data set chestxray14"]
-        names += ["extractor, entire view", "extractor, lung view", "fusion network", "evaluation on test"]
+        names += ["extractor, entire branch", "extractor, lung branch", "fusion network", "evaluation on test"]
         places = [printed.index(f"[{number}/9] {name}\n") for number, name in enumerate(names, start=1)]
         assert places == sorted(places)
         assert printed.startswith("Plan for ")
@@ -116,7 +116,7 @@ class TestMainJob:
             means = np.stack([sum(each.mean(axis=(0, 1)) for each in film.values()) for film in maps])
             logits = np.log(found / (1 - found))
             np.testing.assert_allclose(means + variables["params"]["head"]["bias"], logits, rtol=1e-4, atol=1e-4)
-            assert all(set(film) == set(stage.views) for film in maps)
+            assert all(set(film) == set(stage.branches) for film in maps)
 
     def test_the_report_of_the_whole_job(self, job):
         folder, _ = job
@@ -154,11 +154,11 @@ class TestMainJob:
     def test_stage_3_took_over_both_extractors_bit_for_bit(self, job):
         folder, _ = job
         fusion, metadata = checkpoint.read_best(folder / "fusion")
-        for view in ("entire", "lung"):
-            extractor, its_metadata = checkpoint.read_best(folder / view)
-            assert metadata["inputs"][view] == its_metadata["digest"]
+        for branch in ("entire", "lung"):
+            extractor, its_metadata = checkpoint.read_best(folder / branch)
+            assert metadata["inputs"][branch] == its_metadata["digest"]
             for kind in ("params", "batch_stats"):
-                assert checkpoint.tree_digest(fusion[kind][view]) == checkpoint.tree_digest(extractor[kind][view])
+                assert checkpoint.tree_digest(fusion[kind][branch]) == checkpoint.tree_digest(extractor[kind][branch])
 
     def test_stage_3_trained_on_features_of_these_extractors_and_data(self, job):
         folder, _ = job

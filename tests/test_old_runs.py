@@ -54,6 +54,15 @@ def test_its_lung_region_generator_finds_the_lungs_it_found(predictor, films):
         assert segmenter.probabilities(resized[None]).mean() == pytest.approx(then["lung_probability"], abs=TOLERANCE)
 
 
+def test_its_configs_are_read_under_the_names_of_today(runs):
+    config = checkpoint.best_metadata(runs / "fusion")["config"]
+    assert [config["branches"], config["entire"]["branches"], config["lung"]["branches"]] == [
+        ["entire", "lung"],
+        ["entire"],
+        ["lung"],
+    ]
+
+
 def test_its_evaluations_calibration_and_box_table_are_read(runs):
     digest = checkpoint.best_metadata(runs / "fusion")["digest"]
     for split, images in (("validation", 5), ("test", 19)):

@@ -30,7 +30,7 @@ def make_params():
 
 
 def loss(params, inputs):
-    features = [jnp.tanh(inputs @ params[view]["kernel"]) for view in ("entire", "lung")]
+    features = [jnp.tanh(inputs @ params[branch]["kernel"]) for branch in ("entire", "lung")]
     features[0] += params["entire"]["bias"]
     return jnp.mean(jnp.square(jnp.concatenate(features, axis=1) @ params["head"]["kernel"] - 1.0))
 
@@ -79,9 +79,9 @@ def test_the_rate_falls_with_every_update():
 def test_frozen_branches_stay_bit_for_bit_and_the_head_learns():
     before = make_params()
     after, _ = minimise(make_optimizer(make_config(), frozen=("entire", "lung")), 100)
-    for view in ("entire", "lung"):
-        for name, array in before[view].items():
-            assert array.tobytes() == after[view][name].tobytes()
+    for branch in ("entire", "lung"):
+        for name, array in before[branch].items():
+            assert array.tobytes() == after[branch][name].tobytes()
     assert not np.isclose(before["head"]["kernel"], after["head"]["kernel"], atol=0.01).any()
     # What optax.masked would do: frozen leaves move by their raw gradient.
     trap = optax.masked(optax.adam(0.01), {"entire": False, "lung": False, "head": True})
@@ -93,7 +93,7 @@ def test_frozen_branches_get_zero_updates():
     params = make_params()
     optimizer = make_optimizer(make_config(), frozen=("entire", "lung"))
     updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
-    assert all((leaf == 0).all() for view in ("entire", "lung") for leaf in jax.tree.leaves(updates[view]))
+    assert all((leaf == 0).all() for branch in ("entire", "lung") for leaf in jax.tree.leaves(updates[branch]))
     np.testing.assert_allclose(updates["head"]["kernel"], -0.01, rtol=1e-5)
 
 

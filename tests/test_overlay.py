@@ -59,7 +59,7 @@ def test_the_lung_box_and_the_warning_about_drawings_are_drawn(tmp_path):
 
 
 def test_an_extractor_without_a_lung_box_is_drawn(tmp_path):
-    film = reading(size=(80, 90), views=("entire",), lung_box=None)
+    film = reading(size=(80, 90), branches=("entire",), lung_box=None)
     overlay.write(tmp_path / "a.png", film, "Edema", drawings=False)
     assert not (np.asarray(Image.open(tmp_path / "a.png")) == (0, 0xE5, 0xFF)).all(axis=2).any()
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import InMemory, extractor_config, lrg_config, two_view_examples
+from small import InMemory, extractor_config, lrg_config, two_branch_examples
 
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.inference import formats
@@ -13,7 +13,7 @@ from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.training import evaluate, tasks, train
 from sdfn_jax.training.metrics_log import MetricsLog
 
-TRAINING, VALIDATION = two_view_examples(16, seed=1), two_view_examples(10, seed=2)
+TRAINING, VALIDATION = two_branch_examples(16, seed=1), two_branch_examples(10, seed=2)
 NORMALISATION = {"mean": 0.5, "std": 0.3}
 
 

@@ -135,7 +135,7 @@ class TestFiles:
             assert line["undecided"]["Hernia"] == row["undecided_Hernia"]
             assert set(line["boxes"]) == called | {line["top"]}
             for name, found in line["boxes"].items():
-                maps = {view: each[..., FINDINGS.index(name)] for view, each in reading.maps.items()}
+                maps = {branch: each[..., FINDINGS.index(name)] for branch, each in reading.maps.items()}
                 heatmap = cam.rescale(cam.on_radiograph(maps, reading.lung_box, reading.radiograph.shape))
                 for threshold in (60, 180):
                     expected = localization.find_boxes(heatmap, threshold).tolist()

@@ -61,7 +61,7 @@ def other_stage(runs, folder, stage):
     kernel = variables["params"]["head"]["kernel"]
     half = len(kernel) // 2
     variables["params"]["head"]["kernel"] = kernel[:half] if stage == "entire" else kernel[half:]
-    config = metadata["config"] | {"stage": stage, "views": [stage]}
+    config = metadata["config"] | {"stage": stage, "branches": [stage]}
     del config["lrg"], metadata["digest"]
     checkpoint.save_best(folder / stage, metadata.pop("step"), variables, metadata | {"config": config})
     return folder / stage
@@ -78,7 +78,7 @@ def test_a_reading_is_what_the_steps_of_training_give_one_by_one(runs, films, re
     segmenter = lungs_segmenter.Segmenter.load(runs / "lrg")
     processing = PostProcessing(**metadata["config"]["lrg"]["postprocessing"])
     config = metadata["config"]
-    model = SDFN(branches=tuple(config["views"]), densenet=config["model"])
+    model = SDFN(branches=tuple(config["branches"]), densenet=config["model"])
     network = jax.jit(lambda inputs: model.apply(variables, inputs, train=False))
     for index in (0, 4):
         film, reading = films[index], readings[index]
@@ -93,13 +93,13 @@ def test_a_reading_is_what_the_steps_of_training_give_one_by_one(runs, films, re
             "entire": pixels.resize(radiograph, size),
             "lung": pixels.resize(radiograph[top:bottom, left:right], size),
         }
-        inputs = {view: Preprocessing.of(config)(each[None]) for view, each in cut.items()}
+        inputs = {branch: Preprocessing.of(config)(each[None]) for branch, each in cut.items()}
         logits, features = network(inputs)
         # float32 summed in another order
         np.testing.assert_allclose(reading.probabilities, 1 / (1 + np.exp(-np.asarray(logits[0], float))), atol=1e-5)
         kernel = variables["params"]["head"]["kernel"]
-        for view, expected in cam.activation_maps(features, kernel, model.branches).items():
-            np.testing.assert_allclose(reading.maps[view], expected[0], atol=1e-3)
+        for branch, expected in cam.activation_maps(features, kernel, model.branches).items():
+            np.testing.assert_allclose(reading.maps[branch], expected[0], atol=1e-3)
 
 
 def test_maps_and_probabilities_are_of_one_pass(runs, readings):

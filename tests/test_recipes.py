@@ -29,7 +29,7 @@ def test_a_config_is_the_same_after_storing(stage):
 def test_a_stored_config_is_whole():
     config = fusion.get_config("demo")
     found = run_identity.as_json(config)
-    assert found["views"] == ["entire", "lung"]
+    assert found["branches"] == ["entire", "lung"]
     assert found["data"]["boxes"] is None
     assert found["entire"]["adam"] == {"b1": 0.9, "b2": 0.999, "epsilon": 1e-8}
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -77,7 +77,7 @@ def test_places_and_other_stages_are_no_part_of_a_recipe(stage, name, value):
         ("entire", "plateau.patience", 6, "plateau.patience is 5 there, 6 is asked for"),
         ("entire", "adam.b1", 0.8, "adam.b1 is 0.9 there, 0.8 is asked for"),
         ("entire", "pretrained", "random", 'pretrained is "file" there, "random" is asked for'),
-        ("entire", "views", ("lung",), r'views is \["entire"\] there, \["lung"\] is asked for'),
+        ("entire", "branches", ("lung",), r'branches is \["entire"\] there, \["lung"\] is asked for'),
         ("entire", "data.size", 448, "data.size is 224 there, 448 is asked for"),
         ("entire", "data.label_version", "v2020", 'data.label_version is "2017" there, "v2020" is asked for'),
         ("entire", "data.validation_share", 0.2, "data.validation_share is 0.1 there, 0.2 is asked for"),
@@ -123,6 +123,12 @@ def test_a_run_from_before_the_precision_could_be_set_was_in_float32(stage):
     run_identity.check_same_run("runs/x", then, CONFIGS[stage](), {})
     with pytest.raises(UserError, match='dtype is "float32" there, "bfloat16" is asked for'):
         run_identity.check_same_run("runs/x", then, changed(stage, "dtype", "bfloat16"), {})
+
+
+@pytest.mark.parametrize("stage", ["entire", "fusion"])
+def test_a_run_from_before_branches_had_their_name_has_the_recipe_of_one_after(stage):
+    then = json.loads(json.dumps(stored(CONFIGS[stage]())).replace('"branches"', '"views"'))
+    run_identity.check_same("runs/x", run_identity.under_present_names(then), CONFIGS[stage](), {})
 
 
 def test_many_differences_are_cut_short():

@@ -147,7 +147,7 @@ def numbers(config, path=()):
             continue  # a stage, checked by its own rules
         if isinstance(value, ConfigDict):
             yield from numbers(value, (*path, name))
-        elif isinstance(value, int | float | tuple) and not isinstance(value, bool) and name != "views":
+        elif isinstance(value, int | float | tuple) and not isinstance(value, bool) and name != "branches":
             yield (*path, name), value
 
 

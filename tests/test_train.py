@@ -5,7 +5,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from small import DENSENET, InMemory, extractor_config, train_classifier, two_view_examples
+from small import DENSENET, InMemory, extractor_config, train_classifier, two_branch_examples
 
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
@@ -14,7 +14,7 @@ from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.training import tasks, train
 from sdfn_jax.training.metrics_log import MetricsLog
 
-TRAINING, VALIDATION = two_view_examples(14, seed=1), two_view_examples(10, seed=2)
+TRAINING, VALIDATION = two_branch_examples(14, seed=1), two_branch_examples(10, seed=2)
 
 
 def run(config, training=TRAINING, validation=VALIDATION, start=None):
@@ -282,7 +282,7 @@ def test_a_batch_must_divide_by_the_devices(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def fusion(tmp_path_factory):
     config = extractor_config("entire", tmp_path_factory.mktemp("fusion"))
-    config.stage, config.views, config.frozen = "fusion", ("entire", "lung"), True
+    config.stage, config.branches, config.frozen = "fusion", ("entire", "lung"), True
     task = tasks.classification(config)
     start = initial_variables(task.model, 5, task.inputs, train=False)
     # Statistics that a batch would not have: an update of any of them shows.
@@ -298,10 +298,10 @@ def fusion(tmp_path_factory):
 
 def test_frozen_weights_and_statistics_are_bit_identical(fusion):
     start, variables, _ = fusion
-    for view in ("entire", "lung"):
+    for branch in ("entire", "lung"):
         for kind in ("params", "batch_stats"):
-            digest = checkpoint.tree_digest(start[kind][view])
-            assert checkpoint.tree_digest(variables[kind][view]) == digest
+            digest = checkpoint.tree_digest(start[kind][branch])
+            assert checkpoint.tree_digest(variables[kind][branch]) == digest
 
 
 def test_the_head_has_changed(fusion):

@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 import pytest
-from small import SIZE, extractor_config, two_view_examples
+from small import SIZE, extractor_config, two_branch_examples
 
 from sdfn_jax.heatmaps import over_split
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.training import input_pipeline, tasks, train
 
-FILMS = two_view_examples(10, seed=1)
+FILMS = two_branch_examples(10, seed=1)
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def setting(tmp_path):
     return config, task, initial_variables(task.model, 0, task.inputs, train=False)
 
 
-@pytest.mark.parametrize("views", [("entire",), ("entire", "lung")])
-def test_views_go_to_the_devices_as_grey_bytes(tmp_path, monkeypatch, views):
+@pytest.mark.parametrize("branches", [("entire",), ("entire", "lung")])
+def test_branches_go_to_the_devices_as_grey_bytes(tmp_path, monkeypatch, branches):
     sent, put = [], jax.make_array_from_process_local_data
 
     def noted(sharding, array):
@@ -28,7 +28,7 @@ def test_views_go_to_the_devices_as_grey_bytes(tmp_path, monkeypatch, views):
         return put(sharding, array)
 
     config = extractor_config("entire", tmp_path)
-    config.views, config.num_epochs = views, 1
+    config.branches, config.num_epochs = branches, 1
     task = tasks.classification(config)
     variables = initial_variables(task.model, 0, task.inputs, train=False)
     weights = len(jax.tree.leaves(train.initial_state(task, config, variables)))
@@ -42,7 +42,7 @@ def test_views_go_to_the_devices_as_grey_bytes(tmp_path, monkeypatch, views):
         initial_variables=lambda: variables,
         metadata={"config": {}, "inputs": {}},
     )
-    batch = [*([("uint8", (4, SIZE, SIZE))] * len(views)), ("uint8", (4, 14))]
+    batch = [*([("uint8", (4, SIZE, SIZE))] * len(branches)), ("uint8", (4, 14))]
     steps = 2 * len(batch)  # of the epoch: 10 films in batches of 4
     assert sorted(sent[weights : weights + steps]) == sorted(2 * batch)
     of_validation = [each for each in sent[weights + steps :] if each[0] == "uint8"]

@@ -33,7 +33,7 @@ _METADATA = {
     "missing": sealed.COUNT,
     "skipped": sealed.COUNT,
 }
-_OF_TWO_VIEWS = {
+_OF_TWO_BRANCHES = {
     "label_version": sealed.TEXT,
     "validation_share": sealed.SHARE,
     "validation_seed": sealed.WHOLE,
@@ -180,7 +180,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
 
     @property
     def example_bytes(self) -> int:
-        """Size of an example's two resized views."""
+        """Size of an example's two resized images."""
         return 2 * self.builder_config.size**2
 
     def inputs(self, manual_dir: Path) -> Inputs:
@@ -289,7 +289,7 @@ def read_metadata(directory: Path) -> dict[str, Any]:
       DamagedError: naming the file and the key that is wrong.
       OSError: for a file that cannot be read.
     """
-    shape = _METADATA | (_OF_TWO_VIEWS if "chestxray14" in directory.parts[-3:] else {})
+    shape = _METADATA | (_OF_TWO_BRANCHES if "chestxray14" in directory.parts[-3:] else {})
     mend = f"delete {directory} to have it prepared again"
     return sealed.read(directory / "metadata.json", shape, "what a prepared data set says of itself", mend)
 

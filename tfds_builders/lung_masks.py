@@ -38,14 +38,16 @@ _MARK = r"([ _-]?(msk|mask|lungs?|lung_?masks?))?"
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class LungMaskConfig(tfds.core.BuilderConfig):
-    """A configuration: height and width of the resized views, in pixels."""
+    """A configuration: height and width of the resized radiograph and mask, in pixels."""
 
     size: int
 
 
 def config(size: int) -> LungMaskConfig:
-    """Returns the configuration for views of `size` x `size` pixels."""
-    return LungMaskConfig(name=f"size{size}", description=f"Resized views of {size} x {size} pixels.", size=size)
+    """Returns the configuration for radiographs and masks of `size` x `size` pixels."""
+    return LungMaskConfig(
+        name=f"size{size}", description=f"Radiographs and masks, resized to {size} x {size} pixels.", size=size
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,15 +92,15 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.size
-        view = {"shape": (size, size), "dtype": np.uint8, "encoding": "bytes"}
+        square = {"shape": (size, size), "dtype": np.uint8, "encoding": "bytes"}
         return self.dataset_info_from_configs(
             homepage=self.HOMEPAGE,
             metadata=tfds.core.MetadataDict(),
             features=tfds.features.FeaturesDict(
                 {
                     "name": tfds.features.Text(doc="official name, without a suffix"),
-                    "image": tfds.features.Tensor(doc="radiograph, bones bright", **view),
-                    "mask": tfds.features.Tensor(doc="share of each pixel in a lung, 0..255", **view),
+                    "image": tfds.features.Tensor(doc="radiograph, bones bright", **square),
+                    "mask": tfds.features.Tensor(doc="share of each pixel in a lung, 0..255", **square),
                     "mask_original": tfds.features.Image(
                         shape=(None, None, 1), encoding_format="png", doc="both lungs, 0 or 255, as large as the mask"
                     ),

@@ -39,7 +39,7 @@ def prepared_dir(
     Args:
       name: `jsrt`, `montgomery` or `chestxray14`.
       data_dir: the folder of all prepared sets.
-      size: height and width of the views, in pixels; the set's own where it is None.
+      size: height and width of the images, in pixels; the set's own where it is None.
       label_version: `2017` or `v2020`; only `chestxray14` has labels.
     """
     return Path(data_dir, name, _config(name, size, label_version).name, str(_BUILDERS[name].VERSION))
@@ -67,7 +67,7 @@ def prepare(
       name: `jsrt`, `montgomery` or `chestxray14`.
       manual_dir: the user's download.
       data_dir: the folder of all prepared sets.
-      size: height and width of the views, in pixels; the set's own where it is None.
+      size: height and width of the images, in pixels; the set's own where it is None.
       label_version: `2017` or `v2020`; this and the next three only for `chestxray14`.
       boxes: the table of lung boxes; `lung_boxes.csv` in `manual_dir` where it is None.
       validation_share: expected share of the patients of train_val that go to validation, 0 to 1.
@@ -206,7 +206,7 @@ def _parse_arguments(arguments: list[str] | None) -> dict[str, Any]:
     shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     shared.add_argument("--manual_dir", required=True, help="the folder of your download")
     shared.add_argument("--data_dir", default="data/tfds", help="the folder of all prepared sets (default: data/tfds)")
-    shared.add_argument("--size", type=whole_number(1, LARGEST_SIZE), help="height and width of the views, in pixels")
+    shared.add_argument("--size", type=whole_number(1, LARGEST_SIZE), help="height and width of the images, in pixels")
     shared.add_argument("--require_complete", action="store_true", help="a missing official file is an error")
     shared.add_argument("--skip_bad_files", action="store_true", help="list bad files and leave them out")
     parser = argparse.ArgumentParser(prog="python -m tfds_builders.prepare", description=__doc__, allow_abbrev=False)

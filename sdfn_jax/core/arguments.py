@@ -6,7 +6,7 @@ from collections.abc import Callable
 # Shapes and counts of XLA and TFDS have 32 bits with a sign; seeds of jax and Grain have 32 without, and a longer one
 # would be cut to another without a word.
 LARGEST_COUNT, LARGEST_SEED = 2**31 - 1, 2**32 - 1
-# A film of a prepared data set is one record, of two views, and protocol buffers have at most 2 GiB.
+# A film of a prepared data set is one record, of two images, and protocol buffers have at most 2 GiB.
 LARGEST_SIZE = 16384
 
 

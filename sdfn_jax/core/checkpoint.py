@@ -25,7 +25,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sdfn_jax.core import backend, files, processes
+from sdfn_jax.core import backend, files, processes, run_identity
 from sdfn_jax.core.errors import UserError
 
 _ARRAYS, _METADATA = "arrays", "metadata"
@@ -292,7 +292,7 @@ def _read_metadata(folder: Path, step: int) -> dict:
         ) from error
     if _metadata_digest(metadata) != saved:
         raise DamagedCheckpointError(f"{folder / str(step)} is damaged: its metadata are not those that were saved.")
-    return metadata
+    return run_identity.under_present_names(metadata)
 
 
 def _metadata_digest(metadata: dict) -> str:

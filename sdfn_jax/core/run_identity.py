@@ -25,7 +25,16 @@ _NOT_RECIPE = {
 _LATER = {"dtype": "float32"}
 # Inputs that came later: a run from before does not say what they were.
 _LATER_INPUTS = {"films"}
+# {the name of a field until version 0.1.0: its name now}
+_RENAMED = {"views": "branches"}
 _NOT_DATA = {"manual_dir", "data_dir", "boxes", "require_complete", "skip_bad_files"}
+
+
+def under_present_names(stored: Any) -> Any:
+    """Returns a stored config, or whatever holds one, with fields that earlier versions named otherwise renamed."""
+    if isinstance(stored, dict):
+        return {_RENAMED.get(name, name): under_present_names(value) for name, value in stored.items()}
+    return stored
 
 
 def as_json(config: ConfigDict) -> dict:

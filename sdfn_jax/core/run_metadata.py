@@ -100,7 +100,7 @@ def read(metadata: Mapping[str, Any]) -> Training:
     if is_imported(metadata):
         # Networks that were imported by the first versions have the SHA-256 among their inputs only.
         found = {"sha256": metadata["inputs"]["pretrained"], **metadata[_IMPORTED]}
-        imported = {branch: _imported(found) for branch in config["views"]}
+        imported = {branch: _imported(found) for branch in config["branches"]}
         return Training(None, None, None, imported)
     return Training(
         data_version=metadata.get("data_version"),

@@ -9,7 +9,7 @@ from PIL import Image
 def activation_maps(
     features: Mapping[str, np.ndarray], kernel: np.ndarray, branches: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Computes how much each place of a view adds to each finding's logit (eq. 5; Zhou et al., CVPR 2016).
+    """Computes how much each place of a branch adds to each finding's logit (eq. 5; Zhou et al., CVPR 2016).
 
     The map of finding c is sum_j w[c, j] f_j over the branch's own features f_j and its own rows of the head's kernel.
     The features are those that the head averages, so for every image and finding

@@ -115,7 +115,7 @@ def _of_example(example: dict, maps: dict[str, np.ndarray]) -> Iterator[localiza
     found = np.asarray(example["reference_boxes"]["finding"])
     size, lung_box = tuple(map(int, example["image_size"])), tuple(map(int, example["lung_box"]))
     for finding in np.unique(found):
-        heatmap = cam.on_radiograph({view: each[..., finding] for view, each in maps.items()}, lung_box, size)
+        heatmap = cam.on_radiograph({branch: each[..., finding] for branch, each in maps.items()}, lung_box, size)
         boxes = np.asarray(example["reference_boxes"]["box"])[found == finding]
         yield localization.locate(example["name"], int(example["patient"]), int(finding), boxes, cam.rescale(heatmap))
 

@@ -13,7 +13,7 @@ from sdfn_jax.training.input_pipeline import Examples, evaluation_batches
 
 
 def stream(config: ConfigDict, variables: Mapping[str, dict], examples: Examples) -> Iterator[dict[str, np.ndarray]]:
-    """Yields {view: (h, w, 14) float32} for each example, in order, as `cam.activation_maps` says.
+    """Yields {branch: (h, w, 14) float32} for each example, in order, as `cam.activation_maps` says.
 
     Args:
       config: of an extractor or the fusion network.
@@ -34,4 +34,4 @@ def stream(config: ConfigDict, variables: Mapping[str, dict], examples: Examples
     for features, count in one_ahead((features_of(on_device, batch), count) for batch, count in batches):
         maps = cam.activation_maps(jax.device_get(features), kernel, task.model.branches)
         for row in range(count):
-            yield {view: each[row] for view, each in maps.items()}
+            yield {branch: each[row] for branch, each in maps.items()}

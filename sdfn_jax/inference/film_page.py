@@ -73,8 +73,8 @@ def entry(reading: Reading) -> dict:
     Returns:
       `name`, `size` (width, height) of the radiograph, `lung_box`, `rule`, `flags`, `fixes`, `probabilities`,
       `calibrated` (None for a finding without), `thumbnail` (base64 of a JPEG) and `picture`: `screen` (width, height),
-      `film` (base64 of a JPEG of at most 1024 pixels) and `maps`: {view: `shape` (h, w) and `values`, base64 of 14 maps
-      of little-endian float32}.
+      `film` (base64 of a JPEG of at most 1024 pixels) and `maps`: {branch: `shape` (h, w) and `values`, base64 of 14
+      maps of little-endian float32}.
     """
     height, width = reading.radiograph.shape
     screen = screen_size(reading.radiograph.shape)
@@ -92,7 +92,7 @@ def entry(reading: Reading) -> dict:
         "picture": {
             "screen": [screen[1], screen[0]],
             "film": _jpeg(reading.radiograph, screen),
-            "maps": {view: _numbers(maps) for view, maps in reading.maps.items()},
+            "maps": {branch: _numbers(maps) for branch, maps in reading.maps.items()},
         },
     }
 
@@ -206,7 +206,7 @@ def _provenance(provenance: Provenance) -> str:
             ("Lung region generator", lrg),
             ("Trained on", provenance.data_version or _UNKNOWN),
             ("Labels", provenance.label_version or _UNKNOWN),
-            *((f"Weights, {branch} view", each.describe()) for branch, each in provenance.imported.items()),
+            *((f"Weights, {branch} branch", each.describe()) for branch, each in provenance.imported.items()),
             *((f"Preprocessing: {name}", value) for name, value in provenance.preprocessing.items()),
             *provenance.software.items(),
         ],

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
-from sdfn_jax.core import checkpoint, run_metadata
+from sdfn_jax.core import checkpoint, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.models.preprocessing import Preprocessing
@@ -59,7 +59,7 @@ def export(workdir: str | Path, output: str | Path) -> str:
 def record_of(metadata: dict) -> dict[str, Any]:
     """Returns what an exported file says of itself.
 
-    Stage, checkpoint, classes, views, preprocessing, and which branches were imported from which weights file.
+    Stage, checkpoint, classes, branches, preprocessing, and which branches were imported from which weights file.
     """
     config = metadata["config"]
     record = {"stage": metadata["stage"], "checkpoint": metadata["digest"]}
@@ -67,7 +67,7 @@ def record_of(metadata: dict) -> dict[str, Any]:
         return record | {"normalisation": metadata["normalisation"], "contrast": config["contrast"]}
     preprocessing = Preprocessing.of(config).as_dict()
     imported = {branch: dataclasses.asdict(each) for branch, each in run_metadata.read(metadata).imported.items()}
-    record |= {"views": list(config["views"]), "classes": list(FINDINGS), "preprocessing": preprocessing}
+    record |= {"branches": list(config["branches"]), "classes": list(FINDINGS), "preprocessing": preprocessing}
     return record | ({"imported": imported} if imported else {})
 
 
@@ -75,7 +75,7 @@ def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:
     """Returns the whole classifier as a function, in float32 whatever it was trained in, as every machine has it.
 
     Returns:
-      (B, S, S) uint8 for each view of the record, in its order -> (B, 14) float32 probabilities.
+      (B, S, S) uint8 for each branch of the record, in its order -> (B, 14) float32 probabilities.
     """
     config = ConfigDict({**metadata["config"], "dtype": "float32"})
     model = tasks.classification(config).model
@@ -84,30 +84,30 @@ def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:
     def classify_on(backend: str) -> Callable[..., jax.Array]:
         network = model.clone(backend=backend)
 
-        def classify(*views: jax.Array) -> jax.Array:
-            images = {name: preprocessing(view) for name, view in zip(config.views, views, strict=True)}
-            return jax.nn.sigmoid(network.apply(variables, images, train=False)[0])
+        def classify(*images: jax.Array) -> jax.Array:
+            inputs = {name: preprocessing(image) for name, image in zip(config.branches, images, strict=True)}
+            return jax.nn.sigmoid(network.apply(variables, inputs, train=False)[0])
 
         return classify
 
     # A StableHLO file is for other machines than the one that writes it.
-    return lambda *views: jax.lax.platform_dependent(*views, cpu=classify_on("cpu"), default=classify_on("gpu"))
+    return lambda *images: jax.lax.platform_dependent(*images, cpu=classify_on("cpu"), default=classify_on("gpu"))
 
 
-def to_tensors(variables: dict, views: list[str]) -> dict[str, np.ndarray]:
+def to_tensors(variables: dict, branches: list[str]) -> dict[str, np.ndarray]:
     """Returns a stage's variables under torchvision's names, in its layout.
 
-    An extractor's are those of torchvision's DenseNet; a fusion network has them once for each view, behind the view's
-    name (`entire.features.conv0.weight`), and one `classifier`. Other networks (the LRG, no views) keep our modules'
-    names.
+    An extractor's are those of torchvision's DenseNet; a fusion network has them once for each branch, after the
+    branch's name (`entire.features.conv0.weight`), and one `classifier`. Other networks (the LRG, no branches) keep our
+    modules' names.
     """
     tensors = {}
     for variable, array in traverse_util.flatten_dict(variables).items():
         kind, module, *rest = variable
-        if module in views:
-            view = "" if len(views) == 1 else f"{module}."
-            name = torchvision.torch_name((kind, *rest), f"{view}features.")
-        elif views:
+        if module in branches:
+            prefix = "" if len(branches) == 1 else f"{module}."
+            name = torchvision.torch_name((kind, *rest), f"{prefix}features.")
+        elif branches:
             name = torchvision.torch_name((kind, "classifier", *rest), "")
         else:
             name = torchvision.torch_name(variable, "")
@@ -123,15 +123,15 @@ def read_variables(path: str | Path) -> tuple[dict, dict]:
     """
     with safe_open(path, framework="numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        record = json.loads(file.metadata()[weights_file.HEADER])
+        record = run_identity.under_present_names(json.loads(file.metadata()[weights_file.HEADER]))
     flat = {}
-    views = record.get("views", [])
+    branches = record.get("branches", [])
     for name, tensor in tensors.items():
-        if views and name.startswith("classifier."):
+        if branches and name.startswith("classifier."):
             name = name.replace("classifier", "head")
-        elif views:
-            view, _, rest = name.rpartition("features.")
-            name = f"{view or views[0] + '.'}{rest}"
+        elif branches:
+            branch, _, rest = name.rpartition("features.")
+            name = f"{branch or branches[0] + '.'}{rest}"
         flat[torchvision.variable_of(name, tensor)] = torchvision.to_ours(tensor)
     return traverse_util.unflatten_dict(flat), record
 
@@ -140,20 +140,20 @@ def read_stablehlo(path: str | Path) -> tuple[Callable[..., jax.Array], dict]:
     """Reads what was exported as `.stablehlo`: a zip archive of `jax.export`'s bytes and the record.
 
     Returns:
-      (function of the views, as `probabilities` returns it; the file's record).
+      (function of the images, as `probabilities` returns it; the file's record).
     """
     with zipfile.ZipFile(path) as archive:
         exported = jax.export.deserialize(bytearray(archive.read(_NETWORK)))
-        return exported.call, json.loads(archive.read(_RECORD))
+        return exported.call, run_identity.under_present_names(json.loads(archive.read(_RECORD)))
 
 
 def _write_safetensors(path: Path, variables: dict, metadata: dict) -> str:
     record = record_of(metadata)
-    views = record.get("views", [])
-    if len(views) == 1:  # what --config.pretrained and `weights.read` take
+    branches = record.get("branches", [])
+    if len(branches) == 1:  # what --config.pretrained and `weights.read` take
         record |= {"source": f"sdfn_jax, stage {record['stage']}", "sha256": record["checkpoint"]}
         record["file"] = f"checkpoint {record['checkpoint'][:12]}"
-    tensors = to_tensors(variables, views)
+    tensors = to_tensors(variables, branches)
     path.write_bytes(to_bytes(tensors, {"format": "pt", weights_file.HEADER: json.dumps(record)}))
     again, _ = read_variables(path)
     if checkpoint.tree_digest(again) != metadata["digest"]:
@@ -170,7 +170,7 @@ def _write_stablehlo(path: Path, variables: dict, metadata: dict) -> str:
         archive.writestr(_NETWORK, bytes(exported.serialize()))
         archive.writestr(_RECORD, json.dumps(record_of(metadata), indent=2))
     call, _ = read_stablehlo(path)
-    return _compare(lambda *views: np.asarray(call(*views)), classify, metadata)
+    return _compare(lambda *images: np.asarray(call(*images)), classify, metadata)
 
 
 def _write_onnx(path: Path, variables: dict, metadata: dict) -> str:
@@ -179,22 +179,22 @@ def _write_onnx(path: Path, variables: dict, metadata: dict) -> str:
     from sdfn_jax.inference import onnx_graph
 
     record = record_of(metadata)
-    tensors = to_tensors(variables, record["views"])
+    tensors = to_tensors(variables, record["branches"])
     content = onnx_graph.build(tensors, record, metadata["config"]["model"]["block_sizes"])
     path.write_bytes(content)
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return _compare(
-        lambda *views: session.run(None, dict(zip(record["views"], views, strict=True)))[0],
+        lambda *images: session.run(None, dict(zip(record["branches"], images, strict=True)))[0],
         probabilities(variables, metadata),
         metadata,
     )
 
 
 def _sample(metadata: dict) -> list[np.ndarray]:
-    """Returns random images for each view: smooth ones, as noise tells a network nothing apart."""
+    """Returns random images for each branch: smooth ones, as noise tells a network nothing apart."""
     size = metadata["config"]["data"]["size"]
     generator = np.random.default_rng(0)
-    coarse = generator.uniform(0, 255, (len(metadata["config"]["views"]), _IMAGES, 8, 8)).astype(np.float32)
+    coarse = generator.uniform(0, 255, (len(metadata["config"]["branches"]), _IMAGES, 8, 8)).astype(np.float32)
     images = jax.image.resize(jnp.asarray(coarse), (*coarse.shape[:2], size, size), "linear")
     return list(np.asarray(images).astype(np.uint8))
 

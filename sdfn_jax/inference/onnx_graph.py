@@ -24,25 +24,27 @@ def build(tensors: Mapping[str, np.ndarray], record: Mapping[str, Any], block_si
 
     Args:
       tensors: under torchvision's names, as `export.to_tensors` gives them.
-      record: `views`, `preprocessing`, `classes` and what else is to stand in the file's metadata.
+      record: `branches`, `preprocessing`, `classes` and what else is to stand in the file's metadata.
       block_sizes: layers of each dense block.
 
     Returns:
-      A model with one input for each view, (batch, S, S) uint8, and one output, (batch, classes) float32.
+      A model with one input for each branch, (batch, S, S) uint8, and one output, (batch, classes) float32.
     """
     preprocessing = Preprocessing(**record["preprocessing"])
     graph = _Graph(tensors)
     pools = []
-    for view in record["views"]:
-        prefix = "" if len(record["views"]) == 1 else f"{view}."
-        features = _densenet(graph, _prepare(graph, view, preprocessing), f"{prefix}features.", block_sizes)
+    for branch in record["branches"]:
+        prefix = "" if len(record["branches"]) == 1 else f"{branch}."
+        features = _densenet(graph, _prepare(graph, branch, preprocessing), f"{prefix}features.", block_sizes)
         pools.append(graph.add("Flatten", graph.add("GlobalAveragePool", features)))
     pooled = graph.add("Concat", *pools, axis=1)
     logits = graph.add("Gemm", pooled, graph.weight("classifier.weight"), graph.weight("classifier.bias"), transB=1)
     graph.nodes.append(helper.make_node("Sigmoid", [logits], [OUTPUT]))
 
     side = preprocessing.size
-    image = [helper.make_tensor_value_info(view, TensorProto.UINT8, ["batch", side, side]) for view in record["views"]]
+    image = [
+        helper.make_tensor_value_info(branch, TensorProto.UINT8, ["batch", side, side]) for branch in record["branches"]
+    ]
     output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(record["classes"])])
     model = helper.make_model(
         helper.make_graph(graph.nodes, "sdfn", image, [output], list(graph.weights.values())),
@@ -77,13 +79,13 @@ class _Graph:
         return name
 
 
-def _prepare(graph: _Graph, view: str, preprocessing: Preprocessing) -> str:
+def _prepare(graph: _Graph, branch: str, preprocessing: Preprocessing) -> str:
     """Grey levels (B, S, S) to (B, channels, S, S)."""
     mean, std = (np.array(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     factor = (preprocessing.high - preprocessing.low) / 255 / std
     offset = (preprocessing.low - mean) / std
     axis = graph.constant("channel_axis", np.array([1]))
-    x = graph.add("Unsqueeze", graph.add("Cast", view, to=TensorProto.FLOAT), axis)
+    x = graph.add("Unsqueeze", graph.add("Cast", branch, to=TensorProto.FLOAT), axis)
     x = graph.add("Mul", x, graph.constant("factor", factor.astype(np.float32)))
     return graph.add("Add", x, graph.constant("offset", offset.astype(np.float32)))
 

@@ -186,7 +186,7 @@ def _box_rows(each: dict) -> Iterator[tuple]:
 
 def _boxes(reading: Reading, finding: int) -> dict[str, list[list[int]]]:
     """Returns {threshold: boxes} of a heatmap, (left, top, right, bottom) in the film's pixels."""
-    maps = {view: each[..., finding] for view, each in reading.maps.items()}
+    maps = {branch: each[..., finding] for branch, each in reading.maps.items()}
     heatmap = cam.rescale(cam.on_radiograph(maps, reading.lung_box, reading.radiograph.shape))
     return {
         str(threshold): localization.find_boxes(heatmap, threshold).astype(int).tolist()

@@ -51,7 +51,7 @@ def write(path: str | Path, reading: Reading, finding: str, *, drawings: bool) -
     size = screen_size(reading.radiograph.shape)
     film = pixels.resize(reading.radiograph, size)
     box = None if reading.lung_box is None else _scaled(reading.lung_box, reading.radiograph.shape, size)
-    maps = {view: values[..., index] for view, values in reading.maps.items()}
+    maps = {branch: values[..., index] for branch, values in reading.maps.items()}
     picture = Image.fromarray(_blend(film, cam.rescale(cam.on_radiograph(maps, box, size))))
     if box is not None:
         _draw_box(ImageDraw.Draw(picture), box)

@@ -58,7 +58,7 @@ class Reading:
       fixes: names from `guards.FIXES` of the corrections that were asked for and applied.
       probabilities: (14,) float64, 0 to 1, in the order of `FINDINGS`.
       calibrated: (14,) float64, NaN for a finding without a calibration.
-      maps: {view: (h, w, 14) float32}, class activation maps (eq. 5), as `cam.on_radiograph` takes them.
+      maps: {branch: (h, w, 14) float32}, class activation maps (eq. 5), as `cam.on_radiograph` takes them.
     """
 
     name: str

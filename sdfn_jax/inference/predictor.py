@@ -1,7 +1,7 @@
 """A trained classifier with its lung region generator, at work on films of any source: films -> readings, in order.
 
 Everything from the file to the networks' input is what training did: one reader, one resize, the lung region found by
-the same post-processing and cut at full resolution (`views`), the preprocessing that the checkpoint stores.
+the same post-processing and cut at full resolution (`crops`), the preprocessing that the checkpoint stores.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ class Classifier:
     """A trained extractor or fusion network.
 
     Attributes:
-      model: {view: (B, S, S, channels) float32} -> logits (B, 14), features {view: (B, h, w, C)}.
+      model: {branch: (B, S, S, channels) float32} -> logits (B, 14), features {branch: (B, h, w, C)}.
       variables: its variables.
       preprocessing: from grey levels to its input.
       batch_size: films at a time, the one shape that is compiled.
@@ -79,16 +79,16 @@ class Classifier:
     batch_size: int
 
     def start(self, batch: Sequence[Mapping[str, np.ndarray]]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Starts the network on the views of at most `batch_size` films and returns at once.
+        """Starts the network on the images of at most `batch_size` films and returns at once.
 
         Returns:
-          logits (batch_size, 14) float32 and features {view: (batch_size, h, w, C)} of one pass; the rows that `batch`
-          lacks mean nothing.
+          logits (batch_size, 14) float32 and features {branch: (batch_size, h, w, C)} of one pass; the rows that
+          `batch` lacks mean nothing.
         """
         missing = self.batch_size - len(batch)
         stacked = {
-            view: np.pad(np.stack([each[view] for each in batch]), ((0, missing), (0, 0), (0, 0)))
-            for view in self.model.branches
+            branch: np.pad(np.stack([each[branch] for each in batch]), ((0, missing), (0, 0), (0, 0)))
+            for branch in self.model.branches
         }
         return self._network(self._on_device, stacked)
 
@@ -96,7 +96,7 @@ class Classifier:
         """Waits for what `start` returned.
 
         Returns:
-          logits (batch_size, 14) float64 and class activation maps {view: (batch_size, h, w, 14) float32} (eq. 5).
+          logits (batch_size, 14) float64 and class activation maps {branch: (batch_size, h, w, 14) float32} (eq. 5).
         """
         logits, features = jax.device_get((logits, features))
         maps = cam.activation_maps(features, self.variables["params"]["head"]["kernel"], self.model.branches)
@@ -109,7 +109,7 @@ class Classifier:
     @functools.cached_property
     def _network(self):
         def network(variables: dict, batch: dict[str, jax.Array]):
-            prepared = {view: self.preprocessing(grey) for view, grey in batch.items()}
+            prepared = {branch: self.preprocessing(grey) for branch, grey in batch.items()}
             return self.model.apply(variables, prepared, train=False)
 
         return jax.jit(network)
@@ -124,7 +124,7 @@ class _Work:
     problem: str | None = None
     lrg_input: np.ndarray | None = None
     region: LungRegion | None = None
-    views: dict[str, np.ndarray] | None = None
+    crops: dict[str, np.ndarray] | None = None
     flags: tuple[str, ...] = ()
     fixes: tuple[str, ...] = ()
 
@@ -134,7 +134,7 @@ class Predictor:
     """A classifier, and the lung region generator it was trained with.
 
     Attributes:
-      classifier: the network that reads the views.
+      classifier: the network that reads entire radiographs, lung regions, or both.
       segmenter: the lung region generator; None where the classifier needs none and none is there.
       postprocessing: from its masks to lung boxes, as the classifier's training data had them.
       calibration: what the run's validation split says of its probabilities; None where it was not evaluated.
@@ -157,7 +157,7 @@ class Predictor:
           run: folder of a trained stage `entire`, `lung` or `fusion`.
           lrg: folder of the lung region generator; where it is None, the one that the run's config names, or that of
             the same name beside `run`; only the latter where `run` is not in the place that its config names. A
-            network of the entire view alone does without, and then says nothing of lungs.
+            network of the entire branch alone does without, and then says nothing of lungs.
           batch_size: films at a time.
 
         Raises:
@@ -174,7 +174,7 @@ class Predictor:
         # Lists, as JSON gave them back, cannot be hashed, and a module is.
         shape = {name: tuple(value) if isinstance(value, list) else value for name, value in config["model"].items()}
         dtype = jnp.dtype(run_identity.precision(config))
-        model = SDFN(branches=tuple(config["views"]), densenet=shape, classes=len(FINDINGS), dtype=dtype)
+        model = SDFN(branches=tuple(config["branches"]), densenet=shape, classes=len(FINDINGS), dtype=dtype)
         preprocessing = Preprocessing.of(config)
         segmenter = _segmenter(run, config, lrg, batch_size)
         calibration, uncalibrated = _calibration(run, metadata)
@@ -270,8 +270,8 @@ class Predictor:
         work = _Work(name, radiograph, flags=flags, fixes=applied)
         if self.segmenter is None:
             return self._cut_and_check(work)
-        view = pixels.resize(radiograph, (self.segmenter.size,) * 2)
-        return dataclasses.replace(work, lrg_input=contrast.contrast(view, self.segmenter.contrast))
+        resized = pixels.resize(radiograph, (self.segmenter.size,) * 2)
+        return dataclasses.replace(work, lrg_input=contrast.contrast(resized, self.segmenter.contrast))
 
     def _find_lungs(self, films: Iterable[_Work]) -> Iterator[tuple[_Work, np.ndarray]]:
         empty = np.zeros((self.segmenter.size,) * 2, np.float32)
@@ -294,7 +294,7 @@ class Predictor:
         box = None if work.region is None else work.region.box
         return dataclasses.replace(
             work,
-            views=crops.cut(work.radiograph, box, self.classifier.preprocessing.size),
+            crops=crops.cut(work.radiograph, box, self.classifier.preprocessing.size),
             flags=quality.check(work.radiograph, work.region) + work.flags,
         )
 
@@ -303,7 +303,7 @@ class Predictor:
         empty = dict.fromkeys(self.classifier.model.branches, blank)
 
         def start(batch: Sequence[_Work]):
-            return self.classifier.start([empty if work.problem else work.views for work in batch])
+            return self.classifier.start([empty if work.problem else work.crops for work in batch])
 
         started = ((batch, start(batch)) for batch in in_batches(films, self.classifier.batch_size))
         for batch, under_way in one_ahead(started):
@@ -312,7 +312,7 @@ class Predictor:
                 if work.problem:
                     yield Problem(work.name, work.problem)
                 else:
-                    yield self._reading(work, logits[row], {view: each[row] for view, each in maps.items()})
+                    yield self._reading(work, logits[row], {branch: each[row] for branch, each in maps.items()})
 
     def _reading(self, work: _Work, logits: np.ndarray, maps: dict[str, np.ndarray]) -> Reading:
         probabilities = expit(logits)
@@ -344,7 +344,7 @@ def _segmenter(
     for place in places:
         if checkpoint.best_metadata(place) is not None:
             return lungs_segmenter.Segmenter.load(place, batch_size)
-    if "lung" not in config["views"]:
+    if "lung" not in config["branches"]:
         return None
     raise UserError(
         f"{run}: this network reads the lung region, and its lung region generator is not there; looked for a trained "

@@ -62,7 +62,7 @@ def film_picture(film: Film) -> Image.Image:
     scale = _SIDE / max(height, width)
     shape = max(1, round(width * scale)), max(1, round(height * scale))
     pixels = np.repeat(
-        np.asarray(Image.fromarray(film.view).resize(shape, Image.Resampling.BILINEAR))[..., None], 3, axis=2
+        np.asarray(Image.fromarray(film.resized).resize(shape, Image.Resampling.BILINEAR))[..., None], 3, axis=2
     )
     cleaned, kept = film.region.cleaned, film.region.kept
     if "mirror" in film.region.rule:

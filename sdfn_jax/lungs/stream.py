@@ -22,15 +22,15 @@ class Film:
 
     Attributes:
       path: its file.
-      view: (S, S) uint8, as the network sees it before the contrast normalisation.
+      resized: (S, S) uint8, as the network sees it before the contrast normalisation.
       size: (height, width) of the file, in pixels.
       region: its lung region.
-      problem: what is wrong with a file that cannot be read; view, size and region are then None. None otherwise.
+      problem: what is wrong with a file that cannot be read; resized, size and region are then None. None otherwise.
       source: the file as it was read, for a record; None for a film that comes from no file, or could not be opened.
     """
 
     path: Path
-    view: np.ndarray | None = None
+    resized: np.ndarray | None = None
     size: tuple[int, int] | None = None
     region: LungRegion | None = None
     problem: str | None = None
@@ -54,8 +54,8 @@ def segment_films(segmenter: Segmenter, paths: Iterable[Path], postprocessing: P
             image = reader.read_radiograph(path)
         except (ValueError, OSError) as error:
             return Film(path, problem=str(error), source=source), np.zeros((segmenter.size,) * 2, np.float32)
-        view = pixels.resize(image, (segmenter.size,) * 2)
-        return Film(path, view, image.shape, source=source), contrast(view, segmenter.contrast)
+        resized = pixels.resize(image, (segmenter.size,) * 2)
+        return Film(path, resized, image.shape, source=source), contrast(resized, segmenter.contrast)
 
     def masks() -> Iterator[tuple[Film, np.ndarray]]:
         batches = in_batches(map_in_order(read, paths), segmenter.batch_size)

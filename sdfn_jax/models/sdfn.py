@@ -15,10 +15,10 @@ from sdfn_jax.radiographs.findings import FINDINGS
 
 
 class SDFN(nn.Module):
-    """One DenseNet per view, global average pools, one linear layer over all of them.
+    """One DenseNet per branch, global average pools, one linear layer over all of them.
 
     Attributes:
-      branches: names of the views, in the order in which the head reads their feature maps.
+      branches: their names, in the order in which the head reads their feature maps.
       densenet: arguments of every branch's `DenseNet`, where they differ from DenseNet-121.
       frozen: whether the branches stay as they are: no gradient, no update of their statistics (B.5, stage 3).
       classes: outputs.
@@ -43,11 +43,11 @@ class SDFN(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, views: Mapping[str, jax.Array], train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(self, images: Mapping[str, jax.Array], train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns the logits of the findings and the feature maps that were pooled.
 
         Args:
-          views: (B, H, W, 3) standardised images for each of `branches`; others are not looked at.
+          images: {branch: (B, H, W, 3) standardised} for each of `branches`; others are not looked at.
           train: see `DenseNet`; without effect on frozen branches.
 
         Returns:
@@ -55,13 +55,13 @@ class SDFN(nn.Module):
           features: {branch: (B, h, w, C)} of `dtype`.
 
         Raises:
-          ValueError: when a view is missing.
+          ValueError: if a branch has no image.
         """
-        if missing := [branch for branch in self.branches if branch not in views]:
-            raise ValueError(f"no view for the branch {', '.join(missing)}; got {', '.join(views) or 'none'}")
+        if missing := [branch for branch in self.branches if branch not in images]:
+            raise ValueError(f"no image for the branch {', '.join(missing)}; got {', '.join(images) or 'none'}")
         features = {}
         for branch in self.branches:
-            features[branch] = self.extractor(branch)(views[branch], train and not self.frozen)
+            features[branch] = self.extractor(branch)(images[branch], train and not self.frozen)
         if self.frozen:
             features = jax.lax.stop_gradient(features)
         pools = [pool(features[branch]) for branch in self.branches]

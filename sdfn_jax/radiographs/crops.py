@@ -1,4 +1,4 @@
-"""The two views of a radiograph that the classifiers read: all of it, and its lung region."""
+"""What the classifiers' two branches read of a radiograph: all of it, and its lung region."""
 
 import numpy as np
 
@@ -6,18 +6,18 @@ from sdfn_jax.radiographs import pixels
 
 
 def cut(radiograph: np.ndarray, lung_box: tuple[int, int, int, int] | None, size: int) -> dict[str, np.ndarray]:
-    """Makes the views of a radiograph, for the data sets and for prediction alike.
+    """Cuts a radiograph for the two branches, for the data sets and for prediction alike.
 
     Args:
       radiograph: (H, W) uint8, bones bright.
       lung_box: (left, top, right, bottom) in its pixels, half-open; None where no lung region is known.
-      size: height and width of a view, in pixels.
+      size: height and width of each image, in pixels.
 
     Returns:
       {`entire`: (size, size) uint8, and with a box `lung`: (size, size) uint8, cut at full resolution}.
     """
-    views = {"entire": pixels.resize(radiograph, (size, size))}
+    images = {"entire": pixels.resize(radiograph, (size, size))}
     if lung_box is not None:
         left, top, right, bottom = lung_box
-        views["lung"] = pixels.resize(radiograph[top:bottom, left:right], (size, size))
-    return views
+        images["lung"] = pixels.resize(radiograph[top:bottom, left:right], (size, size))
+    return images

@@ -34,7 +34,7 @@ def measured(material: Material) -> Section:
     for run in material.runs:
         imported = {} if run.recipe is None else run_metadata.read(run.recipe).imported
         notes += [
-            f"NOTE: {published.COLUMN_NAMES[run.test.origin.stage]}: its {branch} view's weights were "
+            f"NOTE: {published.COLUMN_NAMES[run.test.origin.stage]}: its {branch} branch's weights were "
             f"{each.describe()}."
             for branch, each in imported.items()
         ]

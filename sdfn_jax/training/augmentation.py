@@ -5,19 +5,19 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 
-def flip_together(key: jax.Array, views: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Mirrors each radiograph left to right with probability 1/2; all views of one radiograph alike (B.3, B.4).
+def flip_together(key: jax.Array, images: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Mirrors each radiograph left to right with probability 1/2; all images of one radiograph alike (B.3, B.4).
 
     Args:
       key: of this step.
-      views: {name: (B, H, W) or (B, H, W, C)}.
+      images: {branch: (B, H, W) or (B, H, W, C)}.
     """
-    flipped = draw_flips(key, next(iter(views.values())).shape[0])
+    flipped = draw_flips(key, next(iter(images.values())).shape[0])
 
     def flip(images: jax.Array) -> jax.Array:
         return jnp.where(flipped.reshape((-1,) + (1,) * (images.ndim - 1)), images[:, :, ::-1], images)
 
-    return {name: flip(images) for name, images in views.items()}
+    return {branch: flip(image) for branch, image in images.items()}
 
 
 def draw_flips(key: jax.Array, count: int) -> jax.Array:

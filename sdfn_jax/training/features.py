@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import processes, progress
+from sdfn_jax.core import processes, progress, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.models.preprocessing import Preprocessing
@@ -50,15 +50,15 @@ class Extractors:
         self._select, self._batch_size = task.select, config.evaluation_batch_size
         self.width = variables["params"]["head"]["kernel"].shape[0]
         self._branches = {
-            view: jax.device_put({kind: variables[kind][view] for kind in ("params", "batch_stats")}, everywhere)
-            for view in task.model.branches
+            branch: jax.device_put({kind: variables[kind][branch] for kind in ("params", "batch_stats")}, everywhere)
+            for branch in task.model.branches
         }
         extractor = task.model.extractor()
-        preprocessing, views = Preprocessing.of(config), task.model.branches
+        preprocessing, order = Preprocessing.of(config), task.model.branches
 
         def pooled(branches: dict, images: dict) -> jax.Array:
             # One program for all branches: on a CPU they run side by side.
-            pools = [pool(extractor.apply(branches[view], preprocessing(images[view]), train=False)) for view in views]
+            pools = [pool(extractor.apply(branches[name], preprocessing(images[name]), train=False)) for name in order]
             return jnp.concatenate(pools, axis=-1)
 
         self._pooled = jax.jit(pooled, in_shardings=(everywhere, self._shared), out_shardings=everywhere)
@@ -73,8 +73,8 @@ class Extractors:
         return (_block(row, *found) for found in one_ahead(started))
 
     def _start(self, batch: dict[str, np.ndarray], mirror: slice) -> jax.Array:
-        """Starts the branches on their views, (B, S, S) with the columns in this order; does not wait for them."""
-        images = {view: batch[view][:, :, mirror] for view in self._branches}
+        """Starts the branches on their images, (B, S, S) with the columns in this order; does not wait for them."""
+        images = {branch: batch[branch][:, :, mirror] for branch in self._branches}
         return self._pooled(self._branches, jax.device_put(images, self._shared))
 
 
@@ -200,7 +200,7 @@ class _Table:
                 found.append(_Block(**json.loads(line)) if found else dict(json.loads(line)))
             except (ValueError, TypeError):
                 break  # a process was killed while it wrote this line, or it is damaged
-        return (found[0], found[1:]) if found else (None, [])
+        return (run_identity.under_present_names(found[0]), found[1:]) if found else (None, [])
 
     def _sound(self, blocks: list["_Block"]) -> list["_Block"]:
         """Returns the blocks, from the first on, that are on the disk as they were written."""

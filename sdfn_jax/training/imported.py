@@ -30,10 +30,10 @@ def write_run(config: ConfigDict, weights: Weights) -> None:
         head = weights.findings_head()
     except ValueError as error:
         raise UserError(f"{error} (--classes=...)") from error
-    (view,) = config.views
+    (branch,) = config.branches
     variables = {
-        "params": {view: weights.variables["params"], "head": head},
-        "batch_stats": {view: weights.variables["batch_stats"]},
+        "params": {branch: weights.variables["params"], "head": head},
+        "batch_stats": {branch: weights.variables["batch_stats"]},
     }
     task = tasks.classification(config)
     found = {tuple(name.split("/")): leaf.shape for name, leaf in checkpoint.flatten(variables).items()}

@@ -27,7 +27,7 @@ _ALL = slice(None)  # a process by itself reads every row of a batch
 class Examples(Sequence):
     """The examples of one or several splits of a prepared data set, by number.
 
-    `examples[i]` is a dict: views and masks as (S, S) uint8, texts as str, image files as bytes,
+    `examples[i]` is a dict: images and masks as (S, S) uint8, texts as str, image files as bytes,
     everything else as TFDS gives it.
     """
 
@@ -73,7 +73,7 @@ class Examples(Sequence):
         return self._with_texts(example)
 
     def told(self, *names: str) -> Iterator[dict]:
-        """Yields these features alone of every example, in order: views are not decoded for the sake of a name."""
+        """Yields these features alone of every example, in order: images are not decoded for the sake of a name."""
         features = tfds.features.FeaturesDict({name: self._features[name] for name in names})
         for index in range(len(self)):
             source, place = self._find(index)

@@ -106,17 +106,17 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
 
 
 def classification(config: ConfigDict) -> Task:
-    """Returns the task of an extractor (one view) or of the fusion network (two views, branches frozen) (B.3, B.4).
+    """Returns the task of an extractor (one branch) or of the fusion network (two frozen branches) (B.3, B.4).
 
     Binary cross-entropy averaged over the 14 findings (eq. 2); best is the highest mean validation AUC.
 
     Args:
       config: of `configs/classifier.py` or `configs/fusion.py`.
     """
-    views = tuple(config.views)
-    frozen = views if config.frozen else ()
+    branches = tuple(config.branches)
+    frozen = branches if config.frozen else ()
     model = SDFN(
-        branches=views,
+        branches=branches,
         densenet=config.model.to_dict(),
         frozen=bool(frozen),
         classes=len(FINDINGS),
@@ -127,13 +127,13 @@ def classification(config: ConfigDict) -> Task:
     flip = config.flip
 
     def select(example: dict) -> dict:
-        return {name: example[name] for name in (*views, "labels")}
+        return {name: example[name] for name in (*branches, "labels")}
 
     def prepare(batch: Batch, key: jax.Array | None):
-        images = {view: batch[view] for view in views}
+        images = {branch: batch[branch] for branch in branches}
         if key is not None and flip:
             images = augmentation.flip_together(key, images)
-        images = {view: preprocessing(image) for view, image in images.items()}
+        images = {branch: preprocessing(image) for branch, image in images.items()}
         return images, batch["labels"].astype(jnp.float32)
 
     def apply(variables: dict, images: dict[str, jax.Array], train: bool):
@@ -147,7 +147,7 @@ def classification(config: ConfigDict) -> Task:
 
     return Task(
         model=model,
-        inputs={view: jax.ShapeDtypeStruct(image, jnp.float32) for view in views},
+        inputs={branch: jax.ShapeDtypeStruct(image, jnp.float32) for branch in branches},
         select=select,
         prepare=prepare,
         apply=apply,

@@ -72,7 +72,7 @@ def make_plan(config: ConfigDict) -> list[Step]:
         steps += _lrg(config, "--config", True, coming, problems)
     else:
         steps += _imagenet(classifiers(config))
-        steps += _two_view_data(config, coming, problems)
+        steps += _two_branch_data(config, coming, problems)
         data = steps[-1]
         for stage in classifiers(config):
             flag = "--config" if stage is config else f"--config.{stage.stage}"
@@ -369,8 +369,8 @@ def _imported(config: ConfigDict) -> bool:
     (imported,) = run_metadata.read(stored).imported.values()
     if stored["stage"] != config.stage:
         raise UserError(
-            f"{config.workdir} holds {imported.file}, imported as an extractor of the {stored['stage']} view, not of "
-            f"the {config.stage} view: give another folder, or import the file again with "
+            f"{config.workdir} holds {imported.file}, imported as an extractor of the {stored['stage']} branch, not of "
+            f"the {config.stage} branch: give another folder, or import the file again with "
             f"--config=configs/classifier.py:{config.stage}"
         )
     check_same_preprocessing(Preprocessing.of(stored["config"]), config, config.workdir, any_size=False)
@@ -379,7 +379,7 @@ def _imported(config: ConfigDict) -> bool:
     return True
 
 
-def _two_view_data(config: ConfigDict, coming: Path | None, problems: list[str]) -> list[Step]:
+def _two_branch_data(config: ConfigDict, coming: Path | None, problems: list[str]) -> list[Step]:
     if config.data.boxes:
         boxes = Path(config.data.boxes)
         if not boxes.is_file():
@@ -498,7 +498,7 @@ def _classifier(config: ConfigDict, flag: str, data: Step, problems: list[str]) 
         missing = _missing_start(config, flag, upstream)
         problems += [missing] if missing is not None else []
         problems += batch_size_problems(config, flag)
-    name = "fusion network" if upstream else f"extractor, {config.stage} view"
+    name = "fusion network" if upstream else f"extractor, {config.stage} branch"
     reads = ", ".join([str(data.writes), *(upstream.values() or [config.pretrained])])
     return Step(
         name,
@@ -522,9 +522,9 @@ def _imagenet(stages_shown: list[ConfigDict]) -> list[Step]:
 def _missing_start(config: ConfigDict, flag: str, upstream: dict[str, str]) -> str | None:
     """Returns what a classifier cannot start without and does not have, with what mends it; None where all is well."""
     if upstream:
-        for view in upstream:
-            if config[view].model.to_dict() != config.model.to_dict():
-                return f"config.model differs from config.{view}.model: fusion takes over that network as it is"
+        for branch in upstream:
+            if config[branch].model.to_dict() != config.model.to_dict():
+                return f"config.model differs from config.{branch}.model: fusion takes over that network as it is"
         return None
     path = stages.weights_file(config)
     if path is None or (config.pretrained == stages.IMAGENET and not path.is_file()):

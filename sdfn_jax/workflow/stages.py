@@ -63,8 +63,8 @@ def held_out(config: ConfigDict, films: int) -> int:
 
 
 def upstream(config: ConfigDict) -> dict[str, str]:
-    """Returns {view: folder of the extractor that a fusion network is made of}; empty for an extractor."""
-    return {view: config[view].workdir for view in config.views} if config.stage == "fusion" else {}
+    """Returns {branch: folder of the extractor that a fusion network is made of}; empty for an extractor."""
+    return {branch: config[branch].workdir for branch in config.branches} if config.stage == "fusion" else {}
 
 
 def train_classifier(config: ConfigDict, data: Path) -> None:
@@ -86,9 +86,9 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
         task = tasks.classification(config)
         branches, source = _branches(config, before)
         variables = initial_variables(task.model, config.seed, task.inputs, train=False)
-        for view, branch in branches.items():
+        for branch, start in branches.items():
             for kind in ("params", "batch_stats"):
-                variables[kind][view] = branch[kind]
+                variables[kind][branch] = start[kind]
         metadata = _metadata(config, inputs, data, **source)
         if before and config.cache_features:
             training, validation = _cached_features(task, config, variables, training, validation, metadata)
@@ -111,7 +111,7 @@ def _cached_features(
     origin = {
         **metadata["inputs"],
         "data_version": metadata["data_version"],
-        "views": list(config.views),
+        "branches": list(config.branches),
         "model": config.model.to_dict(),
         "preprocessing": Preprocessing.of(config).as_dict(),
         "dtype": run_identity.precision(config),
@@ -132,8 +132,8 @@ def starting_points(config: ConfigDict, before: dict[str, str]) -> dict[str, str
     if not before:
         path = weights_file(config)
         return {"pretrained": file_digest(path)} if path is not None and path.is_file() else {}
-    found = {view: checkpoint.best_metadata(workdir) for view, workdir in before.items()}
-    return {view: metadata["digest"] for view, metadata in found.items() if metadata is not None}
+    found = {branch: checkpoint.best_metadata(workdir) for branch, workdir in before.items()}
+    return {branch: metadata["digest"] for branch, metadata in found.items() if metadata is not None}
 
 
 def weights_file(config: ConfigDict) -> Path | None:
@@ -237,7 +237,7 @@ def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
 
 
 def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dict], dict]:
-    """Returns {view: variables of its DenseNet} to start from, and what the checkpoint is to say of weights files.
+    """Returns {branch: variables of its DenseNet} to start from, and what the checkpoint is to say of weights files.
 
     Both are empty for random weights.
     """
@@ -247,12 +247,12 @@ def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dic
         found = load_pretrained(config)
         print(found.describe())
         source = {"source": found.source, "file": found.file, "sha256": found.sha256}
-        return {config.views[0]: found.variables}, {"pretrained": source}
+        return {config.branches[0]: found.variables}, {"pretrained": source}
     branches, extractors = {}, {}
-    for view, workdir in before.items():
-        variables, extractors[view] = checkpoint.read_best(workdir)
-        check_same_preprocessing(Preprocessing.of(extractors[view]["config"]), config, workdir, any_size=False)
-        branches[view] = {kind: variables[kind][view] for kind in ("params", "batch_stats")}
+    for branch, workdir in before.items():
+        variables, extractors[branch] = checkpoint.read_best(workdir)
+        check_same_preprocessing(Preprocessing.of(extractors[branch]["config"]), config, workdir, any_size=False)
+        branches[branch] = {kind: variables[kind][branch] for kind in ("params", "batch_stats")}
     return branches, run_metadata.of_fusion(extractors)
 
 

@@ -29,14 +29,14 @@ _TOLERANCE = 1.0
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class ChestXray14Config(tfds.core.BuilderConfig):
-    """A configuration: height and width of the two views in pixels, and the version of the label table."""
+    """A configuration: height and width of the two images in pixels, and the version of the label table."""
 
     size: int
     label_version: str
 
 
 def config(size: int, label_version: str) -> ChestXray14Config:
-    """Returns the configuration for views of `size` x `size` pixels and a version of the labels, `2017` or `v2020`."""
+    """Returns the configuration for images of `size` x `size` pixels and a version of the labels, `2017` or `v2020`."""
     return ChestXray14Config(
         name=f"size{size}_labels{label_version}",
         description=f"Views of {size} x {size} pixels, labels of {nih_tables.LABEL_TABLES[label_version]}.",
@@ -117,7 +117,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.size
-        view = {"shape": (size, size), "dtype": np.uint8, "encoding": "bytes"}
+        square = {"shape": (size, size), "dtype": np.uint8, "encoding": "bytes"}
         features = tfds.features
         return self.dataset_info_from_configs(
             homepage="https://nihcc.app.box.com/v/ChestXray-NIHCC",
@@ -125,8 +125,8 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
             features=features.FeaturesDict(
                 {
                     "name": features.Text(doc="file name"),
-                    "entire": features.Tensor(doc="the whole radiograph, bones bright", **view),
-                    "lung": features.Tensor(doc="its lung region, cut at full resolution", **view),
+                    "entire": features.Tensor(doc="the whole radiograph, bones bright", **square),
+                    "lung": features.Tensor(doc="its lung region, cut at full resolution", **square),
                     "labels": features.Tensor(shape=(len(FINDINGS),), dtype=np.uint8, doc=", ".join(FINDINGS)),
                     "patient": features.Scalar(np.int32, doc="number of the patient"),
                     "age": features.Scalar(np.float32, doc="years"),

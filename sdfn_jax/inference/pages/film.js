@@ -73,12 +73,12 @@ function corners(boxes, length) {
 function heatmapOf(film, picture, finding) {
   const [width, height] = film.size;
   const [columnCount, rowCount] = picture.screen;
-  const layers = Object.entries(picture.maps).map(([view, { shape, values }]) => {
+  const layers = Object.entries(picture.maps).map(([branch, { shape, values }]) => {
     const cells = shape[0] * shape[1];
     const numbers = new Float32Array(bytes(values).buffer).subarray(finding * cells, (finding + 1) * cells);
     return {
       map: { height: shape[0], width: shape[1], values: numbers },
-      box: view === "lung" ? film.lung_box : [0, 0, width, height],
+      box: branch === "lung" ? film.lung_box : [0, 0, width, height],
     };
   });
   const at = (rows, columns) => {
