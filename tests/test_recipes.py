@@ -128,7 +128,7 @@ def test_a_run_from_before_the_precision_could_be_set_was_in_float32(stage):
 @pytest.mark.parametrize("stage", ["entire", "fusion"])
 def test_a_run_from_before_branches_had_their_name_has_the_recipe_of_one_after(stage):
     then = json.loads(json.dumps(stored(CONFIGS[stage]())).replace('"branches"', '"views"'))
-    run_identity.check_same("runs/x", run_identity.under_present_names(then), CONFIGS[stage](), {})
+    run_identity.check_same_run("runs/x", run_identity.under_present_names(then), CONFIGS[stage](), {})
 
 
 def test_many_differences_are_cut_short():
