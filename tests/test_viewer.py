@@ -24,7 +24,7 @@ from PIL import Image
 
 from sdfn_jax import viewer as viewer_command
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.inference import connections, selftest
+from sdfn_jax.inference import connections, decoding, selftest
 from sdfn_jax.inference import server as inference_server
 from sdfn_jax.radiographs import reader, synthetic_dataset
 from tests import dicom_files
@@ -60,8 +60,14 @@ def ask(app, *request, **headers):
     return asyncio.run(asking(app, *request, **headers))
 
 
-async def asking(app, method="GET", path="/", chunks=(b"",), query=b"", broken_off=False, **headers):
-    """One request to a web application, as a server hands it over (ASGI): its status, headers and body."""
+async def asking(
+    app, method="GET", path="/", chunks=(b"",), query=b"", broken_off=False, left=False, pause=None, **headers
+):
+    """One request to a web application, as a server hands it over (ASGI): its status, headers and body.
+
+    After the first chunk it waits for the event `pause`. The sender leaves before the last chunk (`broken_off`),
+    or after it (`left`).
+    """
     sent, waiting = [], list(chunks)
     headers = {"host": "127.0.0.1:8000", "origin": "http://127.0.0.1:8000"} | headers
     scope = {
@@ -72,7 +78,11 @@ async def asking(app, method="GET", path="/", chunks=(b"",), query=b"", broken_o
 
     async def receive():
         if not waiting:
+            if not (broken_off or left):
+                await asyncio.Event().wait()  # the browser waits for its answer
             return {"type": "http.disconnect"}
+        if pause is not None and len(waiting) < len(chunks):
+            await pause.wait()
         return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting) or broken_off}
 
     async def send(message):
@@ -174,6 +184,48 @@ def test_films_are_read_one_at_a_time():
 
     assert [answer.status for answer in asyncio.run(several())] == [200] * 4
     assert stub.most_running == 1
+
+
+def test_all_films_together_take_no_more_memory_than_allowed():
+    film = png().ljust(900, b"\0")
+    app = inference_server.application(Stub(), ["127.0.0.1"], reader.decode_with_flags, largest=1000, memory=1500)
+
+    async def two():
+        pause = asyncio.Event()
+        first = asyncio.create_task(asking(app, "POST", "/readings", [film[:850], film[850:]], pause=pause))
+        await asyncio.sleep(0.01)
+        second = await asking(app, "POST", "/readings", [film[:450], film[450:]])
+        pause.set()
+        return await first, second
+
+    first, second = asyncio.run(two())
+    assert (first.status, second.status) == (200, 503)
+    sentence = "the viewer holds other films, 0.0015 MB at most; send this one again later"
+    assert json.loads(second.body)["error"] == sentence
+    assert ask(app, "POST", "/readings", [film]).status == 200  # there is room again
+
+
+def test_a_film_whose_sender_left_while_it_waited_is_not_decoded():
+    decoded = []
+    free = threading.Event()
+
+    def decode(data, suffix):
+        decoded.append(data)
+        free.wait(timeout=20)
+        return reader.decode_with_flags(data, suffix)
+
+    app = inference_server.application(Stub(), ["127.0.0.1"], decode)
+
+    async def several():
+        busy = [asyncio.create_task(asking(app, "POST", "/readings", [png()])) for _ in range(decoding.PROCESSES)]
+        await asyncio.sleep(0.1)
+        gone = asyncio.create_task(asking(app, "POST", "/readings", [png()], left=True))
+        await asyncio.sleep(0.1)
+        free.set()
+        return [answer.status for answer in await asyncio.gather(*busy, gone)]
+
+    assert asyncio.run(several()) == [200] * decoding.PROCESSES + [400]
+    assert len(decoded) == decoding.PROCESSES
 
 
 def test_an_upload_that_is_broken_off_is_no_mistake_of_ours(app):
@@ -337,7 +389,8 @@ class TestPatience:
 
 COMMAND = """
 import sys
-from sdfn_jax import decoding, viewer
+from sdfn_jax import viewer
+from sdfn_jax.inference import decoding, server
 from tests.test_viewer import Stub
 
 class Predictor(Stub):
@@ -345,13 +398,14 @@ class Predictor(Stub):
     load = classmethod(lambda cls, *_: cls())
     read = lambda self, name, film, flags=(): Stub.read(self, name, film, flags) if film.any() else None
 
-viewer.Predictor = Predictor
+server.Predictor = Predictor
 decoding._COMMAND = '''
 import time
-from sdfn_jax import decoding, images
+from sdfn_jax.inference import decoding
+from sdfn_jax.radiographs import reader
 
-decode = images.decode_with_flags
-images.decode_with_flags = lambda data, suffix: time.sleep(1000) if data == b"slow" else decode(data, suffix)
+decode = reader.decode_with_flags
+reader.decode_with_flags = lambda data, suffix: time.sleep(1000) if data == b"slow" else decode(data, suffix)
 decoding.work()
 '''
 viewer.main(["--checkpoint=run", "--port=0"])
@@ -362,7 +416,7 @@ viewer.main(["--checkpoint=run", "--port=0"])
 def stubborn():
     """The command; gives process and port."""
     command = [sys.executable, "-c", COMMAND]
-    paths = {"PYTHONPATH": str(Path(inference_server.__file__).parents[1])}
+    paths = {"PYTHONPATH": str(Path(inference_server.__file__).parents[2])}
     with subprocess.Popen(command, env=os.environ | paths, stdout=subprocess.PIPE) as process:
         try:
             said = iter(lambda: process.stdout.readline().decode(), "")
@@ -390,7 +444,7 @@ def served(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     log = tmp_path_factory.mktemp("log") / "log.txt"
     command = [sys.executable, "-m", "sdfn_jax.viewer", f"--checkpoint={run}", "--port=0"]
-    paths = {"PYTHONPATH": str(Path(inference_server.__file__).parents[1]), "TMPDIR": str(home), "HOME": str(home)}
+    paths = {"PYTHONPATH": str(Path(inference_server.__file__).parents[2]), "TMPDIR": str(home), "HOME": str(home)}
     with log.open("w") as file:
         process = subprocess.Popen(command, cwd=home, env=os.environ | paths, stdout=subprocess.PIPE, stderr=file)
         try:

@@ -108,7 +108,7 @@ def bind_address(coordinator: str) -> str | None:
 
 def _gather(flag: str, host: str, port: int, count: int) -> dict[int, socket.socket]:
     there: dict[int, socket.socket] = {}
-    with _listener(flag, host, port) as listener:
+    with contextlib.ExitStack() as unless_all_come, _listener(flag, host, port) as listener:
         deadline = time.monotonic() + WAIT
         while len(there) < count - 1:
             listener.settimeout(max(0.0, deadline - time.monotonic()))
@@ -116,47 +116,74 @@ def _gather(flag: str, host: str, port: int, count: int) -> dict[int, socket.soc
                 connection, _ = listener.accept()
             except (TimeoutError, BlockingIOError):
                 missing = ", ".join(str(number) for number in range(1, count) if number not in there)
+                for connection in there.values():
+                    _tell(connection, f"process {missing} did not come")
                 raise UserError(
                     f"{flag}: process {missing} did not come within {WAIT:.0f} seconds. Start all {count} processes "
                     "with the same --coordinator, on machines that reach this one at that address."
                 ) from None
-            hello = _line(connection)
-            for number in range(1, count):
-                if hello == _HELLO.format(number, count):
-                    _refuse_second(connection, number, there)
-                    there.setdefault(number, connection)
-            if connection not in there.values():
-                connection.close()  # nobody of this run
-    for connection in there.values():
-        connection.sendall(_GO)
+            unless_all_come.enter_context(connection)
+            number = _number_of(connection, count)
+            if number is None or number in there:
+                if number is not None:
+                    _tell(connection, f"process {number} is there already; give each its own --process")
+                connection.close()
+            else:
+                there[number] = connection
+        for connection in there.values():
+            connection.sendall(_GO)
+        unless_all_come.pop_all()
     return there
 
 
-def _refuse_second(connection: socket.socket, number: int, there: dict[int, socket.socket]) -> None:
-    if number in there:
-        connection.sendall(f"process {number} is there already; give each its own --process\n".encode())
+def _number_of(connection: socket.socket, count: int) -> int | None:
+    """Returns which process of this run comes; None for a stranger, or one that counts other than `count`."""
+    hello = b""
+    with contextlib.suppress(OSError):
+        hello = _line(connection, 5.0)
+    numbers = {f"{_HELLO.format(number, count)}\n".encode(): number for number in range(1, count)}
+    return numbers.get(hello)
+
+
+def _tell(connection: socket.socket, sentence: str) -> None:
+    with contextlib.suppress(OSError):
+        connection.sendall(f"{sentence}\n".encode())
 
 
 def _join(flag: str, host: str, port: int, count: int, index: int) -> socket.socket:
     deadline = time.monotonic() + WAIT
     while True:
+        answer = b""
         try:
             connection = socket.create_connection((host, port), timeout=max(1.0, deadline - time.monotonic()))
-            connection.sendall((_HELLO.format(index, count) + "\n").encode())
-            answer = _line(connection, deadline)
         except OSError as error:
-            answer, reason = "", error.strerror or str(error)
+            reason = error.strerror or str(error)
         else:
-            reason = answer or f"process 0 took no process {index} of {count}; is --processes the same in all"
-        if answer.encode() + b"\n" == _GO:
-            connection.settimeout(None)
-            return connection
+            with contextlib.ExitStack() as unless_taken:
+                unless_taken.enter_context(connection)
+                answer, reason = _introduce(connection, deadline, count, index)
+                if answer == _GO:
+                    unless_taken.pop_all()
+                    return connection
         if answer or time.monotonic() > deadline:
             raise UserError(
                 f"{flag}: {reason}. Is process 0 started, with the same --coordinator, on a machine that is reached "
                 f"at that address? (waited {WAIT:.0f} seconds at most)"
             )
         time.sleep(0.2)
+
+
+def _introduce(connection: socket.socket, deadline: float, count: int, index: int) -> tuple[bytes, str]:
+    """Returns what process 0 answers, if it does, and what keeps this process from joining if it is not `_GO`."""
+    try:
+        connection.sendall((_HELLO.format(index, count) + "\n").encode())
+        answer = _line(connection, max(1.0, deadline - time.monotonic()))
+    except TimeoutError:
+        return b"", "process 0 is there, but not all others came"
+    except OSError as error:
+        return b"", error.strerror or str(error)
+    told = answer.decode(errors="replace").rstrip("\n")
+    return answer, told or f"process 0 took no process {index} of {count}; is --processes the same in all"
 
 
 def _listener(flag: str, host: str, port: int) -> socket.socket:
@@ -188,15 +215,18 @@ def _bind(listener: socket.socket, host: str, port: int) -> None:
         time.sleep(0.2)
 
 
-def _line(connection: socket.socket, deadline: float | None = None) -> str:
-    """Reads one line of at most 200 bytes; empty where there is none."""
+def _line(connection: socket.socket, seconds: float) -> bytes:
+    """Reads one line of at most 200 bytes; less where the other side ends.
+
+    Raises:
+      OSError: where it is not there within so many seconds, or the connection breaks.
+    """
     line = b""
-    connection.settimeout(5.0 if deadline is None else max(1.0, deadline - time.monotonic()))
-    with contextlib.suppress(OSError):
-        while not line.endswith(b"\n") and len(line) < 200 and (byte := connection.recv(1)):
-            line += byte
+    connection.settimeout(seconds)
+    while not line.endswith(b"\n") and len(line) < 200 and (byte := connection.recv(1)):
+        line += byte
     connection.settimeout(None)
-    return line.decode(errors="replace").rstrip("\n")
+    return line
 
 
 def _is_socket(number: int) -> bool:

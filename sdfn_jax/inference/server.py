@@ -6,13 +6,13 @@ import ipaddress
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.inference import film_page
-from sdfn_jax.inference.decoding import Decoders
+from sdfn_jax.inference.decoding import PROCESSES, Decoders
 from sdfn_jax.inference.predictor import Predictor
 
 try:
@@ -33,6 +33,7 @@ except ImportError as error:
 HOST = "127.0.0.1"
 PORT = 8000
 LARGEST = 100_000_000  # bytes of an upload; a film of 5,000 x 4,000 pixels of 16 bits has 40,000,000
+MEMORY = 4 * LARGEST  # bytes of all uploads that are there at a time
 _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -47,6 +48,7 @@ def application(
     hosts: Sequence[str],
     decode: Callable[[bytes, str], tuple[np.ndarray, tuple[str, ...]]],
     largest: int = LARGEST,
+    memory: int = MEMORY,
 ) -> Starlette:
     """Makes the web application: the page, and readings for it.
 
@@ -54,17 +56,21 @@ def application(
     formats need, is answered with `film_page.entry` as JSON.
 
     Whatever is refused is answered with JSON, {"error": a sentence}: 403 to other pages than our own, 413 above
-    `largest`, 422 for what cannot be read as a film. A request under another host name gets 400.
+    `largest`, 422 for what cannot be read as a film, 503 when the films of all requests together take more than
+    `memory`. A request under another host name gets 400. A film whose sender has left is not decoded.
 
     Args:
       predictor: reads the films, one at a time.
       hosts: names and addresses under which it answers.
-      decode: as `images.decode_with_flags`; it is called by several threads, one for each film that is there.
+      decode: as `reader.decode_with_flags`; up to `PROCESSES` threads call it at a time.
       largest: bytes of an upload.
+      memory: bytes of all uploads at a time.
     """
     policy = f"{film_page.policy(uploads=True)}; frame-ancestors 'none'"
     page = "".join(film_page.document(predictor.provenance, (), largest_upload=largest))
     one_at_a_time = asyncio.Lock()
+    decoded_at_a_time = asyncio.Semaphore(PROCESSES)
+    room = _Room(memory)
 
     async def index(request: Request) -> Response:
         return HTMLResponse(page, headers=_HEADERS | {"Content-Security-Policy": policy})
@@ -73,22 +79,25 @@ def application(
         # A browser says which page sends; another site's page could otherwise have this machine compute.
         if request.headers.get("origin") != f"http://{request.headers['host']}":
             return _refusal(403, "films are taken from the viewer's own page only")
-        try:
-            data = await _body(request, largest)
-        except ClientDisconnect:
-            return _refusal(400, "the upload was broken off")  # which nobody reads
-        if data is None:
-            return _refusal(413, f"larger than {largest / 1e6:g} MB, the most that the viewer takes")
-        try:
-            radiograph, flags = await run_in_threadpool(decode, data, request.query_params.get("suffix", ""))
-            async with one_at_a_time:
-                entry = await run_in_threadpool(_entry, predictor, radiograph, flags)
-        except (ValueError, UserError) as error:
-            return _refusal(422, str(error))
-        except Exception as error:  # a mistake of ours; what its message may quote of the film stays out of the log
-            place = "".join(traceback.format_tb(error.__traceback__))
-            print(f"a film could not be read: {type(error).__name__}\n{place}", file=sys.stderr)
-            return _refusal(500, f"cannot be read ({type(error).__name__}); the viewer's terminal says where")
+        with room.of_one() as take:
+            try:
+                data = await _body(request, largest, take)
+                async with decoded_at_a_time:
+                    await _check_still_there(request)
+                    radiograph, flags = await run_in_threadpool(decode, data, request.query_params.get("suffix", ""))
+                    async with one_at_a_time:
+                        await _check_still_there(request)
+                        entry = await run_in_threadpool(_entry, predictor, radiograph, flags)
+            except ClientDisconnect:
+                return _refusal(400, "the sender has left")  # which nobody reads
+            except _TooMuch as error:
+                return _refusal(error.status, str(error))
+            except (ValueError, UserError) as error:
+                return _refusal(422, str(error))
+            except Exception as error:  # a mistake of ours; what its message may quote of the film stays out of the log
+                place = "".join(traceback.format_tb(error.__traceback__))
+                print(f"a film could not be read: {type(error).__name__}\n{place}", file=sys.stderr)
+                return _refusal(500, f"cannot be read ({type(error).__name__}); the viewer's terminal says where")
         return JSONResponse(entry, headers=_HEADERS)
 
     return Starlette(
@@ -97,16 +106,61 @@ def application(
     )
 
 
-async def _body(request: Request, largest: int) -> bytes | None:
-    """The body, or None as soon as it is known to be larger than allowed, whatever the header says of its length."""
+class _TooMuch(Exception):
+    """An upload that is not taken; the HTTP status, and a sentence."""
+
+    def __init__(self, status: int, sentence: str):
+        super().__init__(sentence)
+        self.status = status
+
+
+class _Room:
+    """Bytes of memory that all uploads share."""
+
+    def __init__(self, size: int):
+        self._size = self._left = size
+
+    @contextlib.contextmanager
+    def of_one(self) -> Iterator[Callable[[int], None]]:
+        """Gives a function that takes bytes for one upload, and raises `_TooMuch`; they are free after the block."""
+        taken = 0
+
+        def take(count: int) -> None:
+            nonlocal taken
+            if count > self._left:
+                sentence = f"the viewer holds other films, {self._size / 1e6:g} MB at most; send this one again later"
+                raise _TooMuch(503, sentence)
+            self._left -= count
+            taken += count
+
+        try:
+            yield take
+        finally:
+            self._left += taken
+
+
+async def _body(request: Request, largest: int, take: Callable[[int], None]) -> bytes:
+    """Reads the body, whatever the header says of its length.
+
+    Raises:
+      _TooMuch: as soon as it is known to be larger than allowed, or than `take` gives.
+      ClientDisconnect: for an upload that is broken off.
+    """
+    too_large = _TooMuch(413, f"larger than {largest / 1e6:g} MB, the most that the viewer takes")
     if int(request.headers.get("content-length", 0)) > largest:
-        return None
+        raise too_large
     data = bytearray()
     async for chunk in request.stream():
+        take(len(chunk))
         data += chunk
         if len(data) > largest:
-            return None
+            raise too_large
     return bytes(data)
+
+
+async def _check_still_there(request: Request) -> None:
+    if await request.is_disconnected():
+        raise ClientDisconnect
 
 
 def _refusal(status: int, sentence: str) -> Response:
