@@ -8,17 +8,19 @@ system at the moment in which either end dies.
 import contextlib
 import errno
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from sdfn_jax.core.errors import UserError
 
 WAIT = 300.0  # seconds, for processes that are not there yet
-_HELLO, _GO, _DONE = "sdfn_jax process {} of {}", b"go\n", b"done\n"
+_HELLO, _GO, _DONE = "sdfn_jax process {} of {}\n", b"go\n", b"done\n"
+_HELLO_READ = re.compile(rb"sdfn_jax process (\d{1,9}) of (\d{1,9})\n")
 _OUTLIVES = 3  # seconds
 _FREED = 3 * _OUTLIVES  # seconds, in which the port of a run before this one becomes free
 
@@ -123,26 +125,32 @@ def _gather(flag: str, host: str, port: int, count: int) -> dict[int, socket.soc
                     "with the same --coordinator, on machines that reach this one at that address."
                 ) from None
             unless_all_come.enter_context(connection)
-            number = _number_of(connection, count)
-            if number is None or number in there:
-                if number is not None:
-                    _tell(connection, f"process {number} is there already; give each its own --process")
-                connection.close()
-            else:
+            number, refusal = _recognise(connection, count, there)
+            if refusal is None:
                 there[number] = connection
+            else:
+                _tell(connection, refusal)
+                connection.close()
         for connection in there.values():
             connection.sendall(_GO)
         unless_all_come.pop_all()
     return there
 
 
-def _number_of(connection: socket.socket, count: int) -> int | None:
-    """Returns which process of this run comes; None for a stranger, or one that counts other than `count`."""
+def _recognise(connection: socket.socket, count: int, there: Container[int]) -> tuple[int, str | None]:
+    """Returns which process comes, and why it is not taken; None where it is."""
     hello = b""
     with contextlib.suppress(OSError):
         hello = _line(connection, 5.0)
-    numbers = {f"{_HELLO.format(number, count)}\n".encode(): number for number in range(1, count)}
-    return numbers.get(hello)
+    found = _HELLO_READ.fullmatch(hello)
+    if found is None:
+        return -1, "only processes of sdfn_jax are expected here"
+    number, its_count = int(found[1]), int(found[2])
+    if its_count != count:
+        return number, f"process 0 was started with --processes={count}, process {number} with --processes={its_count}"
+    if number in there or not 0 < number < count:
+        return number, f"process {number} is there already; give each its own --process"
+    return number, None
 
 
 def _tell(connection: socket.socket, sentence: str) -> None:
@@ -176,14 +184,13 @@ def _join(flag: str, host: str, port: int, count: int, index: int) -> socket.soc
 def _introduce(connection: socket.socket, deadline: float, count: int, index: int) -> tuple[bytes, str]:
     """Returns what process 0 answers, if it does, and what keeps this process from joining if it is not `_GO`."""
     try:
-        connection.sendall((_HELLO.format(index, count) + "\n").encode())
+        connection.sendall(_HELLO.format(index, count).encode())
         answer = _line(connection, max(1.0, deadline - time.monotonic()))
     except TimeoutError:
         return b"", "process 0 is there, but not all others came"
     except OSError as error:
         return b"", error.strerror or str(error)
-    told = answer.decode(errors="replace").rstrip("\n")
-    return answer, told or f"process 0 took no process {index} of {count}; is --processes the same in all"
+    return answer, answer.decode(errors="replace").rstrip("\n") or "process 0 has ended"
 
 
 def _listener(flag: str, host: str, port: int) -> socket.socket:
