@@ -34,11 +34,11 @@ START = """
 import json, sys, time
 marks = {"": float(sys.argv[3])}
 from pathlib import Path
-from sdfn_jax import compiled
+from sdfn_jax.core import jit_cache
 from sdfn_jax.inference.predictor import Film, Predictor
 marks["start Python, import"] = time.time()
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
-compiled.use_cache()
+jit_cache.use_cache()
 predictor = Predictor.load(folder / "fusion", folder / "lrg", batch_size=count)
 marks["read checkpoints"] = time.time()
 paths = sorted((folder / "films" / "images").glob("*.png"))[:count]

@@ -345,7 +345,7 @@ def test_metadata_that_cannot_be_stored_costs_nothing(run, value):
 SAVING = """
 import sys
 import numpy as np
-from sdfn_jax import checkpoint
+from sdfn_jax.core import checkpoint
 for step in range(1, 10_000):
     tree = {"params": {f"array{index}": np.full((200, 200), step + index, np.float32) for index in range(8)}}
     checkpoint.save_latest(sys.argv[1], step, tree, {"made": step})

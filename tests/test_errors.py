@@ -22,7 +22,7 @@ def run(command, **options):
 
 
 def program(command):
-    lines = "from sdfn_jax import errors\nerrors.begin_command()\n" + textwrap.dedent(command)
+    lines = "from sdfn_jax.core import errors\nerrors.begin_command()\n" + textwrap.dedent(command)
     return [sys.executable, "-c", lines + "\nerrors.run_command(command, 'the same command resumes from here')"]
 
 
@@ -206,7 +206,7 @@ WAITING = {
 def test_sigterm_is_a_sentence_and_status_143(where):
     command = f"""
         import ctypes, threading, time
-        from sdfn_jax import stops, terminal
+        from sdfn_jax.core import stops, terminal
         terminal._PATIENCE = 0.2
         def command():
             print("ready", flush=True)
@@ -255,7 +255,7 @@ def test_ctrl_c_in_a_callback_for_garbage_is_not_lost():
 def test_ctrl_c_ends_what_does_not_return_to_python(monkeypatch):
     """As a compiler may not for a minute, and whoever passes over every exception."""
     command = """
-        from sdfn_jax import terminal
+        from sdfn_jax.core import terminal
         import ctypes
         terminal._PATIENCE = 0.2
         def command():
@@ -266,7 +266,7 @@ def test_ctrl_c_ends_what_does_not_return_to_python(monkeypatch):
         """
     assert stop(command) == STOPPED
     deaf = """
-        from sdfn_jax import terminal
+        from sdfn_jax.core import terminal
         import threading
         terminal._PATIENCE = 0.2
         def command():
@@ -282,7 +282,7 @@ def test_ctrl_c_ends_what_does_not_return_to_python(monkeypatch):
 
 def test_who_has_a_handler_decides_about_the_first_ctrl_c_only():
     command = """
-        from sdfn_jax import terminal
+        from sdfn_jax.core import terminal
         import signal, threading
         terminal._PATIENCE, terminal._SAME = 0.2, 0
         def command():

@@ -52,7 +52,7 @@ def test_what_a_kill_left_does_no_harm(tmp_path):
     path.write_text("older")
     dies = """
 import os, signal, sys
-from sdfn_jax import files
+from sdfn_jax.core import files
 
 for appears in (files.appears_when_complete, files.folder_appears_when_complete):
     appears(sys.argv[1]).__enter__().write_text("half")
@@ -73,7 +73,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_two_processes_do_not_write_under_one_name(tmp_path):
     with appears_when_complete(tmp_path / "table.csv") as mine:
         name = (
-            "import sys; from sdfn_jax import files; print(files.appears_when_complete(sys.argv[1]).__enter__().name)"
+            "import sys; from sdfn_jax.core import files; "
+            "print(files.appears_when_complete(sys.argv[1]).__enter__().name)"
         )
         command = [sys.executable, "-c", name, tmp_path / "table.csv"]
         theirs = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

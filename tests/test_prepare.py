@@ -115,17 +115,18 @@ def test_a_prepare_that_dies_while_swapping_brings_the_older_version_back(downlo
 HELD = """
 import sys, time
 from pathlib import Path
-from sdfn_jax import errors, images
+from sdfn_jax.core import errors
+from sdfn_jax.radiographs import reader
 from tfds_builders import prepare
 
-read = images.read_radiograph
+read = reader.read_radiograph
 
 def held(path):
     while path.name == "MCUCXR_0017_0.png" and not Path(sys.argv[1]).exists():
         time.sleep(0.02)
     return read(path)
 
-images.read_radiograph = held
+reader.read_radiograph = held
 errors.begin_command()
 errors.run_command(lambda: prepare.main(sys.argv[2:]))
 """
