@@ -443,7 +443,7 @@ class TestRefused:
         self.refused(tmp_path, [run, tmp_path / "lrg"], "segmentation.json: not the record of a .*nested too deeply")
         path.with_suffix(".json").unlink()
         path.write_bytes(b"\xff\xfe")
-        self.refused(tmp_path, [run, tmp_path / "lrg"], "segmentation.csv: not a CSV file")
+        self.refused(tmp_path, [run, tmp_path / "lrg"], "segmentation.csv: not a table of UTF-8 text")
         with pytest.raises(UserError, match="--replicates=0: at least one"):
             report.write_report([run], tmp_path / "out", None, (), 0)
 
