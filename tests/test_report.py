@@ -35,6 +35,18 @@ def three(**options):
     return [evaluation(stage, **options) for stage in ("fusion", "lung", "entire")]
 
 
+def as_text(evaluations):
+    return table_one.text(table_one.TableOne.of(evaluations))
+
+
+def write_csv(path, evaluations):
+    table_one.write(path, table_one.TableOne.of(evaluations))
+
+
+def draw_roc(path, evaluations):
+    roc_curves.draw(path, table_one.TableOne.of(evaluations))
+
+
 def read(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -51,7 +63,7 @@ def test_the_papers_table_is_copied_right():
 
 def test_table_one_has_the_papers_rows_and_columns():
     evaluations = three()
-    lines = table_one.table_one(evaluations).splitlines()
+    lines = as_text(evaluations).splitlines()
     head = next(index for index, line in enumerate(lines) if line.startswith("AUC"))
     assert lines[head].split("  ")[-1].strip() == "SDFN"
     assert lines[head].index("Entire CXR") < lines[head].index("Lung region") < lines[head].index("SDFN")
@@ -70,7 +82,7 @@ def test_table_one_has_the_papers_rows_and_columns():
 
 
 def test_table_one_says_what_it_was_measured_on():
-    text = table_one.table_one(three())
+    text = as_text(three())
     for part in (
         "300 radiographs of 100 patients",
         "split test",
@@ -84,22 +96,22 @@ def test_table_one_says_what_it_was_measured_on():
 
 
 def test_drawings_and_small_samples_are_never_taken_for_a_result(tmp_path):
-    text = " ".join(table_one.table_one(three(drawings=True, count=40)).split())
+    text = " ".join(as_text(three(drawings=True, count=40)).split())
     assert "40 drawings (phantom)" in text
     assert "DRAWINGS (the built-in phantom), not radiographs" in text
     assert "SMALL SAMPLE: among 40 images" in text
     assert "nothing about AUC on patients" in text
-    table_one.write_table_one(tmp_path / "table.csv", three(drawings=True, count=40))
+    write_csv(tmp_path / "table.csv", three(drawings=True, count=40))
     assert {row["data"] for row in read(tmp_path / "table.csv")} == {"drawings"}
 
 
 def test_an_absent_finding_is_undefined_and_out_of_the_mean(tmp_path):
     evaluations = three(rare=13)
-    text = table_one.table_one(evaluations)
+    text = as_text(evaluations)
     (hernia,) = [line for line in text.splitlines() if line.startswith("Hernia")]
     assert hernia.split() == ["Hernia", "0", "undefined", "undefined", "undefined"]
     assert "Mean of 13 findings" in text
-    table_one.write_table_one(tmp_path / "table.csv", evaluations)
+    write_csv(tmp_path / "table.csv", evaluations)
     *_, hernia, mean = read(tmp_path / "table.csv")
     assert (hernia["positives"], hernia["fusion"], hernia["paper_fusion"]) == ("0", "", "0.911")
     assert mean["finding"] == "Mean of 13 findings"
@@ -108,7 +120,7 @@ def test_an_absent_finding_is_undefined_and_out_of_the_mean(tmp_path):
 
 def test_the_csv_holds_the_papers_columns_beside_ours(tmp_path):
     evaluations = three()
-    table_one.write_table_one(tmp_path / "out" / "table.csv", evaluations)
+    write_csv(tmp_path / "out" / "table.csv", evaluations)
     rows = read(tmp_path / "out" / "table.csv")
     assert [row["finding"] for row in rows] == [*FINDINGS, "Mean of 14 findings"]
     assert list(rows[0])[:8] == [
@@ -124,10 +136,10 @@ def test_the_csv_holds_the_papers_columns_beside_ours(tmp_path):
 
 
 def test_one_network_alone_has_a_table_of_one_column(tmp_path):
-    text = table_one.table_one([evaluation("lung")])
+    text = as_text([evaluation("lung")])
     assert "Lung region" in text
     assert "SDFN" not in text
-    table_one.write_table_one(tmp_path / "table.csv", [evaluation("lung")])
+    write_csv(tmp_path / "table.csv", [evaluation("lung")])
     assert "entire" not in read(tmp_path / "table.csv")[0]
 
 
@@ -142,7 +154,7 @@ def test_the_order_of_the_images_does_not_matter():
         values.labels[order],
     )
     shuffled = dataclasses.replace(fusion, predictions=turned)
-    assert table_one.table_one([shuffled, lung, entire]) == table_one.table_one([fusion, lung, entire])
+    assert as_text([shuffled, lung, entire]) == as_text([fusion, lung, entire])
 
 
 @pytest.mark.parametrize(
@@ -161,19 +173,13 @@ def test_the_order_of_the_images_does_not_matter():
         ([evaluation("lung"), evaluation("fusion", rare=3)], "different labels for .* such as 0000"),
     ],
 )
-def test_evaluations_that_cannot_be_compared_are_refused(tmp_path, evaluations, message):
-    for write in (
-        table_one.table_one,
-        lambda them: table_one.write_table_one(tmp_path / "table.csv", them),
-        lambda them: roc_curves.roc_figure(tmp_path / "roc.png", them),
-    ):
-        with pytest.raises(ValueError, match=message):
-            write(evaluations)
-    assert list(tmp_path.iterdir()) == []
+def test_evaluations_that_cannot_be_compared_are_refused(evaluations, message):
+    with pytest.raises(ValueError, match=message):
+        table_one.TableOne.of(evaluations)
 
 
 def test_roc_figure_is_a_picture_with_every_curve(tmp_path):
-    roc_curves.roc_figure(tmp_path / "roc.png", three(drawings=True, rare=13))
+    draw_roc(tmp_path / "roc.png", three(drawings=True, rare=13))
     with Image.open(tmp_path / "roc.png") as image:
         assert image.format == "PNG"
         assert image.size == (1800, 1200)
@@ -184,7 +190,7 @@ def test_roc_figure_is_a_picture_with_every_curve(tmp_path):
 
 
 def test_roc_figure_as_text_names_findings_counts_and_areas(tmp_path):
-    roc_curves.roc_figure(tmp_path / "roc.svg", three(rare=13))
+    draw_roc(tmp_path / "roc.svg", three(rare=13))
     # Matplotlib draws letters as shapes, and leaves each text as a comment before them.
     text = (tmp_path / "roc.svg").read_text()
     evaluations = three(rare=13)

@@ -22,7 +22,8 @@ from sdfn_jax.metrics import calibration as metrics_calibration
 from sdfn_jax.metrics import operating_points, platt
 from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.reporting import card, inputs, report
+from sdfn_jax.reporting import inputs, report
+from sdfn_jax.reporting.sections import provenance
 from tests.browser import chromium
 from tests.official_files import HEADER_2017
 
@@ -186,7 +187,7 @@ class TestPage:
     def test_every_table_and_figure_is_a_file_too(self, made):
         page = Page((made / "index.html").read_text())
         tables = {each["id"].removeprefix("table-") for each in page.all("table")}
-        assert {path.stem for path in (made / "tables").glob("*.csv")} == tables
+        assert {path.stem for path in (made / "tables").glob("*.csv")} == tables | {"table_1"}
         figures = {each["id"].removeprefix("figure-") for each in page.all("figure")}
         assert {path.stem for path in (made / "figures").glob("*.png")} == figures
         drawn = {path.stem for path in (made / "figures").glob("*.svg")}
@@ -208,7 +209,7 @@ class TestPage:
 
     def test_no_jax(self, made):
         code = (
-            "import sys; from sdfn_jax.reporting import card, classification, inputs, localization, page; "
+            "import sys; from sdfn_jax.reporting import estimates, inputs, page, report, table_one; "
             "print([name for name in ('jax', 'flax', 'tensorflow', 'matplotlib') if name in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -217,7 +218,7 @@ class TestPage:
 
 class TestNumbers:
     def test_table_one_has_our_aucs_their_intervals_and_the_papers(self, made):
-        found = rows(made, "table_1")
+        found = rows(made, "table_1_intervals")
         for stage, name in zip(STAGES, ("Entire CXR", "Lung region", "SDFN"), strict=True):
             values = evaluation(stage).predictions
             expected = roc_auc_score(values.labels[:, :13], values.probabilities[:, :13], average=None)
@@ -244,7 +245,7 @@ class TestNumbers:
         found = {row["Networks"]: row for row in rows(made, "differences")}
         assert list(found) == ["SDFN less Lung region", "SDFN less Entire CXR", "Lung region less Entire CXR"]
         value = float(found["SDFN less Entire CXR"]["difference of the mean AUC"])
-        means = {row["Finding"]: row for row in rows(made, "table_1")}["Mean of 13"]
+        means = {row["Finding"]: row for row in rows(made, "table_1_intervals")}["Mean of 13"]
         assert value == pytest.approx(float(means["SDFN"]) - float(means["Entire CXR"]))
         assert value > 0.05
         assert float(found["SDFN less Entire CXR"]["p"]) < 0.05
@@ -480,7 +481,7 @@ def test_images_of_the_test_list_that_were_not_evaluated_are_counted(tmp_path):
     with (tables / "test_list.txt").open("a") as file:
         file.write("\nabsent_1.png\nabsent_2.png")
     write_evaluation(tmp_path / "run/evaluation/test", evaluation("lung"))
-    section = card.measured(inputs.gather([tmp_path / "run"], tables, (), 5))
+    section = provenance.measured(inputs.gather([tmp_path / "run"], tables, (), 5))
     text = " ".join(section.text)
     assert "2 images of the official test list were not evaluated, such as absent_1.png" in text
     assert "120 images under labels 2017, not the paper's 25,596" in text
@@ -539,7 +540,7 @@ def test_the_report_over_real_predictions(real_data, tmp_path):
     report.write_report([tmp_path / "run"], tmp_path / "out", tables, (), 100)
     with (real_data / "predictions/aucs.csv").open(newline="") as file:
         published = [float(row["auc"]) for row in csv.DictReader(file)]
-    ours = rows(tmp_path / "out", "table_1")
+    ours = rows(tmp_path / "out", "table_1_intervals")
     np.testing.assert_allclose([float(row["Entire CXR"]) for row in ours[:14]], published, atol=1e-12)
     text = (tmp_path / "out/index.html").read_text()
     assert "differ in the labels of 181 images, 36 of them among the 22,433 evaluated here" in text

@@ -2,16 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sdfn_jax.metrics import published
-from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.metrics.predictions import Evaluation, caveats
-
-if TYPE_CHECKING:
-    pass
 
 
 def in_table_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -83,16 +78,6 @@ def seeds(evaluations: Sequence[Evaluation]) -> str:
 def seed_text(seed: int | None) -> str:
     """Returns a training's seed for the reader."""
     return "unknown" if seed is None else str(seed)
-
-
-def count_positives(evaluations: Sequence[Evaluation]) -> np.ndarray:
-    """Returns the number of positive images of each finding, (14,) int64; it is the same for all evaluations."""
-    return evaluations[0].predictions.labels.sum(axis=0, dtype=int)
-
-
-def aucs(evaluation: Evaluation) -> np.ndarray:
-    """Returns the AUC of each finding, (14,) float64; NaN where it is undefined."""
-    return metrics_scores.class_aucs(evaluation.predictions.labels, evaluation.predictions.probabilities)
 
 
 def auc_text(value: float) -> str:

@@ -13,15 +13,18 @@ from sdfn_jax.heatmaps.localization import FindingBoxes
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.metrics.predictions import (
     RECIPE_FILE,
-    SMALL_SAMPLE,
     Evaluation,
     evaluation_command,
     evaluation_folder,
     read_evaluation,
 )
+from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.reporting import estimates
 from sdfn_jax.reporting.comparable import in_table_order
+from sdfn_jax.reporting.table_one import TableOne
 
 SEED = 0
+FINDING_NAMES = tuple(display_name(name) for name in FINDINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,21 @@ class Run:
     recipe: dict | None
     localization: Localization | None
 
+    @property
+    def stage(self) -> str:
+        """`entire`, `lung` or `fusion`."""
+        return self.test.origin.stage
+
+    @property
+    def name(self) -> str:
+        """The network's, as Table I heads its column."""
+        return published.COLUMN_NAMES[self.stage]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(N, 14) float64, on the test split."""
+        return self.test.predictions.probabilities
+
 
 @dataclasses.dataclass(frozen=True)
 class Official:
@@ -85,6 +103,7 @@ class Material:
 
     Attributes:
       runs: in the order of Table I.
+      table: Table I of these runs.
       resamples: of the patients of the test images; one set for all comparisons.
       aucs: {stage: (14, B)}, each run's AUCs on these resamples.
       official: None without tables.
@@ -93,6 +112,7 @@ class Material:
     """
 
     runs: list[Run]
+    table: TableOne
     resamples: bootstrap.Resamples
     aucs: dict[str, np.ndarray]
     official: Official | None
@@ -105,20 +125,19 @@ class Material:
         return self.runs[0].test.predictions.labels
 
     @property
+    def names(self) -> list[str]:
+        """The networks', in the order of the runs."""
+        return [run.name for run in self.runs]
+
+    @property
+    def replicates(self) -> int:
+        """Of the bootstrap."""
+        return self.resamples.counts.shape[1]
+
+    @property
     def few(self) -> np.ndarray:
         """(14,) bool: findings with so few positives or negatives that an AUC must not be believed."""
-        return few(self.labels)
-
-
-def few(labels: np.ndarray) -> np.ndarray:
-    """Returns (C,) bool for (N, C) labels: fewer than 30 positives or negatives."""
-    positives = labels.sum(axis=0, dtype=int)
-    return np.minimum(positives, len(labels) - positives) < SMALL_SAMPLE
-
-
-def mean_is_few(rare: np.ndarray) -> bool:
-    """Returns whether more than half of the findings are rare, (C,) bool: a mean is as good as what is in it."""
-    return bool(rare.mean() > 0.5)
+        return estimates.few(self.labels)
 
 
 def gather(folders: Sequence[Path], tables: Path | None, others: Sequence[Path], replicates: int) -> Material:
@@ -148,14 +167,13 @@ def gather(folders: Sequence[Path], tables: Path | None, others: Sequence[Path],
     runs = [dataclasses.replace(run, test=_in_order(run.test, images)) for run in runs]
     official = None if tables is None else _read_tables(tables, runs[0].test)
     resamples = bootstrap.draw(runs[0].test.predictions.patients, replicates, SEED)
-    aucs = {}
-    for run in runs:
-        predictions = run.test.predictions
-        aucs[run.test.origin.stage] = bootstrap.auc_replicates(predictions.labels, predictions.probabilities, resamples)
+    aucs = {
+        run.stage: bootstrap.auc_replicates(run.test.predictions.labels, run.probabilities, resamples) for run in runs
+    }
     localizations = [run.localization for run in runs if run.localization is not None]
     localizations += [_read_localization(folder) for folder in others]
     _check_same_cases(localizations)
-    return Material(runs, resamples, aucs, official, generators, localizations)
+    return Material(runs, TableOne.of([run.test for run in runs]), resamples, aucs, official, generators, localizations)
 
 
 def _is_generator(folder: Path) -> bool:

@@ -5,34 +5,18 @@ import dataclasses
 import html
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 
 from PIL import Image
 
-from sdfn_jax.core import csv_table
+from sdfn_jax.core import csv_table, web_page
 from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.reporting.estimates import Estimate, P
 
-_PIXELS_PER_POINT = 1.5  # of a picture on the page, where there is room
-FEW_NOTE = "few positives or negatives: uncertain by 0.1 or more"
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval, NaN where none was computed; `few` marks one from too small a sample."""
-
-    value: float
-    low: float
-    high: float
-    few: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class P:
-    """A p-value."""
-
-    value: float
-
+_PIXELS_PER_POINT = 1.5  # of a picture on the page, if there is room
+_FEW_NOTE = "few positives or negatives: uncertain by 0.1 or more"
 
 Cell = str | int | float | Estimate | P
 
@@ -46,7 +30,8 @@ class Table:
       caption: what it shows.
       columns: heads; the first is that of the row names.
       rows: cells. A number is rounded on the page and whole in the CSV; NaN is `undefined` and an empty field.
-      wide: whether it is long and stands folded up on the page.
+      wide: whether it is long, and folded up on the page.
+      files: {name: writer} of further CSV files of the same numbers.
     """
 
     name: str
@@ -54,6 +39,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     wide: bool = False
+    files: Mapping[str, Callable[[Path], None]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,60 +80,60 @@ def write(folder: Path, title: str, sections: Sequence[Section]) -> Path:
     Returns:
       the page; it needs none of the other files.
     """
-    body = []
-    for section in sections:
-        parts = [_table(folder, part) if isinstance(part, Table) else _picture(folder, part) for part in section.parts]
-        body.append(
-            f'<section id="{section.name}"><h2>{html.escape(section.title)}</h2>'
-            + "".join(_paragraph(text) for text in section.text)
-            + "".join(parts)
-            + "</section>"
-        )
-    links = "".join(f'<a href="#{section.name}">{html.escape(section.title)}</a>' for section in sections)
-    page = _PAGE.format(title=html.escape(title), style=_STYLE, links=links, body="\n".join(body))
-    with appears_when_complete(folder / "index.html") as path:
-        path.write_text(page, encoding="utf-8")
+    body = [*_body(folder, title, sections)]
+    style = web_page.style(resources.files("sdfn_jax.reporting").joinpath("report.css").read_text(encoding="utf-8"))
+    with appears_when_complete(folder / "index.html") as path, path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(web_page.frame(title, web_page.policy(style), style, body))
     return folder / "index.html"
 
 
+def _body(folder: Path, title: str, sections: Sequence[Section]) -> Iterator[str]:
+    links = "".join(f'<a href="#{section.name}">{html.escape(section.title)}</a>' for section in sections)
+    yield f'<header><h1>{html.escape(title)}</h1></header><nav aria-label="Sections">{links}</nav><main>\n'
+    for section in sections:
+        yield f'<section id="{section.name}"><h2>{html.escape(section.title)}</h2>'
+        yield from (_paragraph(text) for text in section.text)
+        for part in section.parts:
+            yield _table(folder, part) if isinstance(part, Table) else _picture(folder, part)
+        yield "</section>\n"
+    yield "</main>"
+
+
 def _paragraph(text: str) -> str:
-    if text.startswith("NOTE: "):
-        return f'<p class="note">{html.escape(text.removeprefix("NOTE: "))}</p>'
-    return f"<p>{html.escape(text)}</p>"
+    note = text.removeprefix("NOTE: ")
+    return web_page.paragraph(text) if note == text else web_page.note(note)
 
 
 def _table(folder: Path, table: Table) -> str:
+    """Writes a table's files; returns it for the page."""
     kinds = [{type(row[index]) for row in table.rows} for index in range(len(table.columns))]
-    heads = []
-    for column, found in zip(table.columns, kinds, strict=True):
-        heads += [column, f"{column}_low", f"{column}_high", f"{column}_few"] if Estimate in found else [column]
-    with csv_table.writing(folder / "tables" / f"{table.name}.csv") as file:
-        file.row(heads)
-        for row in table.rows:
-            cells = [_raw(cell, Estimate in found) for cell, found in zip(row, kinds, strict=True)]
-            file.row(value for cell in cells for value in cell)
-    head = "".join(
-        f'<th scope="col" class="{"text" if found == {str} else "number"}">{html.escape(column)}</th>'
-        for column, found in zip(table.columns, kinds, strict=True)
-    )
-    rows = "".join(
-        f'<tr><th scope="row">{html.escape(str(row[0]))}</th>' + "".join(map(_shown, row[1:])) + "</tr>"
-        for row in table.rows
-    )
-    caption = html.escape(table.caption)
-    content = (
-        f'<div class="scroll" tabindex="0"><table id="table-{table.name}"><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-        f'<p class="file">tables/{table.name}.csv</p>'
-    )
+    writers = {f"{table.name}.csv": lambda path: _write_csv(path, table, kinds)} | dict(table.files)
+    for name, write_file in writers.items():
+        write_file(folder / "tables" / name)
+    heads = [(column, "text" if kind == {str} else "number") for column, kind in zip(table.columns, kinds, strict=True)]
+    rows = ((str(first), map(_shown, cells)) for first, *cells in table.rows)
+    content = web_page.table(table.caption, rows, heads, f"table-{table.name}")
+    content += f'<p class="file">{", ".join(f"tables/{name}" for name in writers)}</p>'
     if not table.wide:
         return content
-    return f"<details><summary>{caption} ({len(table.rows)} rows)</summary>{content}</details>"
+    summary = html.escape(f"{table.caption} ({len(table.rows)} rows)")
+    return f"<details><summary>{summary}</summary>{content}</details>"
+
+
+def _write_csv(path: Path, table: Table, kinds: Sequence[set[type]]) -> None:
+    heads = []
+    for column, kind in zip(table.columns, kinds, strict=True):
+        heads += [column, f"{column}_low", f"{column}_high", f"{column}_few"] if Estimate in kind else [column]
+    with csv_table.writing(path) as file:
+        file.row(heads)
+        for row in table.rows:
+            cells = [_raw(cell, Estimate in kind) for cell, kind in zip(row, kinds, strict=True)]
+            file.row(value for cell in cells for value in cell)
 
 
 def _raw(cell: Cell, estimates: bool) -> list:
     if isinstance(cell, Estimate):
-        return [*(_number(value) for value in (cell.value, cell.low, cell.high)), FEW_NOTE if cell.few else ""]
+        return [*(_number(value) for value in (cell.value, cell.low, cell.high)), _FEW_NOTE if cell.few else ""]
     value = _number(cell.value) if isinstance(cell, P) else _number(cell) if isinstance(cell, float) else cell
     return [value, "", "", ""] if estimates else [value]
 
@@ -158,17 +144,17 @@ def _number(value: float) -> float | str:
 
 def _shown(cell: Cell) -> str:
     if isinstance(cell, str):
-        return f'<td class="text">{html.escape(cell)}</td>'
+        return web_page.cell(cell, "text")
     if isinstance(cell, int):
-        return f"<td>{cell:,}</td>"
+        return web_page.cell(f"{cell:,}")
     value = cell if isinstance(cell, float) else cell.value
     if math.isnan(value):
-        return '<td class="nothing">undefined</td>'
-    if isinstance(cell, P):
-        return f"<td>{'&lt; 0.001' if value < 0.001 else f'{value:.3f}'}</td>"
-    if isinstance(cell, float):
-        return f"<td>{value:.3f}</td>"
-    few = f' <span class="few" title="{FEW_NOTE}">few</span>' if cell.few else ""
+        return web_page.cell("undefined", "nothing")
+    if isinstance(cell, P) and value < 0.001:
+        return web_page.cell("< 0.001")
+    if not isinstance(cell, Estimate):
+        return web_page.cell(f"{value:.3f}")
+    few = f' <span class="few" title="{_FEW_NOTE}">few</span>' if cell.few else ""
     around = "" if math.isnan(cell.low) else f" <small>[{cell.low:.3f}, {cell.high:.3f}]</small>"
     return f"<td>{value:.3f}{few}{around}</td>"
 
@@ -187,56 +173,6 @@ def _picture(folder: Path, picture: Picture) -> str:
     caption = html.escape(picture.caption)
     return (
         f'<figure id="figure-{picture.name}"><div class="scroll" tabindex="0">'
-        f'<img alt="{caption}" style="width: {width}px" src="data:image/png;base64,{content}"></div>'
+        f'<img alt="{caption}" width="{width}" src="data:image/png;base64,{content}"></div>'
         f'<figcaption>{caption} <span class="file">figures/{picture.name}.png</span></figcaption></figure>'
     )
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1d21; --paper: #fff; --soft: #5b6270; --line: #d9dce2; --band: #f4f5f8;
-  --link: #0b57a4; --warn: #8a1c1c; --warn-band: #fdeeee; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ec; --paper: #15171b; --soft: #a2a9b6; --line: #343841;
-  --band: #1d2026; --link: #7db8f5; --warn: #ffb4ab; --warn-band: #3a1d1d; } }
-* { box-sizing: border-box; }
-html { scroll-behavior: smooth; }
-body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; padding-top: .75rem; border-top: 1px solid var(--line); }
-p { max-width: 48rem; margin: .6rem 0; }
-nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: 1rem 0; }
-a { color: var(--link); }
-.note { border-left: 4px solid var(--warn); background: var(--warn-band); padding: .5rem .75rem; }
-.scroll { overflow-x: auto; max-width: 100%; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .75rem 0 .25rem; }
-caption { text-align: left; color: var(--soft); padding: .25rem 0; caption-side: top; }
-th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-thead th { background: var(--band); vertical-align: bottom; }
-th[scope=row], th.text, td.text { text-align: left; overflow-wrap: normal; }
-th[scope=row] { font-weight: normal; }
-tbody tr:hover { background: var(--band); }
-td.text { white-space: normal; max-width: 40rem; }
-tbody th, td { vertical-align: top; }
-small, .nothing, .file { color: var(--soft); }
-td small { display: block; }
-.file { font-size: .8rem; margin-top: 0; }
-.few { font-size: .75rem; color: var(--warn); border: 1px solid var(--warn); border-radius: .6rem; padding: 0 .35rem; }
-figure { margin: 1rem 0; }
-figure img { display: block; max-width: 100%; min-width: 36rem; height: auto; background: #fff; border-radius: .4rem; }
-figcaption { color: var(--soft); font-size: .9rem; max-width: 48rem; margin-top: .4rem; }
-summary { cursor: pointer; color: var(--link); padding: .3rem 0; }
-@media (max-width: 40rem) { body { padding: .75rem .75rem 3rem; font-size: 15px; } table { font-size: .82rem; }
-  th, td { padding: .25rem .4rem; } th[scope=row] { white-space: normal; min-width: 6rem; } }
-@page { size: A4 landscape; margin: 12mm; }
-@media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #444; --line: #bbb; --band: #f2f2f2;
-  --warn: #700; --warn-band: #fff; } nav { display: none; } body { max-width: none; font-size: 10pt; padding: 0; }
-  .scroll { overflow: visible; } figure img { min-width: 0; } table { font-size: 7pt; } th, td { padding: 1pt 3pt; }
-  figure, tr { break-inside: avoid; } h2, caption { break-after: avoid; } }
-"""
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,"><title>{title}</title><style>{style}</style></head>
-<body><header><h1>{title}</h1></header><nav aria-label="Sections">{links}</nav><main>
-{body}
-</main></body></html>
-"""

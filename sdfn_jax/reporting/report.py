@@ -2,13 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sdfn_jax.core import progress
-from sdfn_jax.metrics import published
+from sdfn_jax.reporting import inputs, page
+from sdfn_jax.reporting.sections import calibration, discrimination, groups, localization, lungs, provenance, thresholds
 
-if TYPE_CHECKING:
-    pass
+SECTIONS = (
+    provenance.measured,
+    *(discrimination.table_one_section, discrimination.roc, discrimination.differences),
+    calibration.calibration_section,
+    thresholds.thresholds,
+    *(groups.subgroups_section, groups.label_versions),
+    *(localization.localization_section, localization.heatmaps),
+    *(lungs.lung_regions, lungs.segmentation),
+    provenance.model_card,
+)
 
 
 def write_report(
@@ -29,14 +37,6 @@ def write_report(
     Raises:
       UserError: for runs, tables and files that do not fit, before anything is written.
     """
-    from sdfn_jax.reporting import card, classification, inputs, localization, lungs, page
-
-    gathered = inputs.gather(folders, tables, others, replicates)
-    makers = (
-        *(card.measured, classification.table_one, classification.roc, classification.differences),
-        *(classification.calibrated, classification.thresholds, classification.by_group, classification.versions),
-        *(localization.localized, localization.heatmaps, lungs.lungs, lungs.segmentation, card.model_card),
-    )
-    sections = [make(gathered) for make in progress.bar(makers, what="report", unit="section")]
-    title = f"SDFN on chest radiographs: {', '.join(published.COLUMN_NAMES[stage] for stage in gathered.aucs)}"
-    return page.write(output, title, sections)
+    material = inputs.gather(folders, tables, others, replicates)
+    sections = [make(material) for make in progress.bar(SECTIONS, what="report", unit="section")]
+    return page.write(output, f"SDFN on chest radiographs: {', '.join(material.names)}", sections)

@@ -1,10 +1,10 @@
-"""The paper's Table I, for a terminal and as CSV."""
+"""The paper's Table I as one object, and what it becomes: lines for a terminal, a CSV file, a table of the report."""
 
+import dataclasses
 import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,39 +13,76 @@ from sdfn_jax.metrics import published
 from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.metrics.predictions import Evaluation, image_list_digest
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.reporting.comparable import all_caveats, auc_text, in_table_order, measured_on, seeds
 
-if TYPE_CHECKING:
-    pass
-from sdfn_jax.reporting.comparable import (
-    all_caveats,
-    auc_text,
-    aucs,
-    count_positives,
-    in_table_order,
-    measured_on,
-    seeds,
-)
-
-_WIDTH = 100
+FILE = "table_1.csv"
+_WIDTH = 100  # characters
 
 
-def table_one(evaluations: Sequence[Evaluation]) -> str:
-    """Lays out Table I (section C) for a terminal: findings in the paper's order, one column a network, the mean.
+@dataclasses.dataclass(frozen=True, eq=False)
+class TableOne:
+    """The AUC of each finding by each network, on the same images (section C, Table I).
 
-    Args:
-      evaluations: of one, two or all three stages, in any order, on the same images.
+    Attributes:
+      evaluations: one for each column, in the paper's order of columns.
+      aucs: {stage: (14,) float64}, by `FINDINGS`; NaN for a finding without positives or without negatives.
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    aucs: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, evaluations: Sequence[Evaluation]) -> "TableOne":
+        """Computes the table.
+
+        Args:
+          evaluations: of one, two or all three stages, in any order, on the same images.
+
+        Raises:
+          ValueError: for an unknown stage, a stage given twice, or evaluations of different images or labels.
+        """
+        ordered = tuple(in_table_order(evaluations))
+        return cls(
+            ordered,
+            {
+                each.origin.stage: metrics_scores.class_aucs(each.predictions.labels, each.predictions.probabilities)
+                for each in ordered
+            },
+        )
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The columns."""
+        return tuple(self.aucs)
+
+    @property
+    def positives(self) -> np.ndarray:
+        """Positive images of each finding, (14,) int64."""
+        return self.evaluations[0].predictions.labels.sum(axis=0, dtype=int)
+
+    @property
+    def defined(self) -> np.ndarray:
+        """Findings whose AUC is defined, (14,) bool: those in the mean, of ours and of the paper's alike."""
+        return ~np.isnan(self.aucs[self.stages[0]])
+
+    def mean(self, stage: str) -> float:
+        """Returns the mean of a column over the defined findings; NaN if there are none."""
+        return metrics_scores.mean_auc(self.aucs[stage])[0]
+
+    def papers_mean(self, stage: str) -> float:
+        """Returns the mean of the paper's column over the findings that are defined in ours; NaN if there are none."""
+        column = np.array(published.TABLE_ONE[stage])[self.defined]
+        return float(column.mean()) if column.size else math.nan
+
+
+def text(table: TableOne) -> str:
+    """Lays out a table for a terminal: findings in the paper's order, one column a network, the mean.
 
     Returns:
       Lines of at most 100 characters: what was evaluated, the table with the positives of each finding, the caveats.
-
-    Raises:
-      ValueError: for an unknown stage, a stage given twice, or evaluations of different images or labels.
     """
-    evaluations = in_table_order(evaluations)
-    names = [published.COLUMN_NAMES[evaluation.origin.stage] for evaluation in evaluations]
+    names = [published.COLUMN_NAMES[stage] for stage in table.stages]
     widths = [max(len(name), len("undefined")) for name in names]
-    columns = [aucs(evaluation) for evaluation in evaluations]
-    means = [metrics_scores.mean_auc(column) for column in columns]
     left = max(len(name) for name in (*map(display_name, FINDINGS), "Mean of 14 findings"))
 
     def line(name: str, positives: object, cells: Sequence[str]) -> str:
@@ -54,58 +91,58 @@ def table_one(evaluations: Sequence[Evaluation]) -> str:
 
     head = line("AUC", "positives", names)
     rows = [
-        line(display_name(name), int(positives), [auc_text(column[index]) for column in columns])
-        for index, (name, positives) in enumerate(zip(FINDINGS, count_positives(evaluations), strict=True))
+        line(display_name(name), int(positives), [auc_text(column[index]) for column in table.aucs.values()])
+        for index, (name, positives) in enumerate(zip(FINDINGS, table.positives, strict=True))
     ]
-    mean = line(f"Mean of {means[0][1]} findings", "", [auc_text(value) for value, _ in means])
+    means = [auc_text(table.mean(stage)) for stage in table.stages]
+    mean = line(f"Mean of {table.defined.sum()} findings", "", means)
     rule = "-" * len(head)
-    notes = [part for sentence in all_caveats(evaluations) for part in textwrap.wrap(f"NOTE: {sentence}", _WIDTH)]
-    heading = textwrap.wrap("; ".join(measured_on(evaluations)), _WIDTH)
+    caveats = all_caveats(table.evaluations)
+    notes = [part for sentence in caveats for part in textwrap.wrap(f"NOTE: {sentence}", _WIDTH)]
+    heading = textwrap.wrap("; ".join(measured_on(table.evaluations)), _WIDTH)
     return "\n".join([*heading, "", head, rule, *rows, rule, mean, "", *notes]).rstrip() + "\n"
 
 
-def write_table_one(path: str | Path, evaluations: Sequence[Evaluation]) -> None:
-    """Writes Table I as CSV, the paper's columns beside ours.
+def write(path: str | Path, table: TableOne) -> None:
+    """Writes a table as CSV, the paper's columns next to ours.
 
-    One row a finding and a last one for the mean, which averages the findings whose AUC is defined, of ours and of the
-    paper's alike. An undefined AUC is an empty cell. What the numbers were measured on stands in every row, so that it
-    cannot be parted from them: `data` is `drawings` or `radiographs`.
-
-    Raises:
-      ValueError: as `table_one`.
+    One row a finding and a last one for the mean. An undefined AUC is an empty cell. Every row names what the numbers
+    were measured on, so that the two cannot be parted.
     """
-    evaluations = in_table_order(evaluations)
-    origin, predictions = evaluations[0].origin, evaluations[0].predictions
-    ours = {evaluation.origin.stage: aucs(evaluation) for evaluation in evaluations}
-    theirs = {stage: np.array(column) for stage, column in published.TABLE_ONE.items()}
-    defined = ~np.isnan(ours[origin.stage])
-    measured_on = {
+    stages = {stage: (table.aucs[stage], table.mean(stage)) for stage in table.stages}
+    papers = {stage: (column, table.papers_mean(stage)) for stage, column in published.TABLE_ONE.items()}
+    constant = _measured_on(table)
+    heads = ["finding", "positives", *stages, *(f"paper_{stage}" for stage in papers), *constant]
+    rows = [
+        [
+            name,
+            positives,
+            *(_cell([*column, mean][index], 6) for column, mean in stages.values()),
+            *(_cell([*column, mean][index], 3) for column, mean in papers.values()),
+            *constant.values(),
+        ]
+        for index, (name, positives) in enumerate(
+            [*zip(FINDINGS, map(int, table.positives), strict=True), (f"Mean of {table.defined.sum()} findings", "")]
+        )
+    ]
+    with csv_table.writing(path) as file:
+        file.row(heads)
+        file.rows(rows)
+
+
+def _measured_on(table: TableOne) -> dict[str, object]:
+    origin, predictions = table.evaluations[0].origin, table.evaluations[0].predictions
+    return {
         "images": len(predictions.images),
         "patients": len(np.unique(predictions.patients)),
         "data": "drawings" if origin.drawings else "radiographs",
         "data_version": origin.data_version,
         "split": origin.split,
         "label_version": origin.label_version,
-        "seed": seeds(evaluations),
+        "seed": seeds(table.evaluations),
         "image_list_sha256": image_list_digest(predictions.images),
-    } | {f"checkpoint_{evaluation.origin.stage}": evaluation.origin.checkpoint for evaluation in evaluations}
-    rows = [
-        {"finding": name, "positives": int(positives)}
-        | {stage: _cell(column[index]) for stage, column in ours.items()}
-        | {f"paper_{stage}": f"{column[index]:.3f}" for stage, column in theirs.items()}
-        | measured_on
-        for index, (name, positives) in enumerate(zip(FINDINGS, count_positives(evaluations), strict=True))
-    ]
-    mean = (
-        {"finding": f"Mean of {defined.sum()} findings", "positives": ""}
-        | {stage: _cell(metrics_scores.mean_auc(column)[0]) for stage, column in ours.items()}
-        | {f"paper_{s}": f"{column[defined].mean():.3f}" if defined.any() else "" for s, column in theirs.items()}
-        | measured_on
-    )
-    with csv_table.writing(path) as table:
-        table.row(mean)
-        table.rows(row.values() for row in [*rows, mean])
+    } | {f"checkpoint_{each.origin.stage}": each.origin.checkpoint for each in table.evaluations}
 
 
-def _cell(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6f}"
+def _cell(value: float, decimals: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{decimals}f}"

@@ -45,7 +45,7 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
         evaluations = [evaluate.evaluate_classifier(stage, data, metadata, split) for stage in shown]
         if not processes.is_first():
             return
-        print(table_one.table_one(evaluations))
+        print(table_one.text(table_one.TableOne.of(evaluations)))
         for stage in shown:
             print(evaluate.evaluation_folder(stage.workdir, split))
 

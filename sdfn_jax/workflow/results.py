@@ -25,7 +25,6 @@ from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.workflow import stages
 from tfds_builders import prepared
 
-TABLE = "table_1.csv"
 RECORD = "made_from.json"
 _ROC, _LUNG_BOXES, _HEATMAP_PAGE, _FIGURE_NINE = "roc_curves.png", "lung_boxes_{}.png", "heatmaps.png", "figure_9.png"
 _RECORD = {
@@ -86,12 +85,12 @@ def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
       classifiers: configs of the stages in the table, all of them evaluated on test.
     """
     where = folder(config)
-    if not (where / TABLE).is_file():
+    if not (where / table_one.FILE).is_file():
         return False
     record, now = _read_record(where), _made_from(config, classifiers)
     if not (where / RECORD).is_file():  # of an earlier version: its table came last, and names its checkpoints
         try:
-            _, rows = csv_table.records(where / TABLE)
+            _, rows = csv_table.records(where / table_one.FILE)
         except ValueError:
             return False
         row = rows[0][1] if rows else {}
@@ -156,13 +155,14 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     for name in (_ROC, _LUNG_BOXES.format("*"), _HEATMAP_PAGE, _FIGURE_NINE):  # of earlier evaluations
         for old in where.glob(name):
             old.unlink()
-    table_one.write_table_one(where / TABLE, evaluations)
-    left_out = _draw(config, classifiers, data, evaluations, where)
+    table = table_one.TableOne.of(evaluations)
+    table_one.write(where / table_one.FILE, table)
+    left_out = _draw(config, classifiers, data, table, where)
     sealed.write(where / RECORD, made_from | {"complete": True, "left_out": left_out})
 
 
 def _draw(
-    config: ConfigDict, classifiers: list[ConfigDict], data: Path, evaluations: list[Evaluation], where: Path
+    config: ConfigDict, classifiers: list[ConfigDict], data: Path, table: table_one.TableOne, where: Path
 ) -> list[str]:
     """Draws every page that can be drawn; returns a line for what is left out."""
     left_out: list[str] = []
@@ -173,7 +173,7 @@ def _draw(
         except (UserError, ValueError, OSError) as error:
             left_out.append(f"{name}: {error}")
 
-    attempt(_ROC, lambda: roc_curves.roc_figure(where / _ROC, evaluations))
+    attempt(_ROC, lambda: roc_curves.draw(where / _ROC, table))
     films: dict[str, Path] = {}
     attempt(
         "pictures of films",
@@ -183,18 +183,18 @@ def _draw(
     )
     if not films:
         return left_out
-    evaluated = evaluations[0].predictions.images
+    evaluated = table.evaluations[0].predictions.images
     if absent := [image for image in evaluated if image not in films]:
         left_out.append(f"{len(absent):,} of {len(evaluated):,} test films are not in {config.data.manual_dir}")
     if checkpoint.best_metadata(config.lrg.workdir) is not None:
         attempt(
             _LUNG_BOXES.format("..."),
-            lambda: left_out.extend(_draw_lung_boxes(config, films, evaluations[0], where)),
+            lambda: left_out.extend(_draw_lung_boxes(config, films, table.evaluations[0], where)),
         )
     if config.stage == "fusion":
         attempt(
             f"{_HEATMAP_PAGE}, {_FIGURE_NINE}",
-            lambda: left_out.extend(_draw_heatmaps(classifiers, films, data, evaluations[-1], where)),
+            lambda: left_out.extend(_draw_heatmaps(classifiers, films, data, table.evaluations[-1], where)),
         )
     return left_out
 
@@ -202,7 +202,7 @@ def _draw(
 def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
     """Prints Table I from the evaluations on disk, and the paths of what there is to look at."""
     where = [evaluate.evaluation_folder(stage.workdir, "test") for stage in classifiers]
-    print("\n" + table_one.table_one([read_evaluation(path) for path in where]))
+    print("\n" + table_one.text(table_one.TableOne.of([read_evaluation(path) for path in where])))
     made = [path for path in sorted(folder(config).iterdir()) if path.name != RECORD]
     for path in (*made, *(path / "predictions.csv" for path in where)):
         print(path)

@@ -1,4 +1,4 @@
-"""Sections on what was measured, and the model card."""
+"""Sections on where the numbers come from: what was measured, and the model card."""
 
 import json
 
@@ -28,14 +28,12 @@ def measured(material: Material) -> Section:
     if not origin.drawings and (count, origin.label_version) != (published.TEST_IMAGES, "2017"):
         notes.append(
             f"NOTE: {count:,} images under labels {origin.label_version}, not the paper's {published.TEST_IMAGES:,} "
-            "under "
-            "2017: the paper's figures stand beside ours for orientation, not for comparison."
+            "under 2017: the paper's figures are next to ours for orientation, not for comparison."
         )
     for run in material.runs:
         imported = {} if run.recipe is None else run_metadata.read(run.recipe).imported
         notes += [
-            f"NOTE: {published.COLUMN_NAMES[run.test.origin.stage]}: its {branch} branch's weights were "
-            f"{each.describe()}."
+            f"NOTE: {run.name}: its {branch} branch's weights were {each.describe()}."
             for branch, each in imported.items()
         ]
     rows = []
@@ -43,7 +41,7 @@ def measured(material: Material) -> Section:
         origin, predictions = run.test.origin, run.test.predictions
         rows.append(
             [
-                published.COLUMN_NAMES[origin.stage],
+                run.name,
                 len(predictions.images),
                 len(set(predictions.patients.tolist())),
                 "drawings" if origin.drawings else "radiographs",
@@ -77,7 +75,7 @@ def model_card(material: Material) -> Section:
         ["SHA-256 of the image list", image_list_digest(first.predictions.images)],
     ]
     for run in material.runs:
-        name = published.COLUMN_NAMES[run.test.origin.stage]
+        name = run.name
         rows += [
             [f"{name}: checkpoint", run.test.origin.checkpoint],
             [f"{name}: seed", seed_text(run.test.origin.seed)],
@@ -86,16 +84,16 @@ def model_card(material: Material) -> Section:
     rows += [
         [
             "Labels",
-            "Mined from reports by text analysis, without a reader of the images; their errors are in every figure.",
+            "Mined from reports by text analysis, without anyone reading the images; their errors are in every figure.",
         ],
         [
             "Limits",
             "One hospital; frontal films; AP films are of sicker patients, and a network may read the view instead of "
             "the finding (see within-view AUC). Predictive values change with prevalence. Heatmaps show where a logit "
-            "comes from, not where disease is: see the floors beside the localization.",
+            "comes from, not where disease is: see the floors next to the localization.",
         ],
         ["Provider of the images", "NIH Clinical Center (Wang et al., CVPR 2017)"],
-        ["Evaluation", f"{material.resamples.counts.shape[1]:,} resamples of patients"],
+        ["Evaluation", f"{material.replicates:,} resamples of patients"],
     ]
     if first.origin.drawings:
         rows[-2] = ["Provider of the images", "none: drawn by the built-in phantom"]

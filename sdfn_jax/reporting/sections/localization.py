@@ -1,4 +1,4 @@
-"""Sections on where: localization with its floors, heatmaps, lung regions and their segmentation."""
+"""Sections on where the findings are: localization next to its floors, and the pages of heatmaps."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,12 @@ from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.metrics.predictions import SMALL_SAMPLE
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting import charts
+from sdfn_jax.reporting.estimates import Estimate
 from sdfn_jax.reporting.inputs import SEED, Localization, Material
-from sdfn_jax.reporting.page import Cell, Estimate, Picture, Section, Table
-
-_SCORES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "dice_original": "Dice, own size",
-    "iou_original": "IoU, own size",
-    "surface_distance": "surface distance, pixels",
-    "lung_recall": "lung recall",
-}
+from sdfn_jax.reporting.page import Cell, Picture, Section, Table
 
 
-def localized(material: Material) -> Section:
+def localization_section(material: Material) -> Section:
     """Boxes from heatmaps against reference boxes, beside the floors."""
     title = "Localization"
     methods = material.localizations
@@ -35,7 +27,7 @@ def localized(material: Material) -> Section:
     cases = methods[0].cases
     floor = Localization("median box", localization.median_floor(cases), {})
     resamples = {
-        each.name: bootstrap.draw([case.patient for case in each.cases], material.resamples.counts.shape[1], SEED)
+        each.name: bootstrap.draw([case.patient for case in each.cases], material.replicates, SEED)
         for each in (*methods, floor)
     }
     scores = {each.name: localization.score(each.cases, resamples[each.name]) for each in (*methods, floor)}

@@ -10,12 +10,21 @@ from sdfn_jax.core.files import file_digest
 from sdfn_jax.lungs import box_table, lung_boxes
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.metrics.predictions import SMALL_SAMPLE
+from sdfn_jax.reporting.estimates import Estimate
 from sdfn_jax.reporting.inputs import SEED, Material
-from sdfn_jax.reporting.localization import _SCORES
-from sdfn_jax.reporting.page import Cell, Estimate, Picture, Section, Table
+from sdfn_jax.reporting.page import Cell, Picture, Section, Table
+
+_SCORES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "dice_original": "Dice, own size",
+    "iou_original": "IoU, own size",
+    "surface_distance": "surface distance, pixels",
+    "lung_recall": "lung recall",
+}
 
 
-def lungs(material: Material) -> Section:
+def lung_regions(material: Material) -> Section:
     """The lung region generator: its rules, lung areas, recall and pages."""
     title = "Lung regions"
     parts = []
@@ -44,7 +53,7 @@ def segmentation(material: Material) -> Section:
         for folder in (generator / "cross_validation", generator / "evaluation" / "test"):
             if (folder / "segmentation.csv").is_file():
                 rows = _read_segmentation(folder / "segmentation.csv")
-                parts.append(_folds(rows, f"segmentation_{folder.name}", material.resamples.counts.shape[1]))
+                parts.append(_folds(rows, f"segmentation_{folder.name}", material.replicates))
                 few = len(rows) < SMALL_SAMPLE
                 notes += [f"NOTE: SMALL SAMPLE: {len(rows)} films."] if few else []
                 parts += [

@@ -1,0 +1,81 @@
+"""Numbers with their uncertainty, as the sections hand them to the page."""
+
+import dataclasses
+
+import numpy as np
+
+from sdfn_jax.metrics import bootstrap
+from sdfn_jax.metrics import scores as metrics_scores
+from sdfn_jax.metrics.predictions import SMALL_SAMPLE
+
+_NOTHING = float("nan")
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval, NaN if none was computed; `few` marks one from too small a sample."""
+
+    value: float
+    low: float
+    high: float
+    few: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class P:
+    """A p-value."""
+
+    value: float
+
+
+def few(labels: np.ndarray) -> np.ndarray:
+    """Returns (C,) bool for (N, C) labels: fewer than `SMALL_SAMPLE` positives or negatives."""
+    positives = labels.sum(axis=0, dtype=int)
+    return np.minimum(positives, len(labels) - positives) < SMALL_SAMPLE
+
+
+def mean_is_few(rare: np.ndarray) -> bool:
+    """Returns whether more than half of the findings, (C,) bool, are rare: a mean is as good as what is in it."""
+    return bool(rare.mean() > 0.5)
+
+
+def estimate(value: float, interval: tuple[float, float], rare: bool) -> Estimate:
+    """Returns a number as an estimate; an undefined one has no interval and is not marked."""
+    undefined = np.isnan(value)
+    return Estimate(float(value), *((_NOTHING, _NOTHING) if undefined else interval), bool(rare and not undefined))
+
+
+def without_interval(value: float, rare: bool) -> Estimate:
+    """Returns a number without an interval."""
+    return estimate(value, (_NOTHING, _NOTHING), rare)
+
+
+def with_mean(values: np.ndarray, replicates: np.ndarray, rare: np.ndarray) -> list[Estimate]:
+    """Returns an estimate of each finding, and last their mean over the defined ones.
+
+    Args:
+      values: (C,) float64; NaN if undefined.
+      replicates: (C, B), the same numbers on B resamples.
+      rare: (C,) bool.
+    """
+    mean = bootstrap.interval(bootstrap.mean_replicates(replicates))
+    return [
+        *(
+            estimate(value, bootstrap.interval(row), each)
+            for value, row, each in zip(values, replicates, rare, strict=True)
+        ),
+        estimate(metrics_scores.mean_auc(values)[0], mean, mean_is_few(rare)),
+    ]
+
+
+def aucs(labels: np.ndarray, scores: np.ndarray, replicates: np.ndarray | None = None) -> list[Estimate]:
+    """Returns the AUC of each finding, and last their mean.
+
+    Args:
+      labels: (N, C) uint8.
+      scores: (N, C) float.
+      replicates: (C, B), the AUCs on B resamples; None for estimates without intervals.
+    """
+    if replicates is None:
+        replicates = np.full((labels.shape[1], 1), np.nan)
+    return with_mean(metrics_scores.class_aucs(labels, scores), replicates, few(labels))
