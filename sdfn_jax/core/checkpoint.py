@@ -12,15 +12,17 @@ Of several processes, which all hold the same state, the first writes and each r
 all of them meet at each call, takes each for a process by itself.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -178,7 +180,7 @@ def _save(folder: Path, step: int, arrays: dict[str, Any], metadata: dict) -> No
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray], shown: Path) -> None:
     try:
-        with _checkpointer() as checkpointer:
+        with _without_tracebacks(), _checkpointer() as checkpointer:
             checkpointer.save(path, args=ocp.args.PyTreeSave(arrays))
     except (MemoryError, OSError):
         raise
@@ -205,6 +207,21 @@ def _checkpointer() -> ocp.Checkpointer:
     alone = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+@contextlib.contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Keeps Orbax's threads from logging what they raise, with a traceback: the caller gets it, and says it once."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "_SignalingThread" not in record.getMessage()
+
+    logger = absl.logging.get_absl_logger()
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def _steps(folder: Path) -> list[int]:
@@ -303,7 +320,7 @@ def _read(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
     backend.start()  # Orbax asks for it, and would fail for its sake
     metadata, path = _read_metadata(folder, step), folder / str(step)
     try:
-        with _checkpointer() as checkpointer:
+        with _without_tracebacks(), _checkpointer() as checkpointer:
             # As they were saved, NumPy arrays. To ask for that by name takes Orbax as long again as reading them.
             arrays = checkpointer.restore((path / _ARRAYS).absolute(), args=ocp.args.PyTreeRestore())
     except MemoryError:
