@@ -7,51 +7,56 @@ It writes detections.csv and localization.json, which the report scores, and pri
 <image without .png>_<finding>.npy (00000001_000_Mass.npy), (h, w) of any range, covering the whole image.
 """
 
-from sdfn_jax.core import errors
-
-if __name__ == "__main__":
-    errors.begin_command()
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdfn_jax.core.errors import UserError, run_command
-from sdfn_jax.heatmaps import detections
-from sdfn_jax.heatmaps.localize import of_files, of_network, table
+from sdfn_jax.core import errors
+from sdfn_jax.core.arguments import Parser
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command."""
-    parser = argparse.ArgumentParser(
-        "python -m sdfn_jax.localize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax.localize") -> None:
+    """Writes the boxes, and prints how they compare with the reference boxes."""
+    _run(_parse(arguments, prog))
+
+
+def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    parser = Parser(
+        prog,
+        description="Compares boxes from heatmaps with the reference boxes. Writes detections.csv and "
+        "localization.json, which the report reads.",
+        examples="examples:\n  %(prog)s --run=runs/fusion\n  %(prog)s --heatmaps=FOLDER --tables=data/chestxray14 "
+        "--output=FOLDER\n\nheatmap files: <image without .png>_<finding>.npy (00000001_000_Mass.npy), (h, w) of any "
+        "range, of the\nwhole image",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", type=Path, help="folder of a trained extractor or fusion network")
+    source.add_argument("--run", type=Path, help="run folder of a trained extractor or fusion network")
     source.add_argument("--heatmaps", type=Path, help="folder of another method's heatmaps")
     parser.add_argument("--tables", type=Path, help="folder of the official tables, for --heatmaps")
-    parser.add_argument("--output", type=Path, help="where the files go; of a run, its evaluation/test unless named")
+    parser.add_argument("--output", type=Path, help="folder to write into (default: the run's evaluation/test)")
     options = parser.parse_args(arguments)
-    _run(options)
+    if options.heatmaps is not None and (options.tables is None or options.output is None):
+        raise errors.UserError("--heatmaps needs --tables=FOLDER (the official tables) and --output=FOLDER")
+    if options.run is not None and options.tables is not None:
+        raise errors.UserError("--tables is for --heatmaps; a run brings the boxes of its data set: leave it out")
+    return options
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.heatmaps is not None and (options.tables is None or options.output is None):
-        raise UserError("--heatmaps needs --tables=FOLDER (the official tables) and --output=FOLDER")
-    if options.run is not None and options.tables is not None:
-        raise UserError("--tables is for --heatmaps; a run brings the boxes of its data set with it: leave it out")
+    from sdfn_jax.heatmaps import detections, localize  # here and below, so that --help needs no JAX
+
     if options.run is not None:
-        from sdfn_jax.core import jit_cache  # here: heatmaps from files need no jax
+        from sdfn_jax.core import jit_cache
 
         jit_cache.use_cache()
-        cases, origin = of_network(options.run)
+        cases, origin = localize.of_network(options.run)
     else:
-        cases, origin = of_files(options.heatmaps, options.tables)
+        cases, origin = localize.of_files(options.heatmaps, options.tables)
     folder = options.output or options.run / "evaluation" / "test"
     detections.write(folder, cases, origin)
-    print(table(cases, origin["method"]))
+    print(localize.table(cases, origin["method"]))
     print(folder / detections.DETECTIONS_FILE)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    errors.run_as_process(main)

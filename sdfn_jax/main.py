@@ -1,63 +1,78 @@
-"""The one command: `python -m sdfn_jax.main --config=configs/fusion.py [--mode=...]`."""
+"""The main job: trains a stage with whatever it needs, or evaluates one.
 
-from sdfn_jax.core import errors
+python -m sdfn_jax.main --config=configs/fusion.py [--mode=...]
+"""
 
-if __name__ == "__main__":
-    errors.begin_command()
+from collections.abc import Sequence
 
-from absl import app, flags, logging
+from sdfn_jax.core import arguments as command_line
+from sdfn_jax.core import config_flag, errors
 
-from sdfn_jax.core import config_flag
-from sdfn_jax.core.errors import UserError, run_command
-
-_CONFIG = config_flag.define(
-    "The stage: configs/<stage>.py[:argument]. Every number in it can be set: --config.batch_size=4."
-)
-_MODE = flags.DEFINE_enum(
-    "mode",
-    "train",
-    ["train", "evaluate", "cross_validate"],
-    "train: the stage and whatever it needs, then its evaluation; evaluate: a trained stage on --split; "
-    "cross_validate: the LRG, five folds.",
-)
-_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "What --mode=evaluate reads.")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator",
-    None,
-    "Of a run of several processes, the same command in each: HOST:PORT of process 0, with --processes and --process; "
-    "or auto, where the cluster says them (Slurm, Open MPI, Kubernetes, Cloud TPU).",
-)
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are.")
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
-flags.mark_flag_as_required("config")
+AGAIN = "the same command resumes from the last checkpoint"
+_MODES = {
+    "train": "the stage and whatever it needs, then its evaluation",
+    "evaluate": "a trained stage, on --split",
+    "cross_validate": "the lung region generator, five folds",
+}
+_DESCRIPTIONS = {
+    "train": "Trains a stage with whatever it needs, then evaluates it. Interrupted, the same command resumes.",
+    "evaluate": "Evaluates a trained stage on a split of its data set.",
+}
 
 
-def main(argv: list[str]) -> None:
-    """Runs the stage named by --config."""
-    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell each of their steps otherwise
-    from sdfn_jax.core import (
-        jit_cache,
-        processes,  # here, so that --help and a misspelt flag need no jax
+def main(
+    arguments: Sequence[str] | None = None,
+    prog: str = "python -m sdfn_jax.main",
+    modes: Sequence[str] = ("train", "evaluate", "cross_validate"),
+) -> None:
+    """Runs a stage.
+
+    Args:
+      arguments: the command line; that of this process if None.
+      prog: what --help calls the command.
+      modes: those that the command offers; the first is the default.
+    """
+    parser = command_line.Parser(prog, description=_DESCRIPTIONS[modes[0]], examples=_EXAMPLES)
+    config_flag.add(parser, "the stage: configs/lrg.py, configs/classifier.py or configs/fusion.py", required=True)
+    if len(modes) > 1:
+        said = "; ".join(f"{mode}: {_MODES[mode]}" for mode in modes)
+        parser.add_argument("--mode", choices=modes, default=modes[0], help=f"{said} (default: {modes[0]})")
+    if "evaluate" in modes:
+        parser.add_argument(
+            "--split", choices=("train", "validation", "test"), help="what evaluate reads (default: test)"
+        )
+    parser.add_argument(
+        "--coordinator",
+        help="of a run of several processes, the same command in each: HOST:PORT of process 0, with --processes and "
+        "--process; or auto, if the cluster provides them (Slurm, Open MPI, Kubernetes, Cloud TPU)",
     )
-    from sdfn_jax.workflow import modes
+    parser.add_argument("--processes", type=int, help="how many processes there are")
+    parser.add_argument("--process", type=int, help="which of them this is, from 0")
+    parser.set_defaults(mode=modes[0], split=None)
+    options, config = config_flag.parse(parser, arguments)
+    if options.split is not None and (options.mode != "evaluate" or config.stage == "lrg"):
+        parser.error("--split is for evaluating a classifier; leave it out")
 
     def command() -> None:
         jit_cache.use_cache()
-        processes.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-        modes.run(_CONFIG.value, _MODE.value, _SPLIT.value)
-        processes.wait_for_all()  # for the first, which may still write
+        processes.start(options.coordinator, options.processes, options.process)
+        if processes.is_first():
+            print(f"config: {options.config}", flush=True)
+        workflow_modes.run(config, options.mode, options.split or "test")
+        processes.wait_for_all()  # for process 0, which may still be writing
 
-    _check_flags(argv)
+    from sdfn_jax.core import jit_cache, processes  # here and below, so that --help needs no JAX
+    from sdfn_jax.workflow import modes as workflow_modes
+
     with processes.ends_alone():
-        run_command(command, "the same command resumes from the last checkpoint")
+        errors.run_command(command, AGAIN)
 
 
-def _check_flags(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag: --config=..., --config.KEY=VALUE")
-    if flags.FLAGS["split"].present and (_MODE.value != "evaluate" or _CONFIG.value.stage == "lrg"):
-        raise UserError("--split is for --mode=evaluate of a classifier; leave it out")
-
+_EXAMPLES = """\
+examples:
+  %(prog)s --config=configs/fusion.py             the paper's recipe
+  %(prog)s --config=configs/fusion.py:demo        the small one, on synthetic radiographs
+  %(prog)s --config=configs/lrg.py:montgomery     the lung region generator, on open data"""
 
 if __name__ == "__main__":
-    run_command(lambda: app.run(main, flags_parser=config_flag.parse))
+    errors.run_as_process(main, AGAIN)

@@ -1,65 +1,61 @@
-"""One's own radiographs: files -> findings one can look at.
+"""One's own radiographs: files -> predictions and a page to look at.
 
 python -m sdfn_jax.predict FILES... --checkpoint=runs/fusion --output=FOLDER
 python -m sdfn_jax.predict --selftest                                      (is this installation right?)
 
-FILES are files, folders (with all below them) and quoted patterns; --list=FILE names a file with one in each line.
-Stopped at any moment, the same command goes on where it was. The exit status is 0; 1 where some files could not be read
-(errors.csv lists them, the others are there; with --selftest: where it failed); 2 where it could not be done, and the
-message says why; 130 where it was stopped.
+Interrupted at any moment, the same command resumes. The exit status is 0; 1 if some files could not be read
+(errors.csv lists them; with --selftest: if it failed); 2 if nothing could be done, and the message says why; 130 or 143
+if it was stopped.
 """
-
-from sdfn_jax.core import errors
-
-if __name__ == "__main__":
-    errors.begin_command()
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sdfn_jax.core import jit_cache
-from sdfn_jax.core.arguments import positive
-from sdfn_jax.core.errors import run_command
-from sdfn_jax.inference import film_page, inputs, outputs, quality, selftest
-from sdfn_jax.inference.batch import RESEARCH, count_films, predict
-from sdfn_jax.inference.predictor import BATCH_SIZE, Predictor
-from sdfn_jax.radiographs import dicom_identifiers
+from sdfn_jax.core import errors
+from sdfn_jax.core.arguments import BATCH_SIZE, Parser, positive
+from sdfn_jax.radiographs.flags import FIXES
+
+if TYPE_CHECKING:
+    from sdfn_jax.inference.predictor import Predictor
+
+AGAIN = "the same command resumes from here"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        "python -m sdfn_jax.predict",
-        description=__doc__,
-        epilog="the output folder:\n" + outputs.__doc__.split("\n\n", 1)[1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax.predict") -> None:
+    """Predicts files, or tests the installation."""
+    options = _parse(arguments, prog)
+    if options.selftest:
+        from sdfn_jax import selftest
+
+        selftest.main([])
+    sys.exit(1 if _run(options) else 0)
+
+
+def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    parser = Parser(
+        prog,
+        description="Reads radiographs (DICOM, PNG, JPEG, TIFF, JSRT's .IMG), and writes predictions and a page to "
+        "look at. For research, not for diagnosis.",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("films", metavar="FILES", nargs="*", help="files, folders, quoted patterns")
-    parser.add_argument("--list", help="a text file with one of these in each line")
-    parser.add_argument("--checkpoint", help="folder of a trained classifier, such as runs/fusion")
-    parser.add_argument(
-        "--lrg", help="folder of its lung region generator, where it is not the one it was trained with"
-    )
+    parser.add_argument("films", metavar="FILES", nargs="*", help="files, folders with all below them, quoted patterns")
+    parser.add_argument("--list", help="a text file with one of these on each line")
+    parser.add_argument("--checkpoint", help="run folder of a trained classifier, such as runs/fusion")
+    parser.add_argument("--lrg", help="run folder of its lung region generator, if it has been moved")
     parser.add_argument("--output", type=Path, help="folder to write into")
     parser.add_argument(
-        "--batch_size",
-        type=positive,
-        default=BATCH_SIZE,
-        help=f"films the networks take at a time (default: {BATCH_SIZE})",
+        "--batch_size", type=positive, default=BATCH_SIZE, help="images at a time (default: %(default)s)"
     )
     parser.add_argument(
-        "--fix",
-        action="append",
-        default=[],
-        choices=quality.FIXES,
-        help="correct the films that are flagged so, and say which; may be given several times",
+        "--fix", action="append", default=[], choices=FIXES, help="correct images flagged so; may be repeated"
     )
     parser.add_argument(
         "--keep_identifiers",
         action="store_true",
-        help=f"write {', '.join(dicom_identifiers.KEPT)} of DICOM files into the tables; nothing of a header otherwise",
+        help="write patient, study and image identifiers of DICOM headers into the tables",
     )
     parser.add_argument("--selftest", action="store_true", help="compare this installation with golden outputs")
     options = parser.parse_args(arguments)
@@ -67,35 +63,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
         alone = vars(parser.parse_args(["--selftest"]))
         if others := [name for name, value in vars(options).items() if value != alone[name]]:
             named = ", ".join("FILES" if name == "films" else f"--{name}" for name in others)
-            parser.error(f"--selftest reads films and networks of its own; leave out {named}")
-        jit_cache.use_cache()
-        found = selftest.run()
-        print(selftest.table(found))
-        sys.exit(0 if all(each.passed for each in found) else 1)
+            parser.error(f"--selftest brings its own films and networks; leave out {named}")
+        return options
     for needed in ("checkpoint", "output"):
         if getattr(options, needed) is None:
             parser.error(f"--{needed} is missing")
     if not options.films and options.list is None:
         parser.error("no FILES: name files, folders or patterns, or a list of them with --list")
-    jit_cache.use_cache()
-    sys.exit(1 if _run(options) else 0)
+    return options
 
 
 def _run(options: argparse.Namespace) -> int:
+    from sdfn_jax.core import jit_cache  # here and below, so that --help needs no JAX
+    from sdfn_jax.inference import batch, inputs
+    from sdfn_jax.inference.predictor import Predictor
+
+    jit_cache.use_cache()
     places = options.films + (inputs.read_list(options.list) if options.list else [])
     films, not_found, left_out = inputs.find(places, leave_out=options.output)
-    # A batch that is not filled takes as long as a full one: few films are read one by one.
+    # A batch that is not full takes as long as a full one: a few films are read one at a time.
     batch_size = options.batch_size if len(films) >= options.batch_size else 1
     predictor = Predictor.load(options.checkpoint, options.lrg, batch_size)
-    print(f"{count_films(len(films))}, checkpoint {predictor.provenance.checkpoint[:12]}. {RESEARCH}")
+    print(f"{batch.count_films(len(films))}, checkpoint {predictor.provenance.checkpoint[:12]}. {batch.RESEARCH}")
     for note in _notes(predictor):
         print(note)
     sys.stdout.flush()
-    return predict(predictor, films, options.output, options.fix, options.keep_identifiers, not_found, left_out)
+    return batch.predict(predictor, films, options.output, options.fix, options.keep_identifiers, not_found, left_out)
 
 
-def _notes(predictor: Predictor) -> Iterator[str]:
-    """What a reader must know of the networks beforehand."""
+def _notes(predictor: "Predictor") -> Iterator[str]:
+    """What a reader must know about the networks beforehand."""
+    from sdfn_jax.inference import film_page
+
     yield from film_page.notes(predictor.provenance)
     for branch, each in predictor.provenance.imported.items():
         yield f"weights of the {branch} branch: {each.describe()}"
@@ -103,5 +102,19 @@ def _notes(predictor: Predictor) -> Iterator[str]:
         yield predictor.gaps
 
 
+_EXAMPLES = """\
+examples:
+  %(prog)s film.dcm --checkpoint=runs/fusion --output=FOLDER
+  %(prog)s FOLDER 'more/*.png' --checkpoint=runs/fusion --output=FOLDER
+  %(prog)s --selftest
+
+in the output folder (docs/own_radiographs.md lists the columns):
+  index.html          every image with its heatmaps, lung box and flags
+  predictions.csv     an image a line; predictions.jsonl: the same with the heatmaps' boxes
+  boxes.csv           boxes from heatmaps
+  overlays/           a picture of each image
+  errors.csv          what could not be read; left_out.csv: what was passed over
+  provenance.json     networks, data, thresholds, software"""
+
 if __name__ == "__main__":
-    run_command(main, "the same command resumes from here")
+    errors.run_as_process(main, AGAIN)

@@ -1,28 +1,23 @@
 """Prepares a data set from the user's own download: python -m tfds_builders.prepare chestxray14 --manual_dir=..."""
 
-from sdfn_jax.core import errors
-
-if __name__ == "__main__":
-    errors.begin_command()
-
-import argparse
 import contextlib
 import dataclasses
 import io
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sdfn_jax.core.arguments import LARGEST_SIZE, seed, whole_number
-from sdfn_jax.core.errors import UserError, run_command
+from sdfn_jax.core import errors
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import bring_back, locked, put_in_place
-from sdfn_jax.radiographs import find, nih_tables
+from sdfn_jax.radiographs import find
 from tfds_builders import base, freshness, lung_masks
+from tfds_builders.arguments import AGAIN, parse_arguments
 from tfds_builders.chestxray14 import chestxray14_dataset_builder as chestxray14
 from tfds_builders.jsrt import jsrt_dataset_builder as jsrt
 from tfds_builders.montgomery import montgomery_dataset_builder as montgomery
@@ -202,36 +197,10 @@ def _told(images: int) -> str:
     return "as asked for: nothing in the table tells the versions apart"
 
 
-def _parse_arguments(arguments: list[str] | None) -> dict[str, Any]:
-    shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    shared.add_argument("--manual_dir", required=True, help="the folder of your download")
-    shared.add_argument("--data_dir", default="data/tfds", help="the folder of all prepared sets (default: data/tfds)")
-    shared.add_argument("--size", type=whole_number(1, LARGEST_SIZE), help="height and width of the images, in pixels")
-    shared.add_argument("--require_complete", action="store_true", help="a missing official file is an error")
-    shared.add_argument("--skip_bad_files", action="store_true", help="list bad files and leave them out")
-    parser = argparse.ArgumentParser(prog="python -m tfds_builders.prepare", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="name", required=True)
-    for name in _BUILDERS:
-        command = commands.add_parser(name, parents=[shared], allow_abbrev=False)
-        if name == "chestxray14":
-            command.add_argument("--boxes", help="the table of lung boxes (default: lung_boxes.csv in manual_dir)")
-            command.add_argument("--label_version", choices=nih_tables.LABEL_TABLES, default=_DEFAULT_LABELS)
-            command.add_argument("--validation_share", type=_share, default=chestxray14.VALIDATION_SHARE)
-            command.add_argument("--validation_seed", type=seed, default=chestxray14.VALIDATION_SEED)
-    return vars(parser.parse_args(arguments))
-
-
-def _share(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 <= (share := float(text)) < 1:
-            return share
-    raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 up to, not including, 1")
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    prepare(**_parse_arguments(arguments))
+    prepare(**parse_arguments(arguments, "python -m tfds_builders.prepare"))
 
 
 if __name__ == "__main__":
-    run_command(main, "the same command starts again; prepared sets are as they were")
+    errors.run_as_process(main, AGAIN)

@@ -1,86 +1,131 @@
-"""`--config`, of the commands that take one: a file that may be anywhere; mistakes in it are a sentence."""
+"""`--config`, of the commands that take one: which file is meant, and what it says; a mistake in it is one sentence."""
 
+import argparse
 import contextlib
 import sys
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from sdfn_jax.core.arguments import Parser
 from sdfn_jax.core.errors import UserError
 
-_NAME = "config"
+_PACKAGE = Path(__file__).parent.parent
+# `configs/` as shipped: inside an installed package, and next to the package in a checkout.
+_SHIPPED = next((each for each in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if each.is_dir()), None)
 
 
-def define(description: str) -> flags.FlagHolder:
-    """Defines the flag; parse it with `parse`."""
-    return config_flags.DEFINE_config_file(_NAME, None, description, lock_config=True)
+def add(parser: Parser, help: str, required: bool = False) -> None:
+    """Adds `--config` and `--config.KEY` to a parser; parse with `parse`."""
+    parser.add_argument("--config", metavar="FILE[:VARIANT]", required=required, help=help)
+    parser.add_argument("--config.KEY", metavar="VALUE", help="replaces a value in the config: --config.batch_size=4")
 
 
-def parse(arguments: Sequence[str]) -> list[str]:
-    """Parses a command line, as absl's `app.run` asks for it.
+def parse(parser: Parser, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, ConfigDict | None]:
+    """Parses a command line with `--config` in it.
+
+    Args:
+      parser: after `add`.
+      arguments: those of this process if None.
 
     Returns:
-      the program's name and what is no flag.
+      (the values of all flags; the config, locked, or None without `--config`). The value of `--config` is the path of
+      the file that was read, absolute.
 
     Raises:
-      UserError: for a flag that is not there or has a value of another kind, a setting that the config lacks, or a
-        config that cannot be read.
+      UserError: for a setting that the config lacks or of another kind, or a config that cannot be read.
     """
-    with _neighbours_found(arguments):
-        try:
-            rest = flags.FLAGS(arguments)
-        except flags.Error as error:
-            raise UserError(f"{_last_line(error)} (--help lists the flags)") from error
-        except ImportError as error:
-            raise UserError(
-                f"--{_NAME}: it imports {error.name}, which is not there. The files of configs/ need each other: keep "
-                "them together, in a folder of that name."
-            ) from error
-        except SyntaxError as error:
-            raise UserError(f"--{_NAME}: not Python: {error}") from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # ml_collections raises bare Python errors for --config.KEY=VALUE, with the key in quotes within quotes.
-            message = _last_line(error).replace("\\", "").replace("'", "").replace("nDid", ". Did")
-            raise UserError(f"no such setting in --{_NAME}: {message}") from error
-    config = flags.FLAGS[_NAME].value
-    if config is not None:
-        try:
-            config.stage  # noqa: B018 - a file that could not be loaded says so only when it is looked into
-        except OSError as error:
-            raise UserError(
-                f"--{_NAME}: run from the repository's folder, or give the file's whole path. {error}"
-            ) from error
-        except AttributeError as error:
-            raise UserError(f"--{_NAME}: it names no stage; start from one of the files in configs/") from error
-    return rest
+    rest, settings = _split(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(rest)
+    if options.config is None:
+        if settings:
+            parser.error(f"{settings[0]} needs --config=FILE")
+        return options, None
+    name, colon, variant = options.config.partition(":")
+    options.config = _find(name)
+    return options, _read(options.config, colon + variant, settings)
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates the settings, `--config.KEY=VALUE` or `--config.KEY VALUE`, from all other arguments."""
+    rest: list[str] = []
+    settings: list[str] = []
+    waiting = False  # the last setting may still get its value
+    for argument in arguments:
+        if argument.startswith(("--config.", "--noconfig.")):
+            settings.append(argument)
+            waiting = "=" not in argument
+        elif waiting and not argument.startswith("--"):
+            settings[-1] += f"={argument}"
+            waiting = False
+        else:
+            rest.append(argument)
+            waiting = False
+    return rest, settings
+
+
+def _find(name: str) -> Path:
+    """Returns the file: the user's own, or else `configs/NAME` as shipped."""
+    own = Path(name)
+    if own.exists():
+        return own.resolve()
+    if _SHIPPED is not None and own.parent == Path("configs") and (_SHIPPED / own.name).exists():
+        return _SHIPPED / own.name
+    shipped = sorted(path.stem for path in (_SHIPPED or own).glob("[a-z]*.py"))
+    raise UserError(
+        f"--config={name}: no such file in {Path.cwd()}; give its path, or one that is installed: "
+        + ", ".join(f"configs/{each}.py" for each in shipped)
+    )
+
+
+def _read(file: Path, variant: str, settings: Sequence[str]) -> ConfigDict:
+    values = flags.FlagValues()  # not absl's global ones: those of other libraries are no concern of this command
+    arguments = ["", f"--config={file}{variant}", *settings]
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=arguments, lock_config=True)
+    try:
+        with _neighbours_found(file.parent):
+            values(arguments)
+        config = values["config"].value
+        config.stage  # noqa: B018 - a file that could not be loaded says so only when it is looked into
+    except flags.Error as error:
+        raise UserError(_last_line(error)) from error
+    except ImportError as error:
+        raise UserError(
+            f"--config={file}: it imports {error.name}, which is not there. A config finds others as configs.NAME, in "
+            "its own folder or among those installed."
+        ) from error
+    except SyntaxError as error:
+        raise UserError(f"--config={file}: not Python: {error}") from error
+    except OSError as error:
+        raise UserError(f"--config={file}: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # ml_collections raises bare Python errors for --config.KEY=VALUE, with the key in quotes within quotes.
+        message = _last_line(error).replace("\\", "").replace("'", "").replace("nDid", ". Did")
+        raise UserError(f"--config={file}: {message}") from error
+    return config
 
 
 @contextlib.contextmanager
-def _neighbours_found(arguments: Sequence[str]) -> Iterator[None]:
-    """Has a config find those that it imports as `configs.NAME` next to it, whatever folder the command runs in."""
-    folder = _config_folder(arguments)
-    if folder is None:
-        yield
-        return
-    sys.path.insert(0, str(folder))
+def _neighbours_found(folder: Path) -> Iterator[None]:
+    """Lets a config import `configs.NAME`: files of its own folder, then those shipped. No other `configs` counts."""
+    before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "configs"}
+    package = types.ModuleType("configs")
+    package.__path__ = [str(folder), *([str(_SHIPPED)] if _SHIPPED else [])]
+    for name in before:
+        del sys.modules[name]
+    sys.modules["configs"] = package
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
-
-
-def _config_folder(arguments: Sequence[str]) -> Path | None:
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        flag, given, value = argument.partition("=")
-        if flag in (f"-{_NAME}", f"--{_NAME}"):
-            path, _, _ = (value if given else following).partition(":")
-            return Path(path).resolve().parent.parent
-    return None
+        for name in [name for name in sys.modules if name.split(".")[0] == "configs"]:
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def _last_line(error: Exception) -> str:
-    """Returns what is wrong; what comes before it may be a whole traceback of the config."""
+    """Returns what is wrong; what precedes it may be a whole traceback of the config."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

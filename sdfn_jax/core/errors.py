@@ -1,18 +1,18 @@
-"""How a command ends: what its user can mend is a sentence on standard error and an exit status, not a traceback."""
+"""How a command ends: a mistake its user can mend is a sentence on standard error and an exit status, no traceback."""
 
 import errno
 import sys
 from collections.abc import Callable
-from types import TracebackType
 
 from sdfn_jax.core import terminal
 
 NOT_DONE = 2  # exit status; a misspelt flag has the same
+AGAIN = "the same command starts again"
 
 _ROOM = "make room there, or name another place"
 _OPEN_FILES = "raise the limit of open files (ulimit -n 4096), or end other programs"
 _PLACE = "change its permissions, or name another place"
-# {what the system says: what mends it}; of other errors the system's own words are enough.
+# {error of the system: what to do}; for all others the system's own words are enough.
 _ADVICE = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
@@ -23,7 +23,7 @@ _ADVICE = {
     errno.EPERM: _PLACE,
     errno.EROFS: "name another place",
     errno.EIO: "the disk or the connection to it failed; try again, and if it stays so name another place",
-    errno.ENOMEM: "end other programs, or let this one take less at a time",
+    errno.ENOMEM: "end other programs, or give this one less at a time",
 }
 
 
@@ -31,22 +31,21 @@ class UserError(Exception):
     """A mistake the user can mend; the message names the file, row, key or flag, and what to do."""
 
 
-def begin_command() -> None:
-    """Prepares the process for a command: the first thing that a module does when it is run, before slow imports."""
+def run_as_process(command: Callable[[], None], again: str = AGAIN) -> None:
+    """Runs a command as this process: what a module does when it is run. The arguments are those of `run_command`."""
     terminal.prepare()
-    sys.excepthook = _end_before_it_began
+    run_command(command, again)
 
 
-def run_command(command: Callable[[], None], again: str = "the same command starts again") -> None:
-    """Runs a command. What ends it early is a sentence on standard error, and an exit status.
+def run_command(command: Callable[[], None], again: str = AGAIN) -> None:
+    """Runs a command. Whatever ends it early is a sentence on standard error and an exit status.
 
     Status 2: a `UserError`; a file or folder that the system does not let it use (permissions, a full disk, too many
-    open files); too little memory. Status 130: Ctrl-C; 143: SIGTERM. Other errors are mistakes of ours and keep their
-    traceback.
+    open files); too little memory. Status 130: Ctrl-C; 143: SIGTERM. Any other error is a bug and keeps its traceback.
 
     Args:
       command: may end the process itself with another status.
-      again: what its user can do after Ctrl-C, and when what the system does not allow is mended.
+      again: what running the command again does, said after Ctrl-C and after an error of the system.
     """
     try:
         with terminal.stops_say(f"stopped; {again}"):
@@ -66,15 +65,15 @@ def run_command(command: Callable[[], None], again: str = "the same command star
 
 
 def describe(error: BaseException) -> str | None:
-    """Returns the sentence for an error that is no mistake of ours; None for one that is."""
+    """Returns the sentence for an error that the user can mend; None for a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
         return _describe_system_error(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # the second is XLA's, of any device
-        reason = (str(error).splitlines() or ["no more can be had"])[0]
+        reason = (str(error).splitlines() or ["none is left"])[0]
         return (
-            f"not enough memory: {reason}. End other programs, or let this one take less at a time: --batch_size, "
+            f"not enough memory: {reason}. End other programs, or give this one less at a time: --batch_size, "
             "--config.batch_size, --config.evaluation_batch_size, smaller images"
         )
     return None
@@ -87,14 +86,3 @@ def _describe_system_error(error: OSError) -> str:
     named = "" if place is None else f"{place}: "
     advice = f"; {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
     return f"{named}{error.strerror}{advice}"
-
-
-def _end_before_it_began(kind: type[BaseException], error: BaseException, place: TracebackType | None) -> None:
-    """Says what ends the process where no command runs yet: Ctrl-C or the system, while modules are imported."""
-    if isinstance(error, KeyboardInterrupt):
-        terminal.stop("stopped before anything was done")
-    message = describe(error)
-    if message is None:
-        sys.__excepthook__(kind, error, place)
-    else:
-        terminal.say(f"error: {message}")

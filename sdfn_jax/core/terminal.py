@@ -1,6 +1,6 @@
-"""The process around a command: output that takes any text and outlives its reader, Ctrl-C that is always heard.
+"""The process around a command: output that takes any text and outlives its reader, Ctrl-C that always works.
 
-A command calls `prepare` before the imports that take seconds. `errors.run_command` does the rest.
+`errors.run_as_process` calls `prepare` before the command's slow imports.
 """
 
 import _thread
@@ -18,36 +18,36 @@ from typing import NoReturn, TextIO
 
 STOPPED = 130  # exit status after Ctrl-C: 128 and the signal's number, as shells count; 143 after SIGTERM
 _STOPS = (signal.SIGINT, signal.SIGTERM)
-# Seconds: what came sooner after a Ctrl-C is the same one (a terminal and a parent process may both pass it on); what a
-# command has to end after it, before it is ended.
+# Seconds. A second Ctrl-C within _SAME of the first counts as the same: a terminal and a parent process may both pass
+# it on. A command that has not ended _PATIENCE after Ctrl-C is ended.
 _SAME, _PATIENCE = 0.5, 5.0
 
-speaker = ""  # what messages begin with, where several processes share a terminal
-_ended = threading.Event()  # an interrupt has come through to where it ends the command
+speaker = ""  # prefix of every message, if several processes share a terminal
+_ended = threading.Event()  # an interrupt has reached the place where it ends the command
 _said = "stopped before anything was done"
 _status = STOPPED
 
 
 def prepare() -> None:
-    """Prepares the process for a command; the first thing that a module run as one does.
+    """Prepares the process for a command, before the command's slow imports.
 
-    * Standard output and error take any text: what their encoding lacks (file names may hold anything) is written as
-      `\\xe9`, `\\u2192` or, of a byte that is no text, `\\udce9`.
-    * A reader who leaves (`| head`) does not end the work: what is written afterwards is dropped, which `flush` says.
+    * Standard output and error take any text: characters outside their encoding (file names may hold anything) are
+      written as `\\xe9`, `\\u2192`, or `\\udce9` for a byte that is not text.
+    * A reader that leaves (`| head`) does not end the work: later output is dropped, and `flush` says so.
     * Ctrl-C and SIGTERM end the process within seconds, whatever is being imported, compiled or computed.
     """
     sys.stdout, sys.stderr = _Output.around(sys.stdout, 1), _Output.around(sys.stderr, 2)
     sys.unraisablehook = _raise_again
     signal.signal(signal.SIGTERM, _terminate)
     _listen()
-    # The first to be registered is the last to run. A computation that Ctrl-C broke off still runs in XLA's threads,
-    # which end in a segmentation fault when the interpreter is taken down under them.
+    # The first function to be registered is the last to run. A computation interrupted by Ctrl-C still runs in XLA's
+    # threads, which end in a segmentation fault if the interpreter is torn down under them.
     atexit.register(_leave)
 
 
 @contextlib.contextmanager
 def stops_say(sentence: str) -> Iterator[None]:
-    """Names what is said after a Ctrl-C within the block."""
+    """Sets the message of a Ctrl-C within the block."""
     global _said
     before, _said = _said, sentence
     try:
@@ -64,16 +64,16 @@ def stop(sentence: str) -> NoReturn:
 
 
 def say(text: str) -> None:
-    """Prints a message on standard error, set off from a progress bar that may stand there."""
+    """Prints a message on standard error, on a new line in case a progress bar is there."""
     print("\n" + speaker + printable(text, keep="\n"), file=sys.stderr, flush=True)
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Returns a text that does nothing to a terminal: file names may hold anything.
+    """Returns a text without control characters: file names may hold anything.
 
     Args:
-      text: of whatever characters.
-      keep: those of them that stay though they are not printable.
+      text: any characters.
+      keep: unprintable characters that stay.
     """
     return "".join(
         each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
@@ -81,10 +81,10 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def flush() -> None:
-    """Writes out what standard output holds back, and says where its reader has left before the end.
+    """Flushes standard output, and says so if its reader left before the end.
 
     Raises:
-      OSError: where it cannot be written.
+      OSError: if it cannot be written.
     """
     if sys.stdout is not None:
         sys.stdout.flush()
@@ -94,15 +94,15 @@ def flush() -> None:
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output or error that takes any text; after its reader has left, what is written is dropped."""
+    """Standard output or error that takes any text; once its reader has left, output is dropped."""
 
     reader_left = False
 
     @classmethod
     def around(cls, stream: TextIO | None, descriptor: int) -> "_Output":
-        """Returns the output in a stream's place; where the descriptor is closed (`>&-`), one that drops everything."""
+        """Returns the replacement of a stream; if the descriptor is closed (`>&-`), one that drops everything."""
         if stream is None:
-            # Files that are opened would get this descriptor, and what native code prints be written into them.
+            # The next file opened would get this descriptor, and output of native code would end up in it.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             if nowhere != descriptor:
                 os.dup2(nowhere, descriptor)
@@ -131,7 +131,7 @@ class _Output(io.TextIOWrapper):
             yield
         except OSError as error:
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())  # for what is still held back, too
+            os.dup2(nowhere, self.fileno())  # also for buffered output
             os.close(nowhere)
             self.reader_left = self.reader_left or isinstance(error, BrokenPipeError)
             if not self.reader_left:
@@ -139,7 +139,7 @@ class _Output(io.TextIOWrapper):
 
 
 def _listen() -> None:
-    """Has a thread told of every signal at once, even while native code keeps Python's own handlers from running."""
+    """Tells a thread of every signal at once, even while native code keeps Python's own handlers from running."""
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
@@ -147,11 +147,11 @@ def _listen() -> None:
 
 
 def _watch(receiver: socket.socket, _sender: socket.socket) -> None:
-    """Ends the process where an interrupt does not.
+    """Ends the process if an interrupt does not.
 
-    Python raises it in the main thread when that is back in Python code, not while a network is compiled; and whoever
-    passes over every exception passes over this one. Whoever has a handler of their own (the trainer, which saves its
-    state) decides about the first Ctrl-C.
+    Python raises KeyboardInterrupt in the main thread only when that thread is back in Python code, not while a network
+    is compiled, and code that swallows every exception swallows this one. Code with its own handler (the trainer, which
+    saves its state) decides about the first Ctrl-C.
     """
     global _status
     last = None
@@ -169,12 +169,12 @@ def _watch(receiver: socket.socket, _sender: socket.socket) -> None:
 
 
 def _terminate(*_) -> NoReturn:
-    """SIGTERM, as the system sends it when it shuts down or a batch queue ends a job, is heard as Ctrl-C is."""
+    """Treats SIGTERM, sent at shutdown or by a batch queue that ends a job, like Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def _raise_again(ignored: "sys.UnraisableHookArgs") -> None:
-    """Raises an interrupt again that came in a callback, where nothing can be raised: jax has one for garbage."""
+    """Raises an interrupt again that came in a callback, which cannot raise: JAX has one for garbage collection."""
     if issubclass(ignored.exc_type, KeyboardInterrupt):
         threading.Timer(0.05, _thread.interrupt_main).start()  # in a moment, when the callback is over
     else:
@@ -183,7 +183,7 @@ def _raise_again(ignored: "sys.UnraisableHookArgs") -> None:
 
 def _end() -> None:
     if _ended.wait(_PATIENCE):
-        time.sleep(2 * _PATIENCE)  # in which processes of one run take leave of each other
+        time.sleep(2 * _PATIENCE)  # in which the processes of one run disconnect
     else:
         say(_said)
     _leave_at_once()

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from sdfn_jax.core import checkpoint, run_identity, run_metadata
+from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.heatmaps import cam
@@ -31,7 +32,6 @@ from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.radiographs import crops, pixels, reader
 from sdfn_jax.radiographs.findings import FINDINGS
 
-BATCH_SIZE = 8
 # Opens a film: the radiograph, (H, W) uint8, and the flags that it carries already.
 _Load = Callable[[], tuple[np.ndarray, tuple[str, ...]]]
 

@@ -3,7 +3,7 @@
 A frontal chest film, however exposed, has two dark lungs beside a bright middle, above a bright abdomen: a few slow
 cosine waves, even about the vertical axis. Turned or inverted, the same waves change places or signs, so one small
 template tells which of the eight (four turns, each as it is or inverted) a film is in; and how far its waves are from
-those of chest films tells what is none. The numbers were fitted by `benchmarks/guards.py` to 238 films of ChestX-ray14
+those of chest films tells what is none. The numbers were fitted by `tools/guards.py` to 238 films of ChestX-ray14
 and Montgomery; its table says what they do on the other 224, and on pictures of other things.
 """
 
@@ -12,14 +12,8 @@ from scipy.fft import dctn
 from skimage.exposure import equalize_hist
 
 from sdfn_jax.lungs.lung_boxes import LungRegion
-from sdfn_jax.radiographs.flags import FLAGS
+from sdfn_jax.radiographs.flags import FIXES, FLAGS
 from sdfn_jax.radiographs.pixels import check_radiograph, resize
-
-FIXES = {
-    "inverted": "Grey values turned round.",
-    "rotated_90": "Turned upright by a quarter.",
-    "rotated_180": "Turned upright by a half.",
-}
 
 SMALLEST_SIDE = 224
 # Of 255 grey levels: what varies by less, over the middle 98 % of its pixels, is empty.

@@ -7,11 +7,6 @@ python -m sdfn_jax.inference.selftest --run=runs/demo/fusion     (makes `golden/
 python -m sdfn_jax.main --config=configs/fusion.py:demo; python -m sdfn_jax.inference.selftest --run=runs/demo/fusion
 """
 
-from sdfn_jax.core import errors
-
-if __name__ == "__main__":
-    errors.begin_command()
-
 import argparse
 import dataclasses
 import itertools

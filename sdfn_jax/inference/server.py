@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from sdfn_jax.core.arguments import HOST
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.inference import film_page
 from sdfn_jax.inference.decoding import PROCESSES, Decoders
@@ -30,8 +31,6 @@ except ImportError as error:
     print(f"error: the viewer needs the package {error.name}: pip install -e '.[viewer]'", file=sys.stderr)
     raise SystemExit(2) from error
 
-HOST = "127.0.0.1"
-PORT = 8000
 LARGEST = 100_000_000  # bytes of an upload; a film of 5,000 x 4,000 pixels of 16 bits has 40,000,000
 MEMORY = 4 * LARGEST  # bytes of all uploads that are there at a time
 _HEADERS = {

@@ -21,3 +21,9 @@ FLAGS = {
     "dicom_frames": "Its Number of Frames (0028,0008) is none: taken for one.",
     "dicom_identifiers": "One of its identifiers (Patient ID, Study and SOP Instance UID) cannot be read: left empty.",
 }
+# Flags that can be mended on request (`predict --fix`), and the sentence that says so.
+FIXES = {
+    "inverted": "Grey values turned round.",
+    "rotated_90": "Turned upright by a quarter.",
+    "rotated_180": "Turned upright by a half.",
+}

@@ -1,0 +1,55 @@
+"""The command line of `prepare`. Imports neither TFDS nor a builder, so that --help is there at once."""
+
+import argparse
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sdfn_jax.core.arguments import LARGEST_SIZE, Parser, seed, whole_number
+
+AGAIN = "the same command starts again; prepared sets are as they were"
+# A data set is a folder with a builder, as TFDS wants it.
+NAMES = sorted(path.parent.name for path in Path(__file__).parent.glob("*/*_dataset_builder.py"))
+
+
+def parse_arguments(arguments: Sequence[str] | None, prog: str) -> dict[str, Any]:
+    """Returns the arguments of `prepare.prepare` that a command line names; its own defaults are those of the others.
+
+    Args:
+      arguments: the command line; that of this process if None.
+      prog: what --help calls the command.
+    """
+    parser = Parser(
+        prog,
+        description="Prepares a data set from your own download, for training.",
+        examples="examples:\n  %(prog)s montgomery --manual_dir=data/montgomery\n"
+        "  %(prog)s chestxray14 --manual_dir=data/chestxray14 --boxes=lung_boxes.csv",
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--manual_dir", required=True, help="the folder of your download")
+    parser.add_argument(
+        "--data_dir", default="data/tfds", help="the folder of all prepared sets (default: %(default)s)"
+    )
+    parser.add_argument("--size", type=whole_number(1, LARGEST_SIZE), help="height and width of the images, in pixels")
+    parser.add_argument("--require_complete", action="store_true", help="a missing official file is an error")
+    parser.add_argument("--skip_bad_files", action="store_true", help="list bad files and leave them out")
+    labelled = parser.add_argument_group("chestxray14 only")
+    labelled.add_argument("--boxes", help="the table of lung boxes (default: lung_boxes.csv in manual_dir)")
+    labelled.add_argument("--label_version", choices=("2017", "v2020"), help="which official labels (default: 2017)")
+    labelled.add_argument("--validation_share", type=_share, help="expected share of the patients of train_val, 0 to 1")
+    labelled.add_argument("--validation_seed", type=seed, help="which patients these are")
+    options = vars(parser.parse_args(arguments))
+    if options["name"] != "chestxray14":
+        for action in labelled._group_actions:
+            if action.dest in options:
+                parser.error(f"--{action.dest} is for chestxray14; leave it out")
+    return options
+
+
+def _share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (share := float(text)) < 1:
+            return share
+    raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 up to, not including, 1")
