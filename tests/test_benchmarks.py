@@ -23,7 +23,7 @@ def test_its_smallest_form_runs(name, tmp_path):
 
 def test_none_is_forgotten():
     modules = {path.stem for path in (Path(__file__).parent.parent / "benchmarks").glob("*.py")}
-    assert modules - {"__main__", "record", "films", "guards", "fuzz_readers"} == benchmarks.BENCHMARKS.keys()
+    assert modules - {"__main__", "record", "films"} == benchmarks.BENCHMARKS.keys()
 
 
 def test_one_that_fails_is_listed_and_the_others_go_on(tmp_path, monkeypatch, capfd):

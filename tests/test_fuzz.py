@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks import fuzz_readers
+from tools import fuzz_readers
 
 
 def test_damaged_files_are_read_or_refused_in_one_line():
@@ -34,10 +34,10 @@ def test_the_fuzz_run_sees_what_a_bad_reader_does(tmp_path, monkeypatch, reader,
 import os, sys, time
 import numpy as np
 sys.path.insert(0, {str(fuzz_readers.ROOT)!r})
-from benchmarks import fuzz_readers
+from tools import fuzz_readers
 
-good = fuzz_readers.images.read_radiograph
-fuzz_readers.images.read_radiograph = lambda path: {reader} if path.suffix == ".jpg" else good(path)
+good = fuzz_readers.radiographs_reader.read_radiograph
+fuzz_readers.radiographs_reader.read_radiograph = lambda path: {reader} if path.suffix == ".jpg" else good(path)
 fuzz_readers.good_files = lambda: [("png", b"no"), ("jpg", b"image")]
 fuzz_readers.main()
 """)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import skimage.data
 
-from benchmarks.guards import is_fitted, read_films, truth
 from sdfn_jax.inference import quality
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing, lung_box
 from sdfn_jax.radiographs import pixels, synthetic_film
+from tools.guards import is_fitted, read_films, truth
 
 FINDINGS = ((), ("Effusion",), ("Cardiomegaly", "Mass"), ("Pneumothorax",), ("Edema", "Consolidation"), ("Emphysema",))
 

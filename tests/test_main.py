@@ -612,7 +612,7 @@ def test_a_config_that_cannot_be_loaded_is_a_message(tmp_path):
     for name, said in (
         ("alone.py", "it imports configs_of_mine, which is not there"),
         ("broken.py", "not Python: invalid syntax (broken.py, line 1)"),
-        ("empty.py", "it names no stage"),
+        ("empty.py", "it gives no config of a stage"),
     ):
         result = command(f"--config={tmp_path / name}")
         assert (result.returncode, "Traceback" in result.stderr) == (2, False)
@@ -634,14 +634,14 @@ def command(*arguments, cwd=ROOT):
             "--config.lung.num_epochs=0: expected 1 to 2147483647",
         ),
         (["--config=configs/none.py"], "configs/none.py"),
-        (["--config=configs/fusion.py", "extra"], "unexpected argument 'extra'"),
-        (["--config=configs/fusion.py", "--split=validation"], "--split is for --mode=evaluate of a classifier"),
-        (["--config=configs/lrg.py", "--mode=evaluate", "--split=test"], "--split is for --mode=evaluate of a"),
+        (["--config=configs/fusion.py", "extra"], "unrecognized arguments: extra"),
+        (["--config=configs/fusion.py", "--split=validation"], "--split is for evaluating a classifier"),
+        (["--config=configs/lrg.py", "--mode=evaluate", "--split=test"], "--split is for evaluating a classifier"),
         (["--config=configs/lrg.py:none"], "configs/lrg.py takes jsrt, montgomery or demo, not 'none'"),
         (["--config=configs/lrg.py", "--config.batch_size=1.5"], "--config.batch_size=1.5"),
-        (["--config=configs/lrg.py", "--mode=none"], "flag --mode=none"),
+        (["--config=configs/lrg.py", "--mode=none"], "--mode: invalid choice: 'none'"),
         (["--config=configs/lrg.py:demo", f"--config.seed={10**20}"], f"--config.seed={10**20}: expected 0 to"),
-        (["--none"], "Unknown command line flag 'none'"),
+        (["--none"], "unknown flag --none; did you mean --mode?"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_a_message(arguments, said):

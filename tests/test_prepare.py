@@ -127,8 +127,7 @@ def held(path):
     return read(path)
 
 reader.read_radiograph = held
-errors.begin_command()
-errors.run_command(lambda: prepare.main(sys.argv[2:]))
+errors.run_as_process(lambda: prepare.main(sys.argv[2:]))
 """
 
 
@@ -254,13 +253,13 @@ def test_the_command_prepares_and_sums_up(download, data_dir, capsys, monkeypatc
         (["montgomery", "--manual_dir=/nowhere"], "--manual_dir=/nowhere is not a folder"),
         (["montgomery"], "--manual_dir"),
         (["mnist", "--manual_dir=."], "invalid choice: 'mnist'"),
-        (["montgomery", "--manual_dir=.", "--boxes=a.csv"], "--boxes=a.csv"),
+        (["montgomery", "--manual_dir=.", "--boxes=a.csv"], "--boxes is for chestxray14; leave it out"),
         (["montgomery", "--manual_dir=.", "--size=0"], "'0' is not a whole number from 1 to 16384"),
         (["chestxray14", "--manual_dir=.", "--validation_share=10"], "'10' is not a share"),
         (["montgomery", "--manual_dir=.", "--size=\u00b2"], "is not a whole number from 1"),
         (["chestxray14", "--manual_dir=.", f"--validation_seed={10**20}"], f"'{10**20}' is not a whole number from 0"),
         (["chestxray14", "--manual_dir=.", "--label_version=2020"], "invalid choice: '2020'"),
-        (["chestxray14", "--manual_dir=.", "--require"], "--require"),
+        (["chestxray14", "--manual_dir=.", "--require"], "unknown flag --require; did you mean --require_complete?"),
     ],
 )
 def test_a_users_mistake_is_one_message(arguments, message, capsys):

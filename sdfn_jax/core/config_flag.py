@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import runpy
 import sys
 import types
 from collections.abc import Iterator, Sequence
@@ -44,9 +45,9 @@ def parse(parser: Parser, arguments: Sequence[str] | None) -> tuple[argparse.Nam
         if settings:
             parser.error(f"{settings[0]} needs --config=FILE")
         return options, None
-    name, colon, variant = options.config.partition(":")
+    name, _, variant = options.config.partition(":")
     options.config = _find(name)
-    return options, _read(options.config, colon + variant, settings)
+    return options, _set(_load(options.config, variant), settings)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -81,17 +82,12 @@ def _find(name: str) -> Path:
     )
 
 
-def _read(file: Path, variant: str, settings: Sequence[str]) -> ConfigDict:
-    values = flags.FlagValues()  # not absl's global ones: those of other libraries are no concern of this command
-    arguments = ["", f"--config={file}{variant}", *settings]
-    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=arguments, lock_config=True)
+def _load(file: Path, variant: str) -> ConfigDict:
+    """Returns what `get_config` of a file returns."""
     try:
         with _neighbours_found(file.parent):
-            values(arguments)
-        config = values["config"].value
-        config.stage  # noqa: B018 - a file that could not be loaded says so only when it is looked into
-    except flags.Error as error:
-        raise UserError(_last_line(error)) from error
+            get_config = runpy.run_path(str(file)).get("get_config", ConfigDict)
+            config = get_config(variant) if variant else get_config()
     except ImportError as error:
         raise UserError(
             f"--config={file}: it imports {error.name}, which is not there. A config finds others as configs.NAME, in "
@@ -99,13 +95,27 @@ def _read(file: Path, variant: str, settings: Sequence[str]) -> ConfigDict:
         ) from error
     except SyntaxError as error:
         raise UserError(f"--config={file}: not Python: {error}") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"--config={file}: {error}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # ml_collections raises bare Python errors for --config.KEY=VALUE, with the key in quotes within quotes.
-        message = _last_line(error).replace("\\", "").replace("'", "").replace("nDid", ". Did")
-        raise UserError(f"--config={file}: {message}") from error
+    if config.get("stage") is None:
+        raise UserError(f"--config={file}: it gives no config of a stage; start from one of the files in configs/")
     return config
+
+
+def _set(config: ConfigDict, settings: Sequence[str]) -> ConfigDict:
+    """Returns the config with the settings of the command line, locked."""
+    values = flags.FlagValues()  # not absl's global ones: the flags of other libraries are no concern of this command
+    arguments = ["", *settings]
+    try:
+        config_flags.DEFINE_config_dict("config", config, "", flag_values=values, sys_argv=arguments, lock_config=True)
+        values(arguments)
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # ml_collections raises bare Python errors, with the key in quotes within quotes.
+        message = str(error).replace("\\n", ". ").replace("\\", "").replace("'", "")
+        raise UserError(f"no such setting in --config: {message}") from error
+    return values["config"].value
 
 
 @contextlib.contextmanager
@@ -123,9 +133,3 @@ def _neighbours_found(folder: Path) -> Iterator[None]:
         for name in [name for name in sys.modules if name.split(".")[0] == "configs"]:
             del sys.modules[name]
         sys.modules.update(before)
-
-
-def _last_line(error: Exception) -> str:
-    """Returns what is wrong; what precedes it may be a whole traceback of the config."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -33,8 +33,12 @@ class UserError(Exception):
 
 def run_as_process(command: Callable[[], None], again: str = AGAIN) -> None:
     """Runs a command as this process: what a module does when it is run. The arguments are those of `run_command`."""
-    terminal.prepare()
-    run_command(command, again)
+
+    def prepared() -> None:
+        terminal.prepare()
+        command()
+
+    run_command(prepared, again)
 
 
 def run_command(command: Callable[[], None], again: str = AGAIN) -> None:

@@ -30,7 +30,7 @@ def map_in_order(
       workers: number of threads; the usable cores where it is None.
     """
     workers = workers or usable_cores()
-    waiting = collections.deque()
+    waiting: collections.deque = collections.deque()
     pool = ThreadPoolExecutor(workers)
     try:
         for item in items:
@@ -52,7 +52,7 @@ def in_batches(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
     """Yields the items, always with the next one begun: for work that a device goes on with while another is used."""
-    waiting = collections.deque()
+    waiting: collections.deque = collections.deque()
     for item in items:
         waiting.append(item)
         if len(waiting) == 2:

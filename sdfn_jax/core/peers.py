@@ -100,7 +100,7 @@ def bind_address(coordinator: str) -> str | None:
     """
     host, _, port = coordinator.rpartition(":")
     try:
-        address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4][0]
+        address = str(socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4][0])
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as trial:
             trial.bind((address, 0))
     except OSError:

@@ -90,7 +90,7 @@ def check_same_run(workdir: str | Path, stored: dict, config: ConfigDict, inputs
 def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {path: tree}
-    leaves = {}
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
         leaves |= _leaves(value, f"{path}.{key}" if path else key)
     return leaves

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn
 
 STOPPED = 130  # exit status after Ctrl-C: 128 and the signal's number, as shells count; 143 after SIGTERM
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -88,7 +88,7 @@ def flush() -> None:
     """
     if sys.stdout is not None:
         sys.stdout.flush()
-    if getattr(sys.stdout, "reader_left", False):
+    if isinstance(sys.stdout, _Output) and sys.stdout.reader_left:
         sys.stdout.reader_left = False  # once
         say("the reader of standard output left before its end (| head?); the work itself was not cut short")
 
@@ -99,7 +99,7 @@ class _Output(io.TextIOWrapper):
     reader_left = False
 
     @classmethod
-    def around(cls, stream: TextIO | None, descriptor: int) -> "_Output":
+    def around(cls, stream: Any, descriptor: int) -> "_Output":
         """Returns the replacement of a stream; if the descriptor is closed (`>&-`), one that drops everything."""
         if stream is None:
             # The next file opened would get this descriptor, and output of native code would end up in it.
@@ -154,16 +154,15 @@ def _watch(receiver: socket.socket, _sender: socket.socket) -> None:
     saves its state) decides about the first Ctrl-C.
     """
     global _status
-    last = None
+    last: float | None = None
     while signals := receiver.recv(64):
         heard = [number for number in _STOPS if number in signals]
         if not heard:
             continue
         _status = 128 + heard[0]
-        first = last is None
-        if not first and time.monotonic() - last < _SAME:
+        if last is not None and time.monotonic() - last < _SAME:
             continue
-        last = time.monotonic()
+        first, last = last is None, time.monotonic()
         if not first or signal.getsignal(heard[0]) in (signal.default_int_handler, _terminate):
             threading.Thread(target=_end, daemon=True).start()
 

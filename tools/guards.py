@@ -1,6 +1,6 @@
 """Fits the numbers of sdfn_jax/guards.py to real films, and measures its flags on others.
 
-SDFN_DATA=FOLDER python -m benchmarks.guards [--fit]
+SDFN_DATA=FOLDER python -m tools.guards [--fit]
 
 Films whose patient has an even number are fitted to, the others measured. `--fit` prints the numbers; without it, those
 that stand in guards.py are measured. Pictures of other things are scikit-image's own; nothing is fitted to them.

@@ -1,6 +1,6 @@
 """Reads damaged and hostile DICOM, PNG, JPEG, TIFF, BMP, GIF and .IMG files by the thousand.
 
-python -m benchmarks.fuzz_readers --files=6000 --seed=0 [--first=0]
+python -m tools.fuzz_readers --files=6000 --seed=0 [--first=0]
 
 It says what was not refused well. Each file is made from a good one by the seed and its number alone, so any can be
 made again. A process of its own reads them, so that a crash of a decoder is seen, and one that takes too long is ended.
