@@ -289,7 +289,7 @@ class TestScreen:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["a.png", "--selftest"], "networks of its own; leave out FILES"),
+            (["a.png", "--selftest"], "its own films and networks; leave out FILES"),
             (["--selftest", "--lrg=x", "--fix=inverted"], "leave out --lrg, --fix"),
             ([], "--checkpoint is missing"),
             (["--checkpoint=x"], "--output is missing"),
