@@ -2,7 +2,7 @@
 
 python -m sdfn_jax.main --config=configs/classifier.py:entire
 python -m sdfn_jax.main --config=configs/classifier.py:lung
-python -m sdfn_jax.main --config=configs/classifier.py:entire,demo         (a tiny network on drawings)
+python -m sdfn_jax.main --config=configs/classifier.py:entire,demo         (a tiny network on synthetic radiographs)
 
 Expected on the official test list after the full recipe, from the paper's Table I: mean AUC 0.802 (entire), 0.804
 (lung).
@@ -27,7 +27,7 @@ def get_config(argument: str = "entire") -> ConfigDict:
     config.data = chestxray14(demo)
     config.lrg = lrg.get_config("demo" if demo else "jsrt")
     if demo:
-        config.phantom = lrg.drawings()
+        config.synthetic = lrg.synthetic()
     return config
 
 
@@ -86,7 +86,7 @@ def chestxray14(demo: bool) -> ConfigDict:
     data = ConfigDict()
     data.name = "chestxray14"
     # where the download lies: unless it is said, a folder of the data set's name
-    data.manual_dir = ("runs/demo/drawings/" if demo else "data/") + data.get_ref("name")
+    data.manual_dir = ("runs/demo/synthetic/" if demo else "data/") + data.get_ref("name")
     data.data_dir = "runs/demo/tfds" if demo else "data/tfds"  # where prepared data sets go
     data.size = 96 if demo else 224  # pixels, height and width of both images (B.3)
     data.label_version = "2017"  # the paper's; or v2020, with 188 labels added in the test list

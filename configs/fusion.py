@@ -1,7 +1,7 @@
 """Stage 3, the fusion network (paper B.4, B.5), with everything it needs: LRG, box table, data set, both extractors.
 
 python -m sdfn_jax.main --config=configs/fusion.py
-python -m sdfn_jax.main --config=configs/fusion.py:demo                    (tiny networks on drawings, minutes)
+python -m sdfn_jax.main --config=configs/fusion.py:demo                    (tiny networks, synthetic films, minutes)
 python -m sdfn_jax.main --config=configs/fusion.py --mode=evaluate
 
 Expected on the official test list after the full recipe, from the paper's Table I: mean AUC 0.815.
@@ -44,5 +44,5 @@ def get_config(argument: str = "") -> ConfigDict:
     config.entire = classifier.recipe("entire", demo)
     config.lung = classifier.recipe("lung", demo)
     if demo:
-        config.phantom = lrg.drawings()
+        config.synthetic = lrg.synthetic()
     return config

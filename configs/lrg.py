@@ -3,7 +3,7 @@
 python -m sdfn_jax.main --config=configs/lrg.py                            (on JSRT, as the paper)
 python -m sdfn_jax.main --config=configs/lrg.py:montgomery                 (on open data, no registration)
 python -m sdfn_jax.main --config=configs/lrg.py --mode=cross_validate      (five folds)
-python -m sdfn_jax.main --config=configs/lrg.py:demo                       (a narrow network on drawings)
+python -m sdfn_jax.main --config=configs/lrg.py:demo                       (a narrow network on synthetic radiographs)
 
 Expected on JSRT, five folds, from the paper: Dice 0.98, IoU 0.97. [21], the U-Net's own authors, have 0.985 / 0.971
 on JSRT and 0.972 / 0.956 on Montgomery.
@@ -31,7 +31,7 @@ def get_config(argument: str = "jsrt") -> ConfigDict:
     config.data = ConfigDict()
     config.data.name = name  # jsrt or montgomery
     # where the download lies: unless it is said, a folder of the data set's name
-    config.data.manual_dir = ("runs/demo/drawings/" if demo else "data/") + config.data.get_ref("name")
+    config.data.manual_dir = ("runs/demo/synthetic/" if demo else "data/") + config.data.get_ref("name")
     config.data.data_dir = "runs/demo/tfds" if demo else "data/tfds"  # where prepared data sets go
     config.data.size = 256  # pixels, height and width (B.2.1)
     config.data.require_complete = False  # True: every official file must be there
@@ -74,10 +74,10 @@ def get_config(argument: str = "jsrt") -> ConfigDict:
     config.checkpoint_minutes = 10.0  # between saves within an epoch
     config.tensorboard = False  # True: events in <workdir>/tensorboard, needs the extra of that name
     if demo:
-        config.phantom = drawings()
+        config.synthetic = synthetic()
     return config
 
 
-def drawings() -> ConfigDict:
+def synthetic() -> ConfigDict:
     """Returns what the demo draws, in the official formats of JSRT and ChestX-ray14."""
-    return ConfigDict(dict(folder="runs/demo/drawings", jsrt_films=40, chestxray14_films=480, test_share=0.3, seed=0))
+    return ConfigDict(dict(folder="runs/demo/synthetic", jsrt_films=40, chestxray14_films=480, test_share=0.3, seed=0))

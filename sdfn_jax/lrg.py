@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     network = segmenter.Segmenter.load(options.checkpoint, options.batch_size)
     print(f"{len(found.films):,} radiographs in {options.radiographs}, checkpoint {network.digest[:12]}", flush=True)
     if network.drawings:
-        print(f"NOTE: {segmenter.DRAWINGS}", flush=True)
+        print(f"NOTE: {segmenter.TRAINED_ON_SYNTHETIC}", flush=True)
     rows = make_box_table(network, found.films, options.output, network.postprocessing, options.skip_bad_files)
     print(f"{options.output}: {len(rows):,} lung boxes\n\n{box_table.rule_counts(rows)}")
     report_left_out(found, options.output)

@@ -64,11 +64,11 @@ def fusion_config(folder) -> ConfigDict:
     config.data.size = SIZE
     for data in (config.data, config.lrg.data):
         data.data_dir = str(folder / "tfds")
-    config.phantom.folder = str(folder / "drawings")
-    config.data.manual_dir = str(folder / "drawings" / "chestxray14")
-    config.lrg.data.manual_dir = str(folder / "drawings" / "jsrt")
-    config.phantom.jsrt_films = 10
-    config.phantom.chestxray14_films = 32
+    config.synthetic.folder = str(folder / "synthetic")
+    config.data.manual_dir = str(folder / "synthetic" / "chestxray14")
+    config.lrg.data.manual_dir = str(folder / "synthetic" / "jsrt")
+    config.synthetic.jsrt_films = 10
+    config.synthetic.chestxray14_films = 32
     config.data.validation_share = 0.4
     return config
 

@@ -147,9 +147,9 @@ def test_a_page_of_heatmaps_names_finding_probability_and_label(tmp_path, rng):
     text = (tmp_path / "page.svg").read_text()
     for part in ("Pleural thickening", "p = 0.734, label 1", "p = 0.734, label 0", "00000001_000.png", "lung box"):
         assert part in text
-    assert "DRAWINGS" in text
+    assert "SYNTHETIC" in text
     figures.heatmap_page(tmp_path / "real.svg", [case(rng)], drawings=False)
-    assert "DRAWINGS" not in (tmp_path / "real.svg").read_text()
+    assert "SYNTHETIC" not in (tmp_path / "real.svg").read_text()
 
 
 def test_a_page_of_heatmaps_is_a_picture(tmp_path, rng):
@@ -170,7 +170,7 @@ def test_figure_nine_has_the_traditional_map_above_and_the_sdfns_below(tmp_path,
     cases = [case(rng), case(rng, finding="Mass", image="2.png")]
     figures.figure_nine(tmp_path / "nine.svg", cases, [rng.normal(size=(7, 7))] * 2, drawings=True)
     text = (tmp_path / "nine.svg").read_text()
-    assert all(part in text for part in ("Traditional (entire CXR)", "SDFN", "Mass", "2.png", "DRAWINGS"))
+    assert all(part in text for part in ("Traditional (entire CXR)", "SDFN", "Mass", "2.png", "SYNTHETIC"))
     with pytest.raises(ValueError, match="no case"):
         figures.figure_nine(tmp_path / "none.png", [], [], drawings=False)
 

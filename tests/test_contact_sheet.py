@@ -67,7 +67,7 @@ class TestPages:
         assert shapes[0][0] > 9 * 256 > 2 * 256 + 300 > shapes[1][0] > 2 * 256
         assert shapes[0][1] > 3 * 256 > 300 + 34 > shapes[1][1] > 256 + 34
 
-    def test_pages_of_drawings_say_so(self, tmp_path):
+    def test_pages_of_synthetic_films_say_so(self, tmp_path):
         for drawings in (True, False):
             contact_sheet.lung_box_page([film(LEFT, RIGHT)] * 3, tmp_path / f"{drawings}.png", drawings=drawings)
         pages = [np.asarray(Image.open(tmp_path / f"{drawings}.png")).astype(int) for drawings in (True, False)]

@@ -308,10 +308,10 @@ def get_config():
     whole = fusion_config(folder)
     config = whole.entire
     config.num_epochs = 1
-    config.data, config.lrg, config.phantom = whole.data, whole.lrg, whole.phantom
+    config.data, config.lrg, config.synthetic = whole.data, whole.lrg, whole.synthetic
     config.data.boxes = str(folder / "boxes.csv")
-    config.phantom.jsrt_films = 2
-    config.phantom.chestxray14_films = 24
+    config.synthetic.jsrt_films = 2
+    config.synthetic.chestxray14_films = 24
     return config
 """
 
@@ -329,7 +329,7 @@ def commanded(tmp_path_factory):
     """The whole command in two processes, from nothing but a box table: (folder, what each process left)."""
     folder = tmp_path_factory.mktemp("command")
     (folder / "config.py").write_text(CONFIG_FILE)
-    settings = configured(folder).phantom
+    settings = configured(folder).synthetic
     films = synthetic_dataset.chestxray14_films(settings.chestxray14_films, settings.seed, settings.test_share)
     box = {"left": 100, "top": 100, "right": 900, "bottom": 900, "width": 1024, "height": 1024, "lung_area": 0.3}
     rows = [box_table.BoxRow(image=f"{film.name}.png", **box, rule="none", checkpoint="drawn") for film in films]

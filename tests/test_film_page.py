@@ -81,7 +81,7 @@ def test_a_page_says_what_it_was_made_with(tmp_path):
     for part in ("c1a551f1e2", "1un95e93a7", "size224_labels2017", "SDFN (stage fusion)", "0.449", "0.10.2", "1,209"):
         assert part in text
     assert text.count("For research, not for diagnosis") == 1
-    assert film_page.DRAWINGS not in text
+    assert film_page.SYNTHETIC not in text
 
 
 # In a real browser.
@@ -402,13 +402,13 @@ def test_pages_of_one_prediction_lead_to_each_other(browser, tmp_path):
     assert browser.get_log("browser") == []
 
 
-def test_the_page_of_one_film_and_of_a_network_of_drawings(browser, tmp_path):
+def test_the_page_of_one_film_and_of_a_network_trained_on_synthetic_radiographs(browser, tmp_path):
     provenance = dataclasses.replace(
         PROVENANCE, drawings=True, thresholds={}, undecided=dict.fromkeys(FINDINGS, "few"), lrg_checkpoint=None
     )
     film_page.write(tmp_path / "page.html", provenance, [film_page.entry(reading())])
     browser.get((tmp_path / "page.html").as_uri())
-    assert film_page.DRAWINGS in browser.find_element("tag name", "header").text
+    assert film_page.SYNTHETIC in browser.find_element("tag name", "header").text
     assert not browser.find_element("id", "films").is_displayed()
     assert not browser.find_element("id", "next").is_displayed()
     findings = browser.find_element("id", "findings").text

@@ -267,7 +267,7 @@ class TestPlan:
     def config(self, tmp_path, chest, data_dir):
         """The main job on a few films, with both data sets prepared and nothing trained."""
         config = fusion_config(tmp_path)
-        del config.phantom
+        del config.synthetic
         config.lrg.data.name = "montgomery"
         config.lrg.data.manual_dir = str(official.write_montgomery(tmp_path / "montgomery", NUMBERS))
         config.data.manual_dir = str(chest)

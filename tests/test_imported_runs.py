@@ -44,7 +44,7 @@ def made(tmp_path_factory):
 
 
 def film(folder):
-    return next((folder / "drawings" / "chestxray14").rglob("*.png"))
+    return next((folder / "synthetic" / "chestxray14").rglob("*.png"))
 
 
 def test_the_main_job_trains_the_fusion_on_them_and_says_what_their_numbers_are_worth(made):
@@ -93,7 +93,7 @@ def test_predict_says_where_it_comes_from_and_that_its_data_are_unknown(made, st
     page = (tmp_path / "out" / "index.html").read_text()
     assert film_page.ELSEWHERE in page
     assert found.sha256 in page
-    assert film_page.DRAWINGS not in page
+    assert film_page.SYNTHETIC not in page
     with (tmp_path / "out" / "predictions.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert 0 < float(row["probability_Mass"]) < 1

@@ -220,7 +220,7 @@ class TestFindRadiographs:
 
 
 class TestBoxTable:
-    def test_boxes_of_drawings_are_known(self, tmp_path, monkeypatch):
+    def test_boxes_of_synthetic_masks_are_known(self, tmp_path, monkeypatch):
         # Equalisation would count the pixels that resizing blends at the edges among the dark ones.
         monkeypatch.setattr(contrast, "contrast", lambda film, method: film / np.float32(255))
         films = write_films(tmp_path / "films", 4)
@@ -397,13 +397,15 @@ class TestCommand:
         assert {row.checkpoint for row in table.values()} == {checkpoint.best_metadata(tmp_path / "lrg")["digest"]}
 
     @pytest.mark.parametrize("drawings", [True, False])
-    def test_a_network_that_was_trained_on_drawings_says_so(self, tmp_path, capsys, drawings):
+    def test_a_network_that_was_trained_on_synthetic_radiographs_says_so(self, tmp_path, capsys, drawings):
         save_checkpoint(tmp_path / "lrg", drawings=drawings)
         write_films(tmp_path / "films", 1)
         lrg_command.main(
             [str(tmp_path / "films"), f"--checkpoint={tmp_path / 'lrg'}", f"--output={tmp_path / 'boxes.csv'}"]
         )
-        assert ("trained on drawings: its boxes on radiographs mean nothing" in capsys.readouterr().out) == drawings
+        assert (
+            "trained on synthetic radiographs: its boxes on films of patients mean nothing" in capsys.readouterr().out
+        ) == drawings
 
     def test_refuses_to_run_untrained(self, tmp_path):
         write_films(tmp_path / "films", 1)

@@ -1,4 +1,4 @@
-"""The main job on a few drawings, from nothing to Table I, through the real builders."""
+"""The main job on a few synthetic radiographs, from nothing to Table I, through the real builders."""
 
 import csv
 import dataclasses
@@ -61,7 +61,13 @@ def data_of(folder) -> Path:
 class TestMainJob:
     def test_the_plan_comes_first_then_the_stages_in_the_order_of_b5(self, job):
         _, printed = job
-        names = ["drawings", "data set jsrt", "lung region generator", "lung boxes", "data set chestxray14"]
+        names = [
+            "synthetic radiographs",
+            "data set jsrt",
+            "lung region generator",
+            "lung boxes",
+            "data set chestxray14",
+        ]
         names += ["extractor, entire branch", "extractor, lung branch", "fusion network", "evaluation on test"]
         places = [printed.index(f"[{number}/9] {name}\n") for number, name in enumerate(names, start=1)]
         assert places == sorted(places)
@@ -78,7 +84,7 @@ class TestMainJob:
             assert str(path) in table
             if name.endswith("png"):
                 Image.open(path).verify()
-        assert "DRAWINGS" in printed
+        assert "SYNTHETIC" in printed
 
     def test_the_table_on_disk_is_the_one_of_the_predictions(self, job):
         folder, _ = job
@@ -128,11 +134,11 @@ class TestMainJob:
         assert {(case.image, case.finding) for case in cases} == set(boxed)
         assert all(case.patient == boxed[case.image, case.finding]["patient"] for case in cases)
         assert origin["drawings"]
-        tables = folder / "drawings" / "chestxray14"
+        tables = folder / "synthetic" / "chestxray14"
         runs = [str(folder / stage) for stage in ("entire", "lung", "fusion", "lrg")]
         report_command.main([*runs, f"--output={folder / 'report'}", f"--tables={tables}", "--replicates=10"])
         text = (folder / "report" / "index.html").read_text()
-        assert "DRAWINGS" in text
+        assert "SYNTHETIC" in text
         for name in ("figure_9", "heatmaps", "lung_boxes_smallest", "localization_size"):
             assert f'id="figure-{name}"' in text
         with (folder / "report" / "tables" / "model_card.csv").open() as file:
@@ -142,7 +148,7 @@ class TestMainJob:
 
     def test_labels_and_splits_are_those_of_the_drawn_tables(self, job):
         folder, _ = job
-        settings = fusion_config(folder).phantom
+        settings = fusion_config(folder).synthetic
         records = synthetic_dataset.chestxray14_films(settings.chestxray14_films, settings.seed, settings.test_share)
         expected = {f"{record.name}.png": record for record in records if record.test}
         found = predictions.read_evaluation(folder / "entire" / "evaluation" / "test").predictions
@@ -192,7 +198,7 @@ class TestMainJob:
         folder, _ = job
         boxes = folder / "lrg" / "lung_boxes.csv"
         rows = box_table.read_box_table(boxes)
-        assert len(rows) == fusion_config(folder).phantom.chestxray14_films
+        assert len(rows) == fusion_config(folder).synthetic.chestxray14_films
         assert prepared.data_metadata(data_of(folder))["box_table_digest"] == file_digest(boxes)
         for example in Examples(data_of(folder), ["test"]):
             assert tuple(example["lung_box"]) == rows[example["name"]].box
@@ -227,10 +233,12 @@ class TestPlan:
         with pytest.raises(UserError, match=r"lung holds a run with other settings.*learning_rate is 0.003 there, 0.5"):
             plan.make_plan(config)
 
-    def test_other_drawings_are_not_taken_for_those_asked_for(self, job):
+    def test_other_synthetic_radiographs_are_not_taken_for_those_asked_for(self, job):
         config = fusion_config(job[0])
-        config.phantom.chestxray14_films += 8
-        with pytest.raises(UserError, match=r"chestxray14 holds drawings with films = 32; asked for is 40"):
+        config.synthetic.chestxray14_films += 8
+        with pytest.raises(
+            UserError, match=r"chestxray14 holds synthetic radiographs with films = 32; asked for is 40"
+        ):
             plan.make_plan(config)
 
     def test_an_extractor_trained_anew_makes_the_fusion_stale(self, copy):
@@ -295,7 +303,7 @@ class TestPlan:
         steps[-1].run()
         assert calibration.read(copy / "fusion").checkpoint == made["fusion"].checkpoint
 
-    def test_real_films_are_not_taken_for_the_drawings(self, copy, tmp_path):
+    def test_real_films_are_not_taken_for_the_synthetic_ones(self, copy, tmp_path):
         config = fusion_config(copy)
         config.data.manual_dir = str(official.write_chestxray14(tmp_path / "films"))
         with pytest.raises(UserError, match=r"is not what would be prepared from .*films now: .* began with it"):
@@ -303,17 +311,17 @@ class TestPlan:
 
     def test_the_plan_says_where_films_come_from_and_how_many_there_are(self, copy):
         notes = {step.name: step.notes for step in plan.make_plan(fusion_config(copy))}
-        (source,) = notes["data set jsrt"]  # the copy holds the same drawings: no difference, nothing to say
+        (source,) = notes["data set jsrt"]  # the copy holds the same films: no difference, nothing to say
         assert source.endswith("jsrt: 10 films (fold_0 1, fold_1 3, fold_2 2, fold_3 2, fold_4 2)")
 
     def test_with_the_films_deleted_the_tables_are_written_and_the_pictures_left_out(self, copy, capsys):
         config = fusion_config(copy)
-        del config.phantom
+        del config.synthetic
         where = copy / "fusion" / "results"
         table = (where / "table_1.csv").read_bytes()
         for stage in STAGES[1:]:
             shutil.rmtree(copy / stage / "evaluation")
-        shutil.rmtree(copy / "drawings" / "chestxray14" / "images")
+        shutil.rmtree(copy / "synthetic" / "chestxray14" / "images")
         modes.run(config, "train", "test")
         printed = capsys.readouterr().out
         assert "no film is in" in printed and "used as it was prepared" in printed
@@ -323,9 +331,9 @@ class TestPlan:
 
     def test_a_film_that_cannot_be_drawn_is_left_out_by_name(self, copy):
         config = fusion_config(copy)
-        del config.phantom
+        del config.synthetic
         shown = plan.classifiers(config)
-        films = copy / "drawings" / "chestxray14" / "images"
+        films = copy / "synthetic" / "chestxray14" / "images"
         first, second, *_ = predictions.read_evaluation(copy / "fusion" / "evaluation" / "test").predictions.images
         (films / first).unlink()
         (films / second).write_bytes(b"torn")
@@ -335,10 +343,10 @@ class TestPlan:
         assert any(second in line and line.startswith("lung_boxes_smallest.png") for line in left_out[1:])
         assert (copy / "fusion" / "results" / "heatmaps.png").is_file()
 
-    def test_drawings_that_are_not_all_there_are_drawn_again(self, copy):
-        next((copy / "drawings" / "jsrt").glob("*.IMG")).unlink()
+    def test_synthetic_radiographs_that_are_not_all_there_are_drawn_again(self, copy):
+        next((copy / "synthetic" / "jsrt").glob("*.IMG")).unlink()
         found = states(plan.make_plan(fusion_config(copy)))
-        assert found["drawings"] == "to do"
+        assert found["synthetic radiographs"] == "to do"
 
     def test_an_evaluation_of_other_data_does_not_count(self, copy):
         metadata = prepared.data_metadata(data_of(copy))
@@ -359,9 +367,9 @@ class TestPlan:
         found = states(plan.make_plan(config))
         assert (found["lung boxes"], found["data set chestxray14"]) == ("to do", "to do")
 
-    def test_a_generator_of_drawings_on_other_films_says_so(self, copy, tmp_path):
+    def test_a_generator_trained_on_synthetic_radiographs_on_other_films_says_so(self, copy, tmp_path):
         config = fusion_config(copy)
-        assert not any(segmenter.DRAWINGS in step.notes for step in plan.make_plan(config))
+        assert not any(segmenter.TRAINED_ON_SYNTHETIC in step.notes for step in plan.make_plan(config))
         for stage in STAGES[1:]:
             shutil.rmtree(copy / stage)
         shutil.rmtree(copy / "tfds" / "chestxray14")
@@ -371,7 +379,7 @@ class TestPlan:
             stage.batch_size = 2
         (copy / "lrg" / "lung_boxes.csv").unlink()
         (boxes,) = (step for step in plan.make_plan(config) if step.name == "lung boxes")
-        assert boxes.state == plan.TO_DO and segmenter.DRAWINGS in boxes.notes
+        assert boxes.state == plan.TO_DO and segmenter.TRAINED_ON_SYNTHETIC in boxes.notes
 
     @pytest.mark.parametrize("name", ["evaluation.json", "predictions.csv"])
     @pytest.mark.parametrize("harm", ["empty", "half", "zeros"])
@@ -410,7 +418,7 @@ class TestPlan:
 
     def test_everything_that_cannot_be_made_is_said_at_once_with_its_flag(self, tmp_path):
         config = fusion_config(tmp_path)
-        del config.phantom
+        del config.synthetic
         config.entire.pretrained = str(tmp_path / "weights.safetensors")
         with pytest.raises(UserError) as error:
             plan.make_plan(config)
@@ -472,7 +480,7 @@ class TestLrgCommand:
         config.num_epochs = 1
         modes.run(config, "cross_validate", "test")
         printed = capsys.readouterr().out
-        assert "drawings" in printed
+        assert "synthetic radiographs" in printed
         with (tmp_path / "lrg" / "cross_validation" / "segmentation.csv").open() as file:
             rows = list(csv.DictReader(file))
         names = {example["name"] for example in Examples(prepared.prepared_directory(config.data), fold_names(config))}

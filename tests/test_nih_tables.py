@@ -9,7 +9,6 @@ import pytest
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.faults import Faults
 from sdfn_jax.radiographs import nih_tables
-from sdfn_jax.radiographs.synthetic_dataset import SETTINGS_FILE
 
 ENTRY, ENTRY_2020, BOXES = "Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"
 # Real rows: v2020 adds Pneumonia to the first and Mass to the second.
@@ -130,9 +129,9 @@ class TestVersions:
         with pytest.raises(UserError, match=r"a mixture of both versions: 00000150_002.png .*, 00000830_000.png lacks"):
             entries(folder)
 
-    def test_drawings_tell_nothing_whatever_they_are_called(self, folder):
+    def test_synthetic_radiographs_tell_nothing_whatever_they_are_called(self, folder):
         self.write(folder, [True, False])
-        (folder / SETTINGS_FILE).touch()
+        (folder / "synthetic.json").touch()
         assert nih_tables.telling(folder, entries(folder)) == []
 
     def test_without_such_images_nothing_is_told(self, folder):

@@ -1,4 +1,4 @@
-"""A run that version 0.1.0 left (tiny networks on drawings) is read by every reader of runs, to the same numbers."""
+"""A run that version 0.1.0 left (tiny networks, synthetic films) gives every reader of runs the same numbers."""
 
 import json
 import shutil

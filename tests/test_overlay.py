@@ -43,7 +43,7 @@ def test_hot_places_cover_the_film_and_cold_ones_leave_it_bare(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["heat.png"]
 
 
-def test_the_lung_box_and_the_warning_about_drawings_are_drawn(tmp_path):
+def test_the_lung_box_and_the_warning_about_synthetic_training_are_drawn(tmp_path):
     film = reading(size=(300, 200))
     overlay.write(tmp_path / "a.png", film, "Hernia", drawings=False)
     overlay.write(tmp_path / "b.png", film, "Hernia", drawings=True)

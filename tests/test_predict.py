@@ -262,12 +262,14 @@ def test_fixes_are_applied_where_asked_for_and_told(run, films, tmp_path, capsys
 
 
 class TestScreen:
-    def test_it_says_what_it_is_for_once_and_that_it_was_trained_on_drawings(self, run, films, tmp_path, capsys):
+    def test_it_says_what_it_is_for_once_and_that_it_was_trained_on_synthetic_radiographs(
+        self, run, films, tmp_path, capsys
+    ):
         output = tmp_path / "output"
         assert command(films / BAD, films / "1.png", f"--checkpoint={run}", f"--output={output}") == 1
         printed = capsys.readouterr()
         assert (printed.out + printed.err).count("not for diagnosis") == 1
-        assert "trained on drawings" in printed.out
+        assert "trained on synthetic radiographs" in printed.out
         assert f"not read: {films / BAD}: cannot be decoded" in printed.err
         assert "1 film read, 1 not" in printed.out
         assert str(output / "errors.csv") in printed.out

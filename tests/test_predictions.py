@@ -116,10 +116,10 @@ def test_the_image_list_digest_ignores_order_and_sees_every_name():
     assert predictions.image_list_digest(["c.png", "a.png"]) != expected
 
 
-def test_caveats_name_drawings_and_small_samples():
+def test_caveats_name_synthetic_radiographs_and_small_samples():
     assert predictions.caveats(drawn_evaluation(400)) == []
     (drawings,) = predictions.caveats(drawn_evaluation(400, drawings=True))
-    assert "DRAWINGS" in drawings
+    assert "SYNTHETIC" in drawings
     (small,) = predictions.caveats(drawn_evaluation(47))
     assert "SMALL SAMPLE: among 47 images" in small
     assert "all 14 findings" in small

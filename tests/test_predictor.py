@@ -1,4 +1,4 @@
-"""Films to readings, with the golden networks (trained on drawings) on drawn films."""
+"""Films to readings, with the golden networks (trained on synthetic radiographs) on drawn films."""
 
 import dataclasses
 import shutil

@@ -19,7 +19,7 @@ RGBA = "00000100_000.png"
 @pytest.mark.real
 def test_from_real_films_to_table_one(real_data, tmp_path, capsys):
     config = fusion_config(tmp_path)
-    del config.phantom
+    del config.synthetic
     config.data.manual_dir = str(real_data / "chestxray14")
     config.data.size = 32
     config.data.validation_share = 0.2
@@ -37,7 +37,7 @@ def test_from_real_films_to_table_one(real_data, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "47 radiographs of " in printed
     assert "SMALL SAMPLE" in printed
-    assert "DRAWINGS" not in printed
+    assert "SYNTHETIC" not in printed
     for path in ("table_1.csv", "roc_curves.png", "lung_boxes_smallest.png", "heatmaps.png"):
         assert (tmp_path / "fusion" / "results" / path).is_file()
 

@@ -59,7 +59,7 @@ def changed(stage, name, value):
         ("fusion", "lung.workdir", "elsewhere"),
         ("fusion", "cache_features", False),
         ("lrg", "postprocessing.margin_top", 0),
-        ("lrg", "phantom.seed", 7),
+        ("lrg", "synthetic.seed", 7),
     ],
 )
 def test_places_and_other_stages_are_no_part_of_a_recipe(stage, name, value):
@@ -129,6 +129,13 @@ def test_a_run_from_before_the_precision_could_be_set_was_in_float32(stage):
 def test_a_run_from_before_branches_had_their_name_has_the_recipe_of_one_after(stage):
     then = json.loads(json.dumps(stored(CONFIGS[stage]())).replace('"branches"', '"views"'))
     run_identity.check_same_run("runs/x", run_identity.under_present_names(then), CONFIGS[stage](), {})
+
+
+def test_a_demo_from_before_synthetic_radiographs_had_their_name_has_the_recipe_of_one_after():
+    then = stored(CONFIGS["lrg"]())
+    then["config"]["phantom"] = then["config"].pop("synthetic")
+    found = run_identity.under_present_names(then)
+    assert found == stored(CONFIGS["lrg"]())
 
 
 def test_many_differences_are_cut_short():

@@ -95,10 +95,10 @@ def test_table_one_says_what_it_was_measured_on():
     assert "NOTE" not in text
 
 
-def test_drawings_and_small_samples_are_never_taken_for_a_result(tmp_path):
+def test_synthetic_radiographs_and_small_samples_are_never_taken_for_a_result(tmp_path):
     text = " ".join(as_text(three(drawings=True, count=40)).split())
-    assert "40 drawings (phantom)" in text
-    assert "DRAWINGS (the built-in phantom), not radiographs" in text
+    assert "40 synthetic radiographs" in text
+    assert "SYNTHETIC radiographs, not films of patients" in text
     assert "SMALL SAMPLE: among 40 images" in text
     assert "nothing about AUC on patients" in text
     write_csv(tmp_path / "table.csv", three(drawings=True, count=40))

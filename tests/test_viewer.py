@@ -526,7 +526,7 @@ def test_a_dropped_film_is_read_and_shown(opened, tmp_path):
     second = picture(opened)
     assert first[0] != second[0]
     assert first[1] == second[1] == 255
-    assert "trained on drawings" in opened.find_element("tag name", "header").text
+    assert "trained on synthetic radiographs" in opened.find_element("tag name", "header").text
 
 
 def test_text_renamed_to_png_gives_a_readable_message_and_the_others_go_on(opened, tmp_path):

@@ -253,7 +253,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
             "inputs_digest": self._inputs.digest,
             "content_digest": sources.content_digest(record),
             "source": str(self._source or self._manual_dir),
-            "drawings": (self._manual_dir / synthetic_dataset.SETTINGS_FILE).is_file(),
+            "drawings": synthetic_dataset.is_synthetic(self._manual_dir),
             "splits": {split: self._count(items) for split, items in self._written.items() if items},
             "missing": len({image for image, _ in self._inputs.missing}),
             "skipped": len(skipped),

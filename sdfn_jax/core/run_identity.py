@@ -14,7 +14,7 @@ _NOT_RECIPE = {
     "lrg",
     "entire",
     "lung",
-    "phantom",
+    "synthetic",
     "postprocessing",
     "evaluation_batch_size",
     "cache_features",
@@ -26,7 +26,7 @@ _LATER = {"dtype": "float32"}
 # Inputs that came later: a run from before does not say what they were.
 _LATER_INPUTS = {"films"}
 # {the name of a field until version 0.1.0: its name now}
-_RENAMED = {"views": "branches"}
+_RENAMED = {"views": "branches", "phantom": "synthetic"}
 _NOT_DATA = {"manual_dir", "data_dir", "boxes", "require_complete", "skip_bad_files"}
 
 

@@ -41,7 +41,7 @@ class Training:
     Attributes:
       data_version: full name of the data set; None if it is not known.
       label_version: of its labels, `2017` or `v2020`; None if it is not known, or the stage has no labels.
-      drawings: whether it was trained on the phantom's drawings; None if it is not known.
+      drawings: whether it was trained on synthetic radiographs; None if that is unknown.
       imported: {branch: weights file}, for the branches that were not trained here.
     """
 
@@ -106,7 +106,7 @@ def read(metadata: Mapping[str, Any]) -> Training:
         data_version=metadata.get("data_version"),
         label_version=config.get("data", {}).get("label_version"),
         # The first runs do not say it themselves, but their config does.
-        drawings=metadata.get("drawings", "phantom" in config),
+        drawings=metadata.get("drawings", "synthetic" in config),
         imported={branch: _imported(each) for branch, each in metadata.get(_IMPORTED_BRANCHES, {}).items()},
     )
 

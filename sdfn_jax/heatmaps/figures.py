@@ -57,7 +57,7 @@ def heatmap_page(path: str | Path, cases: Sequence[FindingMaps], *, drawings: bo
     Args:
       path: of the picture; its suffix chooses the format (`.png`).
       cases: at least one.
-      drawings: whether the images are the phantom's drawings; the page then says so.
+      drawings: whether the images are synthetic; the page then says so.
 
     Raises:
       ValueError: for no case, or a lung box outside its radiograph.
@@ -80,7 +80,7 @@ def heatmap_page(path: str | Path, cases: Sequence[FindingMaps], *, drawings: bo
     bar.set_label("heatmap, each map rescaled to 0-255")
     figure.legend(handles=_box_legend(), loc="outside lower center", ncols=2, frameon=False)
     if drawings:
-        figure.suptitle("DRAWINGS (phantom), not radiographs", color="#A00000")
+        figure.suptitle("SYNTHETIC radiographs, not films of patients", color="#A00000")
     with appears_when_complete(path) as unfinished:
         figure.savefig(unfinished, dpi=100, bbox_inches="tight")
 
@@ -94,7 +94,7 @@ def figure_nine(
       path: of the picture; its suffix chooses the format (`.png`).
       cases: at least one.
       traditional: (h, w) float for each case, its finding's activation map by the network of entire images alone.
-      drawings: whether the images are the phantom's drawings; the page then says so.
+      drawings: whether the images are synthetic; the page then says so.
 
     Raises:
       ValueError: for no case, or a lung box outside its radiograph.
@@ -115,7 +115,7 @@ def figure_nine(
     panels[1, 0].set_ylabel("SDFN", fontsize=11)
     figure.legend(handles=_box_legend(), loc="outside lower center", ncols=2, frameon=False)
     if drawings:
-        figure.suptitle("DRAWINGS (phantom), not radiographs", color="#A00000")
+        figure.suptitle("SYNTHETIC radiographs, not films of patients", color="#A00000")
     with appears_when_complete(path) as unfinished:
         figure.savefig(unfinished, dpi=100, bbox_inches="tight")
 

@@ -39,9 +39,9 @@ _RULES = {
     "whole_image": "no lungs were found: the box is the whole film",
 }
 _UNKNOWN = "unknown"
-DRAWINGS = (
-    "The network was trained on drawings (the built-in phantom), not on radiographs: its findings mean nothing of "
-    "radiographs."
+SYNTHETIC = (
+    "The network was trained on synthetic radiographs, not on films of patients: its findings on a "
+    "patient's film mean nothing."
 )
 ELSEWHERE = (
     "The network was trained elsewhere: on which data, under which labels, and whether on radiographs is unknown."
@@ -144,7 +144,7 @@ def notes(provenance: Provenance) -> list[str]:
     """Returns what a reader must know of the network before any finding."""
     if provenance.drawings is None:
         return [ELSEWHERE]
-    return [DRAWINGS] if provenance.drawings else []
+    return [SYNTHETIC] if provenance.drawings else []
 
 
 def policy(uploads: bool) -> str:

@@ -45,7 +45,7 @@ def write(path: str | Path, reading: Reading, finding: str, *, drawings: bool) -
       path: of the picture (`.png`).
       reading: of the film.
       finding: one of `FINDINGS`.
-      drawings: whether the network was trained on drawings; the caption then says so.
+      drawings: whether the network was trained on synthetic radiographs; the caption then says so.
     """
     index = finding_index(finding)
     size = screen_size(reading.radiograph.shape)
@@ -61,7 +61,7 @@ def write(path: str | Path, reading: Reading, finding: str, *, drawings: bool) -
         + (" Dashed: lung box." if box is not None else ""),
     ]
     if drawings:
-        lines.append("The network was trained on DRAWINGS: this means nothing of radiographs.")
+        lines.append("The network was trained on SYNTHETIC radiographs: this means nothing for patients.")
     with appears_when_complete(path) as unfinished:
         _captioned(picture, lines).save(unfinished, "PNG", compress_level=2)
 

@@ -21,7 +21,7 @@ class Provenance:
       lrg_checkpoint: digest of the lung region generator's; None where none was used.
       data_version: full name of the data set that the classifier was trained on; None if it is not known.
       label_version: `2017` or `v2020`; None if it is not known.
-      drawings: whether it was trained on the phantom's drawings: its findings then mean nothing of radiographs; None if
+      drawings: whether it was trained on synthetic radiographs: its findings then mean nothing of radiographs; None if
         it is not known.
       imported: {branch: weights file}, for the branches that were not trained here.
       preprocessing: `Preprocessing.as_dict()`.

@@ -16,7 +16,7 @@ _GAP = 6
 _LINE = 17  # height of a line of text
 _LUNG, _DROPPED, _MIRRORED, _BOX = (0, 230, 120), (255, 70, 70), (255, 225, 0), (80, 190, 255)
 _LEGEND = (("lung", _LUNG), ("dropped region", _DROPPED), ("mirror image", _MIRRORED), ("lung box", _BOX))
-_DRAWINGS = ("DRAWINGS (phantom), not radiographs", (255, 255, 255))
+_SYNTHETIC = ("SYNTHETIC radiographs, not films of patients", (255, 255, 255))
 _TEXT, _RULE_TEXT, _PAPER = (220, 220, 220), (255, 225, 0), (30, 30, 30)
 
 
@@ -26,7 +26,7 @@ def lung_box_page(films: Sequence[Film], path: str | Path, *, drawings: bool) ->
     Args:
       films: at least one, with their lung regions.
       path: the page.
-      drawings: whether the films are the phantom's drawings; the page then says so.
+      drawings: whether the films are synthetic; the page then says so.
     """
     columns = min(COLUMNS, len(films))
     rows = -(-len(films) // columns)
@@ -35,7 +35,7 @@ def lung_box_page(films: Sequence[Film], path: str | Path, *, drawings: bool) ->
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=13)
     x = _GAP
-    for text, colour in (*_LEGEND, *([_DRAWINGS] if drawings else [])):
+    for text, colour in (*_LEGEND, *([_SYNTHETIC] if drawings else [])):
         draw.text((x, _GAP), text, colour, font)
         x += draw.textlength(text, font) + 3 * _GAP
     for index, film in enumerate(films):

@@ -21,7 +21,9 @@ from sdfn_jax.radiographs import reader
 
 # A pixel is lung where its probability is above this ([21]).
 THRESHOLD = 0.5
-DRAWINGS = "this lung region generator was trained on drawings: its boxes on radiographs mean nothing"
+TRAINED_ON_SYNTHETIC = (
+    "this lung region generator was trained on synthetic radiographs: its boxes on films of patients mean nothing"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class Segmenter:
       digest: of the checkpoint.
       postprocessing: the numbers of B.2.2 that its config names.
       batch_size: films at a time, the one shape that is compiled.
-      drawings: whether it was trained on the phantom's drawings.
+      drawings: whether it was trained on synthetic radiographs.
     """
 
     model: nn.Module

@@ -71,7 +71,7 @@ class Origin:
       data_version: full name of the prepared data set, as TFDS writes it (`chestxray14/size224_labels2017/1.0.0`).
       label_version: `2017` or `v2020`.
       split: name of the split (`test`).
-      drawings: whether the images are the phantom's drawings instead of radiographs.
+      drawings: whether the images are synthetic radiographs.
       seed: of the training run; None for a network that was imported from a weights file.
       data: digests of the data set's films and tables (`sources.of_data`); empty in evaluations of earlier versions.
     """
@@ -177,7 +177,7 @@ def evaluation_command(run: str | Path, split: str, config: Mapping | None) -> s
       config: what its checkpoint says of its training; None if that is not known.
     """
     config = config or {}
-    stage, demo = config.get("stage"), ["demo"] if "phantom" in config else []
+    stage, demo = config.get("stage"), ["demo"] if "synthetic" in config else []
     if stage not in STAGES:
         named = "--config=configs/STAGE.py"
     else:
@@ -240,8 +240,8 @@ def caveats(evaluation: Evaluation) -> list[str]:
     sentences = []
     if evaluation.origin.drawings:
         sentences.append(
-            "These images are DRAWINGS (the built-in phantom), not radiographs: the numbers prove that the pipeline "
-            "runs and say nothing about AUC on patients."
+            "These images are SYNTHETIC radiographs, not films of patients: the numbers show that the pipeline runs "
+            "and say nothing about AUC on patients."
         )
     if evaluation.origin.trained_elsewhere:
         sentences.append(

@@ -110,9 +110,9 @@ def read_entries(path: Path, label_version: str, faults: Faults) -> dict[str, En
 def telling(folder: Path, entries: Mapping[str, Entry]) -> list[str]:
     """Returns the images of a folder's label table that tell its version: the other labels them otherwise.
 
-    A table of drawings has none, whatever NIH's image of the same name shows.
+    A table of synthetic radiographs has none, whatever NIH's image of the same name shows.
     """
-    if (folder / synthetic_dataset.SETTINGS_FILE).is_file():
+    if synthetic_dataset.is_synthetic(folder):
         return []
     return [name for name in _added_in_v2020() if name in entries]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.core.files import bring_back, file_digest, folder_appears_when_complete, locked
+from sdfn_jax.core.files import bring_back, folder_appears_when_complete, locked
 from sdfn_jax.core.parallel import map_in_order
 from sdfn_jax.core.progress import bar
 from sdfn_jax.radiographs import synthetic_film
@@ -23,7 +23,10 @@ from sdfn_jax.radiographs.findings import FINDINGS, NO_FINDING
 from sdfn_jax.radiographs.reader import JSRT_MAXIMUM, JSRT_SIDE
 from sdfn_jax.radiographs.synthetic_film import Drawing, draw
 
-SETTINGS_FILE = "phantom.json"
+# Raise it with every change of what is drawn: folders of an older version are then drawn again.
+# tests/test_synthetic.py fails if a film changes and this does not.
+DRAWING_VERSION = 1
+_SETTINGS_FILE, _OLD_SETTINGS_FILE = "synthetic.json", "phantom.json"  # the second is of sdfn_jax 0.1.0
 # The findings BBox_List_2017.csv has boxes of, and the one it spells otherwise.
 BOXED_FINDINGS = FINDINGS[:8]
 _BOX_SPELLING = {"Infiltration": "Infiltrate"}
@@ -214,27 +217,43 @@ def write_chestxray14(folder: str | Path, films: int, seed: int, test_share: flo
     return plan
 
 
+def is_synthetic(folder: Path) -> bool:
+    """Returns whether a folder holds synthetic radiographs."""
+    return _settings_file(folder).is_file()
+
+
 def is_whole(folder: Path) -> bool:
-    """Returns whether a folder of drawings has as many films as its settings say."""
+    """Returns whether a folder of synthetic radiographs has as many films as its settings say."""
     settings = read_settings(folder, {"films": 0, "format": ""})
     pattern = {"jsrt": "*.IMG", "chestxray14": "images/*.png"}[settings["format"]]
     return sum(1 for _ in folder.glob(pattern)) == settings["films"]
 
 
 def read_settings(folder: Path, asked: Mapping) -> dict:
-    """Returns what the drawings in a folder were drawn with.
+    """Reads the settings that the synthetic radiographs in a folder were drawn with.
 
     Args:
-      folder: holds drawings.
-      asked: settings; each of them is looked for, of the same kind.
+      folder: of synthetic radiographs.
+      asked: the settings that must be there, with values of the type that is expected.
+
+    Returns:
+      the settings, and `version`, the `DRAWING_VERSION` that drew them.
 
     Raises:
-      DamagedError: naming file and key, where that is not known.
+      DamagedError: naming file and key, for a missing setting, one of another type, or a damaged file.
     """
     kinds = {str: sealed.TEXT, int: sealed.WHOLE, float: sealed.NUMBER}
     shape = {name: kinds[type(value)] for name, value in asked.items()}
-    what, mend = "the settings that drawings were drawn with", f"delete {folder} to have it drawn again"
-    return sealed.read(folder / SETTINGS_FILE, shape, what, mend)
+    what, mend = "the settings of synthetic radiographs", f"delete {folder} to have it drawn again"
+    found = sealed.read(_settings_file(folder), shape, what, mend)
+    # sdfn_jax 0.1.0 wrote no version but digests of its code, which drew version 1.
+    found.pop("code", None)
+    return {"version": 1, **found}
+
+
+def _settings_file(folder: Path) -> Path:
+    old = folder / _OLD_SETTINGS_FILE
+    return old if old.is_file() else folder / _SETTINGS_FILE
 
 
 def _for_all(items: Sequence, write: Callable, what: str) -> list:
@@ -242,19 +261,19 @@ def _for_all(items: Sequence, write: Callable, what: str) -> list:
 
 
 def _write_once(folder: Path, settings: dict, fill: Callable[[Path], None]) -> None:
-    """Fills a new folder and puts it in place, unless it stands there with these settings, drawn by this code."""
-    code = [file_digest(synthetic_film.__file__), file_digest(__file__)]
-    there = folder / SETTINGS_FILE
+    """Fills a new folder and moves it into place, unless a whole one of these settings and this version is there."""
+    wanted = settings | {"version": DRAWING_VERSION}
     with locked(folder.with_name(f".{folder.name}.lock"), folder):
         bring_back(folder)
-        if there.is_file() and read_settings(folder, settings) == settings | {"code": code} and is_whole(folder):
-            return
-        if folder.exists() and not there.is_file() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder}: holds something else than drawings; name a new or empty folder for the phantom")
+        if is_synthetic(folder):
+            if read_settings(folder, settings) == wanted and is_whole(folder):
+                return
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder}: holds something other than synthetic radiographs; name a new or empty folder")
         with folder_appears_when_complete(folder) as unfinished:
             unfinished.mkdir()
             fill(unfinished)
-            sealed.write(unfinished / SETTINGS_FILE, settings | {"code": code})
+            sealed.write(unfinished / _SETTINGS_FILE, wanted)
 
 
 def _write_jsrt_film(folder: Path, film: Film) -> None:

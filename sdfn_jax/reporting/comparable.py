@@ -59,7 +59,7 @@ def all_caveats(evaluations: Sequence[Evaluation]) -> list[str]:
 def measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
     """Returns what a table or figure of these evaluations was measured on, in a few short phrases."""
     origin, predictions = evaluations[0].origin, evaluations[0].predictions
-    kind = "drawings (phantom)" if origin.drawings else "radiographs"
+    kind = "synthetic radiographs" if origin.drawings else "radiographs"
     return [
         f"{len(predictions.images)} {kind} of {len(np.unique(predictions.patients))} patients",
         f"split {origin.split}",

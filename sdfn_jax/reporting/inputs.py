@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax.core import sealed
+from sdfn_jax.core import run_identity, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import detections
 from sdfn_jax.heatmaps.localization import FindingBoxes
@@ -220,7 +220,8 @@ def _read_evaluation(folder: Path, split: str) -> Evaluation:
 def _read_recipe(path: Path) -> dict | None:
     if not path.is_file():
         return None
-    return sealed.read(path, {"config": sealed.OBJECT}, "the record of a training run", "evaluate again")
+    record = sealed.read(path, {"config": sealed.OBJECT}, "the record of a training run", "evaluate again")
+    return run_identity.under_present_names(record)
 
 
 def _read_localization(folder: Path, name: str | None = None) -> Localization:

@@ -55,7 +55,10 @@ def _evaluate_classifier(
         raise UserError(f"{config.workdir} holds a network of the stage {metadata['stage']}, not {config.stage}")
     check_same_preprocessing(Preprocessing.of(metadata["config"]), config, config.workdir, any_size=False)
     if metadata.get("drawings") and not data_metadata["drawings"]:
-        print(f"NOTE: the network in {config.workdir} was trained on drawings: on radiographs its results mean nothing")
+        print(
+            f"NOTE: the network in {config.workdir} was trained on synthetic radiographs: on films of patients its "
+            "results mean nothing"
+        )
     examples = Examples(data, [split])
     task = tasks.classification(ConfigDict(metadata["config"]))  # in the precision that it was trained in
     mesh = device_mesh()

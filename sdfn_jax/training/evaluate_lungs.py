@@ -76,7 +76,7 @@ def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path
       data: the prepared data set with masks.
       results: of `evaluate_lrg` on one fold.
       path: the page.
-      drawings: whether the films are the phantom's drawings; the page then says so.
+      drawings: whether the films are synthetic; the page then says so.
     """
     segmenter = lungs_segmenter.Segmenter.load(config.workdir, config.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.postprocessing)
@@ -177,5 +177,5 @@ def _segmentation_table(rows: dict, origin: dict) -> str:
         lines.append(f"{name:<10}{row['films']:>6}{cells}{below}")
     lines.append(_PUBLISHED)
     if origin["drawings"]:
-        lines.append("These films are drawings: the numbers show that the pipeline runs, nothing about radiographs.")
+        lines.append("These films are synthetic: the numbers show that the pipeline runs, nothing about patients.")
     return "\n".join(lines)

@@ -66,8 +66,8 @@ def make_plan(config: ConfigDict) -> list[Step]:
         folder that holds another run than the one asked for.
     """
     problems: list[str] = []
-    steps = [_drawings(config.phantom)] if "phantom" in config else []
-    coming = Path(config.phantom.folder) if steps and not steps[0].there else None
+    steps = [_synthetic(config.synthetic)] if "synthetic" in config else []
+    coming = Path(config.synthetic.folder) if steps and not steps[0].there else None
     if config.stage == "lrg":
         steps += _lrg(config, "--config", True, coming, problems)
     else:
@@ -178,7 +178,7 @@ def _with_data(stage: ConfigDict, data: ConfigDict) -> ConfigDict:
     return stage
 
 
-def _drawings(config: ConfigDict) -> Step:
+def _synthetic(config: ConfigDict) -> Step:
     folder = Path(config.folder)
     jsrt = {"films": config.jsrt_films, "seed": config.seed}
     chestxray14 = {"films": config.chestxray14_films, "seed": config.seed, "test_share": config.test_share}
@@ -188,20 +188,20 @@ def _drawings(config: ConfigDict) -> Step:
         synthetic_dataset.write_chestxray14(folder / "chestxray14", **chestxray14)
 
     drawn = [_is_drawn(folder / "jsrt", jsrt), _is_drawn(folder / "chestxray14", chestxray14)]
-    reads = f"{config.jsrt_films} drawings with lung masks, {config.chestxray14_films} with findings"
-    return Step("drawings", reads, folder, THERE if all(drawn) else TO_DO, make)
+    reads = f"{config.jsrt_films} films with lung masks, {config.chestxray14_films} with findings"
+    return Step("synthetic radiographs", reads, folder, THERE if all(drawn) else TO_DO, make)
 
 
 def _is_drawn(folder: Path, settings: dict) -> bool:
-    if not (folder / synthetic_dataset.SETTINGS_FILE).is_file():
+    if not synthetic_dataset.is_synthetic(folder):
         return False
     found = synthetic_dataset.read_settings(folder, settings)
     for name, value in settings.items():
         if found[name] != value:
             raise UserError(
-                f"{folder} holds drawings with {name} = {found[name]}; asked for is {value}. What was made from "
-                "them would not fit the new ones: give the settings they were drawn with, or new folders for all "
-                "(--config.phantom.folder, manual_dir, data_dir, workdir), or delete the run and its drawings."
+                f"{folder} holds synthetic radiographs with {name} = {found[name]}; asked for is {value}. What "
+                "was made from them would not fit the new ones: give the settings they were drawn with, or new folders "
+                "for all (--config.synthetic.folder, manual_dir, data_dir, workdir)."
             )
     return synthetic_dataset.is_whole(folder)
 
@@ -221,7 +221,7 @@ def _data_set(
       data: its config.
       flag: how the command line names this config.
       boxes: the table of lung boxes, there or not; None for a set without any.
-      coming: folder of drawings that an earlier step makes; None where there are none to make.
+      coming: folder of synthetic radiographs that an earlier step makes; None where there are none to make.
       readers: configs of the stages that are trained on it.
       missing: takes what keeps it from being prepared.
       problems: takes what keeps it from being used.
@@ -397,22 +397,22 @@ def _two_branch_data(config: ConfigDict, coming: Path | None, problems: list[str
     known = prepared.data_metadata(data.writes) if data.there else {}
     drawn = known.get("drawings", _is_drawn_folder(config.data.manual_dir, coming))
     if _learns_from_drawings(config.lrg, coming) and not drawn:
-        step.notes = (*step.notes, lungs_segmenter.DRAWINGS)
+        step.notes = (*step.notes, lungs_segmenter.TRAINED_ON_SYNTHETIC)
     if step.state == TO_DO and not drawn_later and Path(config.data.manual_dir).is_dir():
         problems += _unclear_films(config.data.manual_dir)
     return [*generator, step, data]
 
 
 def _learns_from_drawings(config: ConfigDict, coming: Path | None) -> bool:
-    """Returns whether the lung region generator was, or will be, trained on drawings."""
+    """Returns whether the lung region generator was, or will be, trained on synthetic radiographs."""
     trained = checkpoint.best_metadata(config.workdir)
     return bool(trained.get("drawings")) if trained is not None else _is_drawn_folder(config.data.manual_dir, coming)
 
 
 def _is_drawn_folder(folder: str, coming: Path | None) -> bool:
-    """Returns whether the films of a folder are, or will be, drawings."""
+    """Returns whether the films of a folder are, or will be, synthetic."""
     will_be = coming is not None and Path(folder).is_relative_to(coming)
-    return will_be or (Path(folder) / synthetic_dataset.SETTINGS_FILE).is_file()
+    return will_be or synthetic_dataset.is_synthetic(Path(folder))
 
 
 def _made_table(config: ConfigDict, boxes: Path, look_at_films: bool) -> box_record.Found | None:

@@ -68,7 +68,7 @@ def localization_section(material: Material) -> Section:
             f"NOTE: {boxes} reference boxes, not the 984 of the official list: no figure compares with Wang's."
         )
     if any(method.origin.get("drawings") for method in methods):
-        notes.append("NOTE: These images are drawings (phantom), not radiographs.")
+        notes.append("NOTE: These images are synthetic radiographs, not films of patients.")
     return Section(
         "localization",
         title,

@@ -44,7 +44,7 @@ def measured(material: Material) -> Section:
                 run.name,
                 len(predictions.images),
                 len(set(predictions.patients.tolist())),
-                "drawings" if origin.drawings else "radiographs",
+                "synthetic radiographs" if origin.drawings else "radiographs",
                 origin.data_version,
                 origin.split,
                 origin.label_version,
@@ -69,7 +69,7 @@ def model_card(material: Material) -> Section:
     first = material.runs[0].test
     rows: list[list[str]] = [
         ["Intended use", "Research on thoracic findings in frontal chest radiographs. Not a medical device."],
-        ["Data", f"{first.origin.data_version}, {'drawings' if first.origin.drawings else 'radiographs'}"],
+        ["Data", f"{first.origin.data_version}, {'synthetic radiographs' if first.origin.drawings else 'radiographs'}"],
         ["Label version", first.origin.label_version],
         ["Split", f"{first.origin.split}, {len(first.predictions.images):,} images"],
         ["SHA-256 of the image list", image_list_digest(first.predictions.images)],
@@ -96,7 +96,7 @@ def model_card(material: Material) -> Section:
         ["Evaluation", f"{material.replicates:,} resamples of patients"],
     ]
     if first.origin.drawings:
-        rows[-2] = ["Provider of the images", "none: drawn by the built-in phantom"]
+        rows[-2] = ["Provider of the images", "none: synthetic radiographs, drawn by sdfn_jax"]
         rows = [row for row in rows if row[0] != "Labels"]
     return Section("model-card", "Model card", [], [Table("model_card", "Model card", ["Item", "value"], rows)])
 

@@ -1,4 +1,4 @@
-"""The drawings, and their files read back with nothing of this package."""
+"""The synthetic radiographs, and their files read back with nothing of this package."""
 
 import csv
 import subprocess
@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from skimage.measure import label, regionprops
 
+from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS, NO_FINDING
@@ -24,13 +25,13 @@ CHEST = {"films": 24, "seed": 7, "test_share": 0.3}
 
 @pytest.fixture(scope="module")
 def jsrt(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("phantom") / "jsrt"
+    folder = tmp_path_factory.mktemp("synthetic") / "jsrt"
     return folder, write_jsrt(folder, films=4, seed=1)
 
 
 @pytest.fixture(scope="module")
 def chest(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("phantom") / "chestxray14"
+    folder = tmp_path_factory.mktemp("synthetic") / "chestxray14"
     return folder, write_chestxray14(folder, **CHEST)
 
 
@@ -43,7 +44,28 @@ def tree(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# Drawings
+# Drawing
+
+
+def test_a_changed_drawing_has_a_new_version():
+    """If this fails because films are drawn otherwise on purpose, raise DRAWING_VERSION and put the new values here."""
+    film = draw(np.random.default_rng(0), FINDINGS)
+    # Means of 256 x 256 pixels; a pixel that another processor rounds otherwise changes one by 0.00002.
+    means = film.image.reshape(4, 256, 4, 256).mean((1, 3))
+    assert synthetic_dataset.DRAWING_VERSION == 1
+    assert means == pytest.approx(
+        np.array(
+            [
+                [41.753, 70.490, 123.191, 27.182],
+                [113.540, 180.741, 151.534, 95.971],
+                [140.537, 203.037, 199.505, 100.125],
+                [153.777, 224.030, 221.658, 129.439],
+            ]
+        ),
+        abs=0.002,
+    )
+    assert (film.left_lung.sum(), film.right_lung.sum()) == pytest.approx((104522, 150472), abs=20)
+    assert film.boxes["Cardiomegaly"] == (338, 432, 796, 792)
 
 
 @pytest.mark.parametrize("finding", FINDINGS)
@@ -177,7 +199,7 @@ def test_chestxray14_images(chest):
         "Data_Entry_2017.csv",
         "Data_Entry_2017_v2020.csv",
         "images",
-        "phantom.json",
+        "synthetic.json",
         "test_list.txt",
         "train_val_list.txt",
     ]
@@ -245,7 +267,7 @@ def test_lists_share_no_patient_and_name_every_film_once(chest):
     assert 0.3 * 24 <= len(names["test_list.txt"]) <= 0.3 * 24 + 3
 
 
-def test_boxes_are_those_of_the_test_drawings(chest):
+def test_boxes_are_those_of_the_test_films(chest):
     folder, films = chest
     header, *table = rows(folder / "BBox_List_2017.csv")
     assert (folder / "BBox_List_2017.csv").read_bytes().startswith(b"Image Index,Finding Label,Bbox [x,y,w,h],,,\n")
@@ -320,6 +342,33 @@ def test_drawn_once_and_again_for_other_settings(tmp_path):
     write_jsrt(folder, films=2, seed=1)
     assert (folder / "JPCLN001.IMG").read_bytes() != former
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_an_older_version_is_drawn_again(tmp_path, monkeypatch):
+    folder = tmp_path / "jsrt"
+    write_jsrt(folder, films=2, seed=0)
+    first = (folder / "JPCLN001.IMG").stat().st_ino
+    write_jsrt(folder, films=2, seed=0)
+    assert (folder / "JPCLN001.IMG").stat().st_ino == first
+    monkeypatch.setattr(synthetic_dataset, "DRAWING_VERSION", 2)
+    write_jsrt(folder, films=2, seed=0)
+    assert (folder / "JPCLN001.IMG").stat().st_ino != first
+    assert synthetic_dataset.read_settings(folder, {"films": 0})["version"] == 2
+
+
+def test_a_folder_that_version_0_1_0_drew_is_used_as_it_is(tmp_path):
+    folder = tmp_path / "jsrt"
+    write_jsrt(folder, films=2, seed=0)
+    (folder / "synthetic.json").unlink()
+    sealed.write(folder / "phantom.json", {"format": "jsrt", "films": 2, "seed": 0, "code": ["a" * 64, "b" * 64]})
+    before = tree(folder)
+    assert synthetic_dataset.is_synthetic(folder)
+    write_jsrt(folder, films=2, seed=0)
+    assert tree(folder) == before
+    write_jsrt(folder, films=2, seed=1)
+    assert sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix == ".json") == [
+        "synthetic.json"
+    ]
 
 
 def test_a_failure_leaves_what_was_there_and_no_rubbish(tmp_path, monkeypatch):
