@@ -480,7 +480,7 @@ class TestLrgCommand:
         config.num_epochs = 1
         modes.run(config, "cross_validate", "test")
         printed = capsys.readouterr().out
-        assert "synthetic radiographs" in printed
+        assert "These films are synthetic" in printed
         with (tmp_path / "lrg" / "cross_validation" / "segmentation.csv").open() as file:
             rows = list(csv.DictReader(file))
         names = {example["name"] for example in Examples(prepared.prepared_directory(config.data), fold_names(config))}
