@@ -32,6 +32,9 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", type=Path, help="run folder of a trained extractor or fusion network")
     source.add_argument("--heatmaps", type=Path, help="folder of another method's heatmaps")
+    parser.add_argument(
+        "--method", default="cam", metavar="NAME", help="how a run's heatmaps are computed (default: %(default)s)"
+    )
     parser.add_argument("--tables", type=Path, help="folder of the official tables, for --heatmaps")
     parser.add_argument("--output", type=Path, help="folder to write into (default: the run's evaluation/test)")
     options = parser.parse_args(arguments)
@@ -43,19 +46,12 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from sdfn_jax.heatmaps import detections, localize  # here and below, so that --help needs no JAX
+    from sdfn_jax.heatmaps import localize  # here, so that --help needs no JAX
 
-    if options.run is not None:
-        from sdfn_jax.core import jit_cache
-
-        jit_cache.use_cache()
-        cases, origin = localize.of_network(options.run)
+    if options.run is None:
+        localize.localize_files(options.heatmaps, options.tables, options.output)
     else:
-        cases, origin = localize.of_files(options.heatmaps, options.tables)
-    folder = options.output or options.run / "evaluation" / "test"
-    detections.write(folder, cases, origin)
-    print(localize.table(cases, origin["method"]))
-    print(folder / detections.DETECTIONS_FILE)
+        localize.localize_network(options.run, options.method, options.output)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_the_lung_map_lands_on_the_lung_box():
     lung = np.zeros((7, 7), np.float32)
     lung[1, 5] = 1
     box = (100, 40, 240, 180)  # 140 x 140: cells of 20 pixels
-    fused = cam.fuse_maps(np.zeros((7, 7), np.float32), lung, box, (200, 300))
+    fused = cam.on_radiograph({"entire": np.zeros((7, 7), np.float32), "lung": lung}, box, (200, 300))
     assert fused.shape == (200, 300)
     rows, columns = np.nonzero(fused == fused.max())
     assert (rows.mean(), columns.mean()) == (40 + 30 - 0.5, 100 + 110 - 0.5)
@@ -106,17 +106,16 @@ def test_the_lung_map_lands_on_the_lung_box():
 def test_the_fusion_adds_the_two_maps(rng):
     entire, lung = rng.normal(size=(2, 7, 7)).astype(np.float32)
     box = (10, 20, 60, 90)
-    fused = cam.fuse_maps(entire, lung, box, (100, 80))
-    np.testing.assert_allclose(
-        fused - cam.resize_map(entire, (100, 80)), cam.place_map(lung, box, (100, 80)), atol=1e-5
-    )
-    np.testing.assert_array_equal(cam.place_map(lung, box, (100, 80))[20:90, 10:60], cam.resize_map(lung, (70, 50)))
+    fused = cam.on_radiograph({"entire": entire, "lung": lung}, box, (100, 80))
+    alone = cam.on_radiograph({"lung": lung}, box, (100, 80))
+    np.testing.assert_allclose(fused - cam.resize_map(entire, (100, 80)), alone, atol=1e-5)
+    np.testing.assert_array_equal(alone[20:90, 10:60], cam.resize_map(lung, (70, 50)))
 
 
 def test_a_box_of_another_radiograph_is_refused():
     for box in [(0, 0, 81, 100), (0, 0, 80, 101), (-1, 0, 9, 9), (5, 5, 5, 9)]:
         with pytest.raises(ValueError, match="not inside a radiograph of 80 x 100"):
-            cam.place_map(np.ones((7, 7)), box, (100, 80))
+            cam.on_radiograph({"lung": np.ones((7, 7))}, box, (100, 80))
 
 
 def test_rescaling_spans_0_to_255_and_keeps_the_order(rng):
@@ -198,6 +197,9 @@ def test_on_the_radiograph_a_network_has_its_own_maps(rng):
     entire, lung = rng.normal(size=(2, 7, 7)).astype(np.float32)
     box, size = (10, 20, 60, 90), (100, 80)
     np.testing.assert_array_equal(cam.on_radiograph({"entire": entire}, box, size), cam.resize_map(entire, size))
-    np.testing.assert_array_equal(cam.on_radiograph({"lung": lung}, box, size), cam.place_map(lung, box, size))
+    alone = cam.on_radiograph({"lung": lung}, box, size)
+    assert not alone[:20].any()
+    assert not alone[:, 60:].any()
     both = cam.on_radiograph({"lung": lung, "entire": entire}, box, size)
-    np.testing.assert_array_equal(both, cam.fuse_maps(entire, lung, box, size))
+    np.testing.assert_array_equal(both, cam.resize_map(entire, size) + alone)
+    np.testing.assert_array_equal(both, cam.on_radiograph({"entire": entire, "lung": lung}, box, size))

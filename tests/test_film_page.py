@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdfn_jax.core import palette
 from sdfn_jax.heatmaps import cam
 from sdfn_jax.inference import film_page, quality
-from sdfn_jax.inference.overlay import HEATMAP_STRENGTH, colours, screen_size
+from sdfn_jax.inference.overlay import colours, screen_size
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.radiographs.flags import FLAGS
 from tests.browser import Keys, chromium
@@ -316,7 +317,7 @@ def test_the_strength_is_the_opacity_and_the_scale_follows(opened):
     def opacities():
         return [opened.find_element("id", name).value_of_css_property("opacity") for name in ("heatmap", "scale")]
 
-    assert opacities() == [str(HEATMAP_STRENGTH)] * 2  # as on the pages of heatmaps
+    assert opacities() == [str(palette.HEATMAP_STRENGTH)] * 2  # as on the pages of heatmaps
     opened.find_element("id", "strength").send_keys(Keys.HOME)
     assert opacities() == ["0", "0"]
     assert opened.find_element("id", "strength-said").text == "0 %"

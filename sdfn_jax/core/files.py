@@ -168,6 +168,17 @@ def locked(file: str | Path, what: str | Path) -> Iterator[None]:
         raise UserError(f"{what} is being written by another command now; wait for its end, or give another") from None
 
 
+def folder_locked(folder: str | Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps other processes from writing to an output folder, there already or not, while the block runs.
+
+    Raises:
+      UserError: if another process is writing there.
+    """
+    folder = Path(folder)
+    whole = folder.absolute()
+    return locked(whole.with_name(f".{whole.name}.lock"), folder)
+
+
 @contextlib.contextmanager
 def naming(path: str | Path, unfinished: str | Path | None = None) -> Iterator[None]:
     """Has an `OSError` name a file: the system's own says nothing of a full disk's file, or of one that broke in use.

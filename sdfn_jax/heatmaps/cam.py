@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+CROPPED = ("lung",)  # branches that see the lung box alone; the others see the whole radiograph
+
 
 def activation_maps(
     features: Mapping[str, np.ndarray], kernel: np.ndarray, branches: Sequence[str]
@@ -19,14 +21,14 @@ def activation_maps(
     Args:
       features: {branch: (B, h, w, C) float}, as the network pools them: after the last ReLU.
       kernel: (sum of the C, K) float, the head's weights.
-      branches: the branches in the order of the kernel's rows, `SDFN.branches`. It has to be said, because JAX sorts
+      branches: the branches in the order of the kernel's rows, `SDFN.branches`. Needed because JAX sorts
         the keys of a dictionary that leaves a jitted function.
 
     Returns:
       {branch: (B, h, w, K) float32}, neither clipped nor scaled.
 
     Raises:
-      ValueError: where the kernel has not one row for each feature of these branches.
+      ValueError: if the kernel has not one row for each feature of these branches.
     """
     channels = [features[branch].shape[-1] for branch in branches]
     if sum(channels) != len(kernel):
@@ -54,69 +56,32 @@ def resize_map(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def place_map(heatmap: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
-    """Puts the map of the lung region where the lung region is.
-
-    Args:
-      heatmap: (h, w) float, of the lung region image.
-      box: (left, top, right, bottom) of the lung region in the radiograph's pixels, half-open.
-      size: (height, width) of the radiograph.
-
-    Returns:
-      (height, width) float32: the map enlarged to the box, and 0, which adds nothing, outside.
-
-    Raises:
-      ValueError: for a box that is empty or not inside the radiograph.
-    """
-    left, top, right, bottom = box
-    if not (0 <= left < right <= size[1] and 0 <= top < bottom <= size[0]):
-        raise ValueError(f"lung box {tuple(box)} is empty or not inside a radiograph of {size[1]} x {size[0]} pixels")
-    placed = np.zeros(size, np.float32)
-    placed[top:bottom, left:right] = resize_map(heatmap, (bottom - top, right - left))
-    return placed
-
-
-def fuse_maps(
-    entire: np.ndarray, lung: np.ndarray, lung_box: tuple[int, int, int, int], size: tuple[int, int]
-) -> np.ndarray:
-    """Adds the two maps of one finding on the radiograph (eq. 6, before `rescale`).
-
-    Args:
-      entire: (h, w) float, of the entire image.
-      lung: (h, w) float, of the lung region image.
-      lung_box: (left, top, right, bottom) in the radiograph's pixels.
-      size: (height, width) of the radiograph.
-
-    Returns:
-      (height, width) float32.
-
-    Raises:
-      ValueError: as `place_map`.
-    """
-    return resize_map(entire, size) + place_map(lung, lung_box, size)
-
-
 def on_radiograph(
-    maps: Mapping[str, np.ndarray], lung_box: tuple[int, int, int, int], size: tuple[int, int]
+    maps: Mapping[str, np.ndarray], lung_box: tuple[int, int, int, int] | None, size: tuple[int, int]
 ) -> np.ndarray:
-    """Lays a network's maps of one finding on the radiograph: of an extractor its one map, of the fusion their sum.
+    """Lays a network's maps of one finding on the radiograph, each where its branch looks, and adds them up (eq. 6).
 
     Args:
-      maps: {`entire`, `lung` or both: (h, w) float}.
-      lung_box: (left, top, right, bottom) in the radiograph's pixels.
+      maps: {branch: (h, w) float}, at least one. A map adds nothing outside the part that its branch sees.
+      lung_box: (left, top, right, bottom) in the radiograph's pixels, half-open; None if no branch needs it.
       size: (height, width) of the radiograph.
 
     Returns:
       (height, width) float32, not rescaled.
 
     Raises:
-      ValueError: as `place_map`.
+      ValueError: for a lung box that is empty or not inside the radiograph.
     """
-    if "lung" not in maps:
-        return resize_map(maps["entire"], size)
-    if "entire" not in maps:
-        return place_map(maps["lung"], lung_box, size)
-    return fuse_maps(maps["entire"], maps["lung"], lung_box, size)
+    placed = np.zeros(size, np.float32)
+    for branch, heatmap in maps.items():
+        left, top, right, bottom = lung_box if branch in CROPPED else (0, 0, size[1], size[0])
+        if not (0 <= left < right <= size[1] and 0 <= top < bottom <= size[0]):
+            raise ValueError(
+                f"lung box {left, top, right, bottom} is empty or not inside a radiograph of {size[1]} x {size[0]} "
+                "pixels"
+            )
+        placed[top:bottom, left:right] += resize_map(heatmap, (bottom - top, right - left))
+    return placed
 
 
 def rescale(heatmap: np.ndarray) -> np.ndarray:
@@ -132,3 +97,8 @@ def rescale(heatmap: np.ndarray) -> np.ndarray:
     if lowest == highest:
         return np.zeros(heatmap.shape, np.float32)
     return ((heatmap - lowest) * (255.0 / (highest - lowest))).astype(np.float32)
+
+
+# The methods that `localize --method` can choose, by name. Each takes what `activation_maps` takes and returns what it
+# returns; whatever enlarges, draws, boxes or scores maps works for all of them.
+METHODS = {"cam": activation_maps}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sdfn_jax.core import palette
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.heatmaps import cam
 from sdfn_jax.radiographs.findings import display_name
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Box = tuple[float, float, float, float]
-# Both stand out on grey and on every colour of the heatmap; the dashes tell them apart in grey print.
-_LUNG_BOX = {"edgecolor": "#00E5FF", "linestyle": "--"}
-_REFERENCE_BOX = {"edgecolor": "#39FF14", "linestyle": "-"}
+# The dashes tell them apart in grey print.
+_LUNG_BOX = {"edgecolor": palette.LUNG_BOX, "linestyle": "--"}
+_REFERENCE_BOX = {"edgecolor": palette.REFERENCE_BOX, "linestyle": "-"}
 _COLUMNS = ("Radiograph", "Entire CXR", "Lung region", "SDFN (sum)")
 
 
@@ -29,10 +30,10 @@ class FindingMaps:
       image: file name of the radiograph.
       radiograph: (H, W) uint8.
       finding: one of `FINDINGS`.
-      probability: what the fusion network says, 0 to 1.
+      probability: of the fusion network, 0 to 1.
       label: 0 or 1.
       lung_box: (left, top, right, bottom) in the radiograph's pixels.
-      reference_boxes: of this finding, (left, top, right, bottom) each; perhaps none.
+      reference_boxes: of this finding, (left, top, right, bottom) each; may be none.
       entire: (h, w) float, the finding's activation map of the entire image.
       lung: (h, w) float, the one of the lung region.
     """
@@ -46,6 +47,10 @@ class FindingMaps:
     reference_boxes: Sequence[Box]
     entire: np.ndarray
     lung: np.ndarray
+
+    def fused(self) -> np.ndarray:
+        """Returns the sum of both maps on the radiograph (eq. 6), (H, W) float32, not rescaled."""
+        return cam.on_radiograph({"entire": self.entire, "lung": self.lung}, self.lung_box, self.radiograph.shape)
 
 
 def heatmap_page(path: str | Path, cases: Sequence[FindingMaps], *, drawings: bool) -> None:
@@ -75,12 +80,12 @@ def heatmap_page(path: str | Path, cases: Sequence[FindingMaps], *, drawings: bo
     for row, case in zip(panels, cases, strict=True):
         _draw_case(row, case)
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 255), "inferno"), ax=panels, shrink=0.6, aspect=40, ticks=(0, 60, 180, 255)
+        ScalarMappable(Normalize(0, 255), palette.HEATMAP), ax=panels, shrink=0.6, aspect=40, ticks=(0, 60, 180, 255)
     )
     bar.set_label("heatmap, each map rescaled to 0-255")
     figure.legend(handles=_box_legend(), loc="outside lower center", ncols=2, frameon=False)
     if drawings:
-        figure.suptitle("SYNTHETIC radiographs, not films of patients", color="#A00000")
+        figure.suptitle("SYNTHETIC radiographs, not films of patients", color=palette.WARNING)
     with appears_when_complete(path) as unfinished:
         figure.savefig(unfinished, dpi=100, bbox_inches="tight")
 
@@ -109,13 +114,13 @@ def figure_nine(
         size = case.radiograph.shape
         whole = (0, 0, *size[::-1])
         _draw_panel(column[0], case, (whole, cam.resize_map(heatmap, size)))
-        _draw_panel(column[1], case, (whole, cam.fuse_maps(case.entire, case.lung, case.lung_box, size)))
+        _draw_panel(column[1], case, (whole, case.fused()))
         column[0].set_title(f"{display_name(case.finding)}\n{case.image}", fontsize=10)
     panels[0, 0].set_ylabel("Traditional (entire CXR)", fontsize=11)
     panels[1, 0].set_ylabel("SDFN", fontsize=11)
     figure.legend(handles=_box_legend(), loc="outside lower center", ncols=2, frameon=False)
     if drawings:
-        figure.suptitle("SYNTHETIC radiographs, not films of patients", color="#A00000")
+        figure.suptitle("SYNTHETIC radiographs, not films of patients", color=palette.WARNING)
     with appears_when_complete(path) as unfinished:
         figure.savefig(unfinished, dpi=100, bbox_inches="tight")
 
@@ -137,7 +142,7 @@ def _draw_case(row: Sequence["Axes"], case: FindingMaps) -> None:
         None,
         (whole, cam.resize_map(case.entire, (height, width))),
         (case.lung_box, cam.resize_map(case.lung, (bottom - top, right - left))),
-        (whole, cam.fuse_maps(case.entire, case.lung, case.lung_box, (height, width))),
+        (whole, case.fused()),
     )
     for panel, overlay in zip(row, overlays, strict=True):
         _draw_panel(panel, case, overlay)
@@ -155,9 +160,8 @@ def _draw_panel(panel: "Axes", case: FindingMaps, overlay: tuple[Box, np.ndarray
     if overlay is not None:
         (x0, y0, x1, y1), heatmap = overlay
         heatmap = cam.rescale(heatmap)
-        # Hot places cover the film, cold ones leave it bare.
-        alpha = 0.65 * heatmap / 255
-        panel.imshow(heatmap, cmap="inferno", vmin=0, vmax=255, alpha=alpha, extent=(x0, x1, y1, y0))
+        alpha = palette.HEATMAP_STRENGTH * heatmap / 255
+        panel.imshow(heatmap, cmap=palette.HEATMAP, vmin=0, vmax=255, alpha=alpha, extent=(x0, x1, y1, y0))
     for (x0, y0, x1, y1), style in (
         (case.lung_box, _LUNG_BOX),
         *((box, _REFERENCE_BOX) for box in case.reference_boxes),

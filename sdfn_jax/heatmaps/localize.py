@@ -7,7 +7,8 @@ import numpy as np
 
 from sdfn_jax.core import progress
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.heatmaps import cam, localization
+from sdfn_jax.core.files import folder_locked
+from sdfn_jax.heatmaps import cam, detections, localization
 from sdfn_jax.metrics import bootstrap
 from sdfn_jax.radiographs.findings import FINDINGS
 
@@ -15,11 +16,52 @@ SIDE = 1024  # of the official images, in whose pixels the box list is
 _SEED = 0
 
 
-def of_network(run: Path) -> tuple[list[localization.FindingBoxes], dict]:
+def localize_files(folder: Path, tables: Path, output: Path) -> None:
+    """Writes and prints what `of_files` finds.
+
+    Raises:
+      UserError: as `of_files`; if another command is writing to `output`.
+    """
+    with folder_locked(output):
+        _report(output, *of_files(folder, tables))
+
+
+def localize_network(run: Path, method: str, output: Path | None) -> None:
+    """Writes and prints what `of_network` finds.
+
+    Args:
+      run: folder of the stage.
+      method: of `cam.METHODS`.
+      output: where the files go; None for the run's own evaluation/test, which is for the method `cam`.
+
+    Raises:
+      UserError: as `of_network`; for an unknown method; if another command is writing to the folder.
+    """
+    from sdfn_jax.core import jit_cache, processes  # here: heatmaps from files need no jax
+
+    if method not in cam.METHODS:
+        raise UserError(f"--method={method}: unknown; give one of {', '.join(cam.METHODS)}")
+    if method != "cam" and output is None:
+        raise UserError(f"--method={method} needs --output=FOLDER: the run's own folder is for cam")
+    if not run.is_dir():
+        raise UserError(f"--run={run}: no such folder; give the folder of a trained network, such as runs/fusion")
+    jit_cache.use_cache()
+    with folder_locked(output) if output else processes.writing_alone(run):
+        _report(output or run / "evaluation" / "test", *of_network(run, method))
+
+
+def _report(folder: Path, cases: Sequence[localization.FindingBoxes], origin: dict) -> None:
+    detections.write(folder, cases, origin)
+    print(table(cases, origin["method"]))
+    print(folder / detections.DETECTIONS_FILE)
+
+
+def of_network(run: Path, method: str) -> tuple[list[localization.FindingBoxes], dict]:
     """Draws the boxes of a trained network (an extractor or the fusion) on the test split of its data set.
 
     Args:
       run: folder of the stage, `runs/fusion`.
+      method: of `cam.METHODS`.
 
     Returns:
       the cases, and where they come from.
@@ -50,12 +92,12 @@ def of_network(run: Path) -> tuple[list[localization.FindingBoxes], dict]:
         raise UserError(f"--run={run}: no image of the test split of {data} has a reference box")
     chosen = examples.take(np.array(boxed))
     told = chosen.told("name", "patient", "image_size", "lung_box", "reference_boxes")
-    stream = zip(told, over_split.stream(config, variables, chosen), strict=True)
+    stream = zip(told, over_split.stream(config, variables, chosen, method), strict=True)
     cases = []
     for example, maps in progress.bar(stream, what="heatmaps", unit="image", total=len(chosen)):
         cases += _of_example(example, maps)
     return cases, {
-        "method": config.stage,
+        "method": config.stage if method == "cam" else f"{config.stage}, {method}",
         "checkpoint": metadata["digest"],
         "data_version": prepared.data_version(data),
         "drawings": bool(prepared.data_metadata(data)["drawings"]),

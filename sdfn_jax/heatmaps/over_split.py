@@ -1,4 +1,4 @@
-"""A network's activation maps over any number of images, a batch in memory at a time (eq. 5)."""
+"""A network's heatmaps of any number of images, a batch in memory at a time."""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,13 +12,16 @@ from sdfn_jax.training import tasks
 from sdfn_jax.training.input_pipeline import Examples, evaluation_batches
 
 
-def stream(config: ConfigDict, variables: Mapping[str, dict], examples: Examples) -> Iterator[dict[str, np.ndarray]]:
-    """Yields {branch: (h, w, 14) float32} for each example, in order, as `cam.activation_maps` says.
+def stream(
+    config: ConfigDict, variables: Mapping[str, dict], examples: Examples, method: str = "cam"
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields {branch: (h, w, 14) float32} for each example, in order.
 
     Args:
       config: of an extractor or the fusion network.
       variables: its trained variables.
       examples: of a prepared chestxray14.
+      method: of `cam.METHODS`.
     """
     task = tasks.classification(config)
 
@@ -30,8 +33,8 @@ def stream(config: ConfigDict, variables: Mapping[str, dict], examples: Examples
     kernel = variables["params"]["head"]["kernel"]
     on_device = jax.device_put(variables)
     batches = evaluation_batches(examples, task.select, config.evaluation_batch_size)
-    # The device works on a batch while the maps of the one before are looked at.
+    # The device works on a batch while the maps of the one before are used.
     for features, count in one_ahead((features_of(on_device, batch), count) for batch, count in batches):
-        maps = cam.activation_maps(jax.device_get(features), kernel, task.model.branches)
+        maps = cam.METHODS[method](jax.device_get(features), kernel, task.model.branches)
         for row in range(count):
             yield {branch: each[row] for branch, each in maps.items()}

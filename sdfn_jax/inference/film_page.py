@@ -6,7 +6,6 @@ The page holds each film as a JPEG and each activation map as the few numbers th
 
 import base64
 import dataclasses
-import hashlib
 import html
 import io
 import json
@@ -19,9 +18,11 @@ from string import Template
 import numpy as np
 from PIL import Image
 
+from sdfn_jax.core import palette, web_page
 from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.heatmaps import cam
 from sdfn_jax.inference import quality
-from sdfn_jax.inference.overlay import HEATMAP_STRENGTH, colours, screen_size
+from sdfn_jax.inference.overlay import colours, screen_size
 from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.metrics import published
 from sdfn_jax.radiographs import pixels
@@ -122,12 +123,17 @@ def document(
       largest_upload: makes it a page that takes films, of at most so many bytes, and sends them to the server that it
         came from, which answers with entries (`viewer`); None for a page that stands by itself.
     """
+    body = _body(provenance, entries, pager, largest_upload)
+    yield from web_page.frame("Findings on radiographs", policy(largest_upload is not None), _style(), body)
+
+
+def _body(
+    provenance: Provenance, entries: Iterable[dict], pager: Pager | None, largest_upload: int | None
+) -> Iterator[str]:
     uploads = largest_upload is not None
     head, tail = _file("film.html").split("<!-- films -->")
     yield Template(head).substitute(
-        policy=html.escape(policy(uploads)),
-        style=_style(),
-        notes="".join(f'<p class="note">{html.escape(note)}</p>' for note in notes(provenance)),
+        notes="".join(map(web_page.note, notes(provenance))),
         upload=_upload(largest_upload) if uploads else "",
         pages="" if pager is None or len(pager.files) == 1 else _pages(pager),
     )
@@ -153,11 +159,7 @@ def policy(uploads: bool) -> str:
     Args:
       uploads: whether it takes films; it may then ask the server that it came from.
     """
-    connect = "'self'" if uploads else "'none'"
-    return (
-        f"default-src 'none'; script-src {_hash(_script(uploads))}; style-src {_hash(_style())}; img-src data:; "
-        f"connect-src {connect}; base-uri 'none'; form-action 'none'"
-    )
+    return web_page.policy(_style(), _script(uploads), connect=uploads)
 
 
 def _pages(pager: Pager) -> str:
@@ -191,7 +193,8 @@ def _about(provenance: Provenance) -> dict:
         "flags": FLAGS,
         "fixes": quality.FIXES,
         "colours": base64.b64encode(colours().tobytes()).decode(),
-        "strength": HEATMAP_STRENGTH,
+        "strength": palette.HEATMAP_STRENGTH,
+        "cropped": cam.CROPPED,
     }
 
 
@@ -222,7 +225,7 @@ def _operating_points(provenance: Provenance) -> str:
         ("Finding", "why"),
     )
     if not provenance.thresholds:
-        return "<p>There is no operating point: nothing is called positive or negative.</p>" + undecided
+        return web_page.paragraph("There is no operating point: nothing is called positive or negative.") + undecided
     rows = [
         (
             display_name(name),
@@ -238,17 +241,8 @@ def _operating_points(provenance: Provenance) -> str:
 
 
 def _table(caption: str, rows: Iterable[tuple], heads: tuple[str, ...] = ()) -> str:
-    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(str(row[0]))}</th>'
-        + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll" tabindex="0"><table><caption>{html.escape(caption)}</caption>'
-        f"{f'<thead><tr>{head}</tr></thead>' if heads else ''}<tbody>{body}</tbody></table></div>"
-    )
+    cells = ((str(first), (web_page.cell(str(value)) for value in values)) for first, *values in rows)
+    return web_page.table(caption, cells, [(head, None) for head in heads])
 
 
 def _data(kind: str, value: Mapping) -> str:
@@ -268,16 +262,12 @@ def _numbers(maps: np.ndarray) -> dict:
     return {"shape": list(maps.shape[:2]), "values": base64.b64encode(values.tobytes()).decode()}
 
 
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
 def _script(uploads: bool) -> str:
     return _file("film.js") + (_file("upload.js") if uploads else "")
 
 
 def _style() -> str:
-    return _file("film.css")
+    return web_page.style(_file("film.css"))
 
 
 def _file(name: str) -> str:

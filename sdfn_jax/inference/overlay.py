@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from sdfn_jax.core import palette
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.heatmaps import cam
 from sdfn_jax.inference.prediction import Box, Reading
@@ -13,10 +14,6 @@ from sdfn_jax.radiographs import pixels
 from sdfn_jax.radiographs.findings import display_name, finding_index
 
 SCREEN_SIDE = 1024  # pixels of the long side that a screen shows well
-# Share of the film that the hottest place covers; cold ones leave it bare.
-HEATMAP_STRENGTH = 0.65
-# Stands out on grey and on every colour of the heatmap; as on the pages of heatmaps.
-_LUNG_BOX = "#00E5FF"
 _DASH, _GAP = 12, 8  # pixels
 _LEAST_WIDTH = 512  # pixels, for the caption
 
@@ -29,10 +26,10 @@ def screen_size(shape: tuple[int, int], side: int = SCREEN_SIDE) -> tuple[int, i
 
 @functools.cache
 def colours() -> np.ndarray:
-    """Returns the heatmaps' colours, Matplotlib's `inferno`: (256, 3) uint8, cold to hot."""
+    """Returns the heatmaps' colours: (256, 3) uint8, cold to hot."""
     from matplotlib import colormaps  # here, because importing it takes longer than drawing
 
-    return np.rint(255 * colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
+    return np.rint(255 * colormaps[palette.HEATMAP](np.arange(256))[:, :3]).astype(np.uint8)
 
 
 def write(path: str | Path, reading: Reading, finding: str, *, drawings: bool) -> None:
@@ -68,7 +65,7 @@ def write(path: str | Path, reading: Reading, finding: str, *, drawings: bool) -
 
 def _blend(film: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     """(H, W) uint8 and (H, W) float32 of 0 to 255 -> (H, W, 3) uint8."""
-    share = (HEATMAP_STRENGTH / 255 * heatmap)[..., None]
+    share = (palette.HEATMAP_STRENGTH / 255 * heatmap)[..., None]
     coloured = colours()[np.minimum(heatmap * (256 / 255), 255).astype(np.uint8)]
     return np.rint(film[..., None] * (1 - share) + coloured * share).astype(np.uint8)
 
@@ -85,14 +82,14 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box) -> None:
     left, top, right, bottom = box
     for start in range(left, right, _DASH + _GAP):
         for row in (top, bottom - 2):
-            draw.rectangle((start, row, min(start + _DASH, right) - 1, row + 1), fill=_LUNG_BOX)
+            draw.rectangle((start, row, min(start + _DASH, right) - 1, row + 1), fill=palette.LUNG_BOX)
     for start in range(top, bottom, _DASH + _GAP):
         for column in (left, right - 2):
-            draw.rectangle((column, start, column + 1, min(start + _DASH, bottom) - 1), fill=_LUNG_BOX)
+            draw.rectangle((column, start, column + 1, min(start + _DASH, bottom) - 1), fill=palette.LUNG_BOX)
 
 
 def _captioned(picture: Image.Image, lines: list[str]) -> Image.Image:
-    """Adds lines of text below a picture, which stands in the middle of a page wide enough to read them."""
+    """Adds lines of text below a picture, centred on a page wide enough to read them."""
     width = max(picture.width, _LEAST_WIDTH)
     font = ImageFont.load_default(18 * width / SCREEN_SIDE)
     step = round(1.4 * font.size)
@@ -101,5 +98,5 @@ def _captioned(picture: Image.Image, lines: list[str]) -> Image.Image:
     draw = ImageDraw.Draw(page)
     for number, line in enumerate(lines):
         place = (step // 2, picture.height + step // 4 + step * number)
-        draw.text(place, line, fill="#1b1d21" if number < 2 else "#a00000", font=font)
+        draw.text(place, line, fill=palette.LIGHT["ink"] if number < 2 else palette.WARNING, font=font)
     return page

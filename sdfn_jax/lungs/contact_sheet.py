@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from sdfn_jax.core import palette
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.lungs.lung_boxes import NO_RULE
 from sdfn_jax.lungs.stream import Film
@@ -14,10 +15,13 @@ COLUMNS = 9
 _SIDE = 256  # pixels of the longer side of a film
 _GAP = 6
 _LINE = 17  # height of a line of text
-_LUNG, _DROPPED, _MIRRORED, _BOX = (0, 230, 120), (255, 70, 70), (255, 225, 0), (80, 190, 255)
-_LEGEND = (("lung", _LUNG), ("dropped region", _DROPPED), ("mirror image", _MIRRORED), ("lung box", _BOX))
-_SYNTHETIC = ("SYNTHETIC radiographs, not films of patients", (255, 255, 255))
-_TEXT, _RULE_TEXT, _PAPER = (220, 220, 220), (255, 225, 0), (30, 30, 30)
+_LEGEND = (
+    ("lung", palette.SHEET_LUNG),
+    ("dropped region", palette.SHEET_DROPPED),
+    ("mirror image", palette.SHEET_MIRRORED),
+    ("lung box", palette.SHEET_BOX),
+)
+_SYNTHETIC = ("SYNTHETIC radiographs, not films of patients", palette.SHEET_TITLE)
 
 
 def lung_box_page(films: Sequence[Film], path: str | Path, *, drawings: bool) -> None:
@@ -31,7 +35,7 @@ def lung_box_page(films: Sequence[Film], path: str | Path, *, drawings: bool) ->
     columns = min(COLUMNS, len(films))
     rows = -(-len(films) // columns)
     width, height = _SIDE + _GAP, _SIDE + 2 * _LINE + _GAP
-    page = Image.new("RGB", (columns * width + _GAP, rows * height + _LINE + 2 * _GAP), _PAPER)
+    page = Image.new("RGB", (columns * width + _GAP, rows * height + _LINE + 2 * _GAP), palette.SHEET_PAPER)
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=13)
     x = _GAP
@@ -43,8 +47,8 @@ def lung_box_page(films: Sequence[Film], path: str | Path, *, drawings: bool) ->
         picture = film_picture(film)
         page.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))
         rule = film.region.rule
-        draw.text((x, y + _SIDE), _shortened(film.path.name, draw, font), _TEXT, font)
-        draw.text((x, y + _SIDE + _LINE), rule, _TEXT if rule == NO_RULE else _RULE_TEXT, font)
+        draw.text((x, y + _SIDE), _shortened(film.path.name, draw, font), palette.SHEET_TEXT, font)
+        draw.text((x, y + _SIDE + _LINE), rule, palette.SHEET_TEXT if rule == NO_RULE else palette.SHEET_MIRRORED, font)
     with appears_when_complete(path) as unfinished:
         page.save(unfinished)
 
@@ -66,13 +70,13 @@ def film_picture(film: Film) -> Image.Image:
     )
     cleaned, kept = film.region.cleaned, film.region.kept
     if "mirror" in film.region.rule:
-        pixels[_outline(kept[:, ::-1], shape)] = _MIRRORED
-    pixels[_outline(kept, shape)] = _LUNG
-    pixels[_outline(cleaned & ~kept, shape)] = _DROPPED
+        pixels[_outline(kept[:, ::-1], shape)] = palette.rgb(palette.SHEET_MIRRORED)
+    pixels[_outline(kept, shape)] = palette.rgb(palette.SHEET_LUNG)
+    pixels[_outline(cleaned & ~kept, shape)] = palette.rgb(palette.SHEET_DROPPED)
     picture = Image.fromarray(pixels)
     left, top, right, bottom = (value * scale for value in film.region.box)
     ImageDraw.Draw(picture).rectangle(
-        (left, top, min(right, shape[0]) - 1, min(bottom, shape[1]) - 1), outline=_BOX, width=2
+        (left, top, min(right, shape[0]) - 1, min(bottom, shape[1]) - 1), outline=palette.SHEET_BOX, width=2
     )
     return picture
 

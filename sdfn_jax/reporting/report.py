@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdfn_jax.core import progress
+from sdfn_jax.core.files import folder_locked
 from sdfn_jax.reporting import inputs, page
 from sdfn_jax.reporting.sections import calibration, discrimination, groups, localization, lungs, provenance, thresholds
 
@@ -35,8 +36,10 @@ def write_report(
       the page.
 
     Raises:
-      UserError: for runs, tables and files that do not fit, before anything is written.
+      UserError: for runs, tables and files that do not fit, before anything is written; if another command is
+        writing to `output`.
     """
-    material = inputs.gather(folders, tables, others, replicates)
-    sections = [make(material) for make in progress.bar(SECTIONS, what="report", unit="section")]
-    return page.write(output, f"SDFN on chest radiographs: {', '.join(material.names)}", sections)
+    with folder_locked(output):
+        material = inputs.gather(folders, tables, others, replicates)
+        sections = [make(material) for make in progress.bar(SECTIONS, what="report", unit="section")]
+        return page.write(output, f"SDFN on chest radiographs: {', '.join(material.names)}", sections)

@@ -5,7 +5,8 @@ const element = (id) => document.getElementById(id);
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const colours = bytes(about.colours); // 256 x (red, green, blue), cold to hot
 
-// Heatmaps, as cam.py draws them.
+// Heatmaps. The page holds each map as its few cells, because 14 pictures of each film would make it ten times as large; so
+// the browser enlarges, adds and rescales them as cam.py does (`on_radiograph`, `rescale`), and a test compares the two.
 
 // Weights of Pillow's bilinear filter for some pixels of a map of `cells` cells enlarged to `length` pixels.
 function weightsOf(cells, length, pixels) {
@@ -78,7 +79,7 @@ function heatmapOf(film, picture, finding) {
     const numbers = new Float32Array(bytes(values).buffer).subarray(finding * cells, (finding + 1) * cells);
     return {
       map: { height: shape[0], width: shape[1], values: numbers },
-      box: branch === "lung" ? film.lung_box : [0, 0, width, height],
+      box: about.cropped.includes(branch) ? film.lung_box : [0, 0, width, height],
     };
   });
   const at = (rows, columns) => {
