@@ -12,6 +12,7 @@ from sdfn_jax.heatmaps import detections, localization, localize
 from sdfn_jax.heatmaps.localization import FindingBoxes
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.radiographs.findings import FINDINGS
+from tests import other_process
 
 MASS, NODULE = FINDINGS.index("Mass"), FINDINGS.index("Nodule")
 
@@ -272,6 +273,29 @@ class TestHeatmapFiles:
             localize.of_files(folder, tables)
         with pytest.raises(UserError, match="--heatmaps needs --tables"):
             localize_command.main([f"--heatmaps={folder}"])
+
+    def test_one_command_at_a_time_writes_to_a_folder(self, tmp_path, tables):
+        folder, output = self.heatmaps(tmp_path / "theirs"), tmp_path / "out"
+        command = [f"--heatmaps={folder}", f"--tables={tables}", f"--output={output}"]
+        with (
+            other_process.holding(tmp_path / ".out.lock"),
+            pytest.raises(UserError, match="out is being written by another command now"),
+        ):
+            localize_command.main(command)
+        assert not output.exists()
+        (tmp_path / "run").mkdir()
+        with (
+            other_process.holding(tmp_path / "run" / ".lock"),  # as the main job does
+            pytest.raises(UserError, match="run is being written by another command now"),
+        ):
+            localize_command.main([f"--run={tmp_path / 'run'}"])
+
+    def test_a_method_is_one_of_those_that_are_there(self, tmp_path):
+        with pytest.raises(UserError, match="--method=guess: unknown; give one of cam"):
+            localize_command.main([f"--run={tmp_path}", "--method=guess"])
+        with pytest.raises(UserError, match="nothing: no such folder"):
+            localize_command.main([f"--run={tmp_path / 'nothing'}"])
+        assert not (tmp_path / "nothing").exists()
 
     def test_what_would_be_ignored_is_refused(self, tmp_path):
         with pytest.raises(UserError, match="--tables is for --heatmaps"):

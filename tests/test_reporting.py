@@ -22,8 +22,9 @@ from sdfn_jax.metrics import calibration as metrics_calibration
 from sdfn_jax.metrics import operating_points, platt
 from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.reporting import inputs, report
+from sdfn_jax.reporting import inputs, report, table_one
 from sdfn_jax.reporting.sections import provenance
+from tests import other_process
 from tests.browser import chromium
 from tests.official_files import HEADER_2017
 
@@ -231,6 +232,14 @@ class TestNumbers:
         assert found[0]["SDFN, paper"] == "0.781"
         assert found[14]["Finding"] == "Mean of 13"
         assert '<td class="nothing">undefined</td>' in (made / "index.html").read_text()
+
+    def test_table_one_is_the_file_of_the_main_job(self, made, tmp_path):
+        table = table_one.TableOne.of([evaluation(stage) for stage in STAGES])
+        table_one.write(tmp_path / "main_job.csv", table)
+        assert (made / "tables" / "table_1.csv").read_bytes() == (tmp_path / "main_job.csv").read_bytes()
+        for row, shown in zip(rows(made, "table_1"), rows(made, "table_1_intervals"), strict=True):
+            assert row["fusion"] == (f"{float(shown['SDFN']):.6f}" if shown["SDFN"] else "")
+            assert row["positives"] == shown["positives"]
 
     def test_precision_recall(self, made):
         found = rows(made, "precision_recall")
@@ -468,6 +477,12 @@ class TestRefused:
         self.refused(
             tmp_path, [run], "evaluate again: python -m sdfn_jax.main --config=configs/classifier.py:lung,demo "
         )
+
+    def test_a_folder_that_another_command_writes_to(self, tmp_path):
+        with other_process.holding(tmp_path / ".out.lock"):
+            self.refused(tmp_path, [self.run(tmp_path)], "out is being written by another command now")
+        report.write_report([self.run(tmp_path)], tmp_path / "out", None, (), 5)
+        assert not (tmp_path / ".out.lock").exists()
 
     def test_a_message_and_no_traceback(self, tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
