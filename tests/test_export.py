@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import other_process
 import pytest
 from densenet_peers import SMALL, import_torchvision, our_outputs, random_images, torch_outputs
 from peers import assert_close, import_peer
@@ -178,6 +179,17 @@ def test_what_does_not_agree_is_not_written(runs, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="other probabilities than the checkpoint .by 0.0002"):
         formats.export(runs["entire"], tmp_path / "out.stablehlo")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_commands_do_not_write_one_file(runs, tmp_path):
+    output = tmp_path / "out.safetensors"
+    with (
+        other_process.holding(tmp_path / ".out.safetensors.lock"),
+        pytest.raises(UserError, match="out.safetensors is being written by another command"),
+    ):
+        formats.export(runs["lrg"], output)
+    formats.export(runs["lrg"], output)
+    assert list(tmp_path.iterdir()) == [output]
 
 
 @pytest.mark.parametrize(

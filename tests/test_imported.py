@@ -1,9 +1,11 @@
 """From a weights file to a run that evaluates: no data, no training."""
 
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
+import other_process
 import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
@@ -76,6 +78,16 @@ def test_an_old_workdir_is_refused_and_left_alone(tmp_path, config):
     with pytest.raises(UserError, match="holds a run already"):
         imported.write_run(config, found)
     assert checkpoint.best_metadata(config.workdir) == before
+
+
+def test_two_commands_do_not_write_into_one_workdir(tmp_path, config):
+    found = weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES)
+    lock = Path(config.workdir) / ".lock"
+    lock.parent.mkdir()
+    with other_process.holding(lock), pytest.raises(UserError, match="is being written by another command"):
+        imported.write_run(config, found)
+    assert checkpoint.best_metadata(config.workdir) is None
+    imported.write_run(config, found)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The lung region generator at work, on drawn films and tiny networks."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 from skimage import exposure
 
 from sdfn_jax import lrg as lrg_command
-from sdfn_jax.core import checkpoint, sealed
+from sdfn_jax.core import checkpoint, journal, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs import box_record, box_table, contrast, make_box_table
 from sdfn_jax.lungs import segmenter as lungs_segmenter
@@ -293,6 +294,31 @@ class TestBoxTable:
         monkeypatch.undo()
         rows = make_box_table.make_box_table(dark_is_lung(), films[2:], tmp_path / "boxes.csv", POSTPROCESSING)
         assert [row.image for row in rows] == [film.name for film in films[2:]]
+
+    def test_a_film_replaced_meanwhile_is_boxed_again(self, tmp_path, monkeypatch):
+        films = write_films(tmp_path / "films", 8)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(make_box_table, "_row", Counting(make_box_table._row, limit=6))
+            make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+        Image.fromarray(drawing((8, 8, 14, 20), (18, 8, 26, 20))).save(films[1])
+        make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
+        make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "whole.csv", POSTPROCESSING)
+        assert (tmp_path / "boxes.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+        record = box_record.compare(tmp_path / "boxes.csv", POSTPROCESSING, {film.name: film for film in films})
+        assert record.differences == ()
+
+    def test_a_partial_table_that_does_not_say_from_which_files_is_taken_up(self, tmp_path, monkeypatch):
+        """As those of version 0.1."""
+        films = write_films(tmp_path / "films", 8)
+        rows = make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "whole.csv", POSTPROCESSING)
+        made_by = {"checkpoint": "c0ffee", "postprocessing": dataclasses.asdict(POSTPROCESSING)}
+        with journal.Journal(tmp_path / "boxes.csv.partial", made_by) as partial:
+            for row in rows[:4]:
+                partial.write(row.image, dataclasses.asdict(row))
+        reads = Counting(reader.read_radiograph)
+        monkeypatch.setattr(reader, "read_radiograph", reads)
+        assert make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING) == rows
+        assert reads.calls == 4
 
     @pytest.mark.parametrize("other", ["checkpoint", "post-processing"])
     def test_a_partial_table_of_another_making_is_not_taken_up(self, tmp_path, monkeypatch, other):

@@ -250,6 +250,12 @@ class TestTable:
             b"a.png,800,1000,10,20,700,900,drop_small+mirror,0.2345,c0ffee,x2148fd4ca85e\n"
         )
 
+    def test_names_keep_their_blanks(self, tmp_path, capsys):
+        rows = [dataclasses.replace(ROW, image=name) for name in (" a.png", "a.png ", "a b.png", "a.png")]
+        box_table.write_box_table(tmp_path / "boxes.csv", rows)
+        assert list(box_table.read_box_table(tmp_path / "boxes.csv")) == [row.image for row in rows]
+        assert capsys.readouterr().err == ""
+
     def test_a_failing_writer_leaves_the_table_that_was_there(self, tmp_path):
         def failing():
             yield ROW

@@ -1,6 +1,7 @@
 """A weights file loads whole or is refused; what is written comes back exactly."""
 
 import collections
+import gzip
 import json
 import subprocess
 import sys
@@ -241,6 +242,21 @@ def test_a_truncated_file_is_refused(path, kept):
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ValueError, match="weights.safetensors: .*download it again"):
         weights_file.read(path, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "an empty file: download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a Git LFS pointer, not the file"),
+        (gzip.compress(b"a network"), "a file packed with gzip: unpack it first"),
+        (b"a network", "neither a .safetensors nor a PyTorch nor a Keras file"),
+    ],
+)
+def test_what_is_no_weights_file_is_called_what_it_is(tmp_path, content, said):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=f"w.pth: {said}"):
+        weights_file.read(tmp_path / "w.pth", MODEL)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.h5", "w.safetensors"])

@@ -35,6 +35,14 @@ class Source:
     modified: int
     sha256: str
 
+    def is_still(self, path: Path) -> bool:
+        """Returns whether a file has this size and time of modification; False for one that is gone."""
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.modified)
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:

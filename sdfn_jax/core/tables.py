@@ -57,7 +57,10 @@ def read_text(path: Path) -> str:
 
 
 def read_table(
-    path: Path, columns: Mapping[str, Sequence[str]], optional: Sequence[str] = ()
+    path: Path,
+    columns: Mapping[str, Sequence[str]],
+    optional: Sequence[str] = (),
+    exact: Sequence[str] = (),
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Reads a table whose first row names its columns, separated by commas, semicolons or tabs.
 
@@ -68,6 +71,7 @@ def read_table(
       path: the file.
       columns: {name of a column that is needed: what else it is called}.
       optional: columns that come too where the table has them.
+      exact: columns whose texts may begin or end with blanks, as file names may; those of others are cut off.
 
     Yields:
       (number of the row's first line, the header being 1; {column: text, None where the row is too short}).
@@ -92,7 +96,8 @@ def read_table(
         raise UserError(f"{path}: more than one column {twice[0]} in its first row; keep the one that is meant")
     filled = ((number, row) for number, row in _rows(path, text, separator) if any(row))
     for number, row in itertools.islice(filled, 1, None):
-        yield number, {name: row[at].strip() if at < len(row) else None for name, (at,) in places.items()}
+        texts = {name: row[at] if at < len(row) else None for name, (at,) in places.items()}
+        yield number, {name: text if text is None or name in exact else text.strip() for name, text in texts.items()}
 
 
 def whole_number(text: str) -> int:

@@ -18,7 +18,7 @@ from safetensors.numpy import save as to_bytes
 
 from sdfn_jax.core import checkpoint, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.core.files import appears_when_complete, locked
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.weights import torchvision, weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
@@ -40,7 +40,8 @@ def export(workdir: str | Path, output: str | Path) -> str:
       What was compared, for the reader.
 
     Raises:
-      UserError: without a trained checkpoint, for another ending, or where the comparison fails.
+      UserError: without a trained checkpoint, for another ending, if the comparison fails, or while another command
+        writes the same file.
     """
     variables, metadata = checkpoint.read_best(workdir)
     output = Path(output)
@@ -50,7 +51,8 @@ def export(workdir: str | Path, output: str | Path) -> str:
     if metadata["stage"] == "lrg" and output.suffix != ".safetensors":
         raise UserError(f"{workdir} is a lung region generator: it exports to .safetensors, not to {output.suffix}")
     try:
-        with appears_when_complete(output) as unfinished:
+        lock = locked(output.with_name(f".{output.name}.lock"), output)
+        with lock, appears_when_complete(output) as unfinished:
             return f"{output}: " + writers[output.suffix](unfinished, variables, metadata)
     except ImportError as error:
         raise UserError(f"{output.suffix} takes more packages ({error}): pip install -e '.[export]'") from error

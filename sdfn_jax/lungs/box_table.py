@@ -70,7 +70,8 @@ def read_box_table(path: str | Path) -> dict[str, BoxRow]:
     """
     path = Path(path)
     rows, changed, has_checks = {}, [], False
-    for number, record in tables.read_table(path, {name: () for name in COLUMNS}, optional=(CHECK,)):
+    columns = {name: () for name in COLUMNS}
+    for number, record in tables.read_table(path, columns, optional=(CHECK,), exact=("image",)):
         try:
             row = parse_row({name: text and csv_table.original(text) for name, text in record.items()})
             if row.image in rows:
@@ -123,7 +124,7 @@ def parse_row(record: Mapping[str, str | None]) -> BoxRow:
     values = {}
     for field in dataclasses.fields(BoxRow):
         text = record[field.name]
-        if not text:
+        if not text or text.isspace():
             raise ValueError(f"no value for {field.name}")
         try:
             values[field.name] = _PARSE[field.type](text)

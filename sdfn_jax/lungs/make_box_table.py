@@ -83,14 +83,13 @@ def make_box_table(
     partial = output.with_name(output.name + ".partial")
     made_by = {"checkpoint": segmenter.digest, "postprocessing": dataclasses.asdict(postprocessing)}
     with Journal(partial, made_by) as journal:
-        done = {name: BoxRow(**journal[name]) for name in journal}
-        looked_at: dict[Path, sources.Source] = {}
+        done, looked_at = _done_before(journal, radiographs)
         problems = _box_missing(segmenter, radiographs, postprocessing, skip_bad_files, journal, done, looked_at)
         if len(problems) == len(radiographs):
             raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
         rows = [done[path.name] for path in radiographs if path.name in done]
         _list_problems(output.with_name(f"{output.stem}_skipped.txt"), problems)
-        # Boxed by earlier calls.
+        # Boxed by a version whose partial tables did not say from which files.
         earlier = [path for path in radiographs if path.name in done and path not in looked_at]
         looked_at |= zip(earlier, map_in_order(sources.look_at, earlier), strict=True)
         box_table.write_box_table(output, rows)
@@ -98,6 +97,21 @@ def make_box_table(
         box_record.write(output, segmenter.digest, postprocessing, films)
         journal.delete()
     return rows
+
+
+def _done_before(journal: Journal, radiographs: Sequence[Path]) -> tuple[dict[str, BoxRow], dict[Path, sources.Source]]:
+    """Returns the rows that earlier calls made, and their films as they were read; none of a film replaced since."""
+    paths = {path.name: path for path in radiographs}
+    done, looked_at = {}, {}
+    for name in journal:
+        value = journal[name]
+        source, path = value.pop("source", None), paths.get(name)
+        if source is not None and path is not None:
+            if not sources.Source(**source).is_still(path):
+                continue
+            looked_at[path] = sources.Source(**source)
+        done[name] = BoxRow(**value)
+    return done, looked_at
 
 
 def _box_missing(
@@ -130,7 +144,8 @@ def _box_missing(
                 looked_at[film.path] = film.source
             if film.problem is None:
                 done[film.path.name] = _row(film, segmenter.digest)
-                journal.write(film.path.name, dataclasses.asdict(done[film.path.name]))
+                source = None if film.source is None else dataclasses.asdict(film.source)
+                journal.write(film.path.name, {**dataclasses.asdict(done[film.path.name]), "source": source})
             elif skip_bad_files:
                 problems.append(film.problem)
             else:

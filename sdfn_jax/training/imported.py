@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import checkpoint, run_metadata
+from sdfn_jax.core import checkpoint, processes, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.models.initial import variable_shapes
 from sdfn_jax.models.preprocessing import check_same_preprocessing
@@ -19,12 +19,11 @@ def write_run(config: ConfigDict, weights: Weights) -> None:
 
     Raises:
       UserError: for a fusion network, an old workdir, weights without a usable classifier, or weights that expect
-        other images than this config prepares.
+        other images than this config prepares; or while another command writes into the workdir.
     """
     if config.stage not in ("entire", "lung"):
         raise UserError(f"weights of one DenseNet make an extractor, not the stage {config.stage}")
-    if any(read(config.workdir) is not None for read in (checkpoint.best_metadata, checkpoint.latest_metadata)):
-        raise UserError(f"{config.workdir} holds a run already: give a new folder, --config.workdir=FOLDER")
+    _check_is_new(config.workdir)
     check_same_preprocessing(weights.preprocessing, config, weights.file, any_size=False)
     try:
         head = weights.findings_head()
@@ -46,4 +45,11 @@ def write_run(config: ConfigDict, weights: Weights) -> None:
         drawings=None,
         **run_metadata.of_import(run_metadata.Imported(weights.file, weights.sha256, weights.source)),
     )
-    checkpoint.save_best(config.workdir, 0, variables, metadata)
+    with processes.writing_alone(config.workdir):
+        _check_is_new(config.workdir)  # nor has another command written one since
+        checkpoint.save_best(config.workdir, 0, variables, metadata)
+
+
+def _check_is_new(workdir: str) -> None:
+    if any(read(workdir) is not None for read in (checkpoint.best_metadata, checkpoint.latest_metadata)):
+        raise UserError(f"{workdir} holds a run already: give a new folder, --config.workdir=FOLDER")

@@ -35,6 +35,15 @@ _SHOWN = 3  # tensors of each kind of fault
 _SAFETENSORS_DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 _COUNTER = ".num_batches_tracked"  # serves only torch's momentum=None
 _KNOWN_BLOCKS = {(6, 12, 24, 16): 121, (6, 12, 32, 32): 169, (6, 12, 48, 32): 201, (6, 12, 36, 24): 161}
+# {how a file begins that people have in the place of weights: what it is, and what to do}.
+_NOT_WEIGHTS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with git lfs pull",
+    b"\x1f\x8b": "a file packed with gzip: unpack it first",
+    b"BZh": "a file packed with bzip2: unpack it first",
+    b"\xfd7zXZ": "a file packed with xz: unpack it first",
+    b"7z\xbc\xaf": "a 7z archive: unpack it first",
+    b"Rar!": "a RAR archive: unpack it first",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +203,9 @@ def _open(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if start.lstrip()[:1] == b"<":
         raise ValueError("a web page, not weights: open the address in a browser, it may ask for a sign-in or a click")
     if start[8:9] != b"{":
-        raise ValueError("neither a .safetensors nor a PyTorch nor a Keras file, or damaged: download it again")
+        unknown = "neither a .safetensors nor a PyTorch nor a Keras file, or damaged: download it again"
+        found = (name for beginning, name in _NOT_WEIGHTS.items() if start.startswith(beginning))
+        raise ValueError(next(found, unknown) if start else "an empty file: download it again")
     return _open_safetensors(path, int.from_bytes(start[:8], "little"))
 
 
