@@ -1,8 +1,10 @@
 """Another process, for what two of them must not do at once."""
 
 import contextlib
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,3 +28,19 @@ def holding(lock: str | Path) -> Iterator[subprocess.Popen]:
             yield other
         finally:
             other.stdin.close()
+
+
+@contextlib.contextmanager
+def stopped_when(file: Path, command: list, **more) -> Iterator[subprocess.Popen]:
+    """Starts a command, and has it pause once a file is there; after the block it goes on, to its end."""
+    with subprocess.Popen(command, **more) as process:
+        deadline = time.monotonic() + 300
+        while not file.exists():
+            assert process.poll() is None, "it ended before"
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGCONT)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import other_process
 import pytest
 from flax import linen as nn
 from PIL import Image
@@ -439,6 +440,20 @@ class TestCommand:
             lrg_command.main(
                 [str(tmp_path / "films"), f"--checkpoint={tmp_path}", f"--output={tmp_path / 'boxes.csv'}"]
             )
+
+    def test_of_two_started_together_one_writes_the_table_and_the_other_says_so(self, tmp_path):
+        save_checkpoint(tmp_path / "lrg")
+        write_films(tmp_path / "films", 40)
+        output = tmp_path / "boxes.csv"
+        command = [sys.executable, "-m", "sdfn_jax.lrg", tmp_path / "films", f"--checkpoint={tmp_path / 'lrg'}"]
+        command += [f"--output={output}", "--batch_size=2"]
+        with other_process.stopped_when(tmp_path / "boxes.csv.partial", command) as first:
+            second = subprocess.run(command, capture_output=True, text=True)
+        assert second.returncode == 2
+        assert "boxes.csv.partial is being written by another command now" in second.stderr
+        assert "Traceback" not in second.stderr
+        assert first.returncode == 0
+        assert len(box_table.read_box_table(output)) == 40
 
     def test_killed_twice_it_ends_with_the_same_table(self, tmp_path):
         """kill -9 of the real command, while it writes."""

@@ -566,11 +566,16 @@ def get_config():
 """
 
 
-def start(folder: Path) -> subprocess.Popen:
+def command_in(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The command on a config in a folder, and its environment."""
     (folder / "config.py").write_text(CONFIG_FILE)
     tests = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
-    command = [sys.executable, "-m", "sdfn_jax.main", f"--config={folder / 'config.py'}"]
+    return [sys.executable, "-m", "sdfn_jax.main", f"--config={folder / 'config.py'}"], environment
+
+
+def start(folder: Path) -> subprocess.Popen:
+    command, environment = command_in(folder)
     with (folder / "log.txt").open("a") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
@@ -581,6 +586,24 @@ def wait_for(folder: Path, process: subprocess.Popen) -> None:
         assert process.poll() is None, "the process ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("mode", "first_lock"), [("train", "fusion/.lock"), ("evaluate", "entire/.lock")])
+def test_of_two_evaluations_at_a_time_one_ends_and_the_other_says_who_writes(job, tmp_path, mode, first_lock):
+    folder = shutil.copytree(job[0], tmp_path / "job")
+    for stage in STAGES[1:]:
+        shutil.rmtree(folder / stage / "evaluation")
+    command, environment = command_in(folder)
+    command.append(f"--mode={mode}")
+    with other_process.stopped_when(folder / first_lock, command, env=environment, stdout=subprocess.DEVNULL) as first:
+        second = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert second.returncode == 2
+    assert f"{folder / Path(first_lock).parent} is being written by another command now" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert first.returncode == 0
+    for stage in STAGES[1:]:
+        path = Path(stage, "evaluation", "test", "predictions.csv")
+        assert (folder / path).read_bytes() == (job[0] / path).read_bytes()
 
 
 def test_killed_in_two_stages_the_same_command_gives_the_same_bits(job, tmp_path):
