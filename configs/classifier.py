@@ -78,6 +78,9 @@ def training(config: ConfigDict) -> None:
     config.plateau = ConfigDict(dict(factor=0.1, patience=5, minimum_fall=1e-4))
     config.checkpoint_minutes = 10.0  # between saves within an epoch
     config.dtype = "float32"  # of activations; "bfloat16" suits GPUs and TPUs. Weights, statistics and loss: float32
+    # True: the backward pass recomputes activations instead of keeping them, a fraction of a GPU's memory for a third
+    # more arithmetic. A CPU always does. The trained network is the same.
+    config.remat = False
     config.tensorboard = False  # True: events in <workdir>/tensorboard, needs the extra of that name
 
 

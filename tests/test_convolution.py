@@ -100,8 +100,8 @@ def test_bfloat16_keeps_the_gradient_by_the_kernel_in_float32(shape):
     values = convolve(*halved[:2])
     assert values.dtype == jnp.bfloat16
     assert_close(values.astype(jnp.float32), convolve(*exact[:2]), "convolution", tolerance=0.02)
-    by_x, by_kernel = convolve_backward(*halved)
-    assert (by_x.dtype, by_kernel.dtype) == (jnp.bfloat16, jnp.float32)
-    assert_close(by_kernel, convolve_backward(*exact)[1], "gradient by the kernel", tolerance=0.02)
+    grad_x, grad_kernel = convolve_backward(*halved)
+    assert (grad_x.dtype, grad_kernel.dtype) == (jnp.bfloat16, jnp.float32)
+    assert_close(grad_kernel, convolve_backward(*exact)[1], "gradient by the kernel", tolerance=0.02)
     gradients = jax.vjp(convolve, *halved[:2])[1](halved[2])
     assert {gradient.dtype for gradient in gradients} == {jnp.dtype(jnp.bfloat16)}

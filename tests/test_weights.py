@@ -423,6 +423,34 @@ def test_two_keras_classifiers_are_refused(tmp_path):
         weights_file.read(tmp_path / "w.h5", KERAS_MODEL)
 
 
+@pytest.mark.parametrize("where", ["layers", "older layers", "config"])
+def test_a_keras_classifier_of_maxima_is_refused(tmp_path, where):
+    """It would be read as one of means, and every probability would be wrong."""
+    path = tmp_path / "w.h5"
+    write_h5(path, LAYOUTS["in a model"], keras_layers())
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        if where == "config":
+            file.attrs["model_config"] = '{"layers": [{"class_name": "GlobalMaxPooling2D", "name": "pool"}]}'
+        else:
+            file.create_group(
+                "model_weights/" + {"layers": "global_max_pooling2d_1", "older layers": "max_pool"}[where]
+            )
+    with pytest.raises(ValueError, match="reads the maximum of each feature map"):
+        weights_file.read(path, KERAS_MODEL)
+
+
+def test_a_keras_network_with_max_pooling_but_without_classifier_is_read(tmp_path):
+    layers = {name: each for name, each in keras_layers().items() if name not in ("predictions", "fc1000")}
+    write_h5(tmp_path / "w.h5", LAYOUTS["in a model"], layers)
+    import h5py
+
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        file.create_group("model_weights/max_pool")
+    assert weights_file.read(tmp_path / "w.h5", KERAS_MODEL).head is None
+
+
 def test_numbers_of_another_file_are_not_read(tmp_path):
     h5py = pytest.importorskip("h5py")
     (tmp_path / "secret").write_bytes(bytes(400))

@@ -18,6 +18,7 @@ _NOT_RECIPE = {
     "postprocessing",
     "evaluation_batch_size",
     "cache_features",
+    "remat",
     "checkpoint_minutes",
     "tensorboard",
 }
@@ -82,8 +83,8 @@ def check_same_run(workdir: str | Path, stored: dict, config: ConfigDict, inputs
     if changed:
         raise UserError(
             f"{workdir} holds a run with other settings or inputs: {'; '.join(changed[:5])}. "
-            f"Give another folder (--config.workdir=..., of a stage before it --config.<stage>.workdir=...), "
-            f"or delete {workdir} to train it anew."
+            f"Train in another folder (--config.workdir=..., for an earlier stage --config.<stage>.workdir=...), or "
+            f"give the settings and inputs that {workdir} was trained with."
         )
 
 

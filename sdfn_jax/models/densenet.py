@@ -1,7 +1,7 @@
 """DenseNet (Huang et al. 2017, arXiv:1608.06993) as torchvision builds it: the feature extractor of B.3.
 
 Modules and variables carry torchvision's names and shapes, so that its weights convert by renaming leaves. This is the
-network as the paper writes it; `kernels` has a twin of equal values and variables that is faster on a CPU.
+network as the paper defines it; `kernels` has a twin with the same values and variables that is faster on a CPU.
 """
 
 from typing import Any
@@ -26,8 +26,8 @@ class DenseNet(nn.Module):
       init_features: feature maps of the stem.
       bottleneck: a layer's 1 x 1 convolution makes bottleneck * growth_rate maps.
       dtype: of the activations; parameters and statistics are float32.
-      remat: whether the backward pass computes each layer again instead of keeping its activations, which takes a
-        fraction of the memory for a third more arithmetic. The CPU's twin always does.
+      remat: whether the backward pass recomputes each layer instead of keeping its activations: a fraction of the
+        memory, a third more arithmetic. The CPU's twin always does.
     """
 
     growth_rate: int = 32
@@ -44,7 +44,7 @@ class DenseNet(nn.Module):
         """Returns the feature maps that the global average pooling takes.
 
         Args:
-          x: (B, H, W, 3) standardised images of any size that leaves a pixel: 32 x 32 and more in DenseNet-121.
+          x: (B, H, W, 3) standardised images, at least 32 x 32 for DenseNet-121.
           train: whether to normalise by the batch and update `batch_stats`, or to normalise by `batch_stats`.
 
         Returns:
@@ -67,16 +67,16 @@ class DenseNet(nn.Module):
 
     @nn.nowrap
     def check_size(self, x: jax.Array) -> None:
-        """Raises ValueError for images, (B, H, W, C), of which the poolings leave nothing."""
+        """Raises ValueError for images, (B, H, W, C), that are too small for the poolings."""
         smallest = 2 ** (len(self.block_sizes) + 1)
         if min(x.shape[1:3]) < smallest:
             raise ValueError(
-                f"an image of {x.shape[1]} x {x.shape[2]}: this DenseNet takes {smallest} x {smallest} and more"
+                f"an image of {x.shape[1]} x {x.shape[2]}: this DenseNet needs at least {smallest} x {smallest}"
             )
 
 
 class DenseBlock(nn.Module):
-    """Layers that each see the feature maps of all layers before them."""
+    """Layers that each read the feature maps of all layers before them."""
 
     layers: int
     growth_rate: int
@@ -147,15 +147,15 @@ class BatchNorm(nn.Module):
 
 
 def values_per_map(layer: nn.Module, x: jax.Array) -> int:
-    """Returns over how many values a layer takes the statistics of each feature map of (B, H, W, C).
+    """Returns the number of values in each feature map of (B, H, W, C), over which a layer takes its statistics.
 
     Raises:
-      ValueError: naming the layer, where it is a single one, which has no variance.
+      ValueError: naming the layer, if there is only one value, which has no variance.
     """
     count = x.size // x.shape[-1]
     if count == 1:
         raise ValueError(
-            f"{'/'.join(layer.path)}: one value per feature map has no variance; train on more or larger images"
+            f"{'/'.join(layer.path)}: one value per feature map has no variance: train on larger batches or images"
         )
     return count
 

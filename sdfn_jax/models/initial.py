@@ -25,11 +25,11 @@ def initial_variables(model: nn.Module, seed: int, *inputs: Any, **options: Any)
     Args:
       model: a `UNet`, `DenseNet` or `SDFN`.
       seed: the same seed gives the same variables, bit for bit.
-      *inputs: what the model is called with; only shapes and dtypes are read, so `jax.ShapeDtypeStruct` will do.
-      **options: what else the model is called with (`train=False`).
+      *inputs: the model's arguments; only shapes and dtypes matter, so `jax.ShapeDtypeStruct` works.
+      **options: the model's keyword arguments (`train=False`).
 
     Returns:
-      nested dicts of float32 NumPy arrays: `{"params": ..., "batch_stats": ...}` (the latter where there is any).
+      *inputs: the model's arguments; only shapes and dtypes are read: `jax.ShapeDtypeStruct` works too.
     """
     generator = np.random.default_rng(seed)
     variables = {}
@@ -43,7 +43,7 @@ def initial_variables(model: nn.Module, seed: int, *inputs: Any, **options: Any)
             case "bias" | "mean":
                 variables[path] = np.zeros(shape, np.float32)
             case _:
-                raise ValueError(f"{'/'.join(path)}: no rule for the initial value of such a variable")
+                raise ValueError(f"{'/'.join(path)}: no rule for the initial value of this variable")
     return traverse_util.unflatten_dict(variables)
 
 
@@ -56,7 +56,7 @@ def variable_shapes(model: nn.Module, *inputs: Any, **options: Any) -> dict[tupl
 def _draw_kernel(
     generator: np.random.Generator, shape: tuple[int, ...], scale: float, mode: str, distribution: str
 ) -> np.ndarray:
-    """Draws a (..., inputs, outputs) kernel; the arguments mean what they mean in `variance_scaling`."""
+    """Draws a (..., inputs, outputs) kernel; the arguments are those of `variance_scaling`."""
     fan_in, fan_out = (int(np.prod(shape[:-2])) * channels for channels in shape[-2:])
     variance = scale / {"fan_in": fan_in, "fan_avg": (fan_in + fan_out) / 2}[mode]
     if distribution == "normal":

@@ -1,4 +1,4 @@
-"""What a network expects of a radiograph: one record, stored with weights, applied by training and evaluation alike."""
+"""The preprocessing that a network expects: one record, stored with its weights, used in training and evaluation."""
 
 import dataclasses
 import math
@@ -17,12 +17,12 @@ from sdfn_jax.core.errors import UserError
 class Preprocessing:
     """From grey levels to the input of a network.
 
-    Black (0) becomes `low` and white (255) `high`, repeated into as many channels as `mean` has; from each channel its
-    mean is taken, and it is divided by its standard deviation.
+    Black (0) becomes `low` and white (255) `high`, repeated into as many channels as `mean` has; each channel then has
+    its mean subtracted and is divided by its standard deviation.
 
     Attributes:
-      low: what black becomes before standardisation.
-      high: what white becomes.
+      low: value of black before standardisation.
+      high: value of white.
       mean: of each channel, on the scale of `low` and `high`.
       std: of each channel; as many as means, none 0.
       size: height and width of the image, in pixels.
@@ -39,14 +39,16 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         numbers = (self.low, self.high, *self.mean, *self.std)
         if not self.mean or len(self.mean) != len(self.std) or not all(map(math.isfinite, numbers)) or 0 in self.std:
-            raise ValueError(f"not a preprocessing: {self.as_dict()}; mean and std want a number for each channel")
+            raise ValueError(
+                f"not a preprocessing: {self.as_dict()}; mean and std need one finite number per channel, std not 0"
+            )
 
     @classmethod
     def of(cls, config: ConfigDict | Mapping[str, Any]) -> "Preprocessing":
-        """Returns that of a classifier's config (or of its stored form): `config.preprocessing` and `config.data.size`.
+        """Reads it from a classifier's config, stored or not: `config.preprocessing` and `config.data.size`.
 
         Raises:
-          UserError: where it is none.
+          UserError: for invalid values.
         """
         try:
             return cls(**config["preprocessing"], size=config["data"]["size"])
@@ -59,7 +61,7 @@ class Preprocessing:
         return len(self.mean)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns it as JSON can hold it; `Preprocessing(**record)` undoes this."""
+        """Returns the record as JSON values; `Preprocessing(**record)` reverses this."""
         return dataclasses.asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -69,22 +71,22 @@ class Preprocessing:
         return (scaled - mean) / std
 
     def differences(self, other: "Preprocessing") -> list[str]:
-        """Returns the names of the attributes in which two differ."""
+        """Returns the names of the attributes that differ."""
         names = [field.name for field in dataclasses.fields(self)]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 def check_same_preprocessing(stored: Preprocessing, config: ConfigDict, owner: str, any_size: bool) -> None:
-    """Checks that a pipeline hands over what weights expect.
+    """Checks that a config prepares images as weights expect them.
 
     Args:
       stored: what the weights expect.
       config: of the classifier that is to use them.
       owner: the weights, for the message.
-      any_size: whether another image size will do (the network takes any; as a start for training it may change).
+      any_size: whether the image size may differ, as it may for weights that training starts from.
 
     Raises:
-      UserError: naming what differs, and the flags that mend it.
+      UserError: naming the differences, and the flags that resolve them.
     """
     differences = stored.differences(Preprocessing.of(config))
     if any_size and "size" in differences:
@@ -95,6 +97,6 @@ def check_same_preprocessing(stored: Preprocessing, config: ConfigDict, owner: s
             f"{flags[name]}='{value}'" for name, value in dataclasses.asdict(stored).items() if name in differences
         )
         raise UserError(
-            f"{owner} expects images prepared otherwise than this config prepares them: {', '.join(differences)} "
-            f"differ. For these weights set {wanted}"
+            f"{owner} expects other preprocessing than this config has: {', '.join(differences)} "
+            f"differ. For these weights, set {wanted}"
         )

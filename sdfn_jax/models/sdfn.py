@@ -19,12 +19,12 @@ class SDFN(nn.Module):
 
     Attributes:
       branches: their names, in the order in which the head reads their feature maps.
-      densenet: arguments of every branch's `DenseNet`, where they differ from DenseNet-121.
-      frozen: whether the branches stay as they are: no gradient, no update of their statistics (B.5, stage 3).
+      densenet: arguments of every branch's `DenseNet`, if they differ from DenseNet-121's.
+      frozen: whether the branches are fixed: no gradient, no update of their statistics (B.5, stage 3).
       classes: outputs.
       dtype: of the branches' activations; parameters, statistics, pools and logits are float32.
       remat: see `DenseNet`.
-      backend: whose arithmetic to use (`kernels.for_backend`); that of JAX's default backend if None.
+      backend: selects the arithmetic (`kernels.for_backend`); JAX's default backend if None.
     """
 
     branches: tuple[str, ...] = ("entire", "lung")
@@ -38,7 +38,7 @@ class SDFN(nn.Module):
     conv_scaling = KAIMING_NORMAL
 
     def __post_init__(self):
-        # A module is compared and hashed by its attributes, which a plain dict would forbid.
+        # Flax compares and hashes a module by its attributes; a plain dict cannot be hashed.
         object.__setattr__(self, "densenet", FrozenDict(self.densenet))
         super().__post_init__()
 
@@ -47,8 +47,8 @@ class SDFN(nn.Module):
         """Returns the logits of the findings and the feature maps that were pooled.
 
         Args:
-          images: {branch: (B, H, W, 3) standardised} for each of `branches`; others are not looked at.
-          train: see `DenseNet`; without effect on frozen branches.
+          images: {branch: (B, H, W, 3) standardised} for each of `branches`; others are ignored.
+          train: see `DenseNet`; has no effect on frozen branches.
 
         Returns:
           logits: (B, classes) float32.

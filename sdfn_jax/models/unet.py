@@ -1,6 +1,6 @@
 """The U-Net of reference [21] (Pazhitnykh, Petsiuk: lung-segmentation-2d): the network of the LRG (B.2).
 
-`kernels` has a twin of equal values and variables that is faster on a CPU.
+`kernels` has a twin with the same values and variables that is faster on a CPU.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class UNet(nn.Module):
     of three convolutions of a step up.
 
     Attributes:
-      filters: width of each level on the way down, the last one being the bottom. A step up to level k is as wide as
+      filters: feature maps of each level on the way down; the last is the bottom. A step up to level k is as wide as
         level k + 2, or as the bottom.
       dtype: of the activations; parameters and logits are float32.
     """
@@ -48,7 +48,7 @@ class UNet(nn.Module):
         *levels, bottom = self.filters
         multiple = 2 ** len(levels)
         if x.shape[1] % multiple or x.shape[2] % multiple:
-            raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]}: the U-Net takes multiples of {multiple} pixels")
+            raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]}: the U-Net needs multiples of {multiple} pixels")
         x = x.astype(self.dtype)
         skips = []
         for level, width in enumerate(levels):
@@ -72,7 +72,7 @@ class UNet(nn.Module):
 
     @nn.nowrap
     def upsample_conv(self, features: int, name: str) -> Callable[[jax.Array], jax.Array]:
-        """Returns the same of maps upsampled by 2 (nearest neighbour), (B, H, W, C) -> (B, 2H, 2W, features)."""
+        """Returns nearest-neighbour upsampling by 2 and a 3 x 3 convolution, (B, H, W, C) -> (B, 2H, 2W, features)."""
         conv = self.conv(features, name)
         return lambda x: conv(x.repeat(2, axis=1).repeat(2, axis=2))
 

@@ -121,6 +121,7 @@ def classification(config: ConfigDict) -> Task:
         frozen=bool(frozen),
         classes=len(FINDINGS),
         dtype=jnp.dtype(run_identity.precision(config)),
+        remat=config.get("remat", False),  # runs of version 0.1.0 do not store it
     )
     preprocessing = Preprocessing.of(config)
     image = (1, preprocessing.size, preprocessing.size, preprocessing.channels)

@@ -1,7 +1,7 @@
-"""Twins of the networks for a CPU: the same variables and values, by arithmetic that is faster there.
+"""Twins of the networks for a CPU: the same variables and values, computed faster there.
 
-Each twin is a subclass of the network it stands in for. `for_backend` is the one place that chooses. On a GPU or TPU
-the plain networks are used, until a measurement there speaks for others.
+Each twin is a subclass of the network that it replaces. `for_backend` is the one place that chooses. A GPU or TPU runs
+the plain networks, until a measurement there shows a faster form.
 """
 
 import jax
@@ -17,7 +17,7 @@ def for_backend(network: type[nn.Module], backend: str | None = None) -> type[nn
     """
     if (backend or jax.default_backend()) != "cpu":
         return network
-    # Here, because the twins import the networks.
+    # Imported here, because the twins import the networks.
     from sdfn_jax.models.kernels.densenet import DenseNet
     from sdfn_jax.models.kernels.unet import UNet
 

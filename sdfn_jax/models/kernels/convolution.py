@@ -1,14 +1,14 @@
-"""Convolutions of stride 1, each in the form that suits the machine, with its derivative.
+"""Convolutions of stride 1 and their derivatives, each in the form that is fastest on the machine.
 
-XLA's own are what a GPU or TPU wants. On a CPU three things are faster as matrix products of our own: the gradient by a
-kernel (two to five times), a convolution of many feature maps on maps that fit into the cache (Winograd: a third), and
-one to far fewer feature maps. All are exact away from rounding.
+On a GPU or TPU that is XLA's own. On a CPU three cases are faster as our own matrix products: the gradient with respect
+to the kernel (two to five times faster), a convolution of many feature maps that fit into the cache (Winograd, a third
+faster), and one to far fewer feature maps. All are exact up to rounding.
 """
 
 import jax
 import jax.numpy as jnp
 
-# Rows of a map that the gradient by a kernel takes at a time.
+# Rows of a feature map that the kernel's gradient processes at a time.
 _STRIP = 32
 
 
@@ -27,16 +27,16 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def convolve_backward(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns what a gradient by the result of `convolve` becomes.
+    """Returns the vector-Jacobian product of `convolve`.
 
     Args:
       x, kernel: as `convolve` takes them.
-      gradient: of the shape and dtype of its result.
+      gradient: with respect to the result, of its shape and dtype.
 
     Returns:
-      the gradient by x, of its dtype, and the gradient by the kernel, float32.
+      the gradient with respect to x, of its dtype, and with respect to the kernel, float32.
     """
-    # From 32 feature maps on; XLA's is the faster one for fewer.
+    # From 32 feature maps on; with fewer, XLA's is faster.
     cpu = _backward_by_products if min(kernel.shape[2:]) >= 32 else _backward_by_xla
     return jax.lax.platform_dependent(x, kernel, gradient, cpu=cpu, default=_backward_by_xla)
 
@@ -46,8 +46,8 @@ def _forward(x, kernel):
 
 
 def _backward(kept, gradient):
-    by_x, by_kernel = convolve_backward(*kept, gradient)
-    return by_x, by_kernel.astype(by_x.dtype)
+    grad_x, grad_kernel = convolve_backward(*kept, gradient)
+    return grad_x, grad_kernel.astype(grad_x.dtype)
 
 
 convolve.defvjp(_forward, _backward)
@@ -60,7 +60,7 @@ def _by_xla(x, kernel):
 def _on_cpu(x, kernel):
     height, (*size, inputs, outputs) = x.shape[1], kernel.shape
     few = inputs >= 4 * outputs
-    # In bfloat16 Winograd's sums would round too much away.
+    # In bfloat16, Winograd's sums lose too much to rounding.
     in_fours = size == [3, 3] and height % 4 == 0 and x.dtype == jnp.float32
     if in_fours and inputs >= 128 and (few or height <= 64):
         return _by_winograd(x, kernel)
@@ -68,7 +68,7 @@ def _on_cpu(x, kernel):
 
 
 def _by_taps(x, kernel):
-    """Multiplies every pixel by all taps at once, then adds up what falls on the same pixel."""
+    """Multiplies every pixel by all taps at once, then sums what falls on the same pixel."""
     rows, columns, inputs, outputs = kernel.shape
     height, width = x.shape[1] + 3 - rows, x.shape[2] + 3 - columns
     taps = _padded(x) @ kernel.transpose(2, 0, 1, 3).reshape(inputs, -1)
@@ -76,7 +76,7 @@ def _by_taps(x, kernel):
     return sum(taps[:, i : i + height, j : j + width, tap : tap + outputs] for i, j, tap in places)
 
 
-# F(4, 3) by the points 0, 1, -1, 2, -2 and infinity (Lavin and Gray 2016, section 4.3).
+# F(4, 3) at the points 0, 1, -1, 2, -2 and infinity (Lavin and Gray 2016, section 4.3).
 _WINOGRAD_ROWS = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -102,7 +102,7 @@ _WINOGRAD_PRODUCTS = (
 
 
 def _by_winograd(x, kernel):
-    """Makes every four rows with six products by three taps each, instead of twelve; four divides the height."""
+    """Computes each four rows with six products of three taps, not twelve; the height is a multiple of four."""
     batch, height, width, inputs = x.shape
     outputs = kernel.shape[-1]
     x = _padded(x)
@@ -121,38 +121,38 @@ def _combined(weights, parts):
 
 
 def _backward_by_xla(x, kernel, gradient):
-    by_x, by_kernel = jax.vjp(_by_xla, x, kernel)[1](gradient)
-    return by_x, by_kernel.astype(jnp.float32)
+    grad_x, grad_kernel = jax.vjp(_by_xla, x, kernel)[1](gradient)
+    return grad_x, grad_kernel.astype(jnp.float32)
 
 
 def _backward_by_products(x, kernel, gradient):
     rows, columns, inputs, outputs = kernel.shape
-    # The fewer feature maps are the ones to move about: the input's one way, or the gradient's the other way.
+    # Shift whichever has fewer feature maps: the input one way, or the gradient the other way.
     if inputs <= outputs:
-        return _by_input(x, kernel, gradient), _correlate(_padded(x), gradient, rows, columns)
+        return _grad_x(x, kernel, gradient), _correlate(_padded(x), gradient, rows, columns)
     margins = ((rows - 2, rows - 2), (columns - 2, columns - 2))
     padded = jnp.pad(gradient, ((0, 0), *margins, (0, 0)))
-    if inputs >= 4 * outputs:  # so few that all taps lie side by side, and one product does for each gradient
+    if inputs >= 4 * outputs:  # so few that all taps fit next to each other, and one product computes each gradient
         height, width = x.shape[1:3]
         moved = jnp.concatenate([padded[:, :, j : j + width] for j in reversed(range(columns))], axis=-1)
         taps = jnp.concatenate([moved[:, i : i + height] for i in reversed(range(rows))], axis=-1)
-        by_x = taps @ kernel.transpose(0, 1, 3, 2).reshape(-1, inputs)
-        by_kernel = weight_gradient(taps, x).reshape(rows, columns, outputs, inputs)
+        grad_x = taps @ kernel.transpose(0, 1, 3, 2).reshape(-1, inputs)
+        grad_kernel = weight_gradient(taps, x).reshape(rows, columns, outputs, inputs)
     else:
-        by_x = _by_input(x, kernel, gradient)
-        by_kernel = _correlate(padded, x, rows, columns)[::-1, ::-1]
-    return by_x, by_kernel.transpose(0, 1, 3, 2)
+        grad_x = _grad_x(x, kernel, gradient)
+        grad_kernel = _correlate(padded, x, rows, columns)[::-1, ::-1]
+    return grad_x, grad_kernel.transpose(0, 1, 3, 2)
 
 
-def _by_input(x, kernel, gradient):
+def _grad_x(x, kernel, gradient):
     return jax.vjp(lambda x: _by_xla(x, kernel), x)[1](gradient)[0]
 
 
 def _correlate(padded, still, rows, columns):
     """Returns, for each tap, sum over batch and pixels of `padded`, moved by the tap, times `still`.
 
-    Columns are moved by copying, all at once; then there is one product for each row of taps. Large maps are taken a
-    strip at a time: the copies of whole ones would take more memory than all else.
+    All column shifts are copied at once; then there is one product for each row of taps. Large maps are processed in
+    strips: shifted copies of whole maps would take more memory than everything else.
 
     Args:
       padded: (B, H + rows - 1, W + columns - 1, C).

@@ -1,14 +1,14 @@
 """The arithmetic of a dense block, with its derivative written by hand.
 
-A dense block is bound by memory traffic, and what the plain definition leads to through concatenations and automatic
-differentiation moves several times as much as is needed. Here, exactly away from rounding:
+A dense block is bound by memory traffic, and its plain definition, with concatenations and automatic differentiation,
+moves several times as much data as is needed. Here, exact up to rounding:
 
-* all feature maps of a block lie in one buffer, into which each layer writes its own; so do their gradients;
+* all feature maps of a block share one buffer, into which each layer writes its own; so do their gradients;
 * every layer of a block normalises a feature map by the same batch mean and variance: they are computed once, when the
-  map is made, and the derivative by them is taken once, when those of all later layers are in;
-* the backward pass makes the normalised activations again instead of keeping them: kept are the block's feature maps
-  and the output of each layer's 1 x 1 convolution;
-* a 1 x 1 convolution is a matrix product; how a 3 x 3 convolution is done, `convolution` says.
+  map is made, and differentiated once, when the gradients of all later layers have been added;
+* the backward pass recomputes the normalised activations; only the block's feature maps and the output of each layer's
+  1 x 1 convolution are kept;
+* a 1 x 1 convolution is a matrix product; a 3 x 3 convolution is computed by `convolution`.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def moments_of(x: jax.Array) -> Moments:
     """Returns the moments of (B, H, W, C) of any float type."""
     x = x.astype(jnp.float32)
     mean = x.mean((0, 1, 2))
-    # The derivative of the variance by the mean is zero: leaving it out saves a pass.
+    # The variance's derivative with respect to the mean is zero: omitting it saves a pass.
     return Moments(mean, jnp.square(x - jax.lax.stop_gradient(mean)).mean((0, 1, 2)))
 
 
@@ -97,7 +97,7 @@ def train_block(x: jax.Array, layers: tuple[Layer, ...]) -> tuple[jax.Array, Mom
     Returns:
       features: (B, H, W, C + len(layers) * G), x first, of the dtype of x.
       moments: of the features.
-      inner: of what each layer's norm2 takes; they have no derivative.
+      inner: moments of the input of each layer's norm2; they have no derivative.
     """
     return _forward(x, layers)[0]
 
@@ -132,32 +132,34 @@ def _make(squeezed, moments, layer):
 
 def _backward(kept, gradients):
     features, moments, kept = kept
-    by_features, by_moments, _ = gradients
+    grad_features, grad_moments, _ = gradients
     channels = features.shape[-1]
-    by_layers = []
+    grad_layers = []
     for layer, squeezed, inner in reversed(kept):
-        # All later layers have added theirs: the new maps' gradient is complete but for that of their moments.
+        # All later layers have added their share: only the gradient through the moments is missing.
         new = slice(channels - layer.conv2.shape[-1], channels)
         channels = new.start
-        by_new = _with_moments(*(_take(tree, new) for tree in (by_features, by_moments, features, moments)))
+        grad_new = _with_moments(*(_take(tree, new) for tree in (grad_features, grad_moments, features, moments)))
 
         active, standard = _standardised(squeezed, inner, layer.norm2)
-        by_active, by_conv2 = convolve_backward(active, layer.conv2.astype(active.dtype), by_new)
-        by_squeezed, by_norm2, by_inner = _norm_backward(by_active, active, standard, inner, layer.norm2)
-        by_squeezed = _with_moments(by_squeezed, by_inner, squeezed, inner)
+        grad_active, grad_conv2 = convolve_backward(active, layer.conv2.astype(active.dtype), grad_new)
+        grad_squeezed, grad_norm2, grad_inner = _norm_backward(grad_active, active, standard, inner, layer.norm2)
+        grad_squeezed = _with_moments(grad_squeezed, grad_inner, squeezed, inner)
 
         before = slice(0, channels)
         seen = _take(moments, before)
         active, standard = _standardised(features[..., before], seen, layer.norm1)
-        by_conv1 = weight_gradient(active, by_squeezed)
-        by_active = by_squeezed @ layer.conv1.astype(active.dtype).T
-        by_seen, by_norm1, by_seen_moments = _norm_backward(by_active, active, standard, seen, layer.norm1)
-        by_features = write(by_features, by_features[..., before] + by_seen, 0, axis=-1)
-        by_moments = jax.tree.map(lambda total, part: total.at[: part.size].add(part), by_moments, by_seen_moments)
-        by_layers.append(Layer(by_norm1, by_conv1, by_norm2, by_conv2))
+        grad_conv1 = weight_gradient(active, grad_squeezed)
+        grad_active = grad_squeezed @ layer.conv1.astype(active.dtype).T
+        grad_seen, grad_norm1, grad_seen_moments = _norm_backward(grad_active, active, standard, seen, layer.norm1)
+        grad_features = write(grad_features, grad_features[..., before] + grad_seen, 0, axis=-1)
+        grad_moments = jax.tree.map(
+            lambda total, part: total.at[: part.size].add(part), grad_moments, grad_seen_moments
+        )
+        grad_layers.append(Layer(grad_norm1, grad_conv1, grad_norm2, grad_conv2))
     x = slice(0, channels)
-    by_x = _with_moments(*(_take(tree, x) for tree in (by_features, by_moments, features, moments)))
-    return by_x, tuple(reversed(by_layers))
+    grad_x = _with_moments(*(_take(tree, x) for tree in (grad_features, grad_moments, features, moments)))
+    return grad_x, tuple(reversed(grad_layers))
 
 
 train_block.defvjp(_forward, _backward)
@@ -168,23 +170,23 @@ def _take(tree, channels: slice):
 
 
 def _standardised(x: jax.Array, moments: Moments, affine: Affine) -> tuple[jax.Array, jax.Array]:
-    """Returns `normalise`, in another order of operations, so that XLA makes it again; and x standardised, float32."""
+    """Returns `normalise`, in another order of operations so that XLA recomputes it; and standardised x, float32."""
     standard = (x - moments.mean) * jax.lax.rsqrt(moments.var + EPSILON)
     return jax.nn.relu(standard * affine.scale + affine.bias).astype(x.dtype), standard
 
 
-def _norm_backward(by_active, active, standard, moments: Moments, affine: Affine):
-    """Returns the gradients by the input (its moments held fixed), by the affine parameters and by the moments."""
-    by_affine = jnp.where(active > 0, by_active, 0).astype(jnp.float32)
-    by_scale, by_bias = (by_affine * standard).sum((0, 1, 2)), by_affine.sum((0, 1, 2))
+def _norm_backward(grad_active, active, standard, moments: Moments, affine: Affine):
+    """Returns the gradients of the input (at fixed moments), of the affine parameters and of the moments."""
+    grad_affine = jnp.where(active > 0, grad_active, 0).astype(jnp.float32)
+    grad_scale, grad_bias = (grad_affine * standard).sum((0, 1, 2)), grad_affine.sum((0, 1, 2))
     inverse = jax.lax.rsqrt(moments.var + EPSILON)
     gain = affine.scale * inverse
-    by_moments = Moments(-gain * by_bias, -0.5 * gain * inverse * by_scale)
-    return (by_affine * gain).astype(active.dtype), Affine(by_scale, by_bias), by_moments
+    grad_moments = Moments(-gain * grad_bias, -0.5 * gain * inverse * grad_scale)
+    return (grad_affine * gain).astype(active.dtype), Affine(grad_scale, grad_bias), grad_moments
 
 
-def _with_moments(gradient, by_moments: Moments, x, moments: Moments):
-    """Adds to the gradient by x what comes through its moments."""
+def _with_moments(gradient, grad_moments: Moments, x, moments: Moments):
+    """Adds to the gradient of x its part through the moments."""
     values = x.size // x.shape[-1]
-    through = by_moments.mean / values + (2 / values) * by_moments.var * (x - moments.mean)
+    through = grad_moments.mean / values + (2 / values) * grad_moments.var * (x - moments.mean)
     return (gradient + through).astype(x.dtype)

@@ -1,7 +1,7 @@
-"""DenseNet for a CPU: the network of `models.densenet`, equal away from rounding and faster.
+"""DenseNet for a CPU: the network of `models.densenet`, equal up to rounding and faster.
 
-Dense blocks follow `dense_block`. Transitions pool before their 1 x 1 convolution (both are linear) and so convolve a
-quarter of the pixels. The moments of a batch, which all later layers of a block share, are computed once.
+Dense blocks are computed by `dense_block`. Transitions pool before their 1 x 1 convolution (both are linear), which
+then has a quarter of the pixels. The batch moments, which all later layers of a block share, are computed once.
 """
 
 import jax
@@ -33,7 +33,7 @@ class DenseNet(densenet.DenseNet):
 
 
 class DenseBlock(nn.Module):
-    """Layers that each see the feature maps of all before them."""
+    """Layers that each read the feature maps of all layers before them."""
 
     layers: int
     growth_rate: int
@@ -41,7 +41,7 @@ class DenseBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, Moments | None]:
-        """Appends layers * growth_rate maps to (B, H, W, C); returns them with their moments for whoever is next."""
+        """Appends layers * growth_rate maps to (B, H, W, C); returns all maps and their moments."""
         inputs = [x.shape[-1] + layer * self.growth_rate for layer in range(self.layers)]
         layers = [
             DenseLayer(channels, self.bottleneck * self.growth_rate, self.growth_rate, name=f"denselayer{layer}")
@@ -58,7 +58,7 @@ class DenseBlock(nn.Module):
 
 
 class DenseLayer(nn.Module):
-    """Weights of a layer that makes `features` maps of `inputs` maps by way of `squeezed`."""
+    """Weights of a layer from `inputs` maps through `squeezed` maps to `features` maps."""
 
     inputs: int
     squeezed: int
@@ -94,7 +94,7 @@ class Transition(nn.Module):
         """Maps (B, H, W, C) with its moments to (B, H // 2, W // 2, C // 2)."""
         x = self.norm(x, moments)
         height, width = (size // 2 * 2 for size in x.shape[1:3])
-        # Slices, which XLA adds up while it normalises.
+        # Slices, which XLA sums in the same pass as the normalisation.
         return self.conv(sum(x[:, i:height:2, j:width:2] for i in range(2) for j in range(2)) / 4)
 
 

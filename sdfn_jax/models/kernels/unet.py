@@ -1,4 +1,4 @@
-"""The U-Net for a CPU: the network of `models.unet`, equal away from rounding and faster."""
+"""The U-Net for a CPU: the network of `models.unet`, equal up to rounding and faster."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +17,12 @@ class UNet(unet.UNet):
 
     @nn.nowrap
     def conv(self, features: int, name: str) -> nn.Module:
-        """A 3 x 3 convolution by the arithmetic of `convolution`."""
+        """A 3 x 3 convolution, computed by `convolution`."""
         return Conv(features, convolve, self.dtype, name=name)
 
     @nn.nowrap
     def upsample_conv(self, features: int, name: str) -> nn.Module:
-        """The same of maps that are first upsampled by 2."""
+        """A 3 x 3 convolution after upsampling by 2."""
         return Conv(features, upsample_convolve, self.dtype, name=name)
 
     @nn.nowrap
@@ -32,7 +32,7 @@ class UNet(unet.UNet):
 
 
 class Conv(nn.Module):
-    """A 3 x 3 convolution with a bias, by a function of maps and kernel."""
+    """A 3 x 3 convolution with a bias, computed by a function of maps and kernel."""
 
     features: int
     function: Callable[[jax.Array, jax.Array], jax.Array]
@@ -47,7 +47,7 @@ class Conv(nn.Module):
 
 
 def upsample_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Upsamples by 2 and convolves, working on the small map: exact away from rounding, at 4/9 of the arithmetic.
+    """Upsamples by 2 and convolves, computed on the small map: exact up to rounding, with 4/9 of the arithmetic.
 
     An output pixel sees only 2 x 2 pixels of the small map. Which ones, and which rows and columns of the kernel fall
     together on each, depends on whether its row and column are even or odd.
@@ -73,6 +73,6 @@ def upsample_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _fold(kernel: jax.Array, axis: int) -> jax.Array:
-    """Returns what the 3 taps of an axis add up to on 2 pixels of the small map, for even and odd outputs."""
+    """Returns the sums of an axis's 3 taps on 2 pixels of the small map, for even and odd outputs."""
     first, middle, last = jnp.split(kernel, 3, axis)
     return jnp.stack([jnp.concatenate([first, middle + last], axis), jnp.concatenate([first + middle, last], axis)])

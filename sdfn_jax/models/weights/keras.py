@@ -18,7 +18,7 @@ import numpy as np
 from sdfn_jax.models.weights import bounds, torchvision
 
 NAME = "Keras applications"
-WEIGHTS_ENTRY = "model.weights.h5"  # of a `.keras` archive
+WEIGHTS_ENTRY, _CONFIG_ENTRY = "model.weights.h5", "config.json"  # of a `.keras` archive
 PREPROCESSING = torchvision.PREPROCESSING  # keras.applications.densenet.preprocess_input: mode "torch"
 
 _EPSILON_DIFFERENCE = 1.001e-5 - 1e-5
@@ -32,6 +32,8 @@ _LEAVES = {
 }
 # In `.keras` and `.weights.h5` files variables have numbers, in the order in which these layers make them.
 _NUMBERED = {4: ("gamma", "beta", "moving_mean", "moving_variance"), 2: ("kernel", "bias"), 1: ("kernel",)}
+# Class and default names of Keras's global max pooling; `max_pool` is its name in keras.applications.
+_MAX_POOLING = re.compile(r"GlobalMaxPool|(?:^|/)(?:global_max_pool\w*|max_pool)(?:/|$)")
 _LAYERS = [
     (r"conv1_(bn|conv)", lambda m: "features." + {"bn": "norm0", "conv": "conv0"}[m[1]]),
     (
@@ -69,11 +71,15 @@ def read(path: Path) -> dict[str, np.ndarray]:
     bounds.check_file(path)
     try:
         content: Path | io.BytesIO = path
+        description = b""
         if zipfile.is_zipfile(path):
             with path.open("rb") as opened, bounds.open_zip(opened) as archive:
                 content = io.BytesIO(bounds.read_entry(archive, WEIGHTS_ENTRY, bounds.LARGEST_CONTENT))
+                if _CONFIG_ENTRY in archive.namelist():
+                    description = bounds.read_entry(archive, _CONFIG_ENTRY, bounds.LARGEST_HEADER)
         with h5py.File(content, "r") as file:
             found = _named_by_attribute(file) if "layers" in file else _named_by_path(file)
+            _check_pooling(file, description, found)
             return _read_all(found, file.filename)
     except (RefusedLayoutError, bounds.TooLargeError, MemoryError):
         raise
@@ -141,6 +147,18 @@ def _named_by_attribute(file) -> dict[str, Any]:
         for number, variable in enumerate(_NUMBERED.get(len(item), tuple(item))):
             _add(found, f"{layer}/{variable}", items[f"{path}/{number}"])
     return found
+
+
+def _check_pooling(file, description: bytes, found: Mapping[str, Any]) -> None:
+    """Refuses a classifier that reads maxima of the feature maps, as far as the file describes it: ours reads means."""
+    heads = (name for name in found if re.fullmatch(_LAYERS[-1][0], name.rpartition("/")[0]))
+    if next(heads, None) is None:
+        return
+    described = (description.decode(), str(file.attrs.get("model_config", "")), *(path for path, _ in _items(file)))
+    if any(map(_MAX_POOLING.search, described)):
+        raise RefusedLayoutError(
+            "its classifier reads the maximum of each feature map (GlobalMaxPooling2D); only average pooling is read"
+        )
 
 
 def _items(group) -> list[tuple[str, Any]]:
