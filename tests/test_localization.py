@@ -8,7 +8,7 @@ import pytest
 from sdfn_jax import localize as localize_command
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.heatmaps import detections, localization, localize
+from sdfn_jax.heatmaps import detections, floors, localization, localize
 from sdfn_jax.heatmaps.localization import FindingBoxes
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.radiographs.findings import FINDINGS
@@ -135,10 +135,10 @@ def test_reference_boxes_as_heatmaps_are_all_found():
 def test_the_median_box_never_sees_the_patients_own_boxes():
     cases = [case(str(n), MASS, [[n, n, n + 10, n + 20]], (0, 0, 5, 5), patient=n) for n in (0, 10, 20, 40)]
     cases.append(case("x", NODULE, [[50, 50, 60, 60]], (0, 0, 5, 5), patient=0))
-    np.testing.assert_array_equal(localization.median_box(cases, MASS, patient=40), [10, 10, 20, 30])
-    np.testing.assert_array_equal(localization.median_box(cases, MASS, patient=0), [20, 20, 30, 40])
-    np.testing.assert_array_equal(localization.median_box(cases, NODULE, patient=0), [50, 50, 60, 60])
-    floor = localization.median_floor(cases)
+    np.testing.assert_array_equal(floors.median_box(cases, MASS, patient=40), [10, 10, 20, 30])
+    np.testing.assert_array_equal(floors.median_box(cases, MASS, patient=0), [20, 20, 30, 40])
+    np.testing.assert_array_equal(floors.median_box(cases, NODULE, patient=0), [50, 50, 60, 60])
+    floor = floors.median_floor(cases)
     assert [each.pointing for each in floor] == [0, 0, 0, 0, 1]
 
 
@@ -148,7 +148,7 @@ def test_random_boxes_hit_as_often_as_geometry_says():
     shift = np.abs(np.random.default_rng(1).uniform(-16, 16, (200_000, 2)))
     shared = np.prod(32 - shift, axis=1)
     expected = np.mean(shared / (2 * 1024 - shared) > 1 / 3)
-    found = localization.random_floor(cases, "IoU", 1 / 3, seed=0)
+    found = floors.random_floor(cases, "IoU", 1 / 3, seed=0)
     assert found["Mass"] == pytest.approx(expected, abs=0.02)
     assert found["mean"] == found["Mass"]
 
@@ -318,7 +318,7 @@ def test_the_median_box_of_the_real_list_and_its_denominators(real_data):
         FindingBoxes(image, patient, finding, (1024, 1024), boxes, {each: np.empty((0, 4)) for each in (60, 180)}, 0.0)
         for (image, finding), (patient, boxes) in references.items()
     ]
-    floor = scores(localization.median_floor(cases))
+    floor = scores(floors.median_floor(cases))
     assert round(floor["IoU", 0.5, "mean"].accuracy, 3) == 0.120
     assert round(floor["IoU", 0.1, "mean"].accuracy, 3) == 0.376
     names = list(published.WANG_ACCURACY)

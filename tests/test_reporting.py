@@ -1,4 +1,4 @@
-"""The report from run folders: what stands in it, what is refused; the real predictions; a real browser."""
+"""The report from run folders: what is in it, what is refused; the real predictions; a real browser."""
 
 import base64
 import csv
@@ -323,7 +323,7 @@ class TestNumbers:
         text = (made / "index.html").read_text()
         assert f"differ in the labels of {CHANGED} images, {CHANGED} of them" in text
 
-    def test_localization_stands_beside_its_floors(self, made):
+    def test_localization_is_next_to_its_floors(self, made):
         found = {row["Level"]: row for row in rows(made, "localization")}
         assert float(found["IoU > 0.1"]["median box"]) == 1  # every reference box of a finding is the same here
         assert 0 < float(found["IoU > 0.1"]["random box"]) < 1
@@ -428,7 +428,7 @@ class TestRefused:
     def test_boxes_of_another_checkpoint_or_of_other_images(self, tmp_path):
         run = self.run(tmp_path)
         detections.write(run / "evaluation/test", cases_of("lung"), {"method": "lung", "checkpoint": "older"})
-        self.refused(tmp_path, [run], "of another checkpoint than the predictions beside it")
+        self.refused(tmp_path, [run], "of another checkpoint than the predictions next to it")
         detections.write(run / "evaluation/test", cases_of("lung"), {"method": "lung", "checkpoint": "lung-digest"})
         detections.write(tmp_path / "theirs", cases_of("lung")[1:], {"method": "theirs"})
         self.refused(

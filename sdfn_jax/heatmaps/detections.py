@@ -13,7 +13,7 @@ from sdfn_jax.radiographs.findings import FINDINGS, finding_index
 
 DETECTIONS_FILE = "detections.csv"
 ORIGIN_FILE = "localization.json"
-# kind: `reference`, or the threshold that drew the box; pointing stands in the reference rows.
+# kind: `reference`, or the threshold that drew the box; pointing is in the reference rows.
 _COLUMNS = ("image", "patient", "finding", "height", "width", "kind", "left", "top", "right", "bottom", "pointing")
 _REFERENCE = "reference"
 _ORIGIN = {"method": sealed.TEXT, "detections_sha256": sealed.TEXT}
@@ -25,7 +25,7 @@ def write(folder: str | Path, cases: Sequence[FindingBoxes], origin: dict) -> No
     Args:
       folder: where they go.
       cases: at least one.
-      origin: `method`, and whatever else a reader must know (checkpoint, data version, drawings).
+      origin: `method`, and whatever else a reader must know (checkpoint, data version, whether synthetic).
     """
     folder = Path(folder)
     with csv_table.writing(folder / DETECTIONS_FILE) as table:

@@ -16,7 +16,6 @@ from sdfn_jax.radiographs.findings import FINDINGS
 THRESHOLDS = (60, 180)
 LEVELS = {"IoBB": (0.1, 0.25, 0.5, 0.75, 0.9), "IoU": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)}
 _SIZES = 4  # groups of equally many reference boxes, for the curves over size
-_RANDOM_DRAWS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class FindingBoxes:
       size: (height, width) of the image, in pixels.
       references: (R, 4) float, its reference boxes, at least one; (left, top, right, bottom) in pixels, half-open.
       detections: {threshold: (D, 4) float}, the boxes around the regions above it.
-      pointing: share of the heatmap's highest pixels that lie in a reference box: 1 or 0 unless several are highest.
+      pointing: share of the heatmap's highest pixels that are in a reference box: 1 or 0 unless several are highest.
     """
 
     image: str
@@ -76,7 +75,7 @@ def find_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
       threshold: the cut.
 
     Returns:
-      (D, 4) float: (left, top, right, bottom), half-open; no row where nothing is above.
+      (D, 4) float: (left, top, right, bottom), half-open; no row if nothing is above.
     """
     boxes = [region.bbox for region in regionprops(label(heatmap > threshold))]
     return np.array([(left, top, right, bottom) for top, left, bottom, right in boxes], float).reshape(-1, 4)
@@ -117,6 +116,11 @@ def overlaps(criterion: str, references: np.ndarray, drawn: np.ndarray) -> np.nd
     both = np.prod(sides.clip(0), axis=-1)
     area_a, area_b = (np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1) for boxes in (a, b))
     return both / (area_b if criterion == "IoBB" else area_a + area_b - both)
+
+
+def findings_of(cases: Sequence[FindingBoxes]) -> list[int]:
+    """Returns the findings that occur, as places in `FINDINGS`, in their order."""
+    return sorted({case.finding for case in cases})
 
 
 def score(
@@ -175,73 +179,6 @@ def by_size(
     return rows
 
 
-def median_box(cases: Sequence[FindingBoxes], finding: int, patient: int) -> np.ndarray:
-    """Returns the median box of a finding over the other patients, (4,); it never sees the image.
-
-    The medians are those of left, top, width and height, as the official list has them.
-
-    Args:
-      cases: of the whole box list.
-      finding: place in `FINDINGS`.
-      patient: whose boxes are left out; those of all where no other patient has the finding.
-    """
-    mine = [case for case in cases if case.finding == finding]
-    others = [case for case in mine if case.patient != patient] or mine
-    boxes = np.concatenate([case.references for case in others])
-    left, top, width, height = np.median(np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1), axis=0)
-    return np.array([left, top, left + width, top + height])
-
-
-def median_floor(cases: Sequence[FindingBoxes]) -> list[FindingBoxes]:
-    """Returns the cases as a method without eyes would solve them: each with its `median_box`, pointing at its centre.
-
-    No score means anything before it is above this one.
-    """
-    return [_with_box(case, median_box(cases, case.finding, case.patient)) for case in cases]
-
-
-def random_floor(cases: Sequence[FindingBoxes], criterion: str, level: float, seed: int) -> dict[str, float]:
-    """Scores boxes thrown at random: of the size of a random reference box of the finding, anywhere in the image.
-
-    Args:
-      cases: of the whole box list.
-      criterion: `IoBB` or `IoU`.
-      level: of overlap.
-      seed: of the 200 throws at each image.
-
-    Returns:
-      {finding: expected accuracy, `mean`: over the findings}.
-    """
-    rng = np.random.default_rng(seed)
-    accuracy = {}
-    for finding in _findings(cases):
-        mine = [case for case in cases if case.finding == finding]
-        pool = np.concatenate([case.references for case in mine])
-        found, of = 0.0, 0
-        for case in mine:
-            room = case.size[::-1]
-            drawn = pool[rng.integers(0, len(pool), _RANDOM_DRAWS)]
-            side = np.minimum(drawn[:, 2:] - drawn[:, :2], room)
-            corner = rng.random(side.shape) * (room - side)
-            thrown = np.concatenate([corner, corner + side], axis=1)
-            hits = overlaps(criterion, case.references, thrown) > level
-            found, of = found + float(hits.mean(axis=1).sum()), of + len(hits)
-        accuracy[FINDINGS[finding]] = found / of
-    return accuracy | {"mean": float(np.mean(list(accuracy.values())))}
-
-
-def _with_box(case: FindingBoxes, box: np.ndarray) -> FindingBoxes:
-    x, y = (box[:2] + box[2:]) / 2
-    left, top, right, bottom = case.references.T
-    inside = ((left <= x) & (x < right) & (top <= y) & (y < bottom)).any()
-    detections = {threshold: box[None] for threshold in case.detections}
-    return dataclasses.replace(case, detections=detections, pointing=float(inside))
-
-
-def _findings(cases: Sequence[FindingBoxes]) -> list[int]:
-    return sorted({case.finding for case in cases})
-
-
 def _side(boxes: np.ndarray) -> np.ndarray:
     return np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
 
@@ -258,7 +195,7 @@ def _by_finding(
     """Returns a row for each finding, and their mean; `found`, `of` and `false_boxes` are (cases,)."""
     finding = np.array([case.finding for case in cases])
     rows, replicates = [], []
-    for each in _findings(cases):
+    for each in findings_of(cases):
         chosen = finding == each
         counts = [np.where(chosen, values, 0) for values in (found, of, false_boxes)]
         rows.append(_total(FINDINGS[each], criterion, level, *counts, resamples))

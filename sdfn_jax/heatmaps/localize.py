@@ -8,7 +8,7 @@ import numpy as np
 from sdfn_jax.core import progress
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import folder_locked
-from sdfn_jax.heatmaps import cam, detections, localization
+from sdfn_jax.heatmaps import cam, detections, floors, localization
 from sdfn_jax.metrics import bootstrap
 from sdfn_jax.radiographs.findings import FINDINGS
 
@@ -133,7 +133,7 @@ def of_files(folder: Path, tables: Path) -> tuple[list[localization.FindingBoxes
 def table(cases: Sequence[localization.FindingBoxes], method: str) -> str:
     """Lays the scores out for a terminal: method and floors, mean over the findings."""
     resamples = bootstrap.draw([case.patient for case in cases], 2000, _SEED)
-    floor = localization.score(localization.median_floor(cases), resamples)
+    floor = localization.score(floors.median_floor(cases), resamples)
     lines = [
         f"Localization, {method}: mean accuracy over {len({case.finding for case in cases})} findings "
         f"({sum(len(case.references) for case in cases)} boxes), 95 % interval over patients",
@@ -147,7 +147,7 @@ def table(cases: Sequence[localization.FindingBoxes], method: str) -> str:
         if mine.criterion == "pointing":
             lines.append(f"{'pointing game':<16}{start}{'':>13}{blind.accuracy:>12.3f}")
         else:
-            random = localization.random_floor(cases, mine.criterion, mine.level, _SEED)["mean"]
+            random = floors.random_floor(cases, mine.criterion, mine.level, _SEED)["mean"]
             name = f"{mine.criterion} > {mine.level:g}"
             lines.append(f"{name:<16}{start}{mine.false_boxes:>13.3f}{blind.accuracy:>12.3f}{random:>12.3f}")
     return "\n".join(lines)

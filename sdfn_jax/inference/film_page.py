@@ -21,10 +21,9 @@ from PIL import Image
 from sdfn_jax.core import palette, web_page
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.heatmaps import cam
-from sdfn_jax.inference import quality
+from sdfn_jax.inference import provenance_tables, quality
 from sdfn_jax.inference.overlay import colours, screen_size
 from sdfn_jax.inference.prediction import Provenance, Reading
-from sdfn_jax.metrics import published
 from sdfn_jax.radiographs import pixels
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.radiographs.flags import FLAGS
@@ -39,7 +38,6 @@ _RULES = {
     "mirror": "the one region was mirrored",
     "whole_image": "no lungs were found: the box is the whole film",
 }
-_UNKNOWN = "unknown"
 SYNTHETIC = (
     "The network was trained on synthetic radiographs, not on films of patients: its findings on a "
     "patient's film mean nothing."
@@ -51,10 +49,10 @@ ELSEWHERE = (
 
 @dataclasses.dataclass(frozen=True)
 class Pager:
-    """Where a page stands among those that share the films of one prediction.
+    """The place of a page among those that share the films of one prediction.
 
     Attributes:
-      files: names of all the pages, which lie in one folder.
+      files: names of all the pages, in one folder.
       number: of this one among them, from 0.
       first: number of its first film, from 1.
       films: on this page.
@@ -121,7 +119,7 @@ def document(
       entries: from `entry`.
       pager: the pages that it links to; None for one by itself.
       largest_upload: makes it a page that takes films, of at most so many bytes, and sends them to the server that it
-        came from, which answers with entries (`viewer`); None for a page that stands by itself.
+        came from, which answers with entries (`viewer`); None for a page by itself.
     """
     body = _body(provenance, entries, pager, largest_upload)
     yield from web_page.frame("Findings on radiographs", policy(largest_upload is not None), _style(), body)
@@ -142,7 +140,9 @@ def _body(
         yield _data("card", card)
         yield _data("picture", each["picture"])
     yield Template(tail).substitute(
-        provenance=_provenance(provenance), about=_data("about", _about(provenance)), script=_script(uploads)
+        provenance=provenance_tables.html_of(provenance),
+        about=_data("about", _about(provenance)),
+        script=_script(uploads),
     )
 
 
@@ -163,7 +163,7 @@ def policy(uploads: bool) -> str:
 
 
 def _pages(pager: Pager) -> str:
-    """Links to the page before and the page behind."""
+    """Links to the previous and the next page."""
     around = {"Previous page": pager.number - 1, "Next page": pager.number + 1}
     links = [
         f'<a href="{html.escape(pager.files[number])}">{text}</a>' if 0 <= number < len(pager.files) else ""
@@ -181,7 +181,7 @@ def _upload(largest: int) -> str:
 
 
 def _about(provenance: Provenance) -> dict:
-    """What the script needs to know beside the films."""
+    """What the script needs to know besides the films."""
     points = [provenance.thresholds.get(name) for name in FINDINGS]
     return {
         "findings": [display_name(name) for name in FINDINGS],
@@ -196,53 +196,6 @@ def _about(provenance: Provenance) -> dict:
         "strength": palette.HEATMAP_STRENGTH,
         "cropped": cam.CROPPED,
     }
-
-
-def _provenance(provenance: Provenance) -> str:
-    """The tables of what the readings were made with."""
-    lrg = "none was used" if provenance.lrg_checkpoint is None else provenance.lrg_checkpoint
-    made = _table(
-        "What the readings were made with",
-        [
-            ("Network", f"{published.COLUMN_NAMES[provenance.stage]} (stage {provenance.stage})"),
-            ("Its checkpoint", provenance.checkpoint),
-            ("Lung region generator", lrg),
-            ("Trained on", provenance.data_version or _UNKNOWN),
-            ("Labels", provenance.label_version or _UNKNOWN),
-            *((f"Weights, {branch} branch", each.describe()) for branch, each in provenance.imported.items()),
-            *((f"Preprocessing: {name}", value) for name, value in provenance.preprocessing.items()),
-            *provenance.software.items(),
-        ],
-    )
-    return made + _operating_points(provenance)
-
-
-def _operating_points(provenance: Provenance) -> str:
-    """The operating points, and why some findings have none."""
-    undecided = _table(
-        "No decision: called neither positive nor negative",
-        [(display_name(name), why) for name, why in provenance.undecided.items()],
-        ("Finding", "why"),
-    )
-    if not provenance.thresholds:
-        return web_page.paragraph("There is no operating point: nothing is called positive or negative.") + undecided
-    rows = [
-        (
-            display_name(name),
-            f"{point.probability:.3f}",
-            *(f"{share:.2f}" for share in (point.sensitivity, point.specificity)),
-            *(f"{count:,}" for count in (point.positives, point.negatives)),
-        )
-        for name, point in provenance.thresholds.items()
-    ]
-    heads = ("Finding", "positive from", "sensitivity", "specificity", "films with it", "films without")
-    points = _table("Operating points, chosen and measured on the validation split", rows, heads)
-    return points + undecided if provenance.undecided else points
-
-
-def _table(caption: str, rows: Iterable[tuple], heads: tuple[str, ...] = ()) -> str:
-    cells = ((str(first), (web_page.cell(str(value)) for value in values)) for first, *values in rows)
-    return web_page.table(caption, cells, [(head, None) for head in heads])
 
 
 def _data(kind: str, value: Mapping) -> str:

@@ -68,7 +68,7 @@ def reliability(curves: dict[str, Sequence[Reliability]]) -> Callable[[Path], No
                 values = np.maximum(np.stack([each[index].predicted, each[index].observed]), low)
                 panel.plot(*values, _MARKERS[number] + "-", color=palette.SERIES[number], markersize=4, linewidth=1.2)
             panel.set(xscale="log", yscale="log", xlim=(low, 1.1), ylim=(low, 1.1))
-            panel.minorticks_off()  # they take most of the time and say nothing
+            panel.minorticks_off()  # they take most of the time and add nothing
             panel.set_title(display_name(finding), fontsize=11)
         panels[14].set_axis_off()
         for number, name in enumerate(curves):

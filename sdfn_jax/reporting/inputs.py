@@ -1,4 +1,4 @@
-"""What a report is made of: the runs' evaluations, in one order of images, and what the official tables say of them."""
+"""What a report is made of: the runs' evaluations, in one order of images, and their rows in the official tables."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ class Localization:
 
     Attributes:
       name: of the method.
-      cases: what it was asked and what it drew.
-      origin: what `localization.json` says.
+      cases: what it was asked for and what it drew.
+      origin: the content of `localization.json`.
     """
 
     name: str
@@ -49,9 +49,9 @@ class Run:
     Attributes:
       folder: of the run.
       test: its evaluation on the test split, images in the order that all runs share.
-      validation: that on the validation split; None where it was not evaluated.
-      recipe: what its checkpoint says of itself; None where the evaluation left no such file.
-      localization: None where its heatmaps were not scored.
+      validation: that on the validation split; None if it was not evaluated.
+      recipe: the record of its training; None if the evaluation left no such file.
+      localization: None if its heatmaps were not scored.
     """
 
     folder: Path
@@ -78,7 +78,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Official:
-    """The official tables' word on the evaluated images, in their order.
+    """The evaluated images in the official tables, in their order.
 
     Attributes:
       labels: {label version: (N, 14) uint8}.
@@ -197,7 +197,7 @@ def _read_run(folder: Path) -> Run:
         _check_validation(folder, test, validation)
     if localization is not None and localization.origin.get("checkpoint") != test.origin.checkpoint:
         raise UserError(
-            f"{where / 'test' / detections.DETECTIONS_FILE} is of another checkpoint than the predictions beside it; "
+            f"{where / 'test' / detections.DETECTIONS_FILE} is of another checkpoint than the predictions next to it; "
             f"localize again: python -m sdfn_jax.localize --run={folder}"
         )
     return Run(folder, test, validation, _read_recipe(where / "test" / RECIPE_FILE), localization)

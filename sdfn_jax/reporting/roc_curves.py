@@ -21,7 +21,7 @@ _DASHES = {"entire": "--", "lung": ":", "fusion": "-"}  # they tell the curves a
 def draw(path: str | Path, table: TableOne) -> None:
     """Draws the ROC curves as in Figure 8: one panel a finding, one curve a network, its AUC next to it.
 
-    A finding without positives or without negatives has a panel that says so. The last panel holds the legend and what
+    A finding without positives or without negatives has a panel with a remark. The last panel holds the legend and what
     the curves were measured on; the caveats are below.
 
     Args:

@@ -26,7 +26,7 @@ def calibration_section(material: Material) -> Section:
         "Calibration",
         [
             f"Brier score with its interval, and expected calibration error over {calibration.BINS} bins of equal "
-            "width. For a rare finding both are small for any network that says little: read them next to the "
+            "width. For a rare finding both are small for any network that commits to little: read them next to the "
             "reliability curves, whose axes are logarithmic.",
         ],
         [

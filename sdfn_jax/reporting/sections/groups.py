@@ -50,8 +50,8 @@ def subgroups_section(material: Material) -> Section:
         "subgroups",
         title,
         [
-            "Mean AUC over the findings that are defined in a group: means of groups with other findings do not "
-            "compare. Ages outside 0 to 120 years are unknown.",
+            "Mean AUC over the findings that are defined in a group: means over different findings are "
+            "not comparable. Ages outside 0 to 120 years are unknown.",
             "The view is a shortcut: bedside films (AP) are of sicker patients. The AUC within view compares only "
             "images of one view, and is next to the pooled one.",
         ],

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sdfn_jax.heatmaps import localization
+from sdfn_jax.heatmaps import floors, localization
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.metrics.predictions import SMALL_SAMPLE
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
@@ -15,7 +15,7 @@ from sdfn_jax.reporting.page import Cell, Picture, Section, Table
 
 
 def localization_section(material: Material) -> Section:
-    """Boxes from heatmaps against reference boxes, beside the floors."""
+    """Boxes from heatmaps against reference boxes, next to the floors."""
     title = "Localization"
     methods = material.localizations
     if not methods:
@@ -25,7 +25,7 @@ def localization_section(material: Material) -> Section:
             ["NOTE: not computed: no run has detections. python -m sdfn_jax.localize --run=RUN draws them."],
         )
     cases = methods[0].cases
-    floor = Localization("median box", localization.median_floor(cases), {})
+    floor = Localization("median box", floors.median_floor(cases), {})
     resamples = {
         each.name: bootstrap.draw([case.patient for case in each.cases], material.replicates, SEED)
         for each in (*methods, floor)
@@ -58,8 +58,8 @@ def localization_section(material: Material) -> Section:
         "and the pointing game (is the heatmap's maximum in the box). False boxes are drawn boxes that match nothing, "
         f"over all {boxes} reference boxes; only heatmaps of a finding that has a box in the image are scored.",
         "The median box never sees the image: it is the median of the finding's boxes over the other patients. The "
-        "random box has the size of some box of the finding and lies anywhere.",
-        "An interval without width says that all boxes or none were found, not that this is certain.",
+        "random box has the size of some box of the finding and is anywhere in the image.",
+        "An interval without width means that all boxes or none were found, not that this is certain.",
         "A 7 x 7 map has cells of 146 pixels on the entire image of 1024, about 100 on a lung region: it cannot box a "
         "nodule of 70 pixels.",
     ]
@@ -135,7 +135,7 @@ def _levels(
         if one.finding != "mean":
             continue
         pointing = one.criterion == "pointing"
-        random = float("nan") if pointing else localization.random_floor(cases, one.criterion, one.level, SEED)["mean"]
+        random = float("nan") if pointing else floors.random_floor(cases, one.criterion, one.level, SEED)["mean"]
         cells: list[Cell] = ["pointing game" if pointing else f"{one.criterion} > {one.level:g}"]
         for row in places:
             cells += [_estimate(row), "" if pointing else row.false_boxes]

@@ -49,7 +49,7 @@ def thresholds(material: Material) -> Section:
 
 
 def _rows(material: Material, run: Run, index: int, resamples: bootstrap.Resamples) -> list[list[Cell]]:
-    """Returns a row for each rule, or one that says why there is no threshold.
+    """Returns a row for each rule, or one with the reason why there is no threshold.
 
     Args:
       material: all of it.
