@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
             **options,
         )
 
-    def parse_args(self, arguments: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, arguments: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parses a command line; an unknown flag ends the process with status 2 and the nearest known flag."""
         arguments = sys.argv[1:] if arguments is None else arguments
         known = list(_flags(self))

@@ -135,7 +135,7 @@ def read_best(workdir: str | Path) -> tuple[dict, dict]:
             "python -m sdfn_jax.main --config=configs/<stage>.py"
         )
     arrays, metadata = found
-    variables = {"params": {}, "batch_stats": {}}
+    variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
     for name, array in arrays.items():
         *parents, leaf = name.split("/")
         place = variables

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
 
     # Its SIGTERM handler would replace ours in the trainer, and swallow the signal everywhere else.
     jax.config.update("jax_enable_preemption_service", False)
-    named = {}
+    named: dict[str, Any] = {}
     if coordinator != AUTO:
         print(f"process {process} of {processes}: waiting for the others at {coordinator}", file=sys.stderr, flush=True)
         _peers = peers.meet(coordinator, processes, process)
