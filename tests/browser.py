@@ -25,7 +25,9 @@ def chromium(kind: str = "desktop") -> Iterator:
     """
     find = importlib.import_module if os.environ.get("CI") else pytest.importorskip
     webdriver = find("selenium.webdriver")
-    if not os.path.exists("/usr/bin/chromedriver") and not os.environ.get("CI"):
+    if not (os.path.exists("/usr/bin/chromedriver") and os.path.exists("/usr/bin/chromium")) and not os.environ.get(
+        "CI"
+    ):
         pytest.skip("no /usr/bin/chromedriver (Debian: chromium, chromium-driver)")
     width, height = {"phone": (390, 844)}.get(kind, (1280, 900))
     options = webdriver.ChromeOptions()

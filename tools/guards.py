@@ -1,9 +1,9 @@
-"""Fits the numbers of sdfn_jax/guards.py to real films, and measures its flags on others.
+"""Fits the numbers of `sdfn_jax/inference/quality.py` to real films, and measures its flags on others.
 
 SDFN_DATA=FOLDER python -m tools.guards [--fit]
 
-Films whose patient has an even number are fitted to, the others measured. `--fit` prints the numbers; without it, those
-that stand in guards.py are measured. Pictures of other things are scikit-image's own; nothing is fitted to them.
+Films whose patient has an even number are fitted to, the others measured. `--fit` prints the numbers; without it,
+those in `quality` are measured. Pictures of other things are scikit-image's own; nothing is fitted to them.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def other_pictures() -> dict[str, np.ndarray]:
 
 
 def fit(films: dict[str, np.ndarray]) -> None:
-    """Prints the numbers, and leaves them in `guards`."""
+    """Prints the numbers, and sets them in `quality`."""
     put_right = []
     for name, film in films.items():
         hypotheses = quality._hypotheses(quality._waves(quality._content(film)[0]))
