@@ -132,6 +132,16 @@ def test_a_lock_that_cannot_be_written_is_no_lock_that_is_held(tmp_path):
         pytest.fail("there is no such folder")
 
 
+def test_a_lock_that_may_not_be_written_is_said_of_what_it_is_for(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(PermissionError) as caught, locked(tmp_path / ".out.lock", tmp_path / "out"):
+        pytest.fail("it may not be written")
+    assert caught.value.filename == str(tmp_path / "out")
+
+
 def test_a_user_without_a_home_is_told_what_names_a_folder(monkeypatch, tmp_path):
     for name in ("HOME", "XDG_CACHE_HOME", files.CACHE_VARIABLE):
         monkeypatch.delenv(name, raising=False)

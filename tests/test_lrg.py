@@ -1,6 +1,5 @@
 """The lung region generator at work, on drawn films and tiny networks."""
 
-import dataclasses
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from PIL import Image
 from skimage import exposure
 
 from sdfn_jax import lrg as lrg_command
-from sdfn_jax.core import checkpoint, journal, sealed
+from sdfn_jax.core import checkpoint, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs import box_record, box_table, contrast, make_box_table
 from sdfn_jax.lungs import segmenter as lungs_segmenter
@@ -307,19 +306,6 @@ class TestBoxTable:
         assert (tmp_path / "boxes.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
         record = box_record.compare(tmp_path / "boxes.csv", POSTPROCESSING, {film.name: film for film in films})
         assert record.differences == ()
-
-    def test_a_partial_table_that_does_not_say_from_which_files_is_taken_up(self, tmp_path, monkeypatch):
-        """As those of version 0.1."""
-        films = write_films(tmp_path / "films", 8)
-        rows = make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "whole.csv", POSTPROCESSING)
-        made_by = {"checkpoint": "c0ffee", "postprocessing": dataclasses.asdict(POSTPROCESSING)}
-        with journal.Journal(tmp_path / "boxes.csv.partial", made_by) as partial:
-            for row in rows[:4]:
-                partial.write(row.image, dataclasses.asdict(row))
-        reads = Counting(reader.read_radiograph)
-        monkeypatch.setattr(reader, "read_radiograph", reads)
-        assert make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING) == rows
-        assert reads.calls == 4
 
     @pytest.mark.parametrize("other", ["checkpoint", "post-processing"])
     def test_a_partial_table_of_another_making_is_not_taken_up(self, tmp_path, monkeypatch, other):

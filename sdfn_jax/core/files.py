@@ -151,11 +151,12 @@ def locked(file: str | Path, what: str | Path) -> Iterator[None]:
 
     Raises:
       UserError: where another process holds it.
-      OSError: where the lock cannot be written.
+      OSError: naming `what`, where the lock cannot be written.
     """
     file = Path(file)
     make_folder(file.parent)
-    file.touch()  # here, because filelock calls a folder that cannot be written a lock that is held
+    with naming(what, file):
+        file.touch()  # here, because filelock calls a folder that cannot be written a lock that is held
     try:
         with filelock.FileLock(file.parent.resolve() / file.name, timeout=0, is_singleton=True) as held:
             try:

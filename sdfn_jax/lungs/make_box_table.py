@@ -9,7 +9,7 @@ from sdfn_jax.core import progress, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.core.journal import Journal
-from sdfn_jax.core.parallel import in_batches, map_in_order
+from sdfn_jax.core.parallel import in_batches
 from sdfn_jax.core.terminal import printable
 from sdfn_jax.lungs import box_record, box_table
 from sdfn_jax.lungs.box_table import BoxRow
@@ -89,9 +89,6 @@ def make_box_table(
             raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
         rows = [done[path.name] for path in radiographs if path.name in done]
         _list_problems(output.with_name(f"{output.stem}_skipped.txt"), problems)
-        # Boxed by a version whose partial tables did not say from which files.
-        earlier = [path for path in radiographs if path.name in done and path not in looked_at]
-        looked_at |= zip(earlier, map_in_order(sources.look_at, earlier), strict=True)
         box_table.write_box_table(output, rows)
         films = {path.name: looked_at[path] for path in radiographs if path in looked_at}
         box_record.write(output, segmenter.digest, postprocessing, films)
@@ -106,11 +103,8 @@ def _done_before(journal: Journal, radiographs: Sequence[Path]) -> tuple[dict[st
     for name in journal:
         value = journal[name]
         source, path = value.pop("source", None), paths.get(name)
-        if source is not None and path is not None:
-            if not sources.Source(**source).is_still(path):
-                continue
-            looked_at[path] = sources.Source(**source)
-        done[name] = BoxRow(**value)
+        if source is not None and path is not None and sources.Source(**source).is_still(path):
+            looked_at[path], done[name] = sources.Source(**source), BoxRow(**value)
     return done, looked_at
 
 
