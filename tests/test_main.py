@@ -602,8 +602,11 @@ def test_of_two_evaluations_at_a_time_one_ends_and_the_other_says_who_writes(job
     assert "Traceback" not in second.stderr
     assert first.returncode == 0
     for stage in STAGES[1:]:
-        path = Path(stage, "evaluation", "test", "predictions.csv")
-        assert (folder / path).read_bytes() == (job[0] / path).read_bytes()
+        found, expected = (
+            predictions.read_evaluation(each / stage / "evaluation" / "test").predictions.probabilities
+            for each in (folder, job[0])
+        )
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_killed_in_two_stages_the_same_command_gives_the_same_bits(job, tmp_path):
