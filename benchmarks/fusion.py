@@ -27,7 +27,7 @@ from configs import fusion
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.training import features, tasks, train
+from sdfn_jax.training import features, steps, tasks, train
 from sdfn_jax.training.input_pipeline import Examples, Rows, evaluation_batches, put, training_batches
 
 EPOCHS = 100  # of the paper
@@ -58,12 +58,12 @@ def timed(call, times):
     return float(np.median(found[1:])), max(0.0, found[0] - float(np.median(found[1:])))
 
 
-def whole_network(config, task, variables, training, validation, steps):
+def whole_network(config, task, variables, training, validation, count):
     """Seconds of a training step and of a batch of validation, and to compile both."""
-    mesh = train.device_mesh()
+    mesh = steps.device_mesh()
     shared = NamedSharding(mesh, PartitionSpec("batch"))
-    step, evaluate = train.make_train_step(task, config, mesh), train.make_evaluation_step(task, mesh)
-    state = train.replicate(train.initial_state(task, config, variables), mesh)
+    step, evaluate = steps.make_train_step(task, config, mesh), steps.make_evaluation_step(task, mesh)
+    state = steps.replicate(steps.initial_state(task, config, variables), mesh)
     batch = put(next(training_batches(training, task.select, config.batch_size, 0, 0)), shared)
 
     def one_step():
@@ -71,7 +71,7 @@ def whole_network(config, task, variables, training, validation, steps):
         state = step(state, batch)
         return state.loss_sum
 
-    step_seconds, compile_step = timed(one_step, steps)
+    step_seconds, compile_step = timed(one_step, count)
     kept = {"params": state.params, "batch_stats": state.batch_stats}
     batch = put(next(iter(evaluation_batches(validation, task.select, config.evaluation_batch_size)))[0], shared)
     validation_seconds, compile_validation = timed(lambda: evaluate(kept, batch), 1)
@@ -80,7 +80,7 @@ def whole_network(config, task, variables, training, validation, steps):
 
 def extraction(config, task, variables, examples, blocks):
     """Seconds to compute a block of features with mirror images, and to compile the extractors."""
-    extractors = features.Extractors(task, config, variables, train.device_mesh())
+    extractors = features.Extractors(task, config, variables, steps.device_mesh())
     row = table_row(2, extractors.width)
     few = examples.take(np.arange(min(len(examples), (blocks + 3) * config.evaluation_batch_size)))
     found, begun = [], time.perf_counter()

@@ -27,7 +27,7 @@ from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.lungs import box_table
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.radiographs import pixels, reader, synthetic_dataset
-from sdfn_jax.training import tasks, train
+from sdfn_jax.training import steps, tasks
 from sdfn_jax.training.input_pipeline import Examples, put, to_device, training_batches
 from tfds_builders import prepare
 
@@ -106,43 +106,43 @@ def cpu_time() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
-def step_times(examples: Examples, network: str, steps: int) -> dict:
+def step_times(examples: Examples, network: str, count: int) -> dict:
     """Times training steps with batches from disk and with one batch that is on the device already."""
     config = classifier.recipe("entire", demo=network == "demo")
     config.batch_size = BATCH
     config.data = ConfigDict({"size": SIZE})
     task = tasks.classification(config)
-    mesh = train.device_mesh()
+    mesh = steps.device_mesh()
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
     variables = initial_variables(task.model, 0, task.inputs, train=False)
-    state = train.replicate(train.initial_state(task, config, variables), mesh)
-    step = train.make_train_step(task, config, mesh)
+    state = steps.replicate(steps.initial_state(task, config, variables), mesh)
+    step = steps.make_train_step(task, config, mesh)
     one = put(next(training_batches(examples, task.select, BATCH, 0, 0)), sharding)
     state = jax.block_until_ready(step(state, one))  # compiles
 
     begun = time.perf_counter()
-    for _ in range(steps):
+    for _ in range(count):
         state = step(state, one)
     jax.block_until_ready(state)
-    without = (time.perf_counter() - begun) / steps
+    without = (time.perf_counter() - begun) / count
 
-    repeated = examples.take(np.arange((steps + 1) * BATCH) % len(examples))
+    repeated = examples.take(np.arange((count + 1) * BATCH) % len(examples))
     batches = to_device(training_batches(repeated, task.select, BATCH, 0, 0), sharding)
     next(batches)  # the threads have begun, as in the middle of an epoch
     waited, begun = 0.0, time.perf_counter()
-    for _ in range(steps):
+    for _ in range(count):
         asked = time.perf_counter()
         batch = next(batches)
         waited += time.perf_counter() - asked
         state = step(state, batch)
     jax.block_until_ready(state)
-    with_data = (time.perf_counter() - begun) / steps
+    with_data = (time.perf_counter() - begun) / count
     return {
         "step_ms_data_on_device": round(without * 1e3, 2),
         "step_ms_data_from_disk": round(with_data * 1e3, 2),
         "step_slower_by": round(with_data / without - 1, 4),
-        "host_ms_of_a_step_for_data": round(waited / steps * 1e3, 3),
-        "host_share_of_a_step": round(waited / steps / with_data, 4),
+        "host_ms_of_a_step_for_data": round(waited / count * 1e3, 3),
+        "host_share_of_a_step": round(waited / count / with_data, 4),
         "pairs_per_s_consumed": round(BATCH / with_data, 1),
     }
 

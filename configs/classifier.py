@@ -72,7 +72,8 @@ def training(config: ConfigDict) -> None:
     config.evaluation_batch_size = 32
     config.num_epochs = 100
     config.learning_rate = 1e-4
-    config.learning_rate_decay = 1e-5  # per update: lr / (1 + decay * updates)
+    config.learning_rate_rule = "inverse_time"  # lr / (1 + decay * updates); the rules: training/optimizer.py
+    config.learning_rate_decay = 1e-5  # per update
     config.adam = ConfigDict(dict(b1=0.9, b2=0.999, epsilon=1e-8))
     # lr times `factor` when the validation loss has not fallen by `minimum_fall` for `patience` epochs
     config.plateau = ConfigDict(dict(factor=0.1, patience=5, minimum_fall=1e-4))

@@ -11,17 +11,20 @@ on JSRT and 0.972 / 0.956 on Montgomery.
 
 from ml_collections import ConfigDict, config_dict
 
+from tfds_builders import registry
+
 
 def get_config(argument: str = "jsrt") -> ConfigDict:
     """Returns the stage's config.
 
     Args:
-      argument: `jsrt` (the paper's), `montgomery`, or `demo`.
+      argument: name of the data set (`jsrt` is the paper's), or `demo`.
     """
-    if argument not in ("jsrt", "montgomery", "demo"):
-        raise ValueError(f"configs/lrg.py takes jsrt, montgomery or demo, not {argument!r}")
+    names = registry.serving("lrg")
+    if argument not in (*names, "demo"):
+        raise ValueError(f"configs/lrg.py takes {', '.join(names)} or demo, not {argument!r}")
     demo = argument == "demo"
-    name = "montgomery" if argument == "montgomery" else "jsrt"
+    name = "jsrt" if demo else argument
 
     config = ConfigDict()
     config.stage = "lrg"
@@ -29,7 +32,7 @@ def get_config(argument: str = "jsrt") -> ConfigDict:
     config.seed = 0
 
     config.data = ConfigDict()
-    config.data.name = name  # jsrt or montgomery
+    config.data.name = name
     # where the download lies: unless it is said, a folder of the data set's name
     config.data.manual_dir = ("runs/demo/synthetic/" if demo else "data/") + config.data.get_ref("name")
     config.data.data_dir = "runs/demo/tfds" if demo else "data/tfds"  # where prepared data sets go
@@ -56,6 +59,7 @@ def get_config(argument: str = "jsrt") -> ConfigDict:
     config.evaluation_batch_size = 8
     config.num_epochs = 16 if demo else 100
     config.learning_rate = 3e-3 if demo else 1e-3
+    config.learning_rate_rule = "inverse_time"  # the rules: training/optimizer.py
     config.learning_rate_decay = 0.0  # per update
     config.adam = ConfigDict(dict(b1=0.9, b2=0.999, epsilon=1e-8))
     # The paper names no plateau rule for this stage: with as much patience as there are epochs it never acts.

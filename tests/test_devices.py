@@ -21,7 +21,7 @@ from sdfn_jax.core.stops import Stopped
 from sdfn_jax.lungs import box_table
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.radiographs import synthetic_dataset
-from sdfn_jax.training import features, tasks, train
+from sdfn_jax.training import features, steps, tasks, train
 from sdfn_jax.training.metrics_log import MetricsLog
 from sdfn_jax.workflow import modes
 
@@ -80,7 +80,7 @@ def run_on_features(folder):
     task = tasks.classification(config)
     variables = initial_variables(task.model, config.seed, task.inputs, train=False)
 
-    extractors = features.Extractors(task, config, variables, train.device_mesh(jax.local_devices()))
+    extractors = features.Extractors(task, config, variables, steps.device_mesh(jax.local_devices()))
 
     def cached(examples, split):
         path = folder / "features" / f"{split}.npy"
@@ -98,10 +98,10 @@ def run_on_features(folder):
 
 def over_validation(folder):
     config = config_in(folder)
-    task, mesh = tasks.classification(config), train.device_mesh()
+    task, mesh = tasks.classification(config), steps.device_mesh()
     variables, _ = checkpoint.read_best(folder)
-    return train.run_over_split(
-        train.make_evaluation_step(task, mesh), variables, VALIDATION, task, BATCH, mesh, "validate"
+    return steps.run_over_split(
+        steps.make_evaluation_step(task, mesh), variables, VALIDATION, task, BATCH, mesh, "validate"
     )
 
 
@@ -165,7 +165,7 @@ def state(folder):
     config = config_in(folder)
     task = tasks.classification(config)
     start = initial_variables(task.model, 0, task.inputs, train=False)
-    found, metadata = checkpoint.read_latest(folder, train.initial_state(task, config, start))
+    found, metadata = checkpoint.read_latest(folder, steps.initial_state(task, config, start))
     return checkpoint.flatten({"params": found.params, "batch_stats": found.batch_stats}), metadata
 
 

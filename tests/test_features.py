@@ -16,7 +16,7 @@ from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.stops import Stopped
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.training import features, tasks, train
+from sdfn_jax.training import features, steps, tasks, train
 from sdfn_jax.training.input_pipeline import Rows
 from sdfn_jax.training.metrics_log import MetricsLog
 
@@ -41,7 +41,7 @@ def network(config):
 
 def cache(config, folder, examples=TRAINING, mirrored=True, origin=ORIGIN, name="train") -> Rows:
     task, variables = network(config)
-    extractors = features.Extractors(task, config, variables, train.device_mesh())
+    extractors = features.Extractors(task, config, variables, steps.device_mesh())
     return features.cached(extractors, examples, folder / f"{name}.npy", mirrored=mirrored, origin=origin)
 
 
@@ -68,7 +68,7 @@ def latest(config) -> dict[str, np.ndarray]:
     """The newest state by name, read as a run on features reads it."""
     task, variables = network(config)
     head = {"params": {"head": variables["params"]["head"]}}
-    state = train.initial_state(tasks.fusion_head(task, config, variables), config, head)
+    state = steps.initial_state(tasks.fusion_head(task, config, variables), config, head)
     return checkpoint.flatten(checkpoint.read_latest(config.workdir, state)[0])
 
 
@@ -172,7 +172,7 @@ class TestTraining:
         checkpoint.save_latest(
             tmp_path,
             3,
-            train.initial_state(task, config, variables),
+            steps.initial_state(task, config, variables),
             {"finished": False, "best_epoch": 0, "config": {}, "inputs": {}},
         )
         with pytest.raises(UserError, match=r"latest/3 was saved by another .* version: .*entire.* another folder"):

@@ -14,7 +14,7 @@ from small import fusion_config
 
 from sdfn_jax.core import checkpoint, run_identity, sealed, sources
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.workflow import plan, stages
+from sdfn_jax.workflow import plan, planning, stages
 from tfds_builders import prepare
 from tfds_builders import prepared as prepared_command
 
@@ -300,7 +300,10 @@ class TestPlan:
     def test_the_source_and_its_counts_are_shown(self, config, chest, capsys):
         step = self.data_step(config)
         assert step.there
-        counts = ", ".join(f"{split} {count}" for split, count in step.counts.items())
+        counts = ", ".join(
+            f"{split} {count['images']}"
+            for split, count in prepared_command.data_metadata(step.writes)["splits"].items()
+        )
         assert step.notes == (f"from {chest}: 6 films ({counts})",)
         plan.follow([step], "runs/x")
         assert step.notes[0] in capsys.readouterr().out
@@ -308,7 +311,7 @@ class TestPlan:
     def test_other_films_are_prepared_again_if_nothing_was_trained(self, config, chest):
         (chest / "images" / official.NAMES[0]).unlink()
         step = self.data_step(config)
-        assert step.state == plan.TO_DO
+        assert step.state == planning.TO_DO
         assert step.notes[-1] == f"prepared again: 1 file gone ({official.NAMES[0]})"
         step.run()
         assert self.data_step(config).there

@@ -20,7 +20,8 @@ from sdfn_jax.models.weights import download, torchxrayvision
 from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import evaluate, imported, tasks
-from sdfn_jax.workflow import plan, stages
+from sdfn_jax.workflow import planning, stages
+from sdfn_jax.workflow.classifier_stages import ImageNetWeights
 
 MODEL = DenseNet(**DENSENET)
 CLASSES = tuple(reversed(FINDINGS))
@@ -61,14 +62,14 @@ def test_the_run_computes_the_files_function_in_the_order_of_the_findings(tmp_pa
 
 
 def test_training_takes_the_run_as_it_is(tmp_path, config):
-    assert plan._trained(config, {}) == "to do"
+    assert planning.training_state(config, {}) == "to do"
     imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
-    assert plan._trained(config, {"data": "any"}) == "there"
+    assert planning.training_state(config, {"data": "any"}) == "there"
     config.pretrained = "imagenet"
-    assert plan._imagenet([config]) == []  # nothing starts from it
+    assert not ImageNetWeights([config]).asked_for  # nothing starts from it
     config.model.growth_rate = 5
     with pytest.raises(UserError, match="weights.safetensors, another network than --config.model"):
-        plan._trained(config, {})
+        planning.training_state(config, {})
 
 
 def test_an_old_workdir_is_refused_and_left_alone(tmp_path, config):
@@ -174,11 +175,12 @@ class TestStart:
     def test_imagenet_is_the_first_step_of_the_plan_until_it_is_there(self, tmp_path, config, monkeypatch):
         monkeypatch.setenv("SDFN_CACHE", str(tmp_path / "cache"))
         config.pretrained = "imagenet"
-        (step,) = plan._imagenet([config])
-        assert (step.name, step.state, step.reads) == ("ImageNet weights", "to do", download.URL)
+        stage = ImageNetWeights([config])
+        assert stage.asked_for
+        assert (stage.name, stage.status.state, stage.reads) == ("ImageNet weights", "to do", download.URL)
         assert stages.starting_points(config, {}) == {}
         (tmp_path / "cache").mkdir()
-        step.writes.write_bytes(b"x")
-        assert plan._imagenet([config])[0].state == "there"
+        stage.writes.write_bytes(b"x")
+        assert ImageNetWeights([config]).there
         config.pretrained = "random"
-        assert plan._imagenet([config]) == []
+        assert not ImageNetWeights([config]).asked_for

@@ -32,7 +32,7 @@ from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import evaluate_lungs, tasks
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.training.metrics_log import MetricsLog
-from sdfn_jax.workflow import modes, plan, results, stages
+from sdfn_jax.workflow import modes, plan, planning, results, stages
 from tfds_builders import prepared
 
 ROOT = Path(__file__).parent.parent
@@ -379,7 +379,7 @@ class TestPlan:
             stage.batch_size = 2
         (copy / "lrg" / "lung_boxes.csv").unlink()
         (boxes,) = (step for step in plan.make_plan(config) if step.name == "lung boxes")
-        assert boxes.state == plan.TO_DO and segmenter.TRAINED_ON_SYNTHETIC in boxes.notes
+        assert boxes.state == planning.TO_DO and segmenter.TRAINED_ON_SYNTHETIC in boxes.notes
 
     @pytest.mark.parametrize("name", ["evaluation.json", "predictions.csv"])
     @pytest.mark.parametrize("harm", ["empty", "half", "zeros"])

@@ -7,7 +7,8 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from sdfn_jax.training.optimizer import learning_rate_schedule, make_optimizer, make_plateau
+from sdfn_jax.training import optimizer
+from sdfn_jax.training.optimizer import make_optimizer, make_plateau, schedule
 
 
 def make_config(learning_rate=0.01, decay=0.0, factor=0.1, patience=5):
@@ -51,12 +52,29 @@ def minimise(optimizer, steps, params=None):
 
 
 def test_the_rate_is_kerass_inverse_time_decay():
-    schedule = learning_rate_schedule(1e-4, 1e-5)
+    rate = schedule(make_config(1e-4, 1e-5))
     # initial_learning_rate / (1 + decay_rate * step / decay_steps), with decay_steps = 1
     for step in (0, 1, 1000, 100_000, 700_000):
-        assert schedule(step) == pytest.approx(1e-4 / (1 + 1e-5 * step), rel=1e-12)
-    assert schedule(100_000) == pytest.approx(0.5e-4)
-    assert learning_rate_schedule(1e-3, 0.0)(12345) == 1e-3
+        assert rate(step) == pytest.approx(1e-4 / (1 + 1e-5 * step), rel=1e-12)
+    assert rate(100_000) == pytest.approx(0.5e-4)
+    assert schedule(make_config(1e-3, 0.0))(12345) == 1e-3
+
+
+def test_the_rule_is_chosen_by_name_and_a_config_without_one_means_the_papers(monkeypatch):
+    monkeypatch.setitem(optimizer.RULES, "halves", lambda config: lambda updates: config.learning_rate / 2**updates)
+    config = make_config(learning_rate=0.5, decay=1.0)
+    assert schedule(config)(1) == 0.25
+    config.learning_rate_rule = "inverse_time"
+    assert schedule(config)(3) == 0.125
+    config.learning_rate_rule = "halves"
+    assert schedule(config)(3) == 0.0625
+    params = {"head": jnp.zeros(3)}
+    adam = make_optimizer(config)
+    state, moved = adam.init(params), []
+    for _ in range(3):
+        updates, state = adam.update({"head": jnp.full(3, 2.0)}, state, params)
+        moved.append(-float(updates["head"][0]))
+    assert moved == pytest.approx([0.5, 0.25, 0.125], rel=1e-4)
 
 
 def test_without_frozen_branches_it_is_optaxs_adam():

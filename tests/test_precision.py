@@ -10,7 +10,7 @@ from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.inference import formats
 from sdfn_jax.lungs import segmenter
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.training import evaluate, tasks, train
+from sdfn_jax.training import evaluate, steps, tasks, train
 from sdfn_jax.training.metrics_log import MetricsLog
 
 TRAINING, VALIDATION = two_branch_examples(16, seed=1), two_branch_examples(10, seed=2)
@@ -67,7 +67,7 @@ def test_weights_statistics_and_moments_are_float32(trained):
     stage, configs = trained
     config, task, *_ = make(stage, configs["bfloat16"].workdir, "bfloat16")
     variables, _ = checkpoint.read_best(config.workdir)
-    state = checkpoint.read_latest(config.workdir, train.initial_state(task, config, variables))[0]
+    state = checkpoint.read_latest(config.workdir, steps.initial_state(task, config, variables))[0]
     leaves = checkpoint.flatten([variables, state]).values()
     assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32), np.dtype(np.int32)}
 
@@ -112,7 +112,7 @@ class TestClassifier:
 
         def note(task, mesh):
             used.append(task.model.dtype)
-            return train.make_evaluation_step(task, mesh)
+            return steps.make_evaluation_step(task, mesh)
 
         class Described(InMemory):
             def told(self, *_):

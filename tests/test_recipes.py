@@ -121,6 +121,15 @@ def test_a_setting_of_one_version_only_is_a_difference():
 
 
 @pytest.mark.parametrize("stage", CONFIGS)
+def test_a_run_from_before_the_learning_rate_rule_had_a_name_was_trained_by_the_papers(stage):
+    then = stored(CONFIGS[stage]())
+    del then["config"]["learning_rate_rule"]
+    run_identity.check_same_run("runs/x", then, CONFIGS[stage](), {})
+    with pytest.raises(UserError, match='learning_rate_rule is "inverse_time" there, "other" is asked for'):
+        run_identity.check_same_run("runs/x", then, changed(stage, "learning_rate_rule", "other"), {})
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
 def test_a_run_from_before_the_precision_could_be_set_was_in_float32(stage):
     then = stored(CONFIGS[stage]())
     del then["config"]["dtype"]

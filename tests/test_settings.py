@@ -60,6 +60,7 @@ CLASSIFIER_FAULTS = [
     ("learning_rate", 0.0, "more than 0"),
     ("learning_rate", float("nan"), "more than 0"),
     ("learning_rate_decay", -1e-5, "0 or more"),
+    ("learning_rate_rule", "cosine", "one of inverse_time"),
     ("checkpoint_minutes", 0.0, "more than 0"),
     ("dtype", "float16", "one of float32, bfloat16"),
     ("plateau.factor", 1.0, "between 0 and 1"),

@@ -11,7 +11,7 @@ from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.stops import Stopped
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.training import tasks, train
+from sdfn_jax.training import resume, steps, tasks, train
 from sdfn_jax.training.metrics_log import MetricsLog
 
 TRAINING, VALIDATION = two_branch_examples(14, seed=1), two_branch_examples(10, seed=2)
@@ -98,7 +98,7 @@ def test_a_finished_run_with_a_damaged_latest_and_a_whole_best_is_finished(finis
     if spoilt == "gone":
         shutil.rmtree(workdir / "latest")
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
-    assert train.standing(workdir)["finished"]
+    assert resume.standing(workdir)["finished"]
     run(extractor_config("entire", workdir))
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()} == before
 
@@ -110,12 +110,12 @@ def test_a_run_is_not_taken_for_finished_by_its_log_alone(finished_run, tmp_path
     log = (workdir / "metrics.jsonl").read_text()
     (workdir / "metrics.jsonl").write_text(log.splitlines(keepends=True)[0])
     with pytest.raises(checkpoint.DamagedCheckpointError) as refused:
-        train.standing(workdir)
+        resume.standing(workdir)
     assert "delete" not in str(refused.value)
     (workdir / "metrics.jsonl").write_text(log)
     spoil(max((workdir / "best").iterdir(), key=lambda path: int(path.name)))
     with pytest.raises(checkpoint.DamagedCheckpointError, match="latest: no checkpoint in it can be used"):
-        train.standing(workdir)
+        resume.standing(workdir)
 
 
 def test_a_run_resumes_only_with_the_best_that_its_state_speaks_of(tmp_path):
@@ -168,10 +168,10 @@ def test_the_best_epoch_is_the_one_with_the_highest_validation_auc(tmp_path):
 def test_validation_reads_every_film_once_without_augmentation(tmp_path):
     config = extractor_config("lung", tmp_path)
     task = tasks.classification(config)
-    mesh = train.device_mesh()
+    mesh = steps.device_mesh()
     variables = initial_variables(task.model, 0, task.inputs, train=False)
-    values = train.run_over_split(
-        train.make_evaluation_step(task, mesh), variables, VALIDATION, task, 4, mesh, "validate"
+    values = steps.run_over_split(
+        steps.make_evaluation_step(task, mesh), variables, VALIDATION, task, 4, mesh, "validate"
     )
     stacked = {name: np.stack([film[name] for film in VALIDATION]) for name in ("lung", "labels")}
     images, _ = task.prepare(stacked, None)
@@ -210,7 +210,7 @@ def _unfinish(workdir, config):
     """As if the run had been asked for more epochs from the start."""
     task = tasks.classification(config)
     start = initial_variables(task.model, config.seed, task.inputs, train=False)
-    state, metadata = checkpoint.read_latest(workdir, train.initial_state(task, config, start))
+    state, metadata = checkpoint.read_latest(workdir, steps.initial_state(task, config, start))
     checkpoint.save_latest(workdir, metadata["step"], state, {**metadata, "finished": False})
     (workdir / "metrics.jsonl").unlink()
 
@@ -248,8 +248,8 @@ def one_step():
     start = initial_variables(task.model, 0, task.inputs, train=False)
     rows = [task.select(film) for film in TRAINING[:4]]
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    step = train.make_train_step(task, config, train.device_mesh())
-    return lambda: train.initial_state(task, config, jax.tree.map(np.copy, start)), step, batch
+    step = steps.make_train_step(task, config, steps.device_mesh())
+    return lambda: steps.initial_state(task, config, jax.tree.map(np.copy, start)), step, batch
 
 
 def test_the_plateau_scale_multiplies_the_update(one_step):
@@ -276,7 +276,7 @@ def test_flips_are_drawn_anew_at_every_step_and_losses_add_up(one_step):
 def test_a_batch_must_divide_by_the_devices(monkeypatch, tmp_path):
     monkeypatch.setattr(jax, "device_count", lambda: 3)
     with pytest.raises(UserError, match="--config.batch_size=4 does not divide by the 3 devices"):
-        train.check_batch_size(extractor_config("entire", tmp_path))
+        steps.check_batch_size(extractor_config("entire", tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def fusion(tmp_path_factory):
     start["batch_stats"] = jax.tree.map(lambda leaf: leaf + np.float32(0.3), start["batch_stats"])
     run(config, start=lambda: start)
     variables, _ = checkpoint.read_best(config.workdir)
-    state = train.initial_state(task, config, start)
+    state = steps.initial_state(task, config, start)
     # What is frozen is not stored again with every state.
     state = state.replace(params={"head": state.params["head"]}, batch_stats={})
     latest, _ = checkpoint.read_latest(config.workdir, state)

@@ -7,7 +7,7 @@ from small import SIZE, extractor_config, two_branch_examples
 
 from sdfn_jax.heatmaps import over_split
 from sdfn_jax.models.initial import initial_variables
-from sdfn_jax.training import input_pipeline, tasks, train
+from sdfn_jax.training import input_pipeline, steps, tasks, train
 
 FILMS = two_branch_examples(10, seed=1)
 
@@ -31,7 +31,7 @@ def test_branches_go_to_the_devices_as_grey_bytes(tmp_path, monkeypatch, branche
     config.branches, config.num_epochs = branches, 1
     task = tasks.classification(config)
     variables = initial_variables(task.model, 0, task.inputs, train=False)
-    weights = len(jax.tree.leaves(train.initial_state(task, config, variables)))
+    weights = len(jax.tree.leaves(steps.initial_state(task, config, variables)))
     monkeypatch.setattr(jax, "make_array_from_process_local_data", noted)
     monkeypatch.setattr(jax, "device_put", None)
     train.train(
@@ -43,9 +43,9 @@ def test_branches_go_to_the_devices_as_grey_bytes(tmp_path, monkeypatch, branche
         metadata={"config": {}, "inputs": {}},
     )
     batch = [*([("uint8", (4, SIZE, SIZE))] * len(branches)), ("uint8", (4, 14))]
-    steps = 2 * len(batch)  # of the epoch: 10 films in batches of 4
-    assert sorted(sent[weights : weights + steps]) == sorted(2 * batch)
-    of_validation = [each for each in sent[weights + steps :] if each[0] == "uint8"]
+    in_steps = 2 * len(batch)  # of the epoch: 10 films in batches of 4
+    assert sorted(sent[weights : weights + in_steps]) == sorted(2 * batch)
+    of_validation = [each for each in sent[weights + in_steps :] if each[0] == "uint8"]
     assert sorted(of_validation) == sorted(3 * batch)
 
 
@@ -58,7 +58,7 @@ def test_a_batch_is_under_way_while_the_results_of_another_are_fetched(setting, 
         return {"loss": batch["labels"][:, 0].astype(np.float32)}
 
     monkeypatch.setattr(jax, "device_get", lambda tree: events.append("fetch") or fetch(tree))
-    values = train.run_over_split(step, variables, FILMS, task, 4, train.device_mesh(), "validate")
+    values = steps.run_over_split(step, variables, FILMS, task, 4, steps.device_mesh(), "validate")
     assert events == ["start", "start", "fetch", "start", "fetch", "fetch"]
     np.testing.assert_array_equal(values["loss"], [film["labels"][0] for film in FILMS])
 

@@ -3,14 +3,12 @@
 import argparse
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sdfn_jax.core.arguments import LARGEST_SIZE, Parser, seed, whole_number
+from tfds_builders import registry
 
 AGAIN = "the same command starts again; prepared sets are as they were"
-# A data set is a folder with a builder, as TFDS wants it.
-NAMES = sorted(path.parent.name for path in Path(__file__).parent.glob("*/*_dataset_builder.py"))
 
 
 def parse_arguments(arguments: Sequence[str] | None, prog: str) -> dict[str, Any]:
@@ -27,7 +25,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str) -> dict[str, Any
         "  %(prog)s chestxray14 --manual_dir=data/chestxray14 --boxes=lung_boxes.csv",
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("name", choices=registry.DATA_SETS, metavar="NAME", help=", ".join(registry.DATA_SETS))
     parser.add_argument("--manual_dir", required=True, help="the folder of your download")
     parser.add_argument(
         "--data_dir", default="data/tfds", help="the folder of all prepared sets (default: %(default)s)"
@@ -35,16 +33,16 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str) -> dict[str, Any
     parser.add_argument("--size", type=whole_number(1, LARGEST_SIZE), help="height and width of the images, in pixels")
     parser.add_argument("--require_complete", action="store_true", help="a missing official file is an error")
     parser.add_argument("--skip_bad_files", action="store_true", help="list bad files and leave them out")
-    labelled = parser.add_argument_group("chestxray14 only")
+    owners = [name for name, data_set in registry.DATA_SETS.items() if data_set.settings]
+    labelled = parser.add_argument_group(f"{', '.join(owners)} only")
     labelled.add_argument("--boxes", help="the table of lung boxes (default: lung_boxes.csv in manual_dir)")
     labelled.add_argument("--label_version", choices=("2017", "v2020"), help="which official labels (default: 2017)")
     labelled.add_argument("--validation_share", type=_share, help="expected share of the patients of train_val, 0 to 1")
     labelled.add_argument("--validation_seed", type=seed, help="which patients these are")
     options = vars(parser.parse_args(arguments))
-    if options["name"] != "chestxray14":
-        for action in labelled._group_actions:
-            if action.dest in options:
-                parser.error(f"--{action.dest} is for chestxray14; leave it out")
+    for action in labelled._group_actions:
+        if action.dest in options and action.dest not in registry.DATA_SETS[options["name"]].settings:
+            parser.error(f"--{action.dest} is for {', '.join(owners)}; leave it out")
     return options
 
 

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,12 @@ _SPLITS = sealed.Kind(
         and all(isinstance(split, dict) and sealed.COUNT.fits(split.get("images")) for split in value.values())
     ),
 )
-_METADATA = {
+METADATA = {
     "inputs_digest": sealed.TEXT,
     "drawings": sealed.BOOLEAN,
     "splits": _SPLITS,
     "missing": sealed.COUNT,
     "skipped": sealed.COUNT,
-}
-_OF_TWO_BRANCHES = {
-    "label_version": sealed.TEXT,
-    "validation_share": sealed.SHARE,
-    "validation_seed": sealed.WHOLE,
-    "box_table_digest": sealed.TEXT,
 }
 # TFDS keeps the examples of a shard in memory until it is written.
 _SHARD_BYTES = 128 * 2**20
@@ -99,8 +93,25 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
     Built shard by shard, in the order of the items, because TFDS's other builder sorts a split through temporary files
     once it is over 1 GB, and needs TensorFlow for that.
 
-    A subclass says what there is (`_read_inputs`), and what an example is made of (`_make_example`).
+    A subclass finds what there is (`_read_inputs`), and makes examples of it (`_make_example`).
+
+    Attributes:
+      CONFIG_SETTINGS: those of its settings (`registry.DataSet`) that choose the configuration, arguments of `config`.
+      METADATA: {key: kind} of its `metadata.json`.
     """
+
+    CONFIG_SETTINGS: tuple[str, ...] = ()
+    METADATA: dict[str, sealed.Kind] = METADATA
+
+    @staticmethod
+    @abc.abstractmethod
+    def config(size: int | None = None, **settings: Any) -> tfds.core.BuilderConfig:
+        """Returns the configuration for images of `size` x `size` pixels; of the set's own size if None."""
+
+    def summary(self, metadata: dict[str, Any]) -> list[str]:
+        """Returns the set's own lines of the summary that `prepare` prints, each a `summary_line`."""
+        del metadata
+        return []
 
     def __init__(
         self,
@@ -279,17 +290,22 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         return digest.hexdigest()
 
 
-def read_metadata(directory: Path) -> dict[str, Any]:
+def summary_line(what: str, count: object, text: str) -> str:
+    """Returns a line of the summary that `prepare` prints."""
+    return f"  {what:<11}{count:>8}{text}"
+
+
+def read_metadata(directory: Path, shape: Mapping[str, sealed.Kind]) -> dict[str, Any]:
     """Reads what the preparation of a data set wrote of it: `metadata.json`.
 
     Args:
       directory: of the prepared set, as TFDS names it: `chestxray14/size224_labels2017/1.0.0`.
+      shape: `METADATA` of its builder.
 
     Raises:
       DamagedError: naming the file and the key that is wrong.
       OSError: for a file that cannot be read.
     """
-    shape = _METADATA | (_OF_TWO_BRANCHES if "chestxray14" in directory.parts[-3:] else {})
     mend = f"delete {directory} to have it prepared again"
     return sealed.read(directory / "metadata.json", shape, "what a prepared data set says of itself", mend)
 

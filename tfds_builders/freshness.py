@@ -39,7 +39,7 @@ def compare(final: Path, builder: RadiographBuilder, manual_dir: str | Path) -> 
       what was found; None where no set is there that can be read.
     """
     try:
-        metadata = read_metadata(final)
+        metadata = read_metadata(final, builder.METADATA)
     except FileNotFoundError:
         return None
     except sealed.DamagedError as error:

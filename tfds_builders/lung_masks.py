@@ -17,7 +17,7 @@ from sdfn_jax.radiographs import find, pixels, reader
 from tfds_builders import base, levels
 
 FOLDS = 5
-DEFAULT_SIZE = 256
+_DEFAULT_SIZE = 256
 RADIOGRAPH, LEFT, RIGHT, BOTH = "radiograph", "left lung mask", "right lung mask", "lung mask"
 _OTHER = "a mask of another structure"
 # What a folder holds, by the letters of its name without `png`, `gif` and the like at its end: SCR's `left lung`,
@@ -43,8 +43,9 @@ class LungMaskConfig(tfds.core.BuilderConfig):
     size: int
 
 
-def config(size: int) -> LungMaskConfig:
-    """Returns the configuration for radiographs and masks of `size` x `size` pixels."""
+def config(size: int | None = None) -> LungMaskConfig:
+    """Returns the configuration for radiographs and masks of `size` x `size` pixels; of 256 x 256 if None."""
+    size = size or _DEFAULT_SIZE
     return LungMaskConfig(
         name=f"size{size}", description=f"Radiographs and masks, resized to {size} x {size} pixels.", size=size
     )
@@ -78,6 +79,8 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
     HOMEPAGE: str
     # A pattern of an official name, and the suffixes of the official files: they come before copies of other formats.
     NAME: str
+    BUILDER_CONFIGS = [config()]
+    config = staticmethod(config)
     OFFICIAL_SUFFIXES: tuple[str, ...] = ()
 
     @staticmethod

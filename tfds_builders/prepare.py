@@ -6,7 +6,7 @@ import io
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,21 @@ from sdfn_jax.core import errors
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import bring_back, locked, put_in_place
 from sdfn_jax.radiographs import find
-from tfds_builders import base, freshness, lung_masks
+from tfds_builders import base, freshness, registry
 from tfds_builders.arguments import AGAIN, parse_arguments
-from tfds_builders.chestxray14 import chestxray14_dataset_builder as chestxray14
-from tfds_builders.jsrt import jsrt_dataset_builder as jsrt
-from tfds_builders.montgomery import montgomery_dataset_builder as montgomery
-
-_BUILDERS = {"jsrt": jsrt.Builder, "montgomery": montgomery.Builder, "chestxray14": chestxray14.Builder}
-_DEFAULT_LABELS = "2017"
 
 
-def prepared_dir(
-    name: str, data_dir: str | Path, size: int | None = None, label_version: str = _DEFAULT_LABELS
-) -> Path:
-    """Returns the folder where a prepared set stands or would stand; `tfds.builder_from_directory` opens it.
+def prepared_dir(name: str, data_dir: str | Path, size: int | None = None, **settings: Any) -> Path:
+    """Returns the folder where a prepared set is, or would be; `tfds.builder_from_directory` opens it.
 
     Args:
-      name: `jsrt`, `montgomery` or `chestxray14`.
+      name: of the data set, in `registry.DATA_SETS`.
       data_dir: the folder of all prepared sets.
-      size: height and width of the images, in pixels; the set's own where it is None.
-      label_version: `2017` or `v2020`; only `chestxray14` has labels.
+      size: height and width of the images, in pixels; the set's own if None.
+      settings: `CONFIG_SETTINGS` of its builder; the set's own where left out.
     """
-    return Path(data_dir, name, _config(name, size, label_version).name, str(_BUILDERS[name].VERSION))
+    builder = registry.builder(name)
+    return Path(data_dir, name, builder.config(size, **settings).name, str(builder.VERSION))
 
 
 def prepare(
@@ -46,12 +39,9 @@ def prepare(
     manual_dir: str | Path,
     data_dir: str | Path,
     size: int | None = None,
-    label_version: str = _DEFAULT_LABELS,
-    boxes: str | Path | None = None,
-    validation_share: float = chestxray14.VALIDATION_SHARE,
-    validation_seed: int = chestxray14.VALIDATION_SEED,
     require_complete: bool = False,
     skip_bad_files: bool = False,
+    **settings: Any,
 ) -> Path:
     """Prepares a data set, unless it is there from the same inputs already; prints a summary.
 
@@ -59,16 +49,13 @@ def prepare(
     work, an older version stays usable. What a killed run left is removed by the next one.
 
     Args:
-      name: `jsrt`, `montgomery` or `chestxray14`.
+      name: of the data set, in `registry.DATA_SETS`.
       manual_dir: the user's download.
       data_dir: the folder of all prepared sets.
-      size: height and width of the images, in pixels; the set's own where it is None.
-      label_version: `2017` or `v2020`; this and the next three only for `chestxray14`.
-      boxes: the table of lung boxes; `lung_boxes.csv` in `manual_dir` where it is None.
-      validation_share: expected share of the patients of train_val that go to validation, 0 to 1.
-      validation_seed: which patients these are.
+      size: height and width of the images, in pixels; the set's own if None.
       require_complete: whether a missing official file is an error.
       skip_bad_files: whether bad files are listed and left out, instead of an error.
+      settings: those of the set (`registry.DataSet`); its own defaults where left out.
 
     Returns:
       The folder of the prepared set, as `prepared_dir`.
@@ -78,14 +65,14 @@ def prepare(
     """
     source, manual_dir, data_dir = str(manual_dir), Path(manual_dir).absolute(), Path(data_dir).absolute()
     if not manual_dir.is_dir():
-        raise UserError(f"--manual_dir={manual_dir} is not a folder\n{_BUILDERS[name].MANUAL_DOWNLOAD_INSTRUCTIONS}")
-    final = prepared_dir(name, data_dir, size, label_version)
-    options: dict[str, Any] = {"require_complete": require_complete, "skip_bad_files": skip_bad_files}
-    if name == "chestxray14":
-        options |= {"boxes": boxes, "validation_share": validation_share, "validation_seed": validation_seed}
+        raise UserError(
+            f"--manual_dir={manual_dir} is not a folder\n{registry.builder(name).MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        )
+    final = _directory(name, data_dir, size, settings)
+    settings |= {"require_complete": require_complete, "skip_bad_files": skip_bad_files}
     with _scratch_folder(name, data_dir) as scratch:
         bring_back(final)
-        builder = make_builder(name, scratch, source, size, label_version, **options)
+        builder = make_builder(name, scratch, source, size, **settings)
         print(f"{name}: reading tables and looking for files in {manual_dir}", file=sys.stderr)
         inputs = builder.inputs(manual_dir)
         found = freshness.compare(final, builder, source)
@@ -99,7 +86,7 @@ def prepare(
                 download_dir=scratch / "downloads", download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )
         put_in_place(scratch / final.relative_to(data_dir), final)
-    print(_summary(name, final, manual_dir, inputs))
+    print(_summary(name, final, manual_dir, builder, inputs))
     return final
 
 
@@ -118,11 +105,10 @@ class Look:
     problem: str | None
 
 
-def look(name: str, *, manual_dir: str | Path, data_dir: str | Path, **options: Any) -> Look:
+def look(name: str, *, manual_dir: str | Path, data_dir: str | Path, size: int | None = None, **settings: Any) -> Look:
     """Looks at a prepared set and at the user's download; the arguments are those of `prepare`. Decodes nothing."""
-    builder = make_builder(name, Path(data_dir, f".looking_{name}"), str(manual_dir), **options)
-    size, label_version = options.get("size"), options.get("label_version", _DEFAULT_LABELS)
-    prepared = freshness.compare(prepared_dir(name, data_dir, size, label_version), builder, manual_dir)
+    builder = make_builder(name, Path(data_dir, f".looking_{name}"), str(manual_dir), size, **settings)
+    prepared = freshness.compare(_directory(name, data_dir, size, settings), builder, manual_dir)
     try:
         return Look(prepared, builder.split_counts(Path(manual_dir)), None)
     except UserError as error:
@@ -134,20 +120,24 @@ def make_builder(
     data_dir: str | Path,
     source: str | None = None,
     size: int | None = None,
-    label_version: str = _DEFAULT_LABELS,
-    **options: Any,
+    **settings: Any,
 ) -> base.RadiographBuilder:
     """Returns the builder of a set; makes nothing. The arguments are those of `prepare`, `source` is its manual_dir."""
-    return _BUILDERS[name](data_dir=data_dir, config=_config(name, size, label_version), source=source, **options)
-
-
-def _config(name: str, size: int | None, label_version: str) -> tfds.core.BuilderConfig:
-    if name == "chestxray14":
-        wanted = chestxray14.config(size or chestxray14.DEFAULT_SIZE, label_version)
-    else:
-        wanted = lung_masks.config(size or lung_masks.DEFAULT_SIZE)
+    builder = registry.builder(name)
+    wanted = builder.config(size, **_of_config(name, settings))
     # TFDS wants one object for each name, and warns of one it does not know.
-    return _BUILDERS[name].builder_configs.setdefault(wanted.name, wanted)
+    config = builder.builder_configs.setdefault(wanted.name, wanted)
+    others = {key: value for key, value in settings.items() if key not in builder.CONFIG_SETTINGS}
+    return builder(data_dir=data_dir, config=config, source=source, **others)
+
+
+def _directory(name: str, data_dir: str | Path, size: int | None, settings: Mapping[str, Any]) -> Path:
+    return prepared_dir(name, data_dir, size, **_of_config(name, settings))
+
+
+def _of_config(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of the settings that choose the configuration."""
+    return {key: settings[key] for key in registry.builder(name).CONFIG_SETTINGS if key in settings}
 
 
 @contextlib.contextmanager
@@ -171,30 +161,21 @@ def _check_space(data_dir: Path, needed: int) -> None:
         )
 
 
-def _summary(name: str, final: Path, manual_dir: Path, inputs: base.Inputs) -> str:
-    metadata = base.read_metadata(final)
+def _summary(name: str, final: Path, manual_dir: Path, builder: base.RadiographBuilder, inputs: base.Inputs) -> str:
+    metadata = base.read_metadata(final, builder.METADATA)
     lines = [f"{name}: prepared in {final}"]
     for split, counts in metadata["splits"].items():
         patients = f" of {counts['patients']:,} patients" if "patients" in counts else ""
-        lines.append(f"  {split:<11}{counts['images']:>8,} images{patients}")
-    lines.append(f"  {'missing':<11}{metadata['missing']:>8,} images not in {manual_dir}: {base.MISSING_LIST}")
-    lines.append(f"  {'skipped':<11}{metadata['skipped']:>8,} bad images: {base.SKIPPED_LIST}")
-    if "label_version" in metadata:
-        lines.append(
-            f"  {'labels':<11}{metadata['label_version']:>8}, {_told(metadata['images_that_tell_the_labels'])}"
-        )
-    if metadata.get("unknown"):
-        lines.append(f"  {'unknown':<11}{metadata['unknown']:>8,} PNG files that the label table does not name")
+        lines.append(base.summary_line(split, f"{counts['images']:,}", f" images{patients}"))
+    missing = f"{metadata['missing']:,}"
+    lines.append(base.summary_line("missing", missing, f" images not in {manual_dir}: {base.MISSING_LIST}"))
+    lines.append(base.summary_line("skipped", f"{metadata['skipped']:,}", f" bad images: {base.SKIPPED_LIST}"))
+    lines += builder.summary(metadata)
     if inputs.left_out:
-        lines.append(f"  {'left out':<11}{len(inputs.left_out):>8,} files and folders: {base.LEFT_OUT_LIST}")
+        left_out = f"{len(inputs.left_out):,}"
+        lines.append(base.summary_line("left out", left_out, f" files and folders: {base.LEFT_OUT_LIST}"))
         lines.append(textwrap.indent(find.describe(inputs.left_out), "    "))
     return "\n".join(lines)
-
-
-def _told(images: int) -> str:
-    if images:
-        return f"as {images:,} images tell that the versions label differently"
-    return "as asked for: nothing in the table tells the versions apart"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

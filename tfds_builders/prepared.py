@@ -1,19 +1,22 @@
-"""A prepared data set: where a config's is, and what its metadata say."""
+"""A prepared data set: where a config's is, and its metadata."""
 
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from tfds_builders import prepare
-from tfds_builders.base import read_metadata as data_metadata
-
-__all__ = ["data_metadata", "data_version", "prepared_directory"]
+from tfds_builders import base, prepare, registry
 
 
 def prepared_directory(data: ConfigDict) -> Path:
-    """Returns where the prepared data set of a config lies."""
-    version = {"label_version": data.label_version} if data.name == "chestxray14" else {}
-    return prepare.prepared_dir(data.name, data.data_dir, data.size, **version)
+    """Returns where the prepared data set of a config is, or would be."""
+    settings = {name: data[name] for name in registry.builder(data.name).CONFIG_SETTINGS}
+    return prepare.prepared_dir(data.name, data.data_dir, data.size, **settings)
+
+
+def data_metadata(directory: Path) -> dict[str, Any]:
+    """Reads the `metadata.json` of a prepared data set; raises as `base.read_metadata`."""
+    return base.read_metadata(directory, registry.builder_of(directory).METADATA)
 
 
 def data_version(data: Path) -> str:

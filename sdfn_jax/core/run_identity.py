@@ -23,7 +23,7 @@ _NOT_RECIPE = {
     "tensorboard",
 }
 # Settings that came after the first checkpoints, and what those were trained with.
-_LATER = {"dtype": "float32"}
+_LATER = {"dtype": "float32", "learning_rate_rule": "inverse_time"}
 # Inputs that came later: a run from before does not say what they were.
 _LATER_INPUTS = {"films"}
 # {the name of a field until version 0.1.0: its name now}
@@ -46,6 +46,11 @@ def as_json(config: ConfigDict) -> dict:
 def precision(config: ConfigDict | dict) -> str:
     """Returns the dtype of a stage's activations, from its config or from what its checkpoint stores of it."""
     return config.get("dtype", _LATER["dtype"])
+
+
+def learning_rate_rule(config: ConfigDict | dict) -> str:
+    """Returns the name of a stage's learning-rate rule, from its config or from what its checkpoint stores of it."""
+    return config.get("learning_rate_rule", _LATER["learning_rate_rule"])
 
 
 def recipe(config: dict) -> dict:

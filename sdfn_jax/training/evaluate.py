@@ -7,7 +7,6 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import checkpoint, processes, run_metadata, sealed, sources
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.metrics import calibration
 from sdfn_jax.metrics.predictions import (
     RECIPE_FILE,
     Evaluation,
@@ -19,14 +18,13 @@ from sdfn_jax.metrics.predictions import (
 from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
 from sdfn_jax.training import tasks
 from sdfn_jax.training.input_pipeline import Examples
-from sdfn_jax.training.train import check_batch_size, device_mesh, make_evaluation_step, run_over_split
+from sdfn_jax.training.steps import check_batch_size, device_mesh, make_evaluation_step, run_over_split
 
 
-def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, split: str) -> Evaluation | None:
-    """Runs an extractor or the fusion network over a split.
+def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, split: str) -> Evaluation:
+    """Runs an extractor or the fusion network over a split; every process of a run of several takes part.
 
-    It writes `predictions.csv`, `evaluation.json`, and `recipe.json`: what the checkpoint says of its training; and of
-    the validation split the run's `calibration.json`.
+    Process 0 writes `predictions.csv`, `evaluation.json`, and `recipe.json`, the checkpoint's metadata.
 
     Args:
       config: of the trained stage; `config.workdir` holds its best checkpoint.
@@ -35,11 +33,11 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
       split: `train`, `validation` or `test`.
 
     Returns:
-      what it wrote; None in the other processes of a run of several, which only share the work.
+      the predictions and what they are of, the same in every process.
 
     Raises:
-      UserError: without a trained checkpoint, for a checkpoint that reads other inputs than the data set has, or
-        without such a split.
+      UserError: if there is no trained checkpoint or no such split, or the checkpoint reads other inputs than the
+        data set has.
     """
     check_batch_size(config)
     trained = checkpoint.read_best(config.workdir)
@@ -49,7 +47,7 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
 
 def _evaluate_classifier(
     config: ConfigDict, variables: dict, metadata: dict, data: Path, data_metadata: dict, split: str
-) -> Evaluation | None:
+) -> Evaluation:
     processes.check_agreement(f"the checkpoint in {config.workdir}", metadata["digest"])
     if metadata["stage"] != config.stage:
         raise UserError(f"{config.workdir} holds a network of the stage {metadata['stage']}, not {config.stage}")
@@ -71,8 +69,6 @@ def _evaluate_classifier(
         mesh,
         f"evaluate {config.stage} on {split}",
     )
-    if not processes.is_first():
-        return None
     named = list(examples.told("name", "patient"))
     evaluation = Evaluation(
         Origin(
@@ -92,11 +88,10 @@ def _evaluate_classifier(
             labels=values["labels"].astype(np.uint8),
         ),
     )
-    where = evaluation_folder(config.workdir, split)
-    sealed.write(where / RECIPE_FILE, metadata)
-    write_evaluation(where, evaluation)
-    if split == "validation":
-        calibration.calibrate(config.workdir, evaluation)
+    if processes.is_first():
+        where = evaluation_folder(config.workdir, split)
+        sealed.write(where / RECIPE_FILE, metadata)
+        write_evaluation(where, evaluation)
     return evaluation
 
 

@@ -1,4 +1,4 @@
-"""Adam, inverse-time decay, plateau rule and freezing (paper B.2, B.3, B.5)."""
+"""Adam, learning-rate rules, plateau rule and freezing (paper B.2, B.3, B.5)."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,30 +7,43 @@ import optax
 from ml_collections import ConfigDict
 from optax import contrib
 
+from sdfn_jax.core import run_identity
 
-def learning_rate_schedule(learning_rate: float, decay: float) -> Callable[[int], float]:
-    """Returns lr / (1 + decay * updates): "a decay of 1.0e-5 over each update" (B.3).
+Schedule = Callable[[int | jax.Array], float | jax.Array]
+
+
+def _inverse_time(config: ConfigDict) -> Schedule:
+    """lr / (1 + decay * updates): "a decay of 1.0e-5 over each update" (B.3)."""
+    rate, decay = config.learning_rate, config.learning_rate_decay
+    return lambda updates: rate / (1.0 + decay * updates)
+
+
+# {value of `config.learning_rate_rule`: config -> schedule}
+RULES: dict[str, Callable[[ConfigDict], Schedule]] = {"inverse_time": _inverse_time}
+
+
+def schedule(config: ConfigDict) -> Schedule:
+    """Returns the learning rate of a stage as a function of the updates before, without the plateau rule's factor.
 
     Args:
-      learning_rate: before the first update.
-      decay: per update; 0 keeps the rate.
+      config: the stage's config; `learning_rate_rule` names the rule, which reads `learning_rate` and what else it
+        needs.
     """
-    return lambda updates: learning_rate / (1.0 + decay * updates)
+    return RULES[run_identity.learning_rate_rule(config)](config)
 
 
 def make_optimizer(config: ConfigDict, frozen: Sequence[str] = ()) -> optax.GradientTransformation:
-    """Returns Adam with the decaying rate; the branches named in `frozen` get zero updates and no Adam moments.
+    """Returns Adam at the rate of the config's rule; branches named in `frozen` get zero updates and no moments.
 
-    The plateau rule's factor is not in here: it changes once an epoch, so the train step multiplies it in.
+    The plateau rule's factor is not included: it changes once an epoch, so the train step multiplies it in.
 
     Args:
-      config: the stage's config; `learning_rate`, `learning_rate_decay`, `adam` are read.
+      config: the stage's config; `adam` and what `schedule` needs are read.
       frozen: first-level names of the parameter tree.
     """
-    schedule = learning_rate_schedule(config.learning_rate, config.learning_rate_decay)
     adam = optax.chain(
         optax.scale_by_adam(b1=config.adam.b1, b2=config.adam.b2, eps=config.adam.epsilon),
-        optax.scale_by_learning_rate(schedule),
+        optax.scale_by_learning_rate(schedule(config)),
     )
     # Not optax.masked: it would pass the raw gradient of every frozen leaf through as that leaf's update.
     return optax.partition({"trained": adam, "frozen": optax.set_to_zero()}, lambda tree: _labels(tree, frozen))

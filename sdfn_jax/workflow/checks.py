@@ -10,6 +10,8 @@ from sdfn_jax.core.arguments import LARGEST_COUNT, LARGEST_SEED, LARGEST_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs.contrast import CONTRASTS
 from sdfn_jax.radiographs.nih_tables import LABEL_TABLES
+from sdfn_jax.training import optimizer
+from tfds_builders import registry
 
 _POSITIVE = (lambda value: 0 < value < math.inf, "more than 0, and finite")
 _NOT_NEGATIVE = (lambda value: 0 <= value < math.inf, "0 or more, and finite")
@@ -36,6 +38,7 @@ _RULES = {
     "evaluation_batch_size": _COUNT,
     "num_epochs": _COUNT,
     "learning_rate": _FLOAT32,
+    "learning_rate_rule": _one_of(*optimizer.RULES),
     "learning_rate_decay": _NOT_NEGATIVE,
     "adam.b1": _DECAY,
     "adam.b2": _DECAY,
@@ -69,8 +72,6 @@ _RULES = {
     "data.validation_share": _SHARE,
     "data.label_version": _one_of(*LABEL_TABLES),
 }
-_DATA_SETS = {"lrg": ("jsrt", "montgomery"), "entire": ("chestxray14",), "lung": ("chestxray14",)}
-_DATA_SETS["fusion"] = _DATA_SETS["entire"]
 
 
 def check(config: ConfigDict, flag: str = "--config") -> None:
@@ -92,7 +93,7 @@ def _faults(config: ConfigDict, flag: str) -> list[str]:
     faults = []
     rules = dict(_RULES)
     if "data" in config:
-        rules["data.name"] = _one_of(*_DATA_SETS[config.stage])
+        rules["data.name"] = _one_of(*registry.serving(config.stage))
     if config.stage == "lrg":
         multiple = 2 ** (len(config.model.filters) - 1)
         rules["data.size"] = (

@@ -4,10 +4,9 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import backend, processes
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.metrics.predictions import evaluation_folder
 from sdfn_jax.reporting import table_one
-from sdfn_jax.training import evaluate
-from sdfn_jax.workflow import checks, plan, results, stages
-from tfds_builders import prepared
+from sdfn_jax.workflow import checks, data_stages, plan, results, stages
 
 
 def run(config: ConfigDict, mode: str, split: str) -> None:
@@ -34,20 +33,18 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
         if config.stage != "lrg":
             raise UserError(f"--mode=cross_validate is for --config=configs/lrg.py, not for the stage {config.stage}")
         _check_one_process(mode)
-        print(stages.cross_validate(config, plan.check_prepared(config)))
+        print(stages.cross_validate(config, data_stages.check_prepared(config)))
     elif config.stage == "lrg":
         _check_one_process(mode)
-        print(stages.evaluate_lrg(config, plan.check_prepared(config)))
+        print(stages.evaluate_lrg(config, data_stages.check_prepared(config)))
     else:
-        data = plan.check_prepared(config)
-        metadata = prepared.data_metadata(data)
+        data = data_stages.check_prepared(config)
         shown = plan.classifiers(config)
-        evaluations = [evaluate.evaluate_classifier(stage, data, metadata, split) for stage in shown]
-        if not processes.is_first():
-            return
-        print(table_one.text(table_one.TableOne.of(evaluations)))
-        for stage in shown:
-            print(evaluate.evaluation_folder(stage.workdir, split))
+        evaluations = [results.evaluate_split(stage, data, split) for stage in shown]
+        if processes.is_first():
+            print(table_one.text(table_one.TableOne.of(evaluations)))
+            for stage in shown:
+                print(evaluation_folder(stage.workdir, split))
 
 
 def _check_one_process(mode: str) -> None:

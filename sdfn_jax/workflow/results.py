@@ -116,6 +116,23 @@ def _read_record(where: Path) -> dict | None:
         return None
 
 
+def evaluate_split(config: ConfigDict, data: Path, split: str) -> Evaluation:
+    """Evaluates a classifier on a split, and calibrates it if the split is `validation`.
+
+    Every process takes part; process 0 writes.
+
+    Args:
+      config: of the trained stage.
+      data: the prepared data set.
+      split: `train`, `validation` or `test`.
+    """
+    with processes.writing_alone(config.workdir):
+        evaluation = evaluate.evaluate_classifier(config, data, prepared.data_metadata(data), split)
+        if split == "validation" and processes.is_first():
+            calibration.calibrate(config.workdir, evaluation)
+    return evaluation
+
+
 def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
     """Makes the calibration of the stages that lack it, where it can from the evaluation of validation on disk.
 
@@ -127,7 +144,7 @@ def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
         if is_calibrated(stage, data):
             continue
         if not is_fresh(stage, data, "validation"):
-            evaluate.evaluate_classifier(stage, data, prepared.data_metadata(data), "validation")
+            evaluate_split(stage, data, "validation")
         elif processes.is_first():
             evaluation = read_evaluation(evaluate.evaluation_folder(stage.workdir, "validation"))
             calibration.calibrate(stage.workdir, evaluation)
@@ -136,17 +153,16 @@ def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
 def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     """Evaluates every stage on validation and test, writes the table, and draws what there is to look at.
 
-    Every process takes part in the evaluation; the first draws and writes.
+    Every process takes part in the evaluation; process 0 draws and writes.
 
     Args:
       config: of the stage that was asked for.
       classifiers: configs of the stages in the table.
       data: the prepared data set.
     """
-    metadata = prepared.data_metadata(data)
     for stage in classifiers:  # where the report chooses operating points
-        evaluate.evaluate_classifier(stage, data, metadata, "validation")
-    evaluations = [evaluate.evaluate_classifier(stage, data, metadata, "test") for stage in classifiers]
+        evaluate_split(stage, data, "validation")
+    evaluations = [evaluate_split(stage, data, "test") for stage in classifiers]
     if not processes.is_first():
         return
     where = folder(config)

@@ -18,7 +18,9 @@ from sdfn_jax.models.weights import download
 from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.training import evaluate, evaluate_lungs, features, tasks
 from sdfn_jax.training.input_pipeline import Examples, Rows, steps_per_epoch
-from sdfn_jax.training.train import check_batch_size, device_mesh, standing, train
+from sdfn_jax.training.resume import standing
+from sdfn_jax.training.steps import check_batch_size, device_mesh
+from sdfn_jax.training.train import train
 from tfds_builders.prepared import data_metadata, data_version
 
 FOLDS = 5

@@ -11,16 +11,18 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sdfn_jax.core import files as core_files
+from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs import box_table as lungs_box_table
 from sdfn_jax.radiographs import crops, find, nih_tables, reader
 from sdfn_jax.radiographs.findings import FINDINGS
 from tfds_builders import base
 
-DEFAULT_SIZE = 224
+_DEFAULT_SIZE = 224
+_DEFAULT_LABELS = "2017"
 # The paper takes an unnamed share of train_val for validation.
-VALIDATION_SHARE = 0.1
-VALIDATION_SEED = 0
+_VALIDATION_SHARE = 0.1
+_VALIDATION_SEED = 0
 BOX_TABLE = "lung_boxes.csv"
 _SPLITS = ("train", "validation", "test")
 # Hand-drawn boxes are floats; one that leaves its image by rounding is clipped.
@@ -35,8 +37,14 @@ class ChestXray14Config(tfds.core.BuilderConfig):
     label_version: str
 
 
-def config(size: int, label_version: str) -> ChestXray14Config:
-    """Returns the configuration for images of `size` x `size` pixels and a version of the labels, `2017` or `v2020`."""
+def config(size: int | None = None, label_version: str = _DEFAULT_LABELS) -> ChestXray14Config:
+    """Returns the configuration for images of `size` x `size` pixels and a version of the labels.
+
+    Args:
+      size: 224 if None.
+      label_version: `2017` or `v2020`.
+    """
+    size = size or _DEFAULT_SIZE
     return ChestXray14Config(
         name=f"size{size}_labels{label_version}",
         description=f"Views of {size} x {size} pixels, labels of {nih_tables.LABEL_TABLES[label_version]}.",
@@ -87,7 +95,14 @@ class Builder(base.RadiographBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
-    BUILDER_CONFIGS = [config(size, labels) for labels in nih_tables.LABEL_TABLES for size in (DEFAULT_SIZE, 448, 512)]
+    CONFIG_SETTINGS = ("label_version",)
+    METADATA = base.METADATA | {
+        "label_version": sealed.TEXT,
+        "validation_share": sealed.SHARE,
+        "validation_seed": sealed.WHOLE,
+        "box_table_digest": sealed.TEXT,
+    }
+    BUILDER_CONFIGS = [config(size, labels) for labels in nih_tables.LABEL_TABLES for size in (None, 448, 512)]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 manual_dir holds the PNG files (all or some; beside the tables, or in any folders: images/, images_001/images/), and
 Data_Entry_2017.csv or Data_Entry_2017_v2020.csv, BBox_List_2017.csv, train_val_list.txt and test_list.txt of the NIH,
@@ -97,8 +112,8 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         self,
         *,
         boxes: str | os.PathLike[str] | None = None,
-        validation_share: float = VALIDATION_SHARE,
-        validation_seed: int = VALIDATION_SEED,
+        validation_share: float = _VALIDATION_SHARE,
+        validation_seed: int = _VALIDATION_SEED,
         **kwargs: Any,
     ):
         """Makes a builder.
@@ -114,6 +129,22 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         self._validation_seed = validation_seed
         self._folder: _Folder | None = None
         super().__init__(**kwargs)
+
+    config = staticmethod(config)
+
+    def summary(self, metadata: dict[str, Any]) -> list[str]:
+        """Returns how the label version was told, and how many files the label table does not name."""
+        images = metadata["images_that_tell_the_labels"]
+        told = (
+            f"as {images:,} images tell that the versions label differently"
+            if images
+            else "as asked for: nothing in the table tells the versions apart"
+        )
+        lines = [base.summary_line("labels", metadata["label_version"], f", {told}")]
+        if metadata["unknown"]:
+            unknown = f"{metadata['unknown']:,}"
+            lines.append(base.summary_line("unknown", unknown, " PNG files that the label table does not name"))
+        return lines
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.size

@@ -10,7 +10,6 @@ class Builder(lung_masks.LungMaskBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
-    BUILDER_CONFIGS = [lung_masks.config(lung_masks.DEFAULT_SIZE)]
     HOMEPAGE = "http://db.jsrt.or.jp/eng.php"
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 manual_dir holds, in any folders below it, the radiographs (JPCLN001.IMG ... JPCNN093.IMG of the JSRT database, or PNG

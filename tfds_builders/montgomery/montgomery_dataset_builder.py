@@ -12,7 +12,6 @@ class Builder(lung_masks.LungMaskBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
-    BUILDER_CONFIGS = [lung_masks.config(lung_masks.DEFAULT_SIZE)]
     HOMEPAGE = "https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets/"
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 manual_dir is the folder MontgomerySet of the NLM's download, or one that it is in; MontgomerySet holds CXR_png,

@@ -1,0 +1,186 @@
+"""Steps of training and evaluation on any number of devices, and the state that they change."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from sdfn_jax.core import progress
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.parallel import one_ahead
+from sdfn_jax.training.input_pipeline import Examples, evaluation_batches, put, rows_of_this_process
+from sdfn_jax.training.optimizer import make_optimizer, make_plateau
+from sdfn_jax.training.tasks import Task
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that training changes and a checkpoint keeps (which leaves out what is frozen).
+
+    Attributes:
+      step: updates so far, int32.
+      params: parameters.
+      batch_stats: BatchNorm's running statistics.
+      opt_state: Adam's moments, of the trained leaves only.
+      plateau: state of the plateau rule; its `scale` multiplies the learning rate.
+      loss_sum: sum of this epoch's batch losses so far, float32.
+      bad_step: the first step whose loss was not finite; -1 while there is none.
+    """
+
+    step: jax.Array
+    params: dict
+    batch_stats: dict
+    opt_state: optax.OptState
+    plateau: optax.OptState
+    loss_sum: jax.Array
+    bad_step: jax.Array
+
+
+def initial_state(task: Task, config: ConfigDict, variables: dict) -> TrainState:
+    """Returns the state before the first step, from the given variables."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=make_optimizer(config, task.frozen).init(variables["params"]),
+        plateau=make_plateau(config).init(variables["params"]),
+        loss_sum=jnp.zeros((), jnp.float32),
+        bad_step=jnp.full((), -1, jnp.int32),
+    )
+
+
+def without(state: TrainState, frozen: Sequence[str]) -> TrainState:
+    """Returns the part of a state that changes: what is frozen comes from where it came from at the start."""
+    params, batch_stats = (
+        {name: branch for name, branch in tree.items() if name not in frozen}
+        for tree in (state.params, state.batch_stats)
+    )
+    return state.replace(params=params, batch_stats=batch_stats)
+
+
+def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns devices in a row; a batch is shared out over them, everything else is on each.
+
+    Without any named they are those of all processes; one's own stand together, so that its rows of a batch do too.
+    """
+    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+    return jax.make_mesh((len(devices),), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Returns a tree of arrays, the same in every process, on each device."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    # Not jax.device_put: with several processes it sends every leaf around to compare them.
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)), tree)
+
+
+def make_train_step(task: Task, config: ConfigDict, mesh: Mesh) -> Callable[[TrainState, dict], TrainState]:
+    """Returns the jitted step (state, batch) -> state; the old state's memory is given up.
+
+    The batch is global: its loss and its BatchNorm statistics are those of all its films, on however many devices.
+    """
+    optimizer = make_optimizer(config, task.frozen)
+    key = jax.random.key(config.seed)
+    everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+
+    def train_step(state: TrainState, batch: dict) -> TrainState:
+        inputs, targets = task.prepare(batch, jax.random.fold_in(key, state.step))
+
+        def mean_loss(params: dict):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            outputs, batch_stats = task.apply(variables, inputs, True)
+            return jnp.mean(task.loss(outputs, targets)), batch_stats
+
+        (loss, batch_stats), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
+        first_bad = (state.bad_step < 0) & ~jnp.isfinite(loss)
+        return TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            plateau=state.plateau,
+            loss_sum=state.loss_sum + loss,
+            bad_step=jnp.where(first_bad, state.step, state.bad_step),
+        )
+
+    return jax.jit(train_step, donate_argnums=0, in_shardings=(everywhere, shared), out_shardings=everywhere)
+
+
+def make_evaluation_step(task: Task, mesh: Mesh) -> Callable[[dict, dict], dict[str, jax.Array]]:
+    """Returns the jitted step (variables, batch) -> {"loss": (B,), and the task's results}."""
+    everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+
+    def evaluation_step(variables: dict, batch: dict) -> dict[str, jax.Array]:
+        inputs, targets = task.prepare(batch, None)
+        outputs, _ = task.apply(variables, inputs, False)
+        return {"loss": task.loss(outputs, targets), **task.results(outputs, targets)}
+
+    return jax.jit(evaluation_step, in_shardings=(everywhere, shared), out_shardings=everywhere)
+
+
+def run_over_split(
+    step: Callable,
+    variables: dict,
+    examples: Examples,
+    task: Task,
+    batch_size: int,
+    mesh: Mesh,
+    what: str,
+    after_batch: Callable[[], None] = lambda: None,
+) -> dict[str, np.ndarray]:
+    """Runs an evaluation step over every example of a split, the last partial batch included.
+
+    The devices work on a batch while the results of the one before are fetched. Every process gets all results.
+
+    Args:
+      step: of `make_evaluation_step`.
+      variables: of the network.
+      examples: of the split.
+      task: what the network is for.
+      batch_size: examples at a time, over all devices.
+      mesh: the devices.
+      what: names the work beside the progress bar.
+      after_batch: is called after each batch, in every process; what it raises ends the work.
+
+    Returns:
+      {name: (N, ...)} for "loss" and the task's results, in the order of the examples.
+    """
+    variables = replicate(variables, mesh)
+    shared = NamedSharding(mesh, PartitionSpec("batch"))
+    batches = evaluation_batches(examples, task.select, batch_size, rows_of_this_process(shared, batch_size))
+    parts = []
+    with progress.bar(what=what, unit="image", total=len(examples), stays=False) as bar:
+        for results, count in one_ahead((step(variables, put(batch, shared)), count) for batch, count in batches):
+            parts.append({name: array[:count] for name, array in jax.device_get(results).items()})
+            bar.update(count)
+            after_batch()
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def check_batch_size(config: ConfigDict) -> None:
+    """Raises UserError where a batch does not divide by the number of devices."""
+    if problems := batch_size_problems(config, "--config"):
+        raise UserError("; ".join(problems))
+
+
+def batch_size_problems(config: ConfigDict, flag: str) -> list[str]:
+    """Returns which batches of a stage do not divide by the number of devices.
+
+    Args:
+      config: of the stage.
+      flag: how the command line names this config.
+    """
+    devices = jax.device_count()
+    return [
+        f"{flag}.{name}={config[name]} does not divide by the {devices} devices; give a multiple"
+        for name in ("batch_size", "evaluation_batch_size")
+        if config[name] % devices
+    ]

@@ -1,0 +1,174 @@
+"""Stages that classify: the ImageNet weights, the extractors and the fusion network, their evaluation (B.3, B.4)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.metrics import calibration
+from sdfn_jax.models.weights import download
+from sdfn_jax.training.resume import standing
+from sdfn_jax.training.steps import batch_size_problems
+from sdfn_jax.workflow import results, stages
+from sdfn_jax.workflow.data_stages import DataSet
+from sdfn_jax.workflow.planning import THERE, TO_DO, Stage, Status, is_imported, training_state
+
+
+class ImageNetWeights(Stage):
+    """The published weights that extractors start from."""
+
+    name = "ImageNet weights"
+    reads = download.URL
+
+    def __init__(self, classifiers: list[ConfigDict]):
+        """Takes the configs of all classifiers."""
+        self._classifiers = classifiers
+        self.writes = download.cached()
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether an extractor whose training has not begun starts from them."""
+        readers = [stage for stage in self._classifiers if stage.get("pretrained") == stages.IMAGENET]
+        return not all(standing(stage.workdir) or is_imported(stage) for stage in readers)
+
+    def _look(self) -> Status:
+        return Status(THERE if self.writes.is_file() else TO_DO)
+
+    def run(self) -> None:
+        """Downloads them."""
+        download.fetch()
+
+
+class Classifier(Stage):
+    """A trained extractor or fusion network."""
+
+    together = True
+
+    def __init__(self, config: ConfigDict, flag: str, data: DataSet, before: Sequence[Stage]):
+        """Makes the stage.
+
+        Args:
+          config: of the stage.
+          flag: how the command line names it.
+          data: its data set.
+          before: the stages that make what it starts from.
+        """
+        self.config, self._flag, self._data = config, flag, data
+        self._upstream = stages.upstream(config)
+        self.name = "fusion network" if self._upstream else f"extractor, {config.stage} branch"
+        self.reads = ", ".join([str(data.writes), *(self._upstream.values() or [config.pretrained])])
+        self.writes = Path(config.workdir)
+        self.needs = [data, *before]
+
+    def _look(self) -> Status:
+        inputs = stages.data_inputs(self._data.writes) if self._data.there else {}
+        return Status(training_state(self.config, inputs | stages.starting_points(self.config, self._upstream)))
+
+    def missing(self) -> list[str]:
+        """Returns what it cannot start from, and which batches do not fit the devices or the films."""
+        problems = self._missing_start() + batch_size_problems(self.config, self._flag)
+        films, batch_size = self._data.counts.get("train", 0), self.config.batch_size
+        if 0 < films < batch_size:
+            problems.append(
+                f"{self._flag}.batch_size={batch_size}: more than the {films:,} films of train; give a smaller one, "
+                "or bring more films"
+            )
+        return problems
+
+    def _missing_start(self) -> list[str]:
+        config = self.config
+        for branch in self._upstream:
+            if config[branch].model.to_dict() != config.model.to_dict():
+                return [f"config.model differs from config.{branch}.model: fusion takes over that network as it is"]
+        path = None if self._upstream else stages.weights_file(config)
+        if path is None or (config.pretrained == stages.IMAGENET and not path.is_file()):
+            return []
+        if not path.is_file():
+            return [
+                f"the weights that the {config.stage} extractor starts from: no file {path}. {self._flag}.pretrained "
+                "takes a weights file (docs/weights.md lists those that are published), imagenet (the paper's: "
+                "torchvision's, downloaded once), or random (not the paper's recipe)"
+            ]
+        try:
+            stages.load_pretrained(config)
+        except UserError as error:
+            return [f"{self._flag}.pretrained: {error}"]
+        return []
+
+    def run(self) -> None:
+        """Trains it, or resumes."""
+        stages.train_classifier(self.config, self._data.writes)
+
+
+class Evaluation(Stage):
+    """Predictions of every classifier for validation and test, Table I and the pictures."""
+
+    name = "evaluation on test"
+    together = True
+
+    def __init__(self, config: ConfigDict, shown: list[ConfigDict], data: DataSet, trained: Sequence[Classifier]):
+        """Makes the stage.
+
+        Args:
+          config: of the stage that was asked for.
+          shown: configs of the classifiers in Table I, with it.
+          data: their data set.
+          trained: their stages.
+        """
+        self._config, self._shown, self._data, self._trained = config, shown, data, trained
+        self.reads = ", ".join([str(data.writes), *(stage.workdir for stage in shown)])
+        self.writes = results.folder(config)
+        self.needs = [data, *trained]
+
+    def _look(self) -> Status:
+        is_fresh = all(stage.there for stage in self.needs) and all(
+            results.is_fresh(stage, self._data.writes, "test") for stage in self._shown
+        )
+        return Status(THERE if is_fresh and results.is_made(self._config, self._shown) else TO_DO)
+
+    def missing(self) -> list[str]:
+        """Returns which splits have no film, of those that are still to be read."""
+        training = any(not stage.there for stage in self._trained)
+        needed = ("train", "validation", "test") if training else ("validation", "test")
+        absent = [split for split in needed if self._data.counts and not self._data.counts.get(split)]
+        folder, problems = self._config.data.manual_dir, []
+        if "test" in absent:
+            problems.append(f"no film of test_list.txt is in {folder}: the evaluation on test needs some. Bring them")
+        if of_train_val := [split for split in absent if split != "test"]:
+            problems.append(
+                f"no film of train_val_list.txt in {folder} goes to {' or '.join(of_train_val)}: bring more patients, "
+                "or set aside another --config.data.validation_share"
+            )
+        return problems
+
+    def run(self) -> None:
+        """Evaluates, writes the table and draws."""
+        results.make(self._config, self._shown, self._data.writes)
+
+
+class Calibration(Stage):
+    """The calibration of stages that were evaluated before there was any; whatever is evaluated now has it."""
+
+    name = "calibration"
+    together = True
+
+    def __init__(self, config: ConfigDict, shown: list[ConfigDict], data: DataSet, evaluation: Evaluation):
+        """Takes what `Evaluation` takes, and the evaluation."""
+        self._shown, self._data, self._evaluation = shown, data, evaluation
+        self.reads = ", ".join(stage.workdir for stage in shown)
+        self.writes = Path(config.workdir) / calibration.FILE
+        self.needs = [evaluation]
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether evaluated stages lack it."""
+        return self._evaluation.there and not self.there
+
+    def _look(self) -> Status:
+        calibrated = all(results.is_calibrated(stage, self._data.writes) for stage in self._shown)
+        return Status(THERE if calibrated else TO_DO)
+
+    def run(self) -> None:
+        """Makes it from the predictions for validation."""
+        results.calibrate(self._shown, self._data.writes)

@@ -1,0 +1,45 @@
+"""The data sets: one line for each, besides its builder's folder (`tfds_builders/<name>/`). Loads no builder itself."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Any
+
+_CLASSIFIERS = ("entire", "lung", "fusion")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """What the job knows of a data set before it loads the builder.
+
+    Attributes:
+      stages: the stages that are trained on it.
+      settings: what of its config it is prepared with, besides the settings that all sets share.
+      open_alternative: a set for the same stages that takes no registration; None if this one takes none.
+    """
+
+    stages: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+    open_alternative: str | None = None
+
+
+DATA_SETS = {
+    "jsrt": DataSet(("lrg",), open_alternative="montgomery"),
+    "montgomery": DataSet(("lrg",)),
+    "chestxray14": DataSet(_CLASSIFIERS, ("boxes", "label_version", "validation_share", "validation_seed")),
+}
+
+
+def serving(stage: str) -> tuple[str, ...]:
+    """Returns the names of the data sets that a stage can be trained on."""
+    return tuple(name for name, data_set in DATA_SETS.items() if stage in data_set.stages)
+
+
+def builder(name: str) -> Any:
+    """Returns the builder of a data set, a subclass of `base.RadiographBuilder`."""
+    return importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder").Builder
+
+
+def builder_of(directory: Path) -> Any:
+    """Returns the builder that prepared a folder, `<data set>/<configuration>/<version>`."""
+    return builder(directory.parts[-3])
