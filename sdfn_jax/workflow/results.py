@@ -126,9 +126,9 @@ def evaluate_split(config: ConfigDict, data: Path, split: str) -> Evaluation:
       data: the prepared data set.
       split: `train`, `validation` or `test`.
     """
-    with processes.writing_alone(config.workdir):
-        evaluation = evaluate.evaluate_classifier(config, data, prepared.data_metadata(data), split)
-        if split == "validation" and processes.is_first():
+    evaluation = evaluate.evaluate_classifier(config, data, prepared.data_metadata(data), split)
+    if split == "validation" and processes.is_first():
+        with processes.writing_alone(config.workdir):
             calibration.calibrate(config.workdir, evaluation)
     return evaluation
 
