@@ -1,6 +1,6 @@
 """Sections on where the findings are: localization next to its floors, and the pages of heatmaps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,77 +27,20 @@ def localization_section(material: Material) -> Section:
     cases = methods[0].cases
     floor = Localization("median box", floors.median_floor(cases), {})
     resamples = {
-        each.name: bootstrap.draw([case.patient for case in each.cases], material.replicates, SEED)
+        each.name: bootstrap.draw(np.array([case.patient for case in each.cases]), material.replicates, SEED)
         for each in (*methods, floor)
     }
     scores = {each.name: localization.score(each.cases, resamples[each.name]) for each in (*methods, floor)}
-    each_alone = [
-        [
-            method.name,
-            f"{threshold} alone",
-            *(
-                _estimate(row)
-                for row in localization.score(method.cases, resamples[method.name], [threshold])
-                if row.finding == "mean" and (row.criterion, row.level) in (("IoBB", 0.1), ("IoU", 0.1), ("IoU", 0.5))
-            ),
-        ]
-        for method in methods
-        for threshold in localization.THRESHOLDS
-    ]
-    curves = {
-        each.name: [
-            (low, high, _estimate(row)) for low, high, row in localization.by_size(each.cases, resamples[each.name])
-        ]
-        for each in (*methods, floor)
-    }
-    boxes = sum(len(case.references) for case in cases)
-    notes = [
-        "Heatmaps of 0 to 255 are cut at 60 and at 180, a box is drawn around each connected region of either cut, and "
-        "a reference box is found if some drawn box overlaps it by more than the level (Wang et al., CVPR 2017). IoBB "
-        "divides the overlap by the area of the drawn box, so tiny boxes score well: read it with IoU, false boxes "
-        "and the pointing game (is the heatmap's maximum in the box). False boxes are drawn boxes that match nothing, "
-        f"over all {boxes} reference boxes; only heatmaps of a finding that has a box in the image are scored.",
-        "The median box never sees the image: it is the median of the finding's boxes over the other patients. The "
-        "random box has the size of some box of the finding and is anywhere in the image.",
-        "An interval without width means that all boxes or none were found, not that this is certain.",
-        "A 7 x 7 map has cells of 146 pixels on the entire image of 1024, about 100 on a lung region: it cannot box a "
-        "nodule of 70 pixels.",
-    ]
-    if boxes != 984:
-        notes.append(
-            f"NOTE: {boxes} reference boxes, not the 984 of the official list: no figure compares with Wang's."
-        )
-    if any(method.origin.get("drawings") for method in methods):
-        notes.append("NOTE: These images are synthetic radiographs, not films of patients.")
     return Section(
         "localization",
         title,
-        notes,
+        _notes(methods),
         [
             _levels(cases, methods, floor, scores),
             _by_finding(methods, floor, scores),
-            Table(
-                "localization_thresholds",
-                "Either threshold alone, mean over the findings",
-                ["Method", "cut", "IoBB > 0.1", "IoU > 0.1", "IoU > 0.5"],
-                each_alone,
-            ),
-            Picture(
-                "localization_size",
-                "Share of boxes found at IoU > 0.1 by their size, four groups of equally many boxes, 95 % interval",
-                charts.sizes(curves, "share of boxes found at IoU > 0.1"),
-            ),
-            Table(
-                "localization_all",
-                "Every finding at every level",
-                ["Method", "finding", "criterion", "level", "found", "boxes", "accuracy", "false boxes"],
-                [
-                    [name, row.finding, row.criterion, row.level, row.found, row.of, _estimate(row), row.false_boxes]
-                    for name, rows in scores.items()
-                    for row in rows
-                ],
-                wide=True,
-            ),
+            _each_threshold(methods, resamples),
+            _by_size([*methods, floor], resamples),
+            _everything(scores),
         ],
     )
 
@@ -121,6 +64,73 @@ def _estimate(row: localization.Score) -> Estimate:
     # A mean is as good as the findings in it.
     least = SMALL_SAMPLE * len(published.WANG_ACCURACY) if row.finding == "mean" else SMALL_SAMPLE
     return Estimate(row.accuracy, *row.interval, row.of < least)
+
+
+def _notes(methods: Sequence[Localization]) -> list[str]:
+    boxes = sum(len(case.references) for case in methods[0].cases)
+    notes = [
+        "Heatmaps of 0 to 255 are cut at 60 and at 180, a box is drawn around each connected region of either cut, and "
+        "a reference box is found if some drawn box overlaps it by more than the level (Wang et al., CVPR 2017). IoBB "
+        "divides the overlap by the area of the drawn box, so tiny boxes score well: read it with IoU, false boxes "
+        "and the pointing game (is the heatmap's maximum in the box). False boxes are drawn boxes that match nothing, "
+        f"over all {boxes} reference boxes; only heatmaps of a finding that has a box in the image are scored.",
+        "The median box never sees the image: it is the median of the finding's boxes over the other patients. The "
+        "random box has the size of some box of the finding and is anywhere in the image.",
+        "An interval without width means that all boxes or none were found, not that this is certain.",
+        "A 7 x 7 map has cells of 146 pixels on the entire image of 1024, about 100 on a lung region: it cannot box a "
+        "nodule of 70 pixels.",
+    ]
+    if boxes != 984:
+        notes.append(
+            f"NOTE: {boxes} reference boxes, not the 984 of the official list: no figure compares with Wang's."
+        )
+    if any(method.origin.get("drawings") for method in methods):
+        notes.append("NOTE: These images are synthetic radiographs, not films of patients.")
+    return notes
+
+
+def _each_threshold(methods: Sequence[Localization], resamples: Mapping[str, bootstrap.Resamples]) -> Table:
+    shown = (("IoBB", 0.1), ("IoU", 0.1), ("IoU", 0.5))
+    rows: list[list[Cell]] = []
+    for method in methods:
+        for threshold in localization.THRESHOLDS:
+            found = localization.score(method.cases, resamples[method.name], [threshold])
+            means = [row for row in found if row.finding == "mean" and (row.criterion, row.level) in shown]
+            rows.append([method.name, f"{threshold} alone", *map(_estimate, means)])
+    return Table(
+        "localization_thresholds",
+        "Either threshold alone, mean over the findings",
+        ["Method", "cut", *(f"{criterion} > {level:g}" for criterion, level in shown)],
+        rows,
+    )
+
+
+def _by_size(methods: Sequence[Localization], resamples: Mapping[str, bootstrap.Resamples]) -> Picture:
+    curves = {
+        each.name: [
+            (low, high, _estimate(row)) for low, high, row in localization.by_size(each.cases, resamples[each.name])
+        ]
+        for each in methods
+    }
+    return Picture(
+        "localization_size",
+        "Share of boxes found at IoU > 0.1 by their size, four groups of equally many boxes, 95 % interval",
+        charts.sizes(curves, "share of boxes found at IoU > 0.1"),
+    )
+
+
+def _everything(scores: Mapping[str, list[localization.Score]]) -> Table:
+    return Table(
+        "localization_all",
+        "Every finding at every level",
+        ["Method", "finding", "criterion", "level", "found", "boxes", "accuracy", "false boxes"],
+        [
+            [name, row.finding, row.criterion, row.level, row.found, row.of, _estimate(row), row.false_boxes]
+            for name, rows in scores.items()
+            for row in rows
+        ],
+        wide=True,
+    )
 
 
 def _levels(
