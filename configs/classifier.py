@@ -89,12 +89,12 @@ def chestxray14(demo: bool) -> ConfigDict:
     """Returns the data set of stages 2 and 3."""
     data = ConfigDict()
     data.name = "chestxray14"
-    # where the download lies: unless it is said, a folder of the data set's name
+    # where the download is; by default a folder of the data set's name
     data.manual_dir = ("runs/demo/synthetic/" if demo else "data/") + data.get_ref("name")
     data.data_dir = "runs/demo/tfds" if demo else "data/tfds"  # where prepared data sets go
     data.size = 96 if demo else 224  # pixels, height and width of both images (B.3)
     data.label_version = "2017"  # the paper's; or v2020, with 188 labels added in the test list
-    data.boxes = config_dict.placeholder(str)  # a box table of one's own; without it the LRG's is made and used
+    data.boxes = config_dict.placeholder(str)  # your own box table; without it the LRG's is made and used
     data.validation_share = 0.2 if demo else 0.1  # of the official train_val patients. The paper does not say how many.
     data.validation_seed = 0
     data.require_complete = False  # True: every image the official tables name must be there

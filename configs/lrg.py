@@ -33,7 +33,7 @@ def get_config(argument: str = "jsrt") -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.name = name
-    # where the download lies: unless it is said, a folder of the data set's name
+    # where the download is; by default a folder of the data set's name
     config.data.manual_dir = ("runs/demo/synthetic/" if demo else "data/") + config.data.get_ref("name")
     config.data.data_dir = "runs/demo/tfds" if demo else "data/tfds"  # where prepared data sets go
     config.data.size = 256  # pixels, height and width (B.2.1)

@@ -62,7 +62,7 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize(("film", "signal_number"), [(1, signal.SIGTERM), (17, signal.SIGINT), (30, signal.SIGTERM)])
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, uninterrupted, film, signal_number):
     config = extractor_config("entire", tmp_path)
-    with pytest.raises(Stopped, match="the same command goes on"):
+    with pytest.raises(Stopped, match="the same command resumes"):
         run(config, training=StopsAt(TRAINING, film, signal_number))
     assert not checkpoint.latest_metadata(tmp_path)["finished"]
     run(config)
@@ -72,7 +72,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, uninterrupted, film, s
 @pytest.mark.parametrize("film", [1, 13, 18, 22, 24])
 def test_a_stop_during_validation_is_heard_in_the_last_epoch_too(tmp_path, uninterrupted, film):
     config = extractor_config("entire", tmp_path)
-    with pytest.raises(Stopped, match="the same command goes on"):
+    with pytest.raises(Stopped, match="the same command resumes"):
         run(config, validation=StopsAt(VALIDATION, film, signal.SIGTERM))
     run(config)
     assert results(tmp_path) == uninterrupted

@@ -1,4 +1,4 @@
-"""What the builders share: decoding ahead of the writer, bad files raised or listed, the lists beside the records."""
+"""What the builders share: decoding ahead of the writer, bad files raised or listed, the lists next to the records."""
 
 import abc
 import dataclasses
@@ -127,8 +127,8 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         Args:
           require_complete: whether a missing official file is an error.
           skip_bad_files: whether bad files are listed and left out, instead of an error.
-          source: what the user calls manual_dir, for the metadata; its path where it is None.
-          file_format: as TFDS's; array_record where it is None, the one format that needs no TensorFlow.
+          source: what the user calls manual_dir, for the metadata; its path if None.
+          file_format: as TFDS's; array_record if None, the one format that needs no TensorFlow.
           **kwargs: TFDS's `data_dir`, `config` and `version`.
         """
         self._require_complete = require_complete

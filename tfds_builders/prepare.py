@@ -95,7 +95,7 @@ class Look:
     """What is there of a data set, before anything is made.
 
     Attributes:
-      prepared: the prepared set, beside what would be prepared now; None where there is none.
+      prepared: the prepared set, compared with what would be prepared now; None if there is none.
       counts: {split: films} that would be prepared now, before decoding.
       problem: why nothing could be prepared now; None where something could.
     """

@@ -76,7 +76,7 @@ def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path
       data: the prepared data set with masks.
       results: of `evaluate_lrg` on one fold.
       path: the page.
-      drawings: whether the films are synthetic; the page then says so.
+      drawings: whether the films are synthetic; the page is then marked.
     """
     segmenter = lungs_segmenter.Segmenter.load(config.workdir, config.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.postprocessing)

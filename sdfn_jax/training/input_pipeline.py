@@ -97,7 +97,7 @@ class Examples(Sequence):
 
 
 class Rows(Sequence):
-    """Examples that lie in one array, a row each: whole batches are taken out of it at once, without threads.
+    """Examples in one array, a row each: whole batches are taken from it at once, without threads.
 
     `rows[i]` is a dict with a value for each field; `rows[array of i]` one with an array for each field.
     """
@@ -128,7 +128,7 @@ def steps_per_epoch(examples: Examples, batch_size: int) -> int:
     """Returns the number of whole batches; the remainder of an epoch waits for the next one's order.
 
     Raises:
-      UserError: where there is not even one batch.
+      UserError: if there is not even one batch.
     """
     steps = len(examples) // batch_size
     if steps == 0:

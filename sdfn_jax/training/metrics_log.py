@@ -1,4 +1,4 @@
-"""What a run says of itself: `metrics.jsonl`, one line an epoch, and TensorBoard events where they are asked for."""
+"""The log of a run: `metrics.jsonl`, one line per epoch, and TensorBoard events if asked for."""
 
 import json
 import os
@@ -18,7 +18,7 @@ class MetricsLog:
         """Opens the log of a run that has finished `epochs_done` epochs.
 
         Raises:
-          UserError: where TensorBoard events are asked for and tensorboardX is not installed.
+          UserError: if TensorBoard events are asked for and tensorboardX is not installed.
         """
         self._path = Path(workdir) / "metrics.jsonl"
         kept = [line for line in self.read(workdir) if line["epoch"] <= epochs_done]

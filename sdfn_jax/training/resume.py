@@ -21,7 +21,7 @@ _DIVERGED = -math.log(np.finfo(np.float32).tiny)
 
 @dataclasses.dataclass
 class Bookkeeping:
-    """What the epoch loop knows beside the arrays; stored as the checkpoint's metadata."""
+    """What the epoch loop knows besides the arrays; stored as the checkpoint's metadata."""
 
     epochs_done: int = 0
     best_score: float | None = None
@@ -62,13 +62,13 @@ def start(
 
 
 def standing(workdir: str | Path) -> dict | None:
-    """Returns the metadata of the state that the run in a folder resumes from; None where nothing was saved.
+    """Returns the metadata of the state that the run in a folder resumes from; None if nothing was saved.
 
     A run that has finished stays so without an undamaged state of its end: its log and its best checkpoint say so.
 
     Raises:
-      UserError: where it has not finished, and every state is damaged.
-      OSError: where the folder cannot be read.
+      UserError: if it has not finished, and every state is damaged.
+      OSError: if the folder cannot be read.
     """
     try:
         found, damage = checkpoint.latest_metadata(workdir), None
@@ -85,7 +85,7 @@ def standing(workdir: str | Path) -> dict | None:
 
 
 def _finished_by_its_log(workdir: str | Path) -> dict | None:
-    """Returns what `standing` does of a run whose log tells of every epoch, where the best of them is there."""
+    """Returns what `standing` does for a run whose log holds every epoch, if the best of them is there."""
     log = MetricsLog.read(workdir)
     if not log:
         return None

@@ -56,7 +56,7 @@ def initial_state(task: Task, config: ConfigDict, variables: dict) -> TrainState
 
 
 def without(state: TrainState, frozen: Sequence[str]) -> TrainState:
-    """Returns the part of a state that changes: what is frozen comes from where it came from at the start."""
+    """Returns the part of a state that changes; what is frozen is read again from where it came from."""
     params, batch_stats = (
         {name: branch for name, branch in tree.items() if name not in frozen}
         for tree in (state.params, state.batch_stats)
@@ -67,7 +67,7 @@ def without(state: TrainState, frozen: Sequence[str]) -> TrainState:
 def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns devices in a row; a batch is shared out over them, everything else is on each.
 
-    Without any named they are those of all processes; one's own stand together, so that its rows of a batch do too.
+    By default those of all processes; a process's own are neighbours, so that its rows of a batch are contiguous.
     """
     devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     return jax.make_mesh((len(devices),), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
@@ -147,7 +147,7 @@ def run_over_split(
       task: what the network is for.
       batch_size: examples at a time, over all devices.
       mesh: the devices.
-      what: names the work beside the progress bar.
+      what: names the work next to the progress bar.
       after_batch: is called after each batch, in every process; what it raises ends the work.
 
     Returns:
@@ -166,7 +166,7 @@ def run_over_split(
 
 
 def check_batch_size(config: ConfigDict) -> None:
-    """Raises UserError where a batch does not divide by the number of devices."""
+    """Raises UserError if a batch does not divide by the number of devices."""
     if problems := batch_size_problems(config, "--config"):
         raise UserError("; ".join(problems))
 

@@ -32,7 +32,7 @@ class Task:
       model: the Flax module.
       inputs: model input for one film, as shapes (for initial variables).
       select: example of the data set -> arrays of one batch row (on the host).
-      prepare: (batch, key or None) -> (model input, targets); augments where there is a key (in the jitted step).
+      prepare: (batch, key or None) -> (model input, targets); augments if there is a key (in the jitted step).
       apply: (variables, model input, train) -> (outputs, new batch statistics).
       loss: (outputs, targets) -> (B,), the loss of each film.
       results: (outputs, targets) -> {name: (B, ...)}, what `score` needs of each film.
@@ -41,7 +41,7 @@ class Task:
       higher_is_better: its direction.
       frozen: first-level names of parameters that do not train.
       whole: variables of the task's model -> those of the stage's network, which a checkpoint is to hold; another tree
-        only where the task is a part of that network.
+        only if the task is a part of that network.
     """
 
     model: nn.Module

@@ -38,7 +38,7 @@ from sdfn_jax.training.steps import (
 from sdfn_jax.training.tasks import Task
 
 # Seconds; epochs shorter than this share a checkpoint, which can take longer than the epoch of a head on kept
-# features. A killed run makes again what it had not saved, to the same bits.
+# features. A killed run makes again what it had not saved, bit-identically.
 _SHORT_EPOCH = 10.0
 
 
@@ -51,9 +51,9 @@ def train(
     initial_variables: Callable[[], dict],
     metadata: dict,
 ) -> None:
-    """Trains a stage into `config.workdir`, from its latest checkpoint where there is one.
+    """Trains a stage into `config.workdir`, from its latest checkpoint if there is one.
 
-    Stopped at any step and started again, it gives the same checkpoint bit for bit as without the stop.
+    Stopped at any step and started again, it gives a checkpoint bit-identical to one made without the stop.
 
     Args:
       task: what to train.
@@ -64,7 +64,7 @@ def train(
       metadata: stored with the best checkpoint.
 
     Raises:
-      UserError: where the loss is not finite or training has diverged, or the checkpoint there was made by another
+      UserError: if the loss is not finite or training has diverged, or the checkpoint there was made by another
         recipe.
       Stopped: after Ctrl-C or SIGTERM in any process, with the state saved.
     """
@@ -91,7 +91,7 @@ def train(
         stopping = run.vote.settle(stop.came)
     processes.wait_for_all()  # whatever reads the checkpoint now finds it there
     if stopping:
-        raise Stopped(f"stopped; {workdir} is trained, and the same command goes on from there")
+        raise Stopped(f"stopped; {workdir} is trained, and the same command resumes from there")
 
 
 class _Run:
@@ -102,7 +102,7 @@ class _Run:
         self.metadata, self.book = metadata, book
         self.train_step = make_train_step(task, config, mesh)
         self.evaluation_step = make_evaluation_step(task, mesh)
-        # Compiled once: outside jit, optax's rule is compiled anew at every call.
+        # Compiled once: outside jit, optax's rule would be compiled again at every call.
         self.update_plateau = jax.jit(make_plateau(config).update)
         self.rate = schedule(config)
         self.vote = processes.StopVote(mesh)
@@ -182,7 +182,7 @@ class _Run:
             **{f"validation_{name}": value for name, value in scores.items()},
             "best_epoch": book.best_epoch,
         }
-        # Before the state: a line of an epoch that was not saved is dropped when the run goes on.
+        # Before the state: a line of an epoch that was not saved is dropped when the run resumes.
         if log is not None:
             log.write(line)
         if book.finished or self.unsaved_seconds() > min(_SHORT_EPOCH, 60 * self.config.checkpoint_minutes):
@@ -194,7 +194,7 @@ class _Run:
         return time.monotonic() - self.last_saved
 
     def save(self, state: TrainState) -> None:
-        """Saves the best variables, where they are new, and then the state that names their epoch."""
+        """Saves the best variables, if they are new, and then the state that names their epoch."""
         self.check_finite(state)
         if self.unsaved_best is not None:
             step, variables, metadata = self.unsaved_best
@@ -226,7 +226,7 @@ class _Run:
     def stopped_at(self, state: TrainState) -> str:
         return (
             f"stopped at step {int(state.step)} of {self.steps * self.config.num_epochs}, saved in {self.workdir}; "
-            "the same command goes on from there"
+            "the same command resumes from there"
         )
 
 

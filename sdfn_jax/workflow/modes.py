@@ -18,7 +18,7 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
       split: what `evaluate` reads of ChestX-ray14.
 
     Raises:
-      UserError: for whatever the user can mend; what cannot be made is said before anything is trained.
+      UserError: for whatever the user can mend; what cannot be made is reported before anything is trained.
     """
     checks.check(config)
     processes.check_agreement("the command", f"{mode} {split} {config.to_json_best_effort()}")

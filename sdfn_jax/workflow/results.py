@@ -1,7 +1,7 @@
 """What the main job ends with: Table I, then what can be drawn: ROC curves, pages of lung boxes, heatmaps.
 
 Pictures need the films themselves, which may be gone since they were prepared: what cannot be drawn is left out, with a
-line that says why. A record (`made_from.json`) says what all of it was made from, and whether it is complete.
+line that gives the reason. A record (`made_from.json`) lists what all of it was made from, and whether it is complete.
 """
 
 from collections.abc import Callable
@@ -134,7 +134,7 @@ def evaluate_split(config: ConfigDict, data: Path, split: str) -> Evaluation:
 
 
 def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
-    """Makes the calibration of the stages that lack it, where it can from the evaluation of validation on disk.
+    """Makes the calibration of the stages that lack it, if possible from the evaluation of validation on disk.
 
     Args:
       classifiers: configs of evaluated stages.

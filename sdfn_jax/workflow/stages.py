@@ -33,7 +33,7 @@ def data_inputs(directory: Path) -> dict[str, str]:
 
 
 def train_lrg(config: ConfigDict, data: Path) -> None:
-    """Trains the lung region generator, or goes on with it (B.2).
+    """Trains the lung region generator, or resumes (B.2).
 
     Args:
       config: of `configs/lrg.py`. All films outside `test_fold` are read; `validation_share` of them choose the epoch.
@@ -70,7 +70,7 @@ def upstream(config: ConfigDict) -> dict[str, str]:
 
 
 def train_classifier(config: ConfigDict, data: Path) -> None:
-    """Trains an extractor (B.3) or, on the extractors of two earlier runs, the fusion head (B.4), or goes on with it.
+    """Trains an extractor (B.3) or, on the extractors of two earlier runs, the fusion head (B.4), or resumes.
 
     Args:
       config: of `configs/classifier.py` or `configs/fusion.py`.
@@ -109,7 +109,7 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
 def _cached_features(
     task: tasks.Task, config: ConfigDict, variables: dict, training: Examples, validation: Examples, metadata: dict
 ) -> tuple[Rows, Rows]:
-    """Returns both splits as the frozen extractors' features, which lie in `<workdir>/features`."""
+    """Returns both splits as the frozen extractors' features, kept in `<workdir>/features`."""
     origin = {
         **metadata["inputs"],
         "data_version": metadata["data_version"],
@@ -120,7 +120,7 @@ def _cached_features(
     }
 
     check_batch_size(config)
-    steps_per_epoch(training, config.batch_size)  # whatever the trainer would refuse is said before the long work
+    steps_per_epoch(training, config.batch_size)  # whatever the trainer would refuse is reported before the long work
     extractors = features.Extractors(task, config, variables, device_mesh(jax.local_devices()))
     folder = Path(config.workdir) / "features"
     return (
@@ -164,7 +164,7 @@ def load_pretrained(config: ConfigDict) -> weights_weights_file.Weights:
 
 @functools.lru_cache(maxsize=1)  # the plan reads it, and then both extractors start from it
 def _read_weights(path: Path, written: int | None, model: DenseNet) -> weights_weights_file.Weights:
-    del written  # its time: a file that was written anew is read anew
+    del written  # its time: a file that was written again is read again
     return weights_weights_file.read(path, model)
 
 
@@ -198,7 +198,7 @@ def evaluate_lrg(config: ConfigDict, data: Path) -> str:
 def cross_validate(config: ConfigDict, data: Path) -> str:
     """Trains the LRG five times, each without one fold, and scores each on the fold it has not seen (B.2.3).
 
-    Every fold's run lies in `<workdir>/fold_<k>` and resumes by itself.
+    Every fold's run is in `<workdir>/fold_<k>` and resumes by itself.
 
     Returns:
       The table of Dice and IoU per fold, with mean and sd over all films.

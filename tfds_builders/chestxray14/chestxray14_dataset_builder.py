@@ -47,7 +47,7 @@ def config(size: int | None = None, label_version: str = _DEFAULT_LABELS) -> Che
     size = size or _DEFAULT_SIZE
     return ChestXray14Config(
         name=f"size{size}_labels{label_version}",
-        description=f"Views of {size} x {size} pixels, labels of {nih_tables.LABEL_TABLES[label_version]}.",
+        description=f"Images of {size} x {size} pixels, labels of {nih_tables.LABEL_TABLES[label_version]}.",
         size=size,
         label_version=label_version,
     )
@@ -119,7 +119,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         """Makes a builder.
 
         Args:
-          boxes: the table of lung boxes; `lung_boxes.csv` in manual_dir where it is None.
+          boxes: the table of lung boxes; `lung_boxes.csv` in manual_dir if None.
           validation_share: expected share of the patients of train_val in validation, 0 to 1.
           validation_seed: which patients these are.
           **kwargs: as `RadiographBuilder`'s.
@@ -133,7 +133,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
     config = staticmethod(config)
 
     def summary(self, metadata: dict[str, Any]) -> list[str]:
-        """Returns how the label version was told, and how many files the label table does not name."""
+        """Returns how the label version was recognised, and how many files the label table does not name."""
         images = metadata["images_that_tell_the_labels"]
         told = (
             f"as {images:,} images tell that the versions label differently"
