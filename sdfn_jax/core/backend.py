@@ -1,4 +1,4 @@
-"""Starts jax's backend, so that one that does not start is not taken for anything else."""
+"""Starts JAX's backend, so that a backend that fails to start is reported as such."""
 
 import os
 
@@ -8,12 +8,12 @@ from sdfn_jax.core.errors import UserError
 
 
 def start() -> None:
-    """Has jax look for its devices; at once where it has done so before.
+    """Makes JAX find its devices; immediate if it has already done so.
 
-    A run of several processes joins first (`processes.start`).
+    In a run of several processes, call `processes.start` first.
 
     Raises:
-      UserError: where there are none as asked for.
+      UserError: if JAX finds no device of the kind that is asked for.
     """
     try:
         jax.devices()

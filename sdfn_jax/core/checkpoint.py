@@ -1,15 +1,14 @@
 """Checkpoints with Orbax: the latest train state, and the best variables.
 
 `<workdir>/latest/` holds the two newest train states, `<workdir>/best/` the variables with the best validation score
-and those that were the best before them: the older one is the fallback where the newer one is damaged. Orbax keeps no
-checksum, and a flipped bit restores silently: a checkpoint carries a SHA-256 of its tree, one of its metadata, and one
-of each of its files. These alone decide what is damaged; whatever else keeps one from being read is said in the words
-of what kept it.
+and the previous best: the older one is the fallback if the newer one is damaged. Orbax keeps no checksum, and a flipped
+bit restores silently: a checkpoint carries a SHA-256 of its tree, one of its metadata, and one of each of its files.
+These alone decide what is damaged; any other error in reading is reported as it is.
 
-A checkpoint takes its name when all of it is on the disk, and an older one goes only then (`files`).
+A checkpoint takes its name when all of it is on the disk; only then is an older one removed (`files`).
 
-Of several processes, which all hold the same state, the first writes and each reads for itself: Orbax, which would have
-all of them meet at each call, takes each for a process by itself.
+In a run of several processes, which all have the same state, process 0 writes and each reads for itself: Orbax, which
+would synchronise all of them at each call, sees each as a single process.
 """
 
 import contextlib
@@ -37,7 +36,7 @@ _KEPT = 2
 
 
 class DamagedCheckpointError(UserError):
-    """A checkpoint whose content is not what was saved."""
+    """A checkpoint whose content has changed since it was saved."""
 
 
 def tree_digest(tree: Any) -> str:
@@ -57,12 +56,12 @@ def flatten(tree: Any) -> dict[str, Any]:
 
 
 def save_latest(workdir: str | Path, step: int, state: Any, metadata: dict) -> None:
-    """Saves a train state under its step number; of the older ones the newest stays."""
+    """Saves a train state under its step number; keeps the newest of the older ones."""
     _save(Path(workdir) / "latest", step, flatten(state), metadata)
 
 
 def save_best(workdir: str | Path, step: int, variables: dict, metadata: dict) -> None:
-    """Saves variables (`{"params": ..., "batch_stats": ...}`) as the best; the best before them stays as fallback."""
+    """Saves variables (`{"params": ..., "batch_stats": ...}`) as the best; keeps the previous best as fallback."""
     _save(Path(workdir) / "best", step, flatten(variables), metadata)
 
 
@@ -74,14 +73,14 @@ def read_latest(
     Args:
       workdir: the run's folder.
       like: a state of the same structure; shapes and dtypes must agree.
-      usable: whether the run can resume from a state with this metadata; older ones are looked at otherwise.
+      usable: whether the run can resume from a state with this metadata; if not, an older one is read.
 
     Returns:
-      (state as NumPy arrays, metadata), or None where nothing was saved.
+      (state as NumPy arrays, metadata), or None if nothing was saved.
 
     Raises:
-      UserError: where every saved state is damaged or unusable, or none fits `like`.
-      OSError: where one cannot be read.
+      UserError: if every saved state is damaged or unusable, or does not fit `like`.
+      OSError: if one cannot be read.
     """
     found = _newest(Path(workdir) / "latest", _read, usable)
     if found is None:
@@ -94,22 +93,22 @@ def read_latest(
 
 
 def latest_metadata(workdir: str | Path) -> dict | None:
-    """Returns the metadata of the newest train state without reading its arrays; None where nothing was saved.
+    """Returns the metadata of the newest train state without reading its arrays; None if nothing was saved.
 
     Raises:
-      UserError: where that of every saved state is damaged.
-      OSError: where it cannot be read.
+      UserError: if that of every saved state is damaged.
+      OSError: if it cannot be read.
     """
     found = _newest(Path(workdir) / "latest", lambda folder, step: (None, _read_metadata(folder, step)))
     return None if found is None else found[1]
 
 
 def best_metadata(workdir: str | Path) -> dict | None:
-    """Returns the metadata of the best checkpoint without reading its arrays; None where there is none.
+    """Returns the metadata of the best checkpoint without reading its arrays; None if there is none.
 
     Raises:
-      UserError: where it is damaged.
-      OSError: where it cannot be read.
+      UserError: if it is damaged.
+      OSError: if it cannot be read.
     """
     folder = Path(workdir) / "best"
     found = _read_now(folder, lambda folder, step: (None, _read_metadata(folder, step)))
@@ -121,11 +120,11 @@ def read_best(workdir: str | Path) -> tuple[dict, dict]:
 
     Returns:
       ({"params": ..., "batch_stats": ...} as nested dicts of NumPy arrays, metadata). The metadata names the
-      checkpoint's `digest`, the stage's `config`, and what the stage adds (an LRG its `normalisation`).
+      checkpoint's `digest`, the stage's `config`, and the stage's own entries (`normalisation` of an LRG).
 
     Raises:
-      UserError: where there is no trained checkpoint, or it is damaged.
-      OSError: where it cannot be read.
+      UserError: if there is no trained checkpoint, or it is damaged.
+      OSError: if it cannot be read.
     """
     folder = Path(workdir) / "best"
     found = _read_now(folder, _read)
@@ -146,9 +145,9 @@ def read_best(workdir: str | Path) -> tuple[dict, dict]:
 
 
 def has_best_since(workdir: str | Path, epoch: int) -> bool:
-    """Returns whether an undamaged best of this epoch, or of a later one, is there; epoch 0 stands for none at all.
+    """Returns whether there is an undamaged best of this epoch or a later one; epoch 0 means that none is needed.
 
-    A later one comes from before the run was set back; it will be found again.
+    A later one was saved before the run was set back; training will reach it again.
     """
     if epoch == 0:
         return True
@@ -167,7 +166,7 @@ def _save(folder: Path, step: int, arrays: dict[str, Any], metadata: dict) -> No
         return
     arrays = jax.tree.map(np.asarray, jax.device_get(arrays))
     metadata = {**metadata, "step": step, "digest": tree_digest(arrays)}
-    # Says now, not at the next start, that something cannot be stored.
+    # Fails now, not at the next start, if something cannot be stored.
     metadata[_METADATA_DIGEST] = _metadata_digest(metadata)
     with files.folder_appears_when_complete(folder.absolute() / str(step)) as unfinished:
         unfinished.mkdir()
@@ -193,11 +192,11 @@ def _save_arrays(path: Path, arrays: dict[str, np.ndarray], shown: Path) -> None
 
 
 def _keep_newest(folder: Path, step: int) -> None:
-    """Removes what a step that was saved makes superfluous, half-written and torn ones too."""
+    """Removes steps that a newly saved one makes superfluous, and half-written ones."""
     older = [there for there in _steps(folder) if there <= step]
     kept = {str(there) for there in older[-_KEPT:]}
     for path in folder.iterdir():
-        # A step after this one is of a run that went back behind it: after a kill, or because it is damaged.
+        # A later step is of a run that was set back: after a kill, or because the step is damaged.
         if (path.name.isdigit() and path.name not in kept) or ".orbax-checkpoint-tmp" in path.name:
             files.remove_folder(path)
 
@@ -225,7 +224,7 @@ def _without_tracebacks() -> Iterator[None]:
 
 
 def _steps(folder: Path) -> list[int]:
-    """Returns the complete steps of a folder; a stray empty folder, or one torn by a kill or a power cut, is none."""
+    """Returns the complete steps of a folder, without empty ones and those that a kill or power cut left incomplete."""
     if not folder.is_dir():
         return []
     found = (path for path in folder.iterdir() if path.name.isdigit())
@@ -242,7 +241,7 @@ def _is_written(path: Path) -> bool:
 def _newest(
     folder: Path, read: Callable[[Path, int], tuple[Any, dict]], usable: Callable[[dict], bool] = lambda _: True
 ) -> tuple[Any, dict] | None:
-    """Returns what `read` gives of the newest checkpoint that is not damaged; None where there is none."""
+    """Returns the result of `read` for the newest undamaged checkpoint; None if there is none."""
     passed: dict[int, str] = {}
     while steps := [step for step in _steps(folder) if step not in passed]:
         step, before = steps[-1], _identity(folder / str(steps[-1]))
@@ -253,7 +252,7 @@ def _newest(
             passed[step] = f"{folder / str(step)}: the best checkpoint that belongs to it is damaged or gone."
         except (DamagedCheckpointError, FileNotFoundError) as error:
             if _identity(folder / str(step)) != before:
-                continue  # another process has saved meanwhile: this step is gone, or another one
+                continue  # another process has saved in the meantime: this step is gone or replaced
             if not isinstance(error, DamagedCheckpointError):
                 raise
             passed[step] = str(error)
@@ -267,7 +266,7 @@ def _newest(
 
 
 def _read_now(folder: Path, read: Callable[[Path, int], tuple[Any, dict]]) -> tuple[Any, dict] | None:
-    """Returns what `read` gives of the newest checkpoint, damaged or not; None where there is none."""
+    """Returns the result of `read` for the newest checkpoint, damaged or not; None if there is none."""
     while steps := _steps(folder):
         path = folder / str(steps[-1])
         before = _identity(path)
@@ -283,7 +282,7 @@ def _read_now(folder: Path, read: Callable[[Path, int], tuple[Any, dict]]) -> tu
 
 
 def _identity(path: Path) -> int | None:
-    """Tells a folder from another that takes its name; None where there is none."""
+    """Distinguishes a folder from one that replaces it; None if there is none."""
     try:
         return path.stat().st_ino
     except FileNotFoundError:
@@ -317,11 +316,11 @@ def _metadata_digest(metadata: dict) -> str:
 
 
 def _read(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
-    backend.start()  # Orbax asks for it, and would fail for its sake
+    backend.start()  # Orbax needs it, and its own error would be taken for damage
     metadata, path = _read_metadata(folder, step), folder / str(step)
     try:
         with _without_tracebacks(), _checkpointer() as checkpointer:
-            # As they were saved, NumPy arrays. To ask for that by name takes Orbax as long again as reading them.
+            # NumPy arrays, as saved. Requesting that explicitly doubles Orbax's time.
             arrays = checkpointer.restore((path / _ARRAYS).absolute(), args=ocp.args.PyTreeRestore())
     except MemoryError:
         raise
@@ -347,10 +346,10 @@ def _file_digests(path: Path) -> dict[str, str]:
 
 
 def _changed_files(path: Path) -> str:
-    """Returns which files of a checkpoint are not what was saved, as a sentence; empty where all are.
+    """Returns which files of a checkpoint have changed since it was saved, as a phrase; empty if none.
 
-    Of a checkpoint of version 0.1, which says nothing of its files, those that the disk gives and Orbax does not
-    understand count as changed.
+    A checkpoint of version 0.1 has no digests of its files: if they can be read but Orbax cannot restore them, they
+    count as changed.
     """
     there = _file_digests(path)
     try:

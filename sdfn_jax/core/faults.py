@@ -1,10 +1,10 @@
-"""What is wrong with a user's files, counted and listed."""
+"""Collects what is wrong with a user's files."""
 
 from sdfn_jax.core.errors import UserError
 
 
 class Faults:
-    """What is wrong with single images: an error at the first, or a list of all when bad files are skipped.
+    """Faults of single images: the first is raised, or all are collected if bad files are skipped.
 
     Attributes:
       reasons: {image: what is wrong with it}.
@@ -15,7 +15,7 @@ class Faults:
         self.reasons: dict[str, str] = {}
 
     def report(self, image: str, reason: str) -> None:
-        """Notes a fault.
+        """Records a fault.
 
         Raises:
           UserError: with the reason, unless bad files are skipped.

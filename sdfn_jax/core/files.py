@@ -1,6 +1,6 @@
-"""Files and folders that appear only when they are complete, locks, digests, and the folder of what is kept.
+"""Files and folders that appear only when they are complete, locks, digests, and the cache folder.
 
-What takes its place here is on the disk before: after a power cut there is the former file, or the whole new one.
+A new file is on the disk before it takes its name: after a power cut there is either the former file or the new one.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from sdfn_jax.core.errors import UserError
 
 CACHE_VARIABLE = "SDFN_CACHE"
 
-# Unfinished files carry the name of their machine and process, so that what a dead process left can be told.
+# Unfinished files carry the name of their machine and process, so that those of dead processes can be recognised.
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _UNFINISHED = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-\d+\.writing(\..*)?")
 _numbers = itertools.count()
@@ -31,13 +31,13 @@ _one_cleans = threading.Lock()
 
 @contextlib.contextmanager
 def appears_when_complete(path: str | Path) -> Iterator[Path]:
-    """Gives a name to write under; the file takes the name `path` when the block ends, or vanishes if the block raises.
+    """Yields a temporary name to write to; the file is renamed to `path` when the block ends, removed if it raises.
 
-    Until then an older file of that name stays as it is. The suffix is kept, because some writers choose the format by
-    it. Missing parent folders are made.
+    Until then an older file of that name stays. The suffix is kept, because some writers choose the format by it.
+    Missing parent folders are created.
 
     Raises:
-      OSError: naming `path` where the disk is full, or whatever else keeps it from being written.
+      OSError: naming `path`, if the disk is full or the file cannot be written for another reason.
     """
     path = Path(path)
     unfinished = _unfinished(path)
@@ -53,10 +53,10 @@ def appears_when_complete(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_appears_when_complete(path: str | Path) -> Iterator[Path]:
-    """Gives a name to make a folder under; it takes the name `path` when the block ends, or vanishes if it raises.
+    """Yields a temporary name for a folder; it is renamed to `path` when the block ends, removed if it raises.
 
-    Until then an older folder of that name stays, and it comes back where a kill or a power cut came between the two.
-    Let one process at a time do this to a `path` (`locked`).
+    Until then an older folder of that name stays; after a kill or a power cut during the exchange it is restored. Only
+    one process at a time may do this to a `path` (`locked`).
 
     Raises:
       OSError: as `appears_when_complete`.
@@ -72,7 +72,7 @@ def folder_appears_when_complete(path: str | Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, path: Path) -> None:
-    """Gives a finished folder the name `path`, in place of an older one; on the disk before the older one goes."""
+    """Renames a finished folder to `path`, replacing an older one, which stays until the new one is on the disk."""
     sync_tree(folder)
     make_folder(path.parent)
     bring_back(path)
@@ -87,7 +87,7 @@ def put_in_place(folder: Path, path: Path) -> None:
 
 
 def bring_back(path: str | Path) -> None:
-    """Puts an older folder back, if `put_in_place` was stopped before the new one took its place; removes it if not."""
+    """Restores an older folder if `put_in_place` was interrupted before the exchange; otherwise removes it."""
     path = Path(path)
     former = _former(path)
     if former.exists():
@@ -98,7 +98,7 @@ def bring_back(path: str | Path) -> None:
 
 
 def make_folder(path: str | Path) -> None:
-    """Makes a folder and the missing ones above it, all of them on the disk; nothing where it is there."""
+    """Creates a folder and its missing parents, and syncs them to the disk."""
     path = Path(path)
     if not path.is_dir():
         make_folder(path.parent)
@@ -107,31 +107,31 @@ def make_folder(path: str | Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder: for whoever reads it meanwhile it is there whole, or gone."""
+    """Removes a folder at once: a reader finds all of it or nothing."""
     going = _unfinished(path)
     os.replace(path, going)
     shutil.rmtree(going, ignore_errors=True)
 
 
 def sync(path: str | Path) -> None:
-    """Returns when a file's content, or a folder's list of names, is on the disk."""
+    """Writes a file's content, or a folder's list of names, to the disk, and returns when it is there."""
     path = Path(path)
     is_folder = path.is_dir()
     if is_folder and os.name == "nt":
-        return  # Windows opens no folders; NTFS keeps their changes in order by itself
+        return  # Windows cannot open folders; NTFS keeps their changes in order
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         with naming(path):
             os.fsync(descriptor)
     except OSError as error:
-        if not (is_folder and error.errno == errno.EINVAL):  # some network file systems cannot do it for folders
+        if not (is_folder and error.errno == errno.EINVAL):  # some network file systems cannot sync folders
             raise
     finally:
         os.close(descriptor)
 
 
 def sync_tree(folder: str | Path) -> None:
-    """Returns when a folder is on the disk with all files and folders below it; its own name is its parent's matter."""
+    """Syncs a folder with all files and folders below it; its own name is in its parent folder."""
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
             sync(Path(parent, name))
@@ -142,28 +142,28 @@ def sync_tree(folder: str | Path) -> None:
 def locked(file: str | Path, what: str | Path) -> Iterator[None]:
     """Keeps other processes from writing something while the block runs.
 
-    Everything that writes where another command might write too does so under such a lock. The process that holds it
-    may take it again. A process that dies, in whatever way, holds it no longer.
+    Everything that another command might write too is written under such a lock. A process may take its own lock again.
+    A process that dies, in whatever way, releases it.
 
     Args:
-      file: of the lock; its folder is made.
-      what: is written, for the message.
+      file: the lock file; its folder is created.
+      what: name of what is written, for the message.
 
     Raises:
-      UserError: where another process holds it.
-      OSError: naming `what`, where the lock cannot be written.
+      UserError: if another process holds the lock.
+      OSError: naming `what`, if the lock file cannot be written.
     """
     file = Path(file)
     make_folder(file.parent)
     with naming(what, file):
-        file.touch()  # here, because filelock calls a folder that cannot be written a lock that is held
+        file.touch()  # filelock reports a folder that cannot be written as a lock that is held
     try:
         with filelock.FileLock(file.parent.resolve() / file.name, timeout=0, is_singleton=True) as held:
             try:
                 yield
             finally:
                 if held.lock_counter == 1:
-                    with contextlib.suppress(OSError):  # Windows removes no open file
+                    with contextlib.suppress(OSError):  # Windows cannot remove an open file
                         file.unlink()
     except filelock.Timeout:
         raise UserError(f"{what} is being written by another command now; wait for its end, or give another") from None
@@ -182,11 +182,11 @@ def folder_locked(folder: str | Path) -> contextlib.AbstractContextManager[None]
 
 @contextlib.contextmanager
 def naming(path: str | Path, unfinished: str | Path | None = None) -> Iterator[None]:
-    """Has an `OSError` name a file: the system's own says nothing of a full disk's file, or of one that broke in use.
+    """Makes an `OSError` name a file: the system's own names none when a disk is full or fails during use.
 
     Args:
       path: the name.
-      unfinished: another name of the same file, unknown to the user.
+      unfinished: the file's temporary name, which the user does not know.
     """
     try:
         yield
@@ -203,7 +203,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def is_web_page(beginning: bytes) -> bool:
-    """Tells whether a file begins as HTML does: what a download leaves that asked to sign in."""
+    """Returns whether a file begins like HTML, as a download does that got a sign-in page."""
     text = beginning[:1000].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return text.startswith((b"<!doctype html", b"<html"))
 
@@ -212,7 +212,7 @@ def cache_folder() -> Path:
     """Returns the folder for downloads and compiled programs: $SDFN_CACHE, or `sdfn_jax` in the user's cache folder.
 
     Raises:
-      UserError: for a user without a home, as in some containers.
+      UserError: for a user without a home folder, as in some containers.
     """
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named)
@@ -234,7 +234,7 @@ def _unfinished(path: Path) -> Path:
     return path.with_name(f".{_HOST}-{os.getpid()}-{next(_numbers)}.writing{path.suffix}")
 
 
-@functools.cache  # once a folder: one of many files is not listed again for each of them
+@functools.cache  # once per folder: a folder of many files is not listed for each of them
 def _remove_what_dead_processes_left(folder: Path) -> None:
     for path in folder.iterdir():
         found = _UNFINISHED.fullmatch(path.name)
@@ -249,9 +249,9 @@ def _remove_what_dead_processes_left(folder: Path) -> None:
 def _lives(process: int) -> bool:
     """Returns whether another process has this number now."""
     if process == os.getpid():
-        return False  # it was given to a process before this one, which has written nothing yet
+        return False  # an earlier process had this number; this one has written nothing yet
     if os.name == "nt":
-        return True  # nothing asks there without harm
+        return True  # it cannot be asked safely there
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,9 +1,9 @@
-"""Compiled programs, kept from one process to the next in jax's persistent compilation cache.
+"""Compiled programs, kept between processes in JAX's persistent compilation cache.
 
-jax's key holds the program, the versions of jaxlib and of the device's software, XLA's flags, the devices, and of a CPU
-the instruction sets: where several types share a home folder, each finds only what was compiled for its own. (Tried on
-jax 0.10.2 and 0.12.0: the key changes with the instruction sets that XLA may use. A program of another type would be
-loaded with no more than a message, so all rests on the key.)
+JAX's key covers the program, the versions of jaxlib and of the device's software, XLA's flags, the devices, and the
+instruction sets of a CPU: machines of different types that share a home folder each find only their own programs.
+(Tested with JAX 0.10.2 and 0.12.0: the key changes with the instruction sets that XLA may use. A program of another
+type would be loaded with only a message, so everything depends on the key.)
 """
 
 import contextlib
@@ -17,17 +17,17 @@ import jax
 from sdfn_jax.core import files
 from sdfn_jax.core.errors import UserError
 
-# Some hundred programs of full-size networks; beyond it jax deletes those that were used longest ago.
+# A hundred or so programs of full-size networks; above this, JAX deletes the least recently used.
 _MAX_BYTES = 2**30
-_UNREADABLE = "Error reading persistent compilation cache entry"  # how jax's warning begins
+_UNREADABLE = "Error reading persistent compilation cache entry"  # the beginning of JAX's warning
 
 
 def use_cache() -> None:
-    """Has this process keep what it compiles, and take what an earlier one kept; for commands, before they compute.
+    """Makes this process store the programs that it compiles and load stored ones; call it before computing.
 
-    The programs lie in `compiled` of the cache folder (`files.cache_folder`). Where jax has been told a folder of its
-    own, by the environment variable JAX_COMPILATION_CACHE_DIR or in its config, that one is used under the settings it
-    came with. A folder that cannot be written is said on standard error, and nothing is kept.
+    The programs are in `compiled` in the cache folder (`files.cache_folder`). If JAX has a folder of its own, from the
+    environment variable JAX_COMPILATION_CACHE_DIR or its config, that one is used with JAX's settings. If the folder
+    cannot be written, standard error says so and nothing is stored.
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return
@@ -44,15 +44,15 @@ def use_cache() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)
-    # Everything, down to single operations: reading one back takes a millisecond, compiling it twenty.
+    # Store even single operations: loading one takes a millisecond, compiling it twenty.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     _replace_damaged_entries(folder)
 
 
 def _replace_damaged_entries(folder: Path) -> None:
-    """Has a program that cannot be read removed before it is compiled again: jax itself never writes over an entry.
+    """Removes a program that cannot be read, so that it is compiled and stored again: JAX never overwrites an entry.
 
-    jax tells of it by a warning, which does not name the entry; but it has just noted the time of reading next to it.
+    JAX's warning does not name the entry; but JAX has just written the time of reading next to it.
     """
     shown = warnings.showwarning
 
@@ -70,7 +70,7 @@ def _replace_damaged_entries(folder: Path) -> None:
 
 
 def _private_folder() -> Path:
-    """Makes the folder, for its owner alone: whoever can write to it can have others run their programs."""
+    """Makes the folder, readable by its owner alone: whoever can write to it decides what others execute."""
     folder = files.cache_folder() / "compiled"
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A journal of long work, one sealed JSON line for each piece done: killed at any moment, the work resumes after it."""
+"""A journal of long work, one sealed JSON line for each finished piece: interrupted at any moment, the work resumes."""
 
 import contextlib
 import json
@@ -11,16 +11,16 @@ from sdfn_jax.core.errors import UserError
 
 
 class Journal:
-    """The pieces that are done, on disk; in memory only where each stands."""
+    """The finished pieces, on disk; only their positions are in memory."""
 
     def __init__(self, path: str | Path, made_by: Mapping):
-        """Opens a journal or begins one; a last line torn by a kill is cut off.
+        """Opens or begins a journal; a last line that a kill left unfinished is cut off.
 
-        A damaged line is left out, and that is said: its piece is done again.
+        A damaged line is skipped, with a note: its piece is computed again.
 
         Args:
           path: of the file.
-          made_by: what decides the pieces; work goes on under the same alone.
+          made_by: what determines the pieces; work resumes only if it is the same.
 
         Raises:
           UserError: for a journal of other work, one whose first line is damaged or of an older version, or one that
@@ -41,7 +41,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Closes the file, and lets other commands write into its folder."""
+        """Closes the file and releases its lock."""
         self._held.close()
 
     def __contains__(self, key: str) -> bool:
@@ -65,13 +65,13 @@ class Journal:
         self._append(line)
 
     def delete(self) -> None:
-        """Removes the file, when all that it was for is done."""
+        """Removes the file, when all work is finished."""
         self._file.close()
         self._path.unlink(missing_ok=True)
         self.close()
 
     def _append(self, line: bytes) -> None:
-        """Adds a line, which then survives a power cut too."""
+        """Adds a line and syncs it to the disk."""
         with files.naming(self._path):
             self._file.write(line)
             self._file.flush()

@@ -1,4 +1,4 @@
-"""Work done ahead, by threads or devices, handed out in order."""
+"""Work computed ahead, by threads or devices, and returned in order."""
 
 import collections
 import itertools
@@ -21,13 +21,13 @@ def map_in_order(
 ) -> Iterator[Result]:
     """Yields `function(item)` for every item, in order, computed ahead by threads.
 
-    Decoding and resizing with Pillow release the interpreter lock, so threads use all cores. At most four results a
-    worker wait at any time: memory stays constant however long `items` is.
+    Decoding and resizing with Pillow release the interpreter lock, so threads use all cores. At most four results
+    per worker wait at a time: memory stays constant however long `items` is.
 
     Args:
-      function: called in a worker thread; what it raises is raised here, at that item's place.
+      function: called in a worker thread; its exceptions are raised here, in the item's turn.
       items: read only as far ahead as work is handed out.
-      workers: number of threads; the usable cores where it is None.
+      workers: number of threads; one per usable core if None.
     """
     workers = workers or usable_cores()
     waiting: collections.deque = collections.deque()
@@ -44,14 +44,14 @@ def map_in_order(
 
 
 def in_batches(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
-    """Yields the items in tuples of `size`; the last one has what is left."""
+    """Yields the items in tuples of `size`; the last may be shorter."""
     iterator = iter(items)
     while batch := tuple(itertools.islice(iterator, size)):
         yield batch
 
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """Yields the items, always with the next one begun: for work that a device goes on with while another is used."""
+    """Yields the items with the next one already started, so that a device computes while the caller uses the last."""
     waiting: collections.deque = collections.deque()
     for item in items:
         waiting.append(item)

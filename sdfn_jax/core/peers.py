@@ -1,8 +1,8 @@
-"""The processes of one run find each other before jax's own service starts, and notice at once when one is gone.
+"""The processes of one run meet before JAX's own service starts, and notice at once when one of them is gone.
 
-jax's service aborts the process, with a native stack, whose peers do not come within minutes, or are lost; whether it
-notices at all takes up to 100 seconds. A plain connection to process 0, kept open for nothing else, is closed by the
-system at the moment in which either end dies.
+JAX's service aborts a process, with a native stack trace, if its peers do not arrive within minutes or are lost, which
+it may take 100 seconds to notice. A plain connection to process 0, open for this purpose alone, is closed by the system
+the moment that either end dies.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ from collections.abc import Callable, Container
 
 from sdfn_jax.core.errors import UserError
 
-WAIT = 300.0  # seconds, for processes that are not there yet
+WAIT = 300.0  # seconds, for processes that have not arrived
 _HELLO, _GO, _DONE = "sdfn_jax process {} of {}\n", b"go\n", b"done\n"
 _HELLO_READ = re.compile(rb"sdfn_jax process (\d{1,9}) of (\d{1,9})\n")
 _OUTLIVES = 3  # seconds
-_FREED = 3 * _OUTLIVES  # seconds, in which the port of a run before this one becomes free
+_FREED = 3 * _OUTLIVES  # seconds, for the port of an earlier run to become free
 
 
 class Peers:
-    """Connections of this process to those that it hears of: process 0 to all, the others to process 0."""
+    """Connections between processes: of process 0 to all others, of the others to process 0."""
 
     def __init__(self, connections: dict[int, socket.socket]):
         self._connections = connections
@@ -34,15 +34,15 @@ class Peers:
         self._at_end = False
 
     def watch(self, lost: Callable[[int], None]) -> None:
-        """Has `lost` called, in a thread, with the number of a process that ends without having said `done`."""
+        """Calls `lost`, in a thread, with the number of a process that ends without having sent `done`."""
         for number, connection in self._connections.items():
             threading.Thread(target=self._listen, args=(number, connection, lost), daemon=True).start()
 
     def outlive(self) -> None:
-        """Keeps jax's connections of this process open for some seconds after its death, so that `lost` comes first.
+        """Keeps this process's JAX connections open for some seconds after its death, so that `lost` is called first.
 
-        A process whose connection to jax's service is closed is aborted at once. Linux alone; elsewhere the abort's
-        own message may come first, or instead.
+        JAX aborts a process at once when its connection to JAX's service closes. On Linux only; elsewhere the message
+        of that abort may come first, or instead.
         """
         if not sys.platform.startswith("linux"):
             return
@@ -56,7 +56,7 @@ class Peers:
         self._holder = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=held, start_new_session=True)
 
     def done(self) -> None:
-        """Says that this process has done its work: its end is no loss."""
+        """Tells the others that this process has finished its work: its end is not a loss."""
         self._at_end = True
         for connection in self._connections.values():
             with contextlib.suppress(OSError):
@@ -75,15 +75,15 @@ class Peers:
 
 
 def meet(coordinator: str, count: int, index: int) -> Peers:
-    """Waits until every process of a run is there.
+    """Waits until every process of a run has arrived.
 
     Args:
       coordinator: `host:port` of process 0.
-      count: how many processes there are.
-      index: which one this is.
+      count: number of processes.
+      index: number of this one.
 
     Raises:
-      UserError: saying which processes have not come, or what keeps them apart.
+      UserError: naming the missing processes, or the obstacle.
     """
     host, _, port = coordinator.rpartition(":")
     host = host.strip("[]")
@@ -94,9 +94,9 @@ def meet(coordinator: str, count: int, index: int) -> Peers:
 
 
 def bind_address(coordinator: str) -> str | None:
-    """Returns where process 0 is to listen: at the address that is named, if it is one of this machine's own.
+    """Returns the address on which process 0 listens: the given one, if this machine has it.
 
-    None means all of them: the others may know this machine by an address that it does not know itself.
+    None means all addresses: the others may know this machine by one that it does not know itself.
     """
     host, _, port = coordinator.rpartition(":")
     try:
@@ -138,7 +138,7 @@ def _gather(flag: str, host: str, port: int, count: int) -> dict[int, socket.soc
 
 
 def _recognise(connection: socket.socket, count: int, there: Container[int]) -> tuple[int, str | None]:
-    """Returns which process comes, and why it is not taken; None where it is."""
+    """Returns the number of an arriving process, and why it is refused; None if it is accepted."""
     hello = b""
     with contextlib.suppress(OSError):
         hello = _line(connection, 5.0)
@@ -182,7 +182,7 @@ def _join(flag: str, host: str, port: int, count: int, index: int) -> socket.soc
 
 
 def _introduce(connection: socket.socket, deadline: float, count: int, index: int) -> tuple[bytes, str]:
-    """Returns what process 0 answers, if it does, and what keeps this process from joining if it is not `_GO`."""
+    """Returns the answer of process 0, if any, and the reason for not joining if it is not `_GO`."""
     try:
         connection.sendall(_HELLO.format(index, count).encode())
         answer = _line(connection, max(1.0, deadline - time.monotonic()))
@@ -198,7 +198,7 @@ def _listener(flag: str, host: str, port: int) -> socket.socket:
     family = socket.AF_INET if address is not None and not address.startswith("[") else socket.AF_INET6
     listener = socket.socket(family)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # jax's service takes the port afterwards
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # JAX's service uses the port afterwards
         if address is None:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         _bind(listener, "::" if address is None else address.rpartition(":")[0].strip("[]"), port)
@@ -223,10 +223,10 @@ def _bind(listener: socket.socket, host: str, port: int) -> None:
 
 
 def _line(connection: socket.socket, seconds: float) -> bytes:
-    """Reads one line of at most 200 bytes; less where the other side ends.
+    """Reads one line of at most 200 bytes; less if the other side closes.
 
     Raises:
-      OSError: where it is not there within so many seconds, or the connection breaks.
+      OSError: after a timeout, or if the connection breaks.
     """
     line = b""
     connection.settimeout(seconds)

@@ -1,7 +1,7 @@
-"""Several processes as one run (`jax.distributed`): who joins, who writes, who waits, and what all agree on.
+"""Several processes as one run (`jax.distributed`): joining, waiting for each other, writing, and agreement.
 
-Every process runs the same program, on its own devices and its own rows of each batch (`input_pipeline`). The train
-state is the same in all of them, and only the first writes files and prints. All read the same folders.
+Every process runs the same program on its own devices and its own rows of each batch (`input_pipeline`). All have the
+same train state and read the same folders; only process 0 writes files and prints.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from sdfn_jax.core import peers, terminal
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import locked
 
-AUTO = "auto"  # as the coordinator: the cluster says who takes part
+AUTO = "auto"  # as the coordinator: the cluster knows the processes
 _WEEK = 7 * 24 * 3600  # seconds; the longest wait, for a box table of all of ChestX-ray14 on one processor
-_GOODBYE = 5  # seconds in which others may come upon the same error, before a process that leaves ends their work
+_GOODBYE = 5  # seconds for the other processes to meet the same error, before one that leaves ends their work
 
 _index, _count = 0, 1
 _peers: peers.Peers | None = None
@@ -31,19 +31,19 @@ _waits = itertools.count()
 
 
 def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the run of several processes that the flags name; without any of them this process is a run by itself.
+    """Joins the run of several processes that the flags describe; without these flags, a run is one process.
 
-    Call it before anything asks jax for a device. The first process goes on printing; the others' standard output and
-    progress bars are dropped, their errors are not.
+    Call it before anything asks JAX for a device. Process 0 prints; the other processes print only errors, no standard
+    output and no progress bars.
 
     Args:
-      coordinator: `host:port` of the first process, or `auto`: jax asks the cluster (Slurm, Open MPI, Kubernetes, Cloud
+      coordinator: `host:port` of process 0, or `auto`: JAX asks the cluster (Slurm, Open MPI, Kubernetes, Cloud
         TPU).
-      processes: how many there are; not with `auto`.
-      process: which one this is, from 0; not with `auto`.
+      processes: their number; not with `auto`.
+      process: number of this one, from 0; not with `auto`.
 
     Raises:
-      UserError: for flags that do not go together, or where the others cannot be reached.
+      UserError: for flags that do not fit together, or if the others cannot be reached.
     """
     global _index, _count, _peers
     _check(coordinator, processes, process)
@@ -51,7 +51,7 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
         return
     import jax
 
-    # Its SIGTERM handler would replace ours in the trainer, and swallow the signal everywhere else.
+    # Its SIGTERM handler would replace the trainer's and swallow the signal everywhere else.
     jax.config.update("jax_enable_preemption_service", False)
     named: dict[str, Any] = {}
     if coordinator != AUTO:
@@ -82,12 +82,12 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
 
 
 def _end_with(process: int) -> None:
-    """Ends this process because another one is gone."""
+    """Ends this process because another one has died."""
     text = (
         f"\n{name()}process {process} has ended before its work was done; its own message says why, if nothing killed "
         "it. This process ends too. The same command resumes from the last checkpoint.\n"
     )
-    os.write(2, text.encode())  # at once, whatever the main thread is in
+    os.write(2, text.encode())  # immediately, whatever the main thread is doing
     os._exit(1)
 
 
@@ -110,12 +110,12 @@ def _check(coordinator: str | None, processes: int | None, process: int | None) 
 
 
 def index() -> int:
-    """Returns which process of the run this is, from 0."""
+    """Returns the number of this process, from 0."""
     return _index
 
 
 def is_first() -> bool:
-    """Returns whether this process is the one that writes and prints."""
+    """Returns whether this is process 0, which writes and prints."""
     return _index == 0
 
 
@@ -125,12 +125,12 @@ def several() -> bool:
 
 
 def name() -> str:
-    """Returns what a message of this process begins with: `process 1: `, or nothing in a run of one."""
+    """Returns the prefix of this process's messages: `process 1: `, or nothing if it is the only one."""
     return f"process {_index}: " if several() else ""
 
 
 def wait_for_all() -> None:
-    """Returns when every process has come here; no device takes part, so that it may take days."""
+    """Returns when every process has reached this call; uses no device, so that it may wait for days."""
     if several():
         from orbax.checkpoint import multihost
 
@@ -139,10 +139,10 @@ def wait_for_all() -> None:
 
 
 def by_first(make: Callable[[], None]) -> None:
-    """Has the first process make something, while the others wait.
+    """Makes something in process 0, while the others wait.
 
     Raises:
-      UserError: in the others, where the first was stopped by an error.
+      UserError: in the others, if process 0 was stopped by an error.
     """
     error = None
     if is_first():
@@ -160,10 +160,10 @@ def by_first(make: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def writing_alone(folder: str | Path) -> Iterator[None]:
-    """Keeps every other command from writing into a folder; of several processes the first does so.
+    """Keeps every other command from writing into a folder; process 0 holds the lock for all.
 
     Raises:
-      UserError: where another one writes there.
+      UserError: if another command is writing there.
     """
     if not is_first():
         yield
@@ -173,10 +173,10 @@ def writing_alone(folder: str | Path) -> Iterator[None]:
 
 
 def check_agreement(what: str, value: str) -> None:
-    """Checks that every process has come here with the same value.
+    """Checks that every process reaches this call with the same value.
 
     Raises:
-      UserError: in all of them, where one has another.
+      UserError: in all of them, if one has another.
     """
     if not several():
         return
@@ -197,14 +197,14 @@ def _of_all(array: np.ndarray) -> np.ndarray:
 
 
 class StopVote:
-    """Whether any process wishes to stop: the same answer in all of them, at the same call.
+    """Whether any process wants to stop: the same answer in all of them, at the same call.
 
-    A process by itself gets its own wish back. With several the answer is that of the call before: a tiny reduction
-    runs behind each training step, and is looked at when the next step is under way, so that no device waits for it.
+    A single process gets its own wish back. With several, it is the answer to the previous call: a tiny reduction runs
+    after each training step and is read during the next, so that no device waits for it.
     """
 
     def __init__(self, mesh):
-        """Prepares it for the devices of a `jax.sharding.Mesh` with the one axis `batch`."""
+        """Prepares the vote for the devices of a `jax.sharding.Mesh` with the single axis `batch`."""
         self._before = None
         if several():
             import jax
@@ -214,7 +214,7 @@ class StopVote:
             self._any = jax.jit(lambda ballots: ballots.any(), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def ask(self, wish: bool) -> bool:
-        """Casts this process's vote, as every process must at the same step; returns whether all are to stop."""
+        """Casts this process's vote, as every process must at the same step; returns whether all stop."""
         if not several():
             return wish
         import jax
@@ -224,15 +224,15 @@ class StopVote:
         return before is not None and bool(before)
 
     def settle(self, wish: bool) -> bool:
-        """Returns whether any process wishes to stop, without delay; every process must call it at the same place."""
+        """Returns at once whether any process wants to stop; every process must call it at the same place."""
         return bool(_of_all(np.array(wish)).any()) if several() else wish
 
 
 @contextlib.contextmanager
 def ends_alone() -> Iterator[None]:
-    """Whatever stops one of several processes ends it at once, so that the others notice instead of waiting for it.
+    """Ends one of several processes at once when an error stops it, so that the others notice instead of waiting.
 
-    At its exit jax waits for all processes, for minutes, while they wait for this one's part of a sum.
+    At a normal exit JAX waits minutes for all processes, while they wait for this one's part of a sum.
     """
     try:
         yield
@@ -247,7 +247,7 @@ def ends_alone() -> Iterator[None]:
             _say_goodbye()
         else:
             if _peers is not None:
-                time.sleep(1)  # if another process is gone, and this error comes of it, `_end_with` says so
+                time.sleep(1)  # if this error is due to the loss of another process, `_end_with` reports that
             traceback.print_exc()
             print(
                 f"{name()}ended by the error above. The same command resumes from the last checkpoint.",
@@ -261,9 +261,9 @@ def ends_alone() -> Iterator[None]:
 def _say_goodbye() -> None:
     from orbax.checkpoint import multihost
 
-    with contextlib.suppress(Exception):  # the others do not come: they have not ended, or have ended before
+    with contextlib.suppress(Exception):  # the others do not arrive: they are still working, or have ended
         multihost.sync_global_processes("sdfn_jax_goodbye", timeout=_GOODBYE, processes=set(range(_count)))
         if _peers is not None:
             _peers.done()
         if is_first():
-            time.sleep(1)  # the others leave first: jax aborts whoever finds the coordinator gone
+            time.sleep(1)  # the others leave first: JAX aborts a process whose coordinator is gone

@@ -1,4 +1,4 @@
-"""How far long work has come: done / total, rate, time left."""
+"""Progress of long work: done / total, rate, time left."""
 
 import sys
 from collections.abc import Iterable
@@ -21,14 +21,14 @@ def bar(
 ) -> tqdm:
     """Returns a progress bar on standard error; in a log file it prints a line every ten seconds instead.
 
-    Work that is over before the first line is due shows none, and of several processes only the first shows any.
+    Work that ends before the first line is due prints nothing. In a run of several processes only process 0 prints.
 
     Args:
-      iterable: what to go through; None for a bar moved by `update`.
-      what: the work, as a reader would name it.
+      iterable: the items to iterate over; None for a bar that `update` advances.
+      what: name of the work, shown to the user.
       unit: one step of it (`image`, `step`).
-      total: number of steps where `iterable` has no length.
-      initial: steps done by an earlier run.
+      total: number of steps, if `iterable` has no length.
+      initial: steps done before an interruption.
       stays: whether the bar stays on the screen when the work is done.
     """
     interval = _SCREEN_INTERVAL if sys.stderr.isatty() else _LOG_INTERVAL
@@ -49,8 +49,8 @@ def bar(
 
 
 def note(shown: tqdm, line: str) -> None:
-    """Prints a line on standard error, above a bar where one is to be seen."""
+    """Prints a line on standard error, above the bar if one is visible."""
     if shown.disable or shown.last_print_t < shown.start_t + shown.delay:
-        print(line, file=sys.stderr)  # `write` would draw the bar, and leave it without an end of its line
+        print(line, file=sys.stderr)  # `write` would draw the bar and leave its line unfinished
     else:
         shown.write(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a stage was trained with, and whether that is what is asked for now."""
+"""Tells whether a stored run is the one that a config describes."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core.errors import UserError
 
-# What may change without changing the trained network: places, other stages, how and when things are written.
+# Settings that do not change the trained network: folders, other stages, how and when files are written.
 _NOT_RECIPE = {
     "workdir",
     "lrg",
@@ -22,9 +22,9 @@ _NOT_RECIPE = {
     "checkpoint_minutes",
     "tensorboard",
 }
-# Settings that came after the first checkpoints, and what those were trained with.
+# Settings that were added later, and the values that earlier runs had.
 _LATER = {"dtype": "float32", "learning_rate_rule": "inverse_time"}
-# Inputs that came later: a run from before does not say what they were.
+# Inputs that were recorded later: an earlier run does not have them.
 _LATER_INPUTS = {"films"}
 # {the name of a field until version 0.1.0: its name now}
 _RENAMED = {"views": "branches", "phantom": "synthetic"}
@@ -39,12 +39,12 @@ def under_present_names(stored: Any) -> Any:
 
 
 def as_json(config: ConfigDict) -> dict:
-    """Returns a stage's whole config as a checkpoint's metadata stores it: tuples have become lists."""
+    """Returns a stage's config as a checkpoint's metadata stores it, with lists for tuples."""
     return json.loads(json.dumps(config.to_dict()))
 
 
 def precision(config: ConfigDict | dict) -> str:
-    """Returns the dtype of a stage's activations, from its config or from what its checkpoint stores of it."""
+    """Returns the dtype of a stage's activations, from its config or the stored one."""
     return config.get("dtype", _LATER["dtype"])
 
 
@@ -54,25 +54,25 @@ def learning_rate_rule(config: ConfigDict | dict) -> str:
 
 
 def recipe(config: dict) -> dict:
-    """Returns the part of a stored config that decides what the trained network will be."""
+    """Returns the part of a stored config that determines the trained network."""
     kept = {name: value for name, value in {**_LATER, **config}.items() if name not in _NOT_RECIPE}
     kept["data"] = {name: value for name, value in kept["data"].items() if name not in _NOT_DATA}
     if kept.get("pretrained", "random") != "random":
-        kept["pretrained"] = "file"  # it counts by its content, which is one of the inputs
+        kept["pretrained"] = "file"  # compared by content, as one of the inputs
     return kept
 
 
 def check_same_run(workdir: str | Path, stored: dict, config: ConfigDict, inputs: dict[str, str]) -> None:
-    """Checks that the run in a folder is the one asked for.
+    """Checks that the run in a folder is the one that a config asks for.
 
     Args:
       workdir: the folder, for the message.
       stored: metadata of the checkpoint there.
-      config: what is asked for.
-      inputs: {what it reads: digest} as far as known now.
+      config: of the run that is asked for.
+      inputs: {input: digest}, those that are known now.
 
     Raises:
-      UserError: naming up to five settings or inputs that differ.
+      UserError: naming up to five differing settings or inputs.
     """
     there, asked = _leaves(recipe(stored["config"])), _leaves(recipe(as_json(config)))
     changed = [

@@ -1,6 +1,6 @@
-"""What a checkpoint's metadata say of where its network comes from: written here for every stage, and read here.
+"""The provenance of a network in its checkpoint's metadata, written and read here for every stage.
 
-A network that was trained here names its data. Of one that was imported from a weights file they are not known: None,
+A network that was trained here names its data. For one that was imported from a weights file they are unknown: None,
 never a guess from the config that it was imported with.
 """
 
@@ -21,8 +21,8 @@ class Imported:
 
     Attributes:
       file: its name.
-      sha256: of its content, in hexadecimal.
-      source: who wrote it, as recognised from its content.
+      sha256: of its content, hexadecimal.
+      source: the program that wrote it, recognised from its content.
     """
 
     file: str
@@ -39,8 +39,8 @@ class Training:
     """What a network was trained on.
 
     Attributes:
-      data_version: full name of the data set; None if it is not known.
-      label_version: of its labels, `2017` or `v2020`; None if it is not known, or the stage has no labels.
+      data_version: full name of the data set; None if unknown.
+      label_version: of its labels, `2017` or `v2020`; None if unknown, or the stage has no labels.
       drawings: whether it was trained on synthetic radiographs; None if that is unknown.
       imported: {branch: weights file}, for the branches that were not trained here.
     """
@@ -58,10 +58,10 @@ def make(
 
     Args:
       config: of the stage.
-      inputs: {what it was made from: digest}.
+      inputs: {input that it was made from: digest}.
       data_version: as in `Training`.
       drawings: as in `Training`.
-      of_stage: what the stage adds: an LRG its `normalisation`, an imported network what `of_import` returns.
+      of_stage: the stage's own entries: `normalisation` of an LRG, the result of `of_import` for an imported network.
     """
     return {
         "stage": config.stage,
@@ -74,12 +74,12 @@ def make(
 
 
 def of_import(imported: Imported) -> dict[str, Any]:
-    """Returns what an imported network adds to its metadata."""
+    """Returns the metadata entries of an imported network."""
     return {_IMPORTED: dataclasses.asdict(imported)}
 
 
 def of_fusion(extractors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns what a fusion network adds to its metadata: which of its branches were imported.
+    """Returns the metadata entries of a fusion network that say which of its branches were imported.
 
     Args:
       extractors: {branch: metadata of its extractor}.
@@ -95,17 +95,17 @@ def is_imported(metadata: Mapping[str, Any]) -> bool:
 
 
 def read(metadata: Mapping[str, Any]) -> Training:
-    """Reads what a checkpoint's metadata say of its training."""
+    """Reads a network's training from its checkpoint's metadata."""
     config = metadata["config"]
     if is_imported(metadata):
-        # Networks that were imported by the first versions have the SHA-256 among their inputs only.
+        # The first versions stored the SHA-256 of an imported file only among the inputs.
         found = {"sha256": metadata["inputs"]["pretrained"], **metadata[_IMPORTED]}
         imported = {branch: _imported(found) for branch in config["branches"]}
         return Training(None, None, None, imported)
     return Training(
         data_version=metadata.get("data_version"),
         label_version=config.get("data", {}).get("label_version"),
-        # The first runs do not say it themselves, but their config does.
+        # The first versions did not store this, but their config implies it.
         drawings=metadata.get("drawings", "synthetic" in config),
         imported={branch: _imported(each) for branch, each in metadata.get(_IMPORTED_BRANCHES, {}).items()},
     )

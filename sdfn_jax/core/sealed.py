@@ -1,8 +1,7 @@
-"""JSON that a later step trusts: written with a digest of its content, read back checked, refused in one sentence.
+"""JSON that a later step trusts: written with a digest of its content, checked when read, refused in one sentence.
 
-A sealed record has a last key, `sha256`: the digest of everything else in it. Whatever changes a value is noticed; how
-the text is laid out does not matter. Records written before there were seals have none: they are read if every value
-has its type and lies in its range, and that is said once.
+The last key of a sealed record, `sha256`, is the digest of everything else in it. Any changed value is noticed; layout
+does not matter. Older records without a seal are read if every value has its type and range, and a note says so once.
 """
 
 import dataclasses
@@ -23,20 +22,20 @@ SEAL = "sha256"
 
 
 class DamagedError(UserError, ValueError):
-    """A file whose content is not what was written."""
+    """A file whose content has changed since it was written."""
 
 
 class OlderError(DamagedError):
-    """A file without a seal, where one is needed."""
+    """A file without a seal, if one is required."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a value must be.
+    """A kind of value.
 
     Attributes:
-      name: as a sentence says it.
-      fits: whether a value is one.
+      name: for messages.
+      fits: whether a value is of this kind.
     """
 
     name: str
@@ -45,12 +44,12 @@ class Kind:
 
 @dataclasses.dataclass(frozen=True)
 class Maybe:
-    """What a value must be if it is not null."""
+    """A shape or null."""
 
     shape: "Shape"
 
 
-# What a value must be: of a kind, or an object with at least these keys.
+# A value of a kind, or an object with at least these keys.
 Shape = Kind | Maybe | Mapping[str, "Shape"]
 
 
@@ -69,7 +68,7 @@ OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 
 
 def several(kind: Kind, count: int | None = None) -> Kind:
-    """Returns the kind of a list of values of one kind, `count` of them or any number."""
+    """Returns the kind of a list whose values are of one kind: `count` of them, or any number."""
     return Kind(
         f"a list of {'' if count is None else f'{count}, each '}{kind.name}",
         lambda value: isinstance(value, list) and count in (None, len(value)) and all(map(kind.fits, value)),
@@ -77,10 +76,10 @@ def several(kind: Kind, count: int | None = None) -> Kind:
 
 
 def parse(text: str | bytes) -> Any:
-    """Reads JSON as strictly as we write it.
+    """Parses JSON as strictly as this module writes it.
 
     Raises:
-      ValueError: for what is not UTF-8 or not JSON, a key that is there twice, NaN or infinity, or nesting without end.
+      ValueError: for text that is not UTF-8 or JSON, a repeated key, NaN or infinity, or too deep nesting.
     """
     try:
         return json.loads(
@@ -108,7 +107,7 @@ def read_line(text: str | bytes) -> dict:
     """Reads what `line` returned.
 
     Raises:
-      ValueError: for a line that is not as it was written, or has no seal.
+      ValueError: for a line that was changed, or has no seal.
     """
     record = parse(text)
     if not isinstance(record, dict) or SEAL not in record:
@@ -123,21 +122,21 @@ def write(path: str | Path, record: Mapping) -> None:
 
 
 def read(path: str | Path, shape: Mapping[str, Shape], what: str, mend: str, *, older: bool = True) -> dict:
-    """Reads what `write` wrote, or a record of the same shape from before there were seals.
+    """Reads what `write` wrote, or an older record of the same shape without a seal.
 
     Args:
       path: of the file.
-      shape: the keys that the record must have; others are kept as they are.
-      what: the file should be, for the message: `the record of an evaluation`.
-      mend: what to do when it is not: `evaluate again`.
+      shape: the keys that the record must have; others are kept.
+      what: description of the file, for the message: `the record of an evaluation`.
+      mend: advice for the message: `evaluate again`.
       older: whether a record without a seal is read.
 
     Returns:
       the record, without its seal.
 
     Raises:
-      DamagedError: naming file and key, for content that is not what was written, a missing key, or a value of another
-        kind; `OlderError` for one without a seal, where it needs one.
+      DamagedError: naming file and key, for changed content, a missing key, or a value of another kind; `OlderError`
+        for a missing seal if `older` is false.
       OSError: for a file that cannot be opened.
     """
     data = Path(path).read_bytes()
@@ -161,7 +160,7 @@ def read(path: str | Path, shape: Mapping[str, Shape], what: str, mend: str, *, 
 
 
 def check(value: Any, shape: Shape, place: str = "") -> None:
-    """Checks a value, and all that is in it, against a shape.
+    """Checks a value, and everything in it, against a shape.
 
     Raises:
       ValueError: naming the first key that is missing, or whose value is of another kind.
@@ -185,7 +184,7 @@ def check(value: Any, shape: Shape, place: str = "") -> None:
 
 @functools.cache
 def say(sentence: str) -> None:
-    """Prints a note on standard error, once in a process."""
+    """Prints a note on standard error, once per process."""
     print(f"{terminal.speaker}note: {terminal.printable(sentence)}", file=sys.stderr, flush=True)
 
 

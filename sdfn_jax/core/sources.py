@@ -1,9 +1,9 @@
-"""What something was made from: a record of its source files, and whether they are still the same.
+"""Records the source files of something that was made, and tells whether they have changed.
 
-A file counts by its name and content. Reading 42 GB of films to see that nothing has changed would take minutes, so a
-file whose size and time of modification are as recorded counts as unchanged; one of another size as changed; and only
-one of the same size and another time is read and compared by its digest. Films that were copied elsewhere are thus read
-once: afterwards the record holds their new times (`renew`).
+Files are compared by name and content. Reading 42 GB of images to see that nothing has changed would take minutes. So a
+file with the recorded size and modification time counts as unchanged, one of another size as changed, and only a file
+of the same size and another time is read and compared by digest. Images that were copied elsewhere are thus read once:
+then the record has their new times (`renew`).
 """
 
 import contextlib
@@ -18,12 +18,12 @@ from sdfn_jax.core.files import file_digest
 
 RECORD = "sources.csv"
 _COLUMNS = ("name", "bytes", "modified_ns", "sha256")
-_NAMED = 3  # files that a message names; the others are counted
+_NAMED = 3  # files that a message names; the rest are counted
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A file as it was read.
+    """A file as it was when it was read.
 
     Attributes:
       size: in bytes.
@@ -46,13 +46,13 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How the files that are there differ from the recorded ones.
+    """Differences between the files now and the recorded ones.
 
     Attributes:
-      added: names that are not recorded.
-      gone: recorded names that are not there.
-      changed: names of files with another content.
-      now: the record as it would be written now, of all files that have not changed.
+      added: names of unrecorded files.
+      gone: recorded names of missing files.
+      changed: names of files whose content differs.
+      now: an up-to-date record of the unchanged files.
     """
 
     added: tuple[str, ...]
@@ -61,7 +61,7 @@ class Comparison:
     now: Mapping[str, Source]
 
     def describe(self) -> list[str]:
-        """Returns a phrase for each kind of difference, with a count and the first names; empty without any."""
+        """Returns a phrase for each kind of difference, with a count and the first names."""
         kinds = {"added": self.added, "gone": self.gone, "changed": self.changed}
         return [f"{_files(names)} {what} ({_first(names)})" for what, names in kinds.items() if names]
 
@@ -72,21 +72,21 @@ def look_at(path: Path) -> Source:
     Raises:
       OSError: for a file that cannot be read.
     """
-    status = path.stat()  # before it is read: whatever changes it meanwhile changes its time
+    status = path.stat()  # before reading: a change during reading changes the time
     return Source(status.st_size, status.st_mtime_ns, file_digest(path))
 
 
 def content_digest(record: Mapping[str, Source]) -> str:
-    """Returns the SHA-256 (hexadecimal) of the files' names and contents, wherever and whenever they were written."""
+    """Returns the SHA-256 (hexadecimal) of the files' names and contents, regardless of folder and time."""
     lines = (f"{name}\n{record[name].sha256}\n" for name in sorted(record))
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def of_data(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Returns {what of a prepared data set decides whatever is made from it: digest}.
+    """Returns the digests of a prepared data set that decide what is made from it, {name: digest}.
 
     Args:
-      metadata: of the set. Those of earlier versions know no digest of the films' content.
+      metadata: of the set; in earlier versions without a digest of the images' content.
     """
     known = {"data": metadata["inputs_digest"], "films": metadata.get("content_digest")}
     return {name: digest for name, digest in known.items() if digest is not None}
@@ -100,7 +100,7 @@ def write(path: Path, record: Mapping[str, Source]) -> None:
 
 
 def read(path: Path) -> dict[str, Source] | None:
-    """Returns a record; None where there is none that can be read, as beside whatever earlier versions made."""
+    """Reads a record; None if there is none that can be read: earlier versions wrote none."""
     try:
         header, *rows = csv_table.read(path)
         if tuple(header) != _COLUMNS:
@@ -111,12 +111,12 @@ def read(path: Path) -> dict[str, Source] | None:
 
 
 def compare(record: Mapping[str, Source], files: Mapping[str, Path], what: str) -> Comparison:
-    """Compares the files that are there with a record; reads those whose time alone has changed.
+    """Compares files with a record; reads only those whose time but not size has changed.
 
     Args:
-      record: what something was made from.
+      record: of the files that something was made from.
       files: {name: file} as they are now.
-      what: for the progress bar of a long comparison.
+      what: name of the work, for the progress bar.
     """
     changed, unsure, now = [], {}, {}
     for name in sorted(record.keys() & files.keys()):
@@ -138,9 +138,9 @@ def compare(record: Mapping[str, Source], files: Mapping[str, Path], what: str) 
 
 
 def renew(path: Path, record: Mapping[str, Source], comparison: Comparison) -> None:
-    """Notes the new times of files whose content is as recorded, so that they are not read again the next time.
+    """Records the new times of files with unchanged content, so that they are not read again next time.
 
-    Where the record cannot be written, it stays as it is, and they are.
+    If the record cannot be written, it stays as it is and they are read again.
     """
     renewed = {**record, **comparison.now}
     if renewed != record:

@@ -1,19 +1,19 @@
-"""A stop that is asked for from outside: Ctrl-C or SIGTERM."""
+"""Requests to stop: Ctrl-C or SIGTERM."""
 
 import signal
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM has ended the work at a place to resume from; the message says which."""
+    """Ctrl-C or SIGTERM ended the work at a point from which it resumes; the message names that point."""
 
 
 class StopWish:
-    """Within the block, turns Ctrl-C and SIGTERM into a wish, for work that has to save something first.
+    """Within the block, records Ctrl-C and SIGTERM, for work that has to save something before it stops.
 
-    A second Ctrl-C ends at once.
+    A second Ctrl-C stops at once.
 
     Attributes:
-      came: whether a signal has come.
+      came: whether a signal has arrived.
     """
 
     def __init__(self):

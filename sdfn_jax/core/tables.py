@@ -1,4 +1,4 @@
-"""Text files and tables as people have them: whatever encoding and separator; what is wrong is told by file and row."""
+"""Reads other people's text files and tables, in any encoding and with any separator; errors name file and row."""
 
 import codecs
 import csv
@@ -17,17 +17,17 @@ MAX_BYTES = 2**28
 _SEPARATORS = (",", ";", "\t")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like UTF-16's
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_WHOLE = re.compile(r"([+-]?\d{1,18})(\.0*)?", re.ASCII)  # 18 digits: as many as 64 bits always hold
+_WHOLE = re.compile(r"([+-]?\d{1,18})(\.0*)?", re.ASCII)  # 18 digits always fit into 64 bits
 _SHOWN = 60
 
 
 def read_text(path: Path) -> str:
-    """Reads a text in UTF-8 or UTF-16, with or without a byte order mark.
+    """Reads text in UTF-8 or UTF-16, with or without a byte order mark.
 
     Raises:
       UserError: naming the file, for one that cannot be read, is in another encoding, damaged, or a web page.
@@ -64,21 +64,21 @@ def read_table(
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Reads a table whose first row names its columns, separated by commas, semicolons or tabs.
 
-    Names of columns are compared by their letters and numbers alone. An official name that holds commas
-    (`OriginalImage[Width,Height]`) is as many columns, whether it is quoted or not.
+    Column names are compared by letters and digits alone. An official name that contains commas
+    (`OriginalImage[Width,Height]`) counts as several columns, quoted or not.
 
     Args:
       path: the file.
-      columns: {name of a column that is needed: what else it is called}.
-      optional: columns that come too where the table has them.
+      columns: {name of a required column: its other names}.
+      optional: columns that are returned if the table has them.
       exact: columns whose texts may begin or end with blanks, as file names may; those of others are cut off.
 
     Yields:
       (number of the row's first line, the header being 1; {column: text, None where the row is too short}).
 
     Raises:
-      UserError: naming file and row, for a column that is not there or there twice, a row that cannot be read, and what
-        `read_text` refuses.
+      UserError: naming file and row, for a missing or repeated column, a row that cannot be read, and what `read_text`
+        refuses.
     """
     text = read_text(path)
     if not text.strip():
@@ -127,12 +127,12 @@ def number(text: str) -> float:
 
 
 def shown(text: str) -> str:
-    """Returns a text as messages quote it: in quotation marks, in one line, and not without end."""
+    """Returns text as messages quote it: in quotation marks, on one line, shortened."""
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + " ...")
 
 
 def _unmarked(data: bytes) -> str:
-    """Tells UTF-16 without a mark, where every other byte of plain text is zero, from UTF-8."""
+    """Detects UTF-16 without a mark, in which every other byte of plain text is zero; otherwise UTF-8."""
     start = data[:64]
     if len(start) > 3 and start.count(0) >= len(start) // 2 - 1 and any(start):
         if not any(start[1::2]):
@@ -144,7 +144,7 @@ def _unmarked(data: bytes) -> str:
 
 def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Yields (number of its first line, fields) of each row."""
-    # strict: otherwise a quotation mark that is never closed swallows all the rows that follow.
+    # strict: otherwise an unclosed quotation mark swallows all following rows.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     line = 1
     try:
@@ -170,7 +170,7 @@ def _header(line: str, separator: str) -> list[str]:
 
 
 def _places(header: Sequence[str], columns: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
-    """Returns {column: where it is}, without the columns that are not there."""
+    """Returns {column: its indices}, without missing columns."""
     keys = [_key(name) for name in header]
     found = {}
     for name, others in columns.items():

@@ -1,4 +1,4 @@
-"""What the classifiers' two branches read of a radiograph: all of it, and its lung region."""
+"""The images that the classifiers' two branches read: the entire radiograph and its lung region."""
 
 import numpy as np
 
@@ -6,15 +6,15 @@ from sdfn_jax.radiographs import pixels
 
 
 def cut(radiograph: np.ndarray, lung_box: tuple[int, int, int, int] | None, size: int) -> dict[str, np.ndarray]:
-    """Cuts a radiograph for the two branches, for the data sets and for prediction alike.
+    """Crops and resizes a radiograph for the two branches, in data sets and prediction alike.
 
     Args:
       radiograph: (H, W) uint8, bones bright.
-      lung_box: (left, top, right, bottom) in its pixels, half-open; None where no lung region is known.
+      lung_box: (left, top, right, bottom) in its pixels, half-open; None if no lung region is known.
       size: height and width of each image, in pixels.
 
     Returns:
-      {`entire`: (size, size) uint8, and with a box `lung`: (size, size) uint8, cut at full resolution}.
+      {`entire`: (size, size) uint8, and with a box `lung`: (size, size) uint8, cropped at full resolution}.
     """
     images = {"entire": pixels.resize(radiograph, (size, size))}
     if lung_box is not None:

@@ -1,8 +1,8 @@
 """DICOM radiographs (CR, DX, secondary capture): from the bytes of a file to pixels, which `dicom_display` shows.
 
-pydicom decodes; `dicom_header` and `dicom_frame` keep it from what would take much time or memory. Only the elements
-that are taken are read: a patient's name never enters the program, and what pydicom and the decoders say of a file, in
-messages, warnings or logs, goes no further, because it may quote its header.
+pydicom decodes; `dicom_header` and `dicom_frame` bound its time and memory. Only the elements that are used are read: a
+patient's name never enters the program. Messages, warnings and logs of pydicom and its decoders are dropped, because
+they may quote the header.
 """
 
 import contextlib
@@ -29,21 +29,21 @@ _NEEDED = (
     "PixelRepresentation",
 )
 _GREY = ("MONOCHROME1", "MONOCHROME2")
-# Of the decoders that pydicom may find, always these: the same pixels everywhere, and none that a damaged file was seen
-# to bring down (pylibjpeg-rle 2.2 panics).
+# Always these of the decoders that pydicom may find: the same pixels everywhere, and none that is known to crash on a
+# damaged file (pylibjpeg-rle 2.2 panics).
 _DECODER = "pylibjpeg"
 _RLE_DECODER = "pydicom"
 
 
 def decode(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decodes the bytes of a DICOM file, and shows it as `dicom_display.show` does.
+    """Decodes the bytes of a DICOM file to grey levels, by the rules of `dicom_display.show`.
 
     Returns:
       (H, W) uint8, bones bright; and names from `flags.FLAGS`, in its order, of the elements that could not be used.
 
     Raises:
-      ValueError: for what is not one greyscale image, or cannot be decoded. The message holds no text of the header.
-      UserError: where the decoder of a compressed file is not installed.
+      ValueError: for anything but one greyscale image, or if it cannot be decoded. The message quotes no header text.
+      UserError: if the decoder of a compressed file is not installed.
     """
     with silenced():
         with _told("its DICOM header cannot be read"):
@@ -58,7 +58,7 @@ def decode(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
 
 @contextlib.contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Says in our own words what failed: pydicom and its decoders raise anything, and quote the header in it."""
+    """Replaces the errors of pydicom and its decoders, which are of any kind and quote the header."""
     try:
         yield
     except (Refused, UserError):
@@ -74,7 +74,7 @@ def _told(what: str) -> Iterator[None]:
 
 
 def _check_is_radiograph(header: Dataset) -> set[str]:
-    """Refuses what is not one greyscale image; returns flags."""
+    """Refuses anything but one greyscale image; returns flags."""
     kind = _name(text(header, "SOPClassUID"))
     if "PixelData" not in header:
         raise Refused(f"a DICOM object without an image ({kind})")
@@ -99,7 +99,7 @@ def _check_is_radiograph(header: Dataset) -> set[str]:
 
 
 def _has(header: Dataset, name: str) -> bool:
-    """Tells whether an element is there with a value of its kind, a number but for one; of that kind, it is then."""
+    """Returns whether an element has a usable value, a number in all but one; converts it to its VR."""
     if name == "PhotometricInterpretation":
         header.add_new(name, "CS", text(header, name))
         return header.PhotometricInterpretation != ""
@@ -111,7 +111,7 @@ def _has(header: Dataset, name: str) -> bool:
 
 
 def _cells(header: Dataset) -> np.ndarray:
-    """Returns the pixel cells, (H, W), 8 or 16 bits, signed or not: the numbers, and what else is in their bits."""
+    """Returns the pixel cells, (H, W), 8 or 16 bits, signed or not, with everything in their bits."""
     syntax = header.file_meta.TransferSyntaxUID
     try:
         decoder = pixels.get_decoder(syntax)
@@ -123,7 +123,7 @@ def _cells(header: Dataset) -> np.ndarray:
     if syntax.is_encapsulated:
         dicom_frame.check(header)
     else:
-        # at least 8 bits a pixel, but for bits packed by eight
+        # whole bytes, except for single bits packed by eight
         expected = -(-header.Rows * header.Columns * header.BitsAllocated // 8)
         if len(header.PixelData) < expected:
             raise Refused(f"truncated: {len(header.PixelData):,} bytes of pixel data where {expected:,} belong")

@@ -1,9 +1,9 @@
-"""From the stored numbers of a DICOM radiograph to grey levels: which of its header's display elements count, and how.
+"""From the stored numbers of a DICOM radiograph to grey levels, by the display elements of its header.
 
-The order is the standard's (PS3.4, N.2): modality rescale or LUT, VOI LUT or window, inversion. A VOI LUT or a window
-only says how to show the pixels: one that cannot be used is passed over for the next, in the end for the range of the
-stored numbers, and flagged. A rescale or modality LUT says what the numbers are, not even dark from bright is known
-without it: one that cannot be used has the film refused. Nothing here raises or quotes what a header holds.
+The order is the standard's (PS3.4, N.2): modality rescale or LUT, VOI LUT or window, inversion. A VOI LUT or window
+only selects what is shown: an unusable one is flagged and skipped for the next, in the end for the range of the stored
+numbers. A rescale or modality LUT defines what the numbers mean; without it not even dark and bright are known, so that
+a file with an unusable one is refused. No error quotes the header.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from sdfn_jax.radiographs.dicom_header import numbers_of, text
 from sdfn_jax.radiographs.limits import Refused
 from sdfn_jax.radiographs.pixels import full_scale
 
-# The least Window Width of each VOI LUT Function (PS3.3, C.11.2.1.2 and C.11.2.1.3); of the latter two, none is 0.
+# The smallest Window Width of each VOI LUT Function (PS3.3, C.11.2.1.2 and C.11.2.1.3); of the latter two, none is 0.
 _LEAST_WIDTH = {"LINEAR": 1.0, "LINEAR_EXACT": math.ulp(0.0), "SIGMOID": math.ulp(0.0)}
 _NO_RESCALE = (
     "its Rescale Slope and Intercept (0028,1053 and 0028,1052) cannot be used: no numbers, or all pixels become one"
@@ -30,7 +30,7 @@ class _Lut:
     """A lookup table.
 
     Attributes:
-      first: the number that the first entry is for.
+      first: the number that maps to the first entry.
       entries: (N,) uint16.
       white: the largest number of its output range.
     """
@@ -40,7 +40,7 @@ class _Lut:
     white: int
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Looks up values, (M,); those beyond the table have the entry of its end (PS3.3, C.11.1.1 and C.11.2.1.1)."""
+        """Looks up values, (M,); others get the first or last entry (PS3.3, C.11.1.1 and C.11.2.1.1)."""
         places = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
         return self.entries[places.astype(np.int32)]
 
@@ -57,7 +57,7 @@ class _Rescale:
         return numbers * self.slope + self.intercept
 
     def ends(self, ends: tuple[int, int]) -> np.ndarray:
-        """Returns what becomes of both ends of a range, (2,) float64; refuses a rescale that cannot be used."""
+        """Returns the rescaled ends of a range, (2,) float64; refuses an unusable rescale."""
         found = self(np.array(ends))
         if not np.isfinite(found).all() or found[0] == found[1]:
             raise Refused(_NO_RESCALE)
@@ -65,28 +65,28 @@ class _Rescale:
 
 
 def show(cells: np.ndarray, header: Dataset) -> tuple[np.ndarray, set[str]]:
-    """Shows pixels as a viewing station does.
+    """Converts pixels to grey levels as a viewing station does.
 
-    Of several windows the first usable one is taken, and a VOI LUT before a window. Its output range is the display's.
+    A VOI LUT has priority over a window, and the first usable window is used. Its output range is the display's.
     Without either, the range is that of the stored numbers: 0 up to the smallest of 8, 10, 12, 14 or 16 bits (and at
     most Bits Stored) that holds the largest one, as for a PNG, and smallest to largest where some are negative; a
     rescale does not change that. A LUT's range is found in the same way, from its own entries and the bits that its
-    descriptor states. MONOCHROME1 and the presentation shape INVERSE are two ways to say one thing (PS3.3,
-    C.8.11.1.1.2): either, or both, invert once. Pixel padding counts in no range and is black.
+    descriptor states. MONOCHROME1 and the presentation shape INVERSE mean the same (PS3.3,
+    C.8.11.1.1.2): either, or both, invert once. Pixel padding is excluded from ranges and black.
 
     Args:
-      cells: (H, W), 8 or 16 bits, signed as Pixel Representation says: the pixel cells as they are in the file, with
-        whatever is in the bits beside those stored.
+      cells: (H, W), 8 or 16 bits, signed as Pixel Representation says: the pixel cells as they are in the file,
+        including the bits next to those stored.
       header: has PhotometricInterpretation, BitsAllocated, BitsStored and PixelRepresentation, all of them sound.
 
     Returns:
       (H, W) uint8, bones bright; and names from `flags.FLAGS`.
 
     Raises:
-      Refused: where a modality LUT or rescale cannot be used.
+      Refused: if a modality LUT or rescale cannot be used.
     """
     flags: set[str] = set()
-    # All that follows looks at each pixel by itself: done once for each of the 65,536 cells there can be, at most.
+    # Everything below treats pixels independently: it is done once per distinct cell, at most 65,536 times.
     smallest = int(cells.min())
     places = cells.astype(np.int32) - smallest
     different = np.arange(smallest, int(cells.max()) + 1, dtype=np.int32)
@@ -102,7 +102,7 @@ def show(cells: np.ndarray, header: Dataset) -> tuple[np.ndarray, set[str]]:
 
 
 def _lowest_bit(header: Dataset) -> int:
-    """Returns the place of a number's lowest bit in its pixel cell.
+    """Returns the position of a number's lowest bit in its pixel cell.
 
     High Bit is one less than Bits Stored today; in older files the numbers may lie higher (PS3.5, 8.1.1).
     """
@@ -111,7 +111,7 @@ def _lowest_bit(header: Dataset) -> int:
 
 
 def _stored_numbers(cells: np.ndarray, header: Dataset) -> np.ndarray:
-    """Returns the numbers in pixel cells, (N,) int32, without what is in their other bits, such as overlays."""
+    """Returns the numbers in pixel cells, (N,) int32, without the other bits, such as overlays."""
     stored = header.BitsStored
     numbers = (cells >> _lowest_bit(header)) & (2**stored - 1)
     return numbers - ((numbers >> (stored - 1)) << stored) if header.PixelRepresentation else numbers
@@ -123,21 +123,21 @@ def _possible_range(header: Dataset) -> tuple[int, int]:
 
 
 def _is_padding(cells: np.ndarray, numbers: np.ndarray, header: Dataset, flags: set[str]) -> np.ndarray:
-    """Returns which pixel cells, (N,), stand for what lies outside the image proper (PS3.3, C.7.5.1.1.2)."""
+    """Returns which pixel cells, (N,), are padding around the image proper (PS3.3, C.7.5.1.1.2)."""
     value, limit = numbers_of(header, "PixelPaddingValue"), numbers_of(header, "PixelPaddingRangeLimit")
     if not value:
         return np.zeros(numbers.shape, bool)
     if len(value) != 1 or len(limit) > 1 or not all(end.is_integer() for end in value + limit):
         flags.add("dicom_padding")
         return np.zeros(numbers.shape, bool)
-    # Its bits are those of a pixel cell, whether or not its VR has the sign of the pixels.
+    # Its bits are those of a pixel cell, even if its VR does not have the pixels' sign.
     size, signed = 2**header.BitsAllocated, header.PixelRepresentation
     ends = [
         end - size if signed and end >= size // 2 else end + size if not signed and end < 0 else end
         for end in value + limit
     ]
     found = (numbers >= min(ends)) & (numbers <= max(ends))
-    if _lowest_bit(header) == 0:  # it may be more than the bits stored can hold: then the whole cell tells
+    if _lowest_bit(header) == 0:  # it may exceed the stored bits: then the whole cell is compared
         found |= (cells >= min(ends)) & (cells <= max(ends))
     return found
 
@@ -145,7 +145,7 @@ def _is_padding(cells: np.ndarray, numbers: np.ndarray, header: Dataset, flags: 
 def _display_values(
     numbers: np.ndarray, used: np.ndarray, header: Dataset, flags: set[str]
 ) -> tuple[np.ndarray, float, float]:
-    """Returns the values of stored numbers, (N,), after modality and VOI, and which of these are black and white.
+    """Returns the values of stored numbers, (N,), after modality and VOI, and the values of black and white.
 
     `used` are the numbers that occur in the image proper.
     """
@@ -187,7 +187,7 @@ def _modality(header: Dataset) -> _Lut | _Rescale:
 def _voi_lut(header: Dataset, modality: _Lut | _Rescale, flags: set[str]) -> _Lut | None:
     if "VOILUTSequence" not in header:
         return None
-    # The sign of the number that the first entry is for is that of the numbers that come in (PS3.3, C.11.2.1.1).
+    # The number that maps to the first entry is signed if the input numbers are (PS3.3, C.11.2.1.1).
     signed = isinstance(modality, _Rescale) and modality.ends(_possible_range(header)).min() < 0
     lut, place = _first_lut(header, "VOILUTSequence", signed)
     if place != 0:
@@ -196,10 +196,10 @@ def _voi_lut(header: Dataset, modality: _Lut | _Rescale, flags: set[str]) -> _Lu
 
 
 def _first_lut(header: Dataset, keyword: str, signed: bool) -> tuple[_Lut | None, int | None]:
-    """Returns the first LUT of a sequence that can be used, and its place; None and None where there is none."""
+    """Returns the first usable LUT of a sequence and its index; None and None if there is none."""
     try:
         items = header[keyword].value
-    except Exception:  # pydicom raises many kinds for bytes that are no sequence
+    except Exception:  # pydicom raises many kinds of errors for bytes that are not a sequence
         items = ()
     for place, item in enumerate(items):
         lut = _lut(item, signed) if isinstance(item, Dataset) else None
@@ -209,11 +209,11 @@ def _first_lut(header: Dataset, keyword: str, signed: bool) -> tuple[_Lut | None
 
 
 def _lut(item: Dataset, signed: bool) -> _Lut | None:
-    """Returns a LUT, or None where it is not whole (PS3.3, C.11.1.1 and C.11.2.1.1).
+    """Returns a LUT, or None if it is incomplete (PS3.3, C.11.1.1 and C.11.2.1.1).
 
-    `signed` is whether the number that the first entry is for may be negative; an explicit VR of SS says so too. The
-    entries may be packed, two of 8 bits in one word. The output range is that of the bits that hold all entries, at
-    most those that the descriptor states: for entries of 12 bits some state 16.
+    `signed` is whether the number that maps to the first entry may be negative; an explicit VR of SS means that too.
+    Entries may be packed, two of 8 bits in one word. The output range is that of the bits that hold all entries, but at
+    most the descriptor's: some descriptors state 16 for entries of 12 bits.
     """
     descriptor, data = (item.get_item(tag_for_keyword(keyword)) for keyword in ("LUTDescriptor", "LUTData"))
     if descriptor is None or data is None or len(descriptor.value or b"") != 6:
@@ -239,13 +239,13 @@ def _words(data: bytes, little_endian: bool) -> np.ndarray:
 
 
 def _window(header: Dataset, modality: _Lut | _Rescale, flags: set[str]) -> Dataset | None:
-    """Returns the first window that can be used, as pydicom takes it."""
+    """Returns the first usable window, in the form that pydicom takes."""
     centers, widths = (numbers_of(header, keyword) for keyword in ("WindowCenter", "WindowWidth"))
     if not centers and not widths:
         return None
     function = text(header, "VOILUTFunction").upper() or "LINEAR"
     if function not in _LEAST_WIDTH:
-        # What it does with center and width is not known, and to take it for linear is forbidden (PS3.3, C.11.2.1.3).
+        # Its use of center and width is unknown, and treating it as linear is forbidden (PS3.3, C.11.2.1.3).
         flags.add("dicom_voi_function")
         return None
     least = _LEAST_WIDTH[function]

@@ -1,7 +1,7 @@
-"""Every flag that a film can carry, and the sentence that is shown for it. No header text is ever part of one."""
+"""Every flag that a film can have, and the sentence shown for it. None of them quotes a header."""
 
 FLAGS = {
-    # What looks wrong with the picture (`guards`).
+    # The image looks wrong (`inference/quality.py`).
     "inverted": "Looks inverted: bone seems dark and air bright.",
     "rotated_90": "Looks as if it lies on its side.",
     "rotated_180": "Looks as if it stands on its head.",
@@ -10,7 +10,7 @@ FLAGS = {
     "border": "Over half of it is blank border or collimation.",
     "too_small": "Has fewer pixels than the networks look at (224 on a side).",
     "lung_region_fallback": "No believable pair of lungs was found: the lung region may be wrong.",
-    # Elements of a DICOM header that were left out of the display (`dicom_display`), or of the tables (`identifiers`).
+    # DICOM elements that could not be used for the display (`dicom_display`) or the tables (`dicom_identifiers`).
     "dicom_voi_lut": "Its VOI LUT Sequence (0028,3010) cannot be used: shown by a later LUT, by its window, or by the "
     "range of its numbers.",
     "dicom_window": "Its first Window Center and Window Width (0028,1050 and 0028,1051) cannot be used: shown by a "
@@ -21,7 +21,7 @@ FLAGS = {
     "dicom_frames": "Its Number of Frames (0028,0008) is none: taken for one.",
     "dicom_identifiers": "One of its identifiers (Patient ID, Study and SOP Instance UID) cannot be read: left empty.",
 }
-# Flags that can be mended on request (`predict --fix`), and the sentence that says so.
+# Flags that can be corrected on request (`predict --fix`), and the sentence shown for the correction.
 FIXES = {
     "inverted": "Grey values turned round.",
     "rotated_90": "Turned upright by a quarter.",

@@ -1,23 +1,23 @@
-"""How large a radiograph and its file may be, and what is said of one that is refused."""
+"""The largest radiograph and file that are read, and the error for those that are refused."""
 
-# What an image may have. Today's detectors have a quarter of it; decoding one of this size as DICOM takes some 2 GiB.
+# Pixels of an image. Today's detectors have a quarter of it; decoding a DICOM image of this size takes some 2 GiB.
 MAX_PIXELS = 2**26
-# What a file may have: 8 bytes for each of so many pixels.
+# Bytes of a file: 8 for each pixel.
 MAX_BYTES = 8 * MAX_PIXELS
 
 
 class Refused(ValueError):
-    """What is wrong with a file or an array, in one line of our own words: it quotes nothing of the file."""
+    """A file or array that is refused, with one line that says why and quotes nothing of the file."""
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Refuses an image without pixels, and one so large that decoding it could take all memory.
+    """Refuses an image without pixels, or one so large that decoding could exhaust memory.
 
     Args:
       size: (height, width), as its header says.
 
     Raises:
-      Refused: for what is refused.
+      Refused: for such an image.
     """
     height, width = size
     if height <= 0 or width <= 0:

@@ -1,4 +1,4 @@
-"""Arrays of pixels: sizes, grey levels, the one resize."""
+"""Arrays of pixels: checks, grey levels, and the one resize of the project."""
 
 import numpy as np
 from PIL import Image
@@ -7,24 +7,22 @@ from sdfn_jax.radiographs.limits import Refused, check_size
 
 
 def check_radiograph(radiograph: np.ndarray) -> None:
-    """Refuses an array that is no radiograph or mask as this project holds them: inside, nothing else is computed with.
+    """Refuses any array that is not in the form in which this project computes with radiographs and masks.
 
     Raises:
       Refused: unless it is (H, W) uint8 with at least one pixel.
     """
     if not isinstance(radiograph, np.ndarray) or radiograph.dtype != np.uint8 or radiograph.ndim != 2:
         found = f"{getattr(radiograph, 'dtype', type(radiograph).__name__)} of shape {np.shape(radiograph)}"
-        raise Refused(
-            f"an array of {found}, where (H, W) uint8 is needed; images.as_radiograph makes it of other forms"
-        )
+        raise Refused(f"an array of {found}, where (H, W) uint8 is needed; reader.as_radiograph converts other forms")
     check_size(radiograph.shape)
 
 
 def full_scale(largest: int) -> int:
-    """Returns the largest number of the smallest of 8, 10, 12, 14 or 16 bits that holds `largest`.
+    """Returns the maximum of the smallest depth of 8, 10, 12, 14 or 16 bits that holds `largest`.
 
     Raises:
-      Refused: for one that needs more.
+      Refused: if it needs more than 16 bits.
     """
     for bits in (8, 10, 12, 14, 16):
         if largest < 2**bits:
@@ -33,7 +31,7 @@ def full_scale(largest: int) -> int:
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a radiograph or a soft mask; each new pixel averages all the old ones it covers.
+    """Resizes a radiograph or a soft mask; each new pixel averages all pixels that it covers.
 
     Args:
       image: (H, W) uint8.
@@ -43,7 +41,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
       (height, width) uint8.
 
     Raises:
-      ValueError: for an array of another kind.
+      ValueError: for an array of another form.
     """
     check_radiograph(image)
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))

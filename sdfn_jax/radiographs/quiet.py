@@ -1,4 +1,4 @@
-"""Keeps what decoders warn of to themselves: a warning about a file may quote its header, patient data and all."""
+"""Suppresses the decoders' warnings: a warning about a file may quote its header, including patient data."""
 
 import contextlib
 import threading
@@ -12,10 +12,10 @@ _restore = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """No Python warning is shown or raised inside, however many threads are in here at once.
+    """Suppresses Python warnings in the block, with any number of threads in it at a time.
 
-    The filters belong to the whole process, and `warnings.catch_warnings` in two threads leaves them as either found
-    them. So the first thread to enter sets them and the last one to leave puts them back.
+    The filters belong to the process, and `warnings.catch_warnings` in two threads may restore the wrong ones. So the
+    first thread that enters sets them and the last one that leaves restores them.
     """
     global _users
     with _lock:

@@ -1,9 +1,8 @@
-"""The synthetic data set: drawings (sdfn_jax/drawing.py) in the official formats of JSRT + SCR and of ChestX-ray14.
+"""Synthetic data sets: films of `synthetic_film` in the official formats of JSRT with SCR and of ChestX-ray14.
 
-The real builders and the real pipeline run on these folders. Findings are dealt out evenly and far more often than
-they occur in life; age, sex, view and recorded size are random and leave no trace in a drawing. A drawing depends on
-its seed and number alone, so drawings are made by all cores at once, and again at any time (`film.draw()`) where
-their truth is wanted: lung masks, boxes.
+The real builders and the real pipeline run on these folders. Findings are distributed evenly and are far more frequent
+than in patients; age, sex, view and recorded size are random and leave no trace in the image. A film depends on its
+seed and number alone, so that all cores draw at once, and `film.draw()` gives its lung masks and boxes at any time.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,14 +26,14 @@ from sdfn_jax.radiographs.synthetic_film import Drawing, draw
 # tests/test_synthetic.py fails if a film changes and this does not.
 DRAWING_VERSION = 1
 _SETTINGS_FILE, _OLD_SETTINGS_FILE = "synthetic.json", "phantom.json"  # the second is of sdfn_jax 0.1.0
-# The findings BBox_List_2017.csv has boxes of, and the one it spells otherwise.
+# The findings BBox_List_2017.csv has boxes of, and the one that it spells differently.
 BOXED_FINDINGS = FINDINGS[:8]
 _BOX_SPELLING = {"Infiltration": "Infiltrate"}
 _FINDINGS_PER_FILM = (0.25, 0.25, 0.3, 0.2)  # shares of films with 0, 1, 2, 3 findings
 _MOST_FILMS_OF_A_PATIENT = 4
 _LABEL_LOST = 0.1  # share of the boxes whose label only the v2020 table has; officially 188 of 984
 _RGBA_EVERY = 40  # officially about 1 in 100; more often here, so that small sets have one
-_PNG_LEVEL = 1  # a fifth of the time of the default, for files a sixth larger
+_PNG_LEVEL = 1  # a fifth of the default's time, files a sixth larger
 _COMMON_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
@@ -45,12 +44,12 @@ _DETECTORS = ((2500, 2048, "0.168", "0.168"), (2992, 2991, "0.143", "0.143000000
 
 @dataclass(frozen=True)
 class Film:
-    """One drawn film of either set.
+    """A synthetic film of either set.
 
     Attributes:
       name: file name without suffix.
       findings: what is drawn on it, in the order of `FINDINGS`.
-      stream: seed of its randomness: the set's seed, the set, its place there.
+      stream: seed of its random numbers: the set's seed, the set, its index.
     """
 
     name: str
@@ -58,7 +57,7 @@ class Film:
     stream: tuple[int, ...]
 
     def draw(self) -> Drawing:
-        """Draws the film, with its lungs and boxes, as it stands in the folder."""
+        """Draws the film as it is in the folder, with its lungs and boxes."""
         return draw(np.random.default_rng(self.stream), self.findings)
 
 
@@ -93,7 +92,7 @@ def jsrt_films(films: int, seed: int) -> list[Film]:
     """Plans the films of `write_jsrt`: `JPCLN...` with one nodule each, officially 154 of 247, and `JPCNN...` without.
 
     Raises:
-      ValueError: for less than 2 films.
+      ValueError: for fewer than 2 films.
     """
     if films < 2:
         raise ValueError(f"films is {films}; the JSRT format needs at least 2 (one with a nodule, one without)")
@@ -104,18 +103,18 @@ def jsrt_films(films: int, seed: int) -> list[Film]:
 
 
 def write_jsrt(folder: str | Path, films: int, seed: int) -> list[Film]:
-    """Writes drawings in the format of JSRT and SCR, unless the folder holds them already.
+    """Writes synthetic films in the format of JSRT and SCR, unless the folder has them already.
 
     `JPCLN001.IMG` and so on: headerless big-endian uint16, 2048 x 2048, 12 bits, a high value is dark. Masks:
     `fold1/masks/left lung/JPCLN001.gif` and so on, 1024 x 1024, 0 and 255; odd numbers in fold1, even ones in fold2.
-    A phantom of other settings is replaced.
+    Synthetic films of other settings are replaced.
 
     Returns:
       `jsrt_films(films, seed)`.
 
     Raises:
-      UserError: where the folder holds something else than a phantom.
-      ValueError: for less than 2 films.
+      UserError: if the folder holds something other than synthetic films.
+      ValueError: for fewer than 2 films.
     """
     plan = jsrt_films(films, seed)
 
@@ -189,17 +188,17 @@ def chestxray14_films(films: int, seed: int, test_share: float) -> list[Record]:
 
 
 def write_chestxray14(folder: str | Path, films: int, seed: int, test_share: float) -> list[Record]:
-    """Writes drawings in the format of ChestX-ray14, unless the folder holds them already.
+    """Writes synthetic films in the format of ChestX-ray14, unless the folder has them already.
 
     `images/` (1024 x 1024 PNG, a few RGBA), Data_Entry_2017.csv and Data_Entry_2017_v2020.csv (they differ as the
     official ones do), train_val_list.txt, test_list.txt (no patient in both), BBox_List_2017.csv (every test film's
-    boxes of the 8 findings it is about). A phantom of other settings is replaced.
+    boxes of the 8 findings it is about). Synthetic films of other settings are replaced.
 
     Returns:
       `chestxray14_films(films, seed, test_share)`.
 
     Raises:
-      UserError: where the folder holds something else than a phantom.
+      UserError: if the folder holds something other than synthetic films.
       ValueError: for too few films or a share outside (0, 1).
     """
     plan = chestxray14_films(films, seed, test_share)
@@ -279,7 +278,7 @@ def _write_once(folder: Path, settings: dict, fill: Callable[[Path], None]) -> N
 def _write_jsrt_film(folder: Path, film: Film) -> None:
     drawn = film.draw()
     side = Image.fromarray(drawn.image).resize((JSRT_SIDE, JSRT_SIDE), Image.Resampling.BILINEAR)
-    # 8 bits drawn, the 4 lower ones are the detector's noise.
+    # The film has 8 bits; the lower 4 are detector noise.
     noise = np.random.default_rng(film.stream).integers(0, 16, (JSRT_SIDE, JSRT_SIDE), np.uint8)
     (JSRT_MAXIMUM - (np.asarray(side, np.uint16) * 16 + noise)).astype(">u2").tofile(folder / f"{film.name}.IMG")
     masks = folder / ("fold1" if int(film.name[-3:]) % 2 else "fold2") / "masks"
@@ -298,7 +297,7 @@ def _write_png(folder: Path, film: Film, rgba: bool) -> dict[str, synthetic_film
 
 
 def _deal(rng: np.random.Generator) -> Iterator[tuple[str, ...]]:
-    """Yields the findings of film after film, dealt from a shuffled deck of the 14: all come equally often."""
+    """Yields the findings of one film after another, dealt from a shuffled deck of the 14: all are equally frequent."""
     deck = []
     while True:
         hand = set()
