@@ -79,7 +79,7 @@ def test_a_box_table_gives_any_film_its_box(tmp_path, capsys, image):
 
 def test_no_table_is_written_past_the_one_writer():
     """Each would have to think of formulas by itself."""
-    root = csv_table.Path(predictions.__file__).parent.parent
+    root = csv_table.Path(predictions.__file__).parents[2]
     files = [*(root / "sdfn_jax").rglob("*.py"), *(root / "tfds_builders").rglob("*.py")]
     found = {path.name for path in files if "csv.writer(" in (text := path.read_text()) or "csv.DictWriter(" in text}
     assert found == {"csv_table.py"}
