@@ -54,7 +54,7 @@ def _platt(material: Material) -> list[Table]:
     ]
     caption = (
         "Platt scaling, fitted on validation alone: slope and intercept on the logit, and its effect; on validation "
-        "each image is calibrated by a fit that saw nothing of its patient. undefined: not calibrated"
+        "each image is calibrated by a fit that never saw its patient. undefined: not calibrated"
     )
     columns = ["Finding", "network", "validation positives", "slope", "intercept", *heads, "why not"]
     return [Table("platt_scaling", caption, columns, rows, wide=True)] if rows else []
