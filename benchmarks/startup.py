@@ -35,14 +35,15 @@ import json, sys, time
 marks = {"": float(sys.argv[3])}
 from pathlib import Path
 from sdfn_jax.core import jit_cache
-from sdfn_jax.inference.predictor import Film, Predictor
+from sdfn_jax.inference.predictor import Predictor
+from sdfn_jax.radiographs.opening import ImageFile
 marks["start Python, import"] = time.time()
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 jit_cache.use_cache()
 predictor = Predictor.load(folder / "fusion", folder / "lrg", batch_size=count)
 marks["read checkpoints"] = time.time()
 paths = sorted((folder / "films" / "images").glob("*.png"))[:count]
-next(predictor.readings(Film(path.name, path) for path in paths))
+next(predictor.readings(ImageFile(path.name, path) for path in paths))
 marks["trace, compile or load, read the films"] = time.time()
 times = list(marks.values())
 print(json.dumps(dict(zip(list(marks)[1:], (b - a for a, b in zip(times, times[1:]))))))

@@ -41,12 +41,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     from sdfn_jax.models.weights import weights_file
     from sdfn_jax.training import imported
 
-    model = None if config is None else DenseNet(**config.model.to_dict())
-    try:
-        classes = None if options.classes is None else weights_file.parse_classes(options.classes)
-        found = weights_file.read(options.weights, model, classes)
-    except ValueError as error:
-        raise errors.UserError(str(error)) from error
+    model = DenseNet() if config is None else DenseNet(**config.model.to_dict())
+    classes = None if options.classes is None else weights_file.parse_classes(options.classes)
+    found = weights_file.read(options.weights, model, classes)
     print(found.describe())
     if options.output is not None:
         weights_file.save(options.output, found)

@@ -39,8 +39,6 @@ def reading(
     """
     random = np.random.default_rng(seed)
     height, width = size
-    calibrated = np.full(14, np.nan)
-    calibrated[4:6] = 0.125, 0.25
     made = Reading(
         name=name,
         radiograph=random.integers(0, 256, size, dtype=np.uint8),
@@ -48,8 +46,9 @@ def reading(
         rule="nearest_two+mirror",
         flags=(),
         fixes=(),
-        probabilities=random.random(14),
-        calibrated=calibrated,
+        probabilities=dict(zip(FINDINGS, random.random(14).tolist(), strict=True)),
+        calibrated=dict.fromkeys(FINDINGS) | {"Mass": 0.125, "Nodule": 0.25},
         maps={branch: random.normal(size=(*cells, 14)).astype(np.float32) for branch in branches},
+        provenance=PROVENANCE,
     )
     return dataclasses.replace(made, **changes)

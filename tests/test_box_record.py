@@ -50,7 +50,7 @@ def test_films_that_are_gone_do_no_harm(table):
 
 def test_other_postprocessing_is_a_difference(table, films):
     other = dataclasses.replace(POSTPROCESSING, margin_top=0)
-    assert box_record.compare(table, other, films).differences == ("postprocessing was set otherwise",)
+    assert box_record.compare(table, other, films).differences == ("postprocessing had other settings",)
 
 
 def test_a_table_mended_by_hand_is_told(table, films):

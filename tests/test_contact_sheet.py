@@ -1,24 +1,22 @@
 """Pages of lung boxes, looked at by their colours."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from sdfn_jax.lungs import contact_sheet
+from sdfn_jax.lungs.finder import Lungs
 from sdfn_jax.lungs.lung_boxes import PostProcessing, lung_box
-from sdfn_jax.lungs.stream import Film
 
 LUNG, DROPPED, MIRRORED, BOX = (0, 230, 120), (255, 70, 70), (255, 225, 0), (80, 190, 255)
 LEFT, RIGHT, SMALL = (30, 40, 110, 200), (140, 40, 220, 200), (150, 100, 200, 180)
 
 
-def film(*lungs: tuple[int, int, int, int], size: tuple[int, int] = (256, 256), name: str = "film.png") -> Film:
+def film(*lungs: tuple[int, int, int, int], size: tuple[int, int] = (256, 256), name: str = "film.png") -> Lungs:
     mask = np.zeros((256, 256), bool)
     for left, top, right, bottom in lungs:
         mask[top:bottom, left:right] = True
-    return Film(Path(name), np.full((256, 256), 90, np.uint8), size, lung_box(mask, size, PostProcessing()))
+    return Lungs(name, size, np.full((256, 256), 90, np.uint8), lung_box(mask, size, PostProcessing()))
 
 
 def drawn(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int] | None:

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.errors import MissingPackageError
 from sdfn_jax.inference import decoding
 from sdfn_jax.radiographs import reader
 from tests import dicom_files
@@ -20,7 +20,7 @@ from sdfn_jax.inference import decoding
 from sdfn_jax.radiographs import reader
 
 def user_error():
-    raise errors.UserError("install more")
+    raise errors.MissingPackageError("install more")
 
 def mistake():
     raise KeyError("a name")
@@ -113,7 +113,7 @@ def test_what_a_decoder_prints_is_no_answer(misled):
 
 
 def test_a_missing_package_stays_the_users_to_mend(misled):
-    with pytest.raises(UserError, match="install more"):
+    with pytest.raises(MissingPackageError, match="install more"):
         misled.decode(b"package")
 
 

@@ -356,7 +356,7 @@ class TestCommand:
 
     def test_the_predictions_are_those_of_one_process(self, commanded):
         folder, _ = commanded
-        path = folder / "entire" / "evaluation" / "test" / "predictions.csv"
+        path = folder / "entire" / "evaluation" / "test" / "probabilities.csv"
         of_two = path.read_text()
         path.unlink()
         modes.run(configured(folder), "evaluate", "test")

@@ -16,7 +16,7 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.errors import MissingPackageError
 from sdfn_jax.lungs import make_box_table
 from sdfn_jax.radiographs import dicom_header, pixels, reader, synthetic_film
 
@@ -303,12 +303,12 @@ def test_without_the_extra_the_command_that_installs_it_is_named(tmp_path, film,
     monkeypatch.setitem(sys.modules, "pydicom", None)
     monkeypatch.delitem(sys.modules, "sdfn_jax.radiographs.dicom")
     monkeypatch.delattr("sdfn_jax.radiographs.dicom")
-    with pytest.raises(UserError, match=r"pip install -e '\.\[dicom\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install -e '\.\[dicom\]'"):
         reader.read_radiograph(path)
 
 
 def test_without_a_decoder_the_command_that_installs_it_is_named(tmp_path, film, monkeypatch):
     path = write(tmp_path / "a.dcm", film, syntax=uid.JPEGLossless)
     monkeypatch.setattr(type(pydicom.pixels.get_decoder(uid.JPEGLossless)), "available_plugins", ("gdcm",))
-    with pytest.raises(UserError, match=r"JPEG Lossless.* takes more packages: pip install -e '\.\[dicom\]'"):
+    with pytest.raises(MissingPackageError, match=r"JPEG Lossless.* takes more packages: pip install -e '\.\[dicom\]'"):
         reader.read_radiograph(path)

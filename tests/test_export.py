@@ -123,7 +123,7 @@ def test_an_exported_extractor_is_a_weights_file(runs, tmp_path):
 def test_other_exported_networks_are_no_weights_file(runs, tmp_path, stage):
     formats.export(runs[stage], tmp_path / "out.safetensors")
     with pytest.raises(ValueError, match=f"an exported network of the stage {stage}, not the weights of one"):
-        weights_file.read(tmp_path / "out.safetensors")
+        weights_file.read(tmp_path / "out.safetensors", DenseNet())
 
 
 @pytest.mark.parity

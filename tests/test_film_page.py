@@ -20,6 +20,11 @@ from tests.browser import Keys, chromium
 from tests.readings import PROVENANCE, reading
 
 
+def order_of(film):
+    """The findings' places, the most probable first."""
+    return np.argsort([-probability for probability in film.probabilities.values()])
+
+
 def decoded(text):
     with Image.open(io.BytesIO(base64.b64decode(text))) as image:
         assert image.format == "JPEG"
@@ -34,7 +39,7 @@ def test_an_entry_is_json_and_keeps_film_and_maps():
     assert held["picture"]["screen"] == [1024, 150]
     assert decoded(held["picture"]["film"]).shape == (150, 1024)
     assert decoded(held["thumbnail"]).shape == (19, 128)
-    assert held["probabilities"] == film.probabilities.tolist()
+    assert held["probabilities"] == list(film.probabilities.values())
     assert held["calibrated"] == [None] * 4 + [0.125, 0.25] + [None] * 8
     for branch, maps in film.maps.items():
         kept = held["picture"]["maps"][branch]
@@ -177,7 +182,7 @@ def test_the_picture_is_cams_for_every_shape_of_film(opened, films):
             for count, side in zip(screen_size((height, width)), (height, width), strict=True)
         )
         pictures = []
-        for index in np.argsort(-film.probabilities)[[0, 1, 13]]:
+        for index in order_of(film)[[0, 1, 13]]:
             opened.find_element("css selector", f".finding:has([value='{index}'])").click()
             maps = {branch: values[..., index] for branch, values in film.maps.items()}
             expected = cam.rescale(cam.on_radiograph(maps, film.lung_box, (height, width)))[np.ix_(rows, columns)]
@@ -213,12 +218,12 @@ def test_the_lung_box_lies_where_it_is_in_the_film(opened, films):
 
 def test_findings_are_sorted_and_say_what_their_numbers_mean(opened, films):
     rows = opened.find_elements("class name", "finding")
-    order = np.argsort(-films[0].probabilities)
+    order = order_of(films[0])
     assert [row.find_element("class name", "name").text.split()[0] for row in rows] == [
         display_name(FINDINGS[index]).split()[0] for index in order
     ]
     for row, index in zip(rows, order, strict=True):
-        probability = films[0].probabilities[index]
+        probability = films[0].probabilities[FINDINGS[index]]
         assert f"{probability:.3f}" in row.text
         if FINDINGS[index] == "Hernia":  # has no operating point
             assert "no decision" in row.find_element("class name", "name").text
@@ -244,7 +249,7 @@ def test_everything_can_be_done_from_the_keyboard(opened, films):
     assert state(opened)["film"] == second
     press(opened, Keys.ARROW_LEFT, Keys.ARROW_RIGHT)
     assert state(opened)["film"] == second
-    order = np.argsort(-films[1].probabilities)
+    order = order_of(films[1])
     press(opened, Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_UP)
     assert state(opened)["finding"] == display_name(FINDINGS[order[1]])
     focused = opened.switch_to.active_element
@@ -275,13 +280,13 @@ def test_films_are_found_by_name_flag_decision_and_probability(opened, films):
     assert names_listed(opened) == ["large.png"]
     mass = FINDINGS.index("Mass")
     select("filter", f"positive:{mass}")
-    assert len(names_listed(opened)) == sum(film.probabilities[mass] >= 0.3 for film in films)
+    assert len(names_listed(opened)) == sum(film.probabilities["Mass"] >= 0.3 for film in films)
     select("filter", "all")
     select("sort", mass)
-    highest = max(films, key=lambda film: film.probabilities[mass])
+    highest = max(films, key=lambda film: film.probabilities["Mass"])
     assert (state(opened)["film"], state(opened)["finding"]) == (highest.name, "Mass")
     said = opened.find_element("css selector", "#thumbnails .sorted").text
-    assert said.split() == ["Mass", f"{highest.probabilities[mass]:.2f}"]
+    assert said.split() == ["Mass", f"{highest.probabilities['Mass']:.2f}"]
     opened.find_element("id", "search").send_keys("LARGE")
     assert names_listed(opened) == ["large.png"]
     assert "1 of 10 films" in opened.find_element("css selector", "#filters summary").text

@@ -463,7 +463,7 @@ class TestCommand:
         done = len({sealed.read_line(line)["key"] for line in partial.read_text().split("\n")[1:-1]})
         finished = subprocess.run(command, capture_output=True, text=True, check=True)
         assert (
-            f"going on: {done // 2 * 2} of 600" in finished.stdout
+            f"resuming: {done // 2 * 2} of 600" in finished.stdout
         )  # it began with the whole batches of its predecessors
         segmenter = lungs_segmenter.Segmenter.load(tmp_path / "lrg", batch_size=2)
         films = make_box_table.find_radiographs(tmp_path / "films").films

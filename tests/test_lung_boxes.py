@@ -331,7 +331,7 @@ class TestTable:
         assert (rows["0.png"].box, rows["1.png"].box) == ((11, 20, 700, 900), ROW.box)
         assert capsys.readouterr().err == (
             f"note: {path}: 2 of 10 boxes are not as they were written (0.png, new.png). They are used; if nobody "
-            "mended them, the table is damaged: make it again\n"
+            "edited them, the table is damaged: make it again\n"
         )
 
     def test_a_table_of_an_older_version_is_used_and_that_is_said_once(self, tmp_path, capsys):

@@ -360,7 +360,7 @@ class TestPlan:
     def test_boxes_are_made_again_for_other_postprocessing_unless_a_run_began_with_them(self, copy):
         config = fusion_config(copy)
         config.lrg.postprocessing.margin_top = 0
-        with pytest.raises(UserError, match="would be made otherwise now: postprocessing was set otherwise.* began"):
+        with pytest.raises(UserError, match="would be made otherwise now: postprocessing had other settings.* began"):
             plan.make_plan(config)
         for stage in STAGES[1:]:
             shutil.rmtree(copy / stage)
@@ -381,7 +381,7 @@ class TestPlan:
         (boxes,) = (step for step in plan.make_plan(config) if step.name == "lung boxes")
         assert boxes.state == planning.TO_DO and segmenter.TRAINED_ON_SYNTHETIC in boxes.notes
 
-    @pytest.mark.parametrize("name", ["evaluation.json", "predictions.csv"])
+    @pytest.mark.parametrize("name", ["evaluation.json", "probabilities.csv"])
     @pytest.mark.parametrize("harm", ["empty", "half", "zeros"])
     def test_a_damaged_evaluation_is_made_again_and_that_is_said(self, copy, capsys, name, harm):
         path = copy / "fusion" / "evaluation" / "test" / name

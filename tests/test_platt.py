@@ -269,7 +269,7 @@ class TestOfCheckpoint:
         )
 
     def test_without_the_evaluation_a_damaged_one_is_refused_and_an_older_one_not_used(self, run):
-        (run / "evaluation" / "validation" / "predictions.csv").unlink()
+        (run / "evaluation" / "validation" / "probabilities.csv").unlink()
         self.older(run)
         assert metrics_calibration.of_checkpoint(run, "c0ffee") == (None, "is of an older version")
         self.cut(run)

@@ -23,11 +23,12 @@ from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import run_command
 from sdfn_jax.heatmaps import cam, localization
 from sdfn_jax.inference import batch, film_page, outputs, selftest
-from sdfn_jax.inference.predictor import Film, Predictor
+from sdfn_jax.inference.predictor import Predictor
 from sdfn_jax.metrics import calibration
-from sdfn_jax.radiographs import reader
+from sdfn_jax.radiographs import dicom_identifiers, reader
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.radiographs.flags import FLAGS
+from sdfn_jax.radiographs.opening import ImageFile
 from sdfn_jax.radiographs.synthetic_film import draw
 
 NAMES = ["1.png", "2.png", "3.png", "deep/1.png", "deep/5.png", "deep/6.png"]
@@ -73,7 +74,7 @@ def done(run, films, tmp_path_factory):
 @pytest.fixture(scope="module")
 def readings(run, films):
     predictor = Predictor.load(run, batch_size=2)
-    return list(predictor.readings(Film(name, films / name) for name in NAMES if name != BAD))
+    return list(predictor.readings(ImageFile(name, films / name) for name in NAMES if name != BAD))
 
 
 def table(path):
@@ -103,25 +104,37 @@ class TestFiles:
             assert (int(row["height"]), int(row["width"])) == reading.radiograph.shape
             assert tuple(int(row[f"lung_{edge}"]) for edge in ("left", "top", "right", "bottom")) == reading.lung_box
             assert (row["rule"], row["flags"], row["fixes"]) == (reading.rule, "+".join(reading.flags), "")
-            calibrated = record.apply(reading.probabilities)
+            calibrated = record.apply(np.array([*reading.probabilities.values()]))
             for index, name in enumerate(FINDINGS):
-                assert float(row[f"probability_{name}"]) == reading.probabilities[index]
+                assert float(row[f"probability_{name}"]) == reading.probabilities[name]
                 expected = "" if np.isnan(calibrated[index]) else str(calibrated[index])
                 assert row[f"calibrated_{name}"] == expected
                 point = record.findings[name].threshold
-                called = None if point is None else reading.probabilities[index] >= point.probability
+                called = None if point is None else reading.probabilities[name] >= point.probability
                 assert row[f"positive_{name}"] == ("" if point is None else str(int(called)))
                 assert row[f"sensitivity_{name}"] == ("" if point is None else str(point.sensitivity))
                 assert row[f"specificity_{name}"] == ("" if point is None else str(point.specificity))
                 assert row[f"undecided_{name}"] == record.findings[name].undecided
                 assert (row[f"undecided_{name}"] == "") == (point is not None)
-            assert row["top"] == FINDINGS[int(np.argmax(reading.probabilities))]
+            assert reading.probabilities[row["top"]] == max(reading.probabilities.values())
             Image.open(done / row["overlay"]).verify()
 
     def test_findings_stand_in_the_papers_order(self, done):
         columns = list(table(done / "predictions.csv")[0])
         for kind in ("probability", "calibrated", "positive", "sensitivity", "specificity", "undecided"):
             assert [name for name in columns if name.startswith(kind)] == [f"{kind}_{name}" for name in FINDINGS]
+
+    def test_every_column_is_explained(self, done):
+        columns = list(table(done / "predictions.csv")[0])
+        explained = json.loads((done / "provenance.json").read_text())["columns"]
+        expected = [
+            name.replace("_X", f"_{finding}")
+            for name in explained
+            if name not in dicom_identifiers.KEPT
+            for finding in (FINDINGS if name.endswith("_X") else [""])
+        ]
+        assert columns == expected
+        assert all(explained.values())
 
     def test_the_lines_say_the_same_and_hold_the_boxes(self, done, readings):
         lines = [json.loads(line) for line in (done / "predictions.jsonl").read_text().splitlines()]

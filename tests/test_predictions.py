@@ -51,7 +51,7 @@ def record(folder):
 def rows(tmp_path):
     """The table of three sound images as lists of texts, and a way to write them back."""
     write_evaluation(tmp_path, drawn_evaluation(3))
-    path = tmp_path / "predictions.csv"
+    path = tmp_path / "probabilities.csv"
     with path.open(newline="") as file:
         table = list(csv.reader(file))
 
@@ -106,7 +106,7 @@ def test_evaluation_json_says_what_was_measured_on_what(tmp_path):
     assert said["mean_auc"] == pytest.approx(np.mean([value for value in said["auc"].values() if value is not None]))
     assert any("undefined" in sentence and "Hernia" in sentence for sentence in said["caveats"])
     assert said["software"]["numpy"] == np.__version__
-    content = (tmp_path / "predictions.csv").read_bytes()
+    content = (tmp_path / "probabilities.csv").read_bytes()
     assert said["predictions_sha256"] == hashlib.sha256(content).hexdigest()
 
 
@@ -136,7 +136,7 @@ def spoil(table, row, column, text):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: [row.pop(5) for row in t], r"predictions.csv: no column probability_Infiltration"),
+        (lambda t: [row.pop(5) for row in t], r"probabilities.csv: no column probability_Infiltration"),
         (lambda t: [row.insert(5, row.pop(6)) for row in t], r"column 6 is 'probability_Mass' where 'probability_Infi"),
         (lambda t: [row.append("x") for row in t], "unexpected column 'x'"),
         (lambda t: spoil(t, 2, "image", t[1][0]), "row 3: image 00000000_000.png is named a second time"),
@@ -168,7 +168,7 @@ def test_a_table_that_went_through_a_spreadsheet_is_read(rows):
 
 
 def test_a_picture_is_not_a_table(tmp_path):
-    path = tmp_path / "predictions.csv"
+    path = tmp_path / "probabilities.csv"
     path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xff")
     with pytest.raises(ValueError, match="not a table of UTF-8 text"):
         read_predictions(path)
@@ -202,8 +202,8 @@ def test_a_failed_write_leaves_the_earlier_evaluation(tmp_path):
 def test_files_of_two_evaluations_are_not_taken_for_one(tmp_path):
     write_evaluation(tmp_path, drawn_evaluation())
     write_evaluation(tmp_path / "other", drawn_evaluation(seed=1))
-    (tmp_path / "other" / "predictions.csv").rename(tmp_path / "predictions.csv")
-    with pytest.raises(ValueError, match=r"predictions.csv: not the file that evaluation.json next to it describes"):
+    (tmp_path / "other" / "probabilities.csv").rename(tmp_path / "probabilities.csv")
+    with pytest.raises(ValueError, match=r"probabilities.csv: not the file that evaluation.json next to it describes"):
         read_evaluation(tmp_path)
 
 

@@ -457,7 +457,7 @@ class TestRefused:
         with pytest.raises(UserError, match="--replicates=0: at least one"):
             report.write_report([run], tmp_path / "out", None, (), 0)
 
-    @pytest.mark.parametrize("name", ["evaluation.json", "predictions.csv"])
+    @pytest.mark.parametrize("name", ["evaluation.json", "probabilities.csv"])
     @pytest.mark.parametrize("harm", ["empty", "cut", "zeros", "gone"])
     @pytest.mark.parametrize("split", ["test", "validation"])
     def test_a_damaged_evaluation_is_named_with_the_command_that_makes_it_again(self, tmp_path, name, harm, split):

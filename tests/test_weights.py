@@ -125,7 +125,7 @@ def test_every_fault_is_listed_in_one_error(path):
 def test_another_densenet_is_named(path):
     save_file(weights_file.branch_tensors(variables_of(DenseNet(4, (6, 12, 32, 32), 6, 2))), path)
     with pytest.raises(ValueError, match=r"DenseNet-121 \(.*but of DenseNet-169 \(blocks of 6, 12, 32, 32 layers\)"):
-        weights_file.read(path)
+        weights_file.read(path, DenseNet())
 
 
 def test_half_a_file_is_refused_with_what_is_missing(path):
@@ -143,7 +143,7 @@ def test_half_a_file_is_refused_with_what_is_missing(path):
 def test_another_network_is_refused(path):
     save_file({"layer1.0.conv1.weight": np.zeros((2, 2, 1, 1), np.float32), "fc.weight": np.zeros(2)}, path)
     with pytest.raises(ValueError, match="not a DenseNet of a known source .*2 tensors.*(layer1|fc)"):
-        weights_file.read(path)
+        weights_file.read(path, DenseNet())
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "net.", "module._orig_mod.model.densenet121."])
@@ -263,7 +263,7 @@ def test_what_is_no_weights_file_is_called_what_it_is(tmp_path, content, said):
 def test_a_web_page_is_refused(tmp_path, name):
     (tmp_path / name).write_text("\n<!DOCTYPE html><html><body>Please sign in to download.</body></html>")
     with pytest.raises(ValueError, match=f"{name}: a web page, not weights"):
-        weights_file.read(tmp_path / name)
+        weights_file.read(tmp_path / name, DenseNet())
 
 
 @pytest.mark.parametrize("start", [b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x80\x02"])
@@ -271,13 +271,13 @@ def test_the_beginning_of_any_format_is_refused(tmp_path, start):
     pytest.importorskip("h5py")
     (tmp_path / "w").write_bytes(start + bytes(range(200)))
     with pytest.raises(ValueError, match=r"/w: "):
-        weights_file.read(tmp_path / "w")
+        weights_file.read(tmp_path / "w", DenseNet())
 
 
 def test_an_absent_file_and_a_folder_are_refused(tmp_path):
     for place in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(ValueError, match=f"{place}: cannot be read"):
-            weights_file.read(place)
+            weights_file.read(place, DenseNet())
 
 
 def test_a_failed_save_leaves_the_file_as_it_was(path, monkeypatch):

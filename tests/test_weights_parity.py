@@ -63,7 +63,7 @@ def test_torchvision_pth(tmp_path, zipped):
 def test_torchvision_densenet121(tmp_path):
     torch, network = import_peer("torch"), torchvision_densenet(1000, DENSENET121)
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    found = weights_file.read(tmp_path / "w.pth")
+    found = weights_file.read(tmp_path / "w.pth", DenseNet())
     assert_same_function(found, network, [(1, 65, 96)], DENSENET121)
 
 

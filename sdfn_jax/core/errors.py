@@ -27,8 +27,15 @@ _ADVICE = {
 }
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake the user can mend; the message names the file, row, key or flag, and what to do."""
+
+
+class MissingPackageError(ImportError):
+    """A package that an extra installs is missing; the message names the extra.
+
+    No ValueError: what is wrong with one file lets the others go on, and this would be wrong with all of them.
+    """
 
 
 def run_as_process(command: Callable[[], None], again: str = AGAIN) -> None:
@@ -44,8 +51,9 @@ def run_as_process(command: Callable[[], None], again: str = AGAIN) -> None:
 def run_command(command: Callable[[], None], again: str = AGAIN) -> None:
     """Runs a command. Whatever ends it early is a sentence on standard error and an exit status.
 
-    Status 2: a `UserError`; a file or folder that the system does not let it use (permissions, a full disk, too many
-    open files); too little memory. Status 130: Ctrl-C; 143: SIGTERM. Any other error is a bug and keeps its traceback.
+    Status 2: a `UserError`; a missing package; a file or folder that the system does not let it use (permissions, a
+    full disk, too many open files); too little memory. Status 130: Ctrl-C; 143: SIGTERM. Any other error is a bug and
+    keeps its traceback.
 
     Args:
       command: may end the process itself with another status.
@@ -63,14 +71,14 @@ def run_command(command: Callable[[], None], again: str = AGAIN) -> None:
         message = describe(error)
         if message is None:
             raise
-        mended = "" if isinstance(error, UserError) else f". When that is mended, {again}."
+        mended = "" if isinstance(error, UserError | MissingPackageError) else f". When that is mended, {again}."
         terminal.say(f"error: {message}{mended}")
         sys.exit(NOT_DONE)
 
 
 def describe(error: BaseException) -> str | None:
     """Returns the sentence for an error that the user can mend; None for a bug."""
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | MissingPackageError):
         return str(error)
     if isinstance(error, OSError):
         return _describe_system_error(error)

@@ -21,7 +21,7 @@ from sdfn_jax.core.files import appears_when_complete
 SEAL = "sha256"
 
 
-class DamagedError(UserError, ValueError):
+class DamagedError(UserError):
     """A file whose content has changed since it was written."""
 
 

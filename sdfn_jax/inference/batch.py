@@ -15,9 +15,10 @@ from sdfn_jax.core.parallel import map_in_order
 from sdfn_jax.core.terminal import printable
 from sdfn_jax.inference import film_page, outputs
 from sdfn_jax.inference.prediction import Reading
-from sdfn_jax.inference.predictor import Film, Predictor, Problem
+from sdfn_jax.inference.predictor import Predictor
 from sdfn_jax.radiographs import dicom_identifiers, find
 from sdfn_jax.radiographs.flags import FLAGS
+from sdfn_jax.radiographs.opening import ImageFile, Unreadable
 
 RESEARCH = "For research, not for diagnosis."
 _JOURNAL = "journal.jsonl"
@@ -25,20 +26,20 @@ _JOURNAL = "journal.jsonl"
 
 def predict(
     predictor: Predictor,
-    films: Sequence[Film],
+    films: Sequence[ImageFile],
     output: str | Path,
     fixes: Sequence[str] = (),
     keep_identifiers: bool = False,
     not_found: Sequence[tuple[str, str]] = (),
     left_out: Sequence[find.LeftOut] = (),
 ) -> int:
-    """Reads films and writes everything about them, going on where an earlier call was stopped.
+    """Reads films and writes everything about them; resumes an interrupted call.
 
     Args:
       predictor: the networks.
       films: with different names.
       output: the folder; it must not hold a finished prediction.
-      fixes: corrections for the films that are flagged so (`guards.FIXES`).
+      fixes: corrections for the films that are flagged so (`quality.FIXES`).
       keep_identifiers: whether the identifiers of DICOM headers go into the tables.
       not_found: (place, what is wrong with it) of the places where no films were found.
       left_out: what was passed over in the folders; it is counted, and listed in the output folder.
@@ -47,8 +48,8 @@ def predict(
       how many films could not be read, places without films among them.
 
     Raises:
-      UserError: where the folder holds a finished prediction, or one begun with other networks or settings.
-      OSError: where it cannot be written.
+      UserError: if the folder holds a finished prediction, or one begun with other networks or settings.
+      OSError: if it cannot be written.
     """
     output = Path(output)
     if (output / outputs.PROVENANCE).exists():
@@ -97,7 +98,7 @@ def _made_by(predictor: Predictor, fixes: Sequence[str], keep_identifiers: bool)
 
 def _read(
     predictor: Predictor,
-    films: Sequence[Film],
+    films: Sequence[ImageFile],
     journal: Journal,
     output: Path,
     fixes: Sequence[str],
@@ -112,15 +113,15 @@ def _read(
     missing = [film for batch in batches if not {each.name for each in batch} <= done for film in batch]
     paths = {film.name: film.path for film in missing}
     if len(missing) < len(films):
-        print(f"going on: {len(films) - len(missing):,} of {len(films):,} films are done", flush=True)
+        print(f"resuming: {len(films) - len(missing):,} of {len(films):,} films are done", flush=True)
 
-    def describe(found: Reading | Problem) -> tuple[str, dict]:
-        if isinstance(found, Problem):
+    def describe(found: Reading | Unreadable) -> tuple[str, dict]:
+        if isinstance(found, Unreadable):
             return found.name, {"problem": printable(found.reason)}
         kept, unreadable = dicom_identifiers.read(paths[found.name]) if keep_identifiers else ({}, ())
         found = dataclasses.replace(found, flags=found.flags + unreadable)
-        row = outputs.row(found, predictor.provenance, kept)
-        outputs.write_overlay(output, found, row["top"], predictor.provenance)
+        row = outputs.row(found, kept)
+        outputs.write_overlay(output, found)
         return found.name, {"row": row, "entry": film_page.entry(found)}
 
     with progress.bar(what="predict", unit="film", total=len(films), initial=len(films) - len(missing)) as bar:
@@ -137,7 +138,7 @@ def count_films(count: int) -> str:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """Tells a file from a later one of the same name; None where it cannot be looked at."""
+    """Tells a file from a later one of the same name; None if it cannot be looked at."""
     try:
         status = path.stat()
     except OSError:

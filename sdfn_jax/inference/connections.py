@@ -19,7 +19,7 @@ class Connection(H11Protocol):
     """A connection that is broken off when the other side keeps it waiting, or when its place is needed more."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Takes up a connection; where there are too many, the one goes that has most reason to."""
+        """Accepts a connection; if there are too many, closes the one with the most reason to go."""
         super().connection_made(cast(asyncio.Transport, transport))
         self._since = self._heard = self.loop.time()
         self._received = 0

@@ -17,7 +17,7 @@ from typing import IO, TypeVar
 
 import numpy as np
 
-from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.errors import MissingPackageError
 from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.flags import FLAGS
 from sdfn_jax.radiographs.limits import MAX_PIXELS, Refused
@@ -33,7 +33,7 @@ PROCESSES = 3
 _COMMAND = "from sdfn_jax.inference.decoding import work; work()"
 _REQUEST = struct.Struct("<QQ")  # bytes of the film, and of the suffix
 _ANSWER = struct.Struct("<cQQQ")  # kind; height, width and bytes of flags, or bytes of a sentence, 0 and 0
-_IMAGE, _REFUSED, _USER_ERROR = b"I", b"R", b"U"
+_IMAGE, _REFUSED, _MISSING_PACKAGE = b"I", b"R", b"M"
 _READY = b"+"
 
 T = TypeVar("T")
@@ -59,11 +59,11 @@ class Decoders:
             each.end()
 
     def decode(self, data: bytes, suffix: str = "") -> tuple[np.ndarray, tuple[str, ...]]:
-        """Decodes a film as `images.decode_with_flags` does.
+        """Decodes a film as `reader.decode_with_flags` does.
 
         Raises:
           ValueError: for bytes that cannot be decoded, or not in `time_limit` seconds, or that crash the decoder.
-          UserError: where DICOM takes packages that are not installed.
+          MissingPackageError: if DICOM takes packages that are not installed.
         """
         decoder = self._free.get()
         try:
@@ -171,9 +171,9 @@ def _ask(process: subprocess.Popen, data: bytes, suffix: str) -> tuple[np.ndarra
         radiograph = np.frombuffer(_read(answers, size[0] * size[1]), np.uint8).reshape(size[:2])
         told = _read(answers, min(size[2], 2**16)).decode("utf-8", "replace").split()
         return radiograph, tuple(name for name in FLAGS if name in told)
-    if kind in (_REFUSED, _USER_ERROR):
+    if kind in (_REFUSED, _MISSING_PACKAGE):
         sentence = _read(answers, min(size[0], 2**16)).decode("utf-8", "replace")
-        raise Refused(sentence) if kind == _REFUSED else UserError(sentence)
+        raise Refused(sentence) if kind == _REFUSED else MissingPackageError(sentence)
     raise EOFError("no answer")
 
 
@@ -181,7 +181,7 @@ def _read(stream: IO[bytes], size: int) -> bytes:
     """Reads so many bytes.
 
     Raises:
-      EOFError: where there are fewer.
+      EOFError: if there are fewer.
     """
     data = stream.read(size)
     if len(data) < size:
@@ -213,8 +213,8 @@ def work() -> None:
 def _answer(data: bytes, suffix: str) -> tuple[bytes, tuple[int, int, int], list[bytes | memoryview]]:
     try:
         radiograph, flags = reader.decode_with_flags(data, suffix)
-    except (ValueError, UserError) as error:
+    except (ValueError, MissingPackageError) as error:
         sentence = str(error).encode("utf-8", "replace")[: 2**16]
-        return _REFUSED if isinstance(error, ValueError) else _USER_ERROR, (len(sentence), 0, 0), [sentence]
+        return _REFUSED if isinstance(error, ValueError) else _MISSING_PACKAGE, (len(sentence), 0, 0), [sentence]
     names = " ".join(flags).encode()
     return _IMAGE, (*radiograph.shape, len(names)), [np.ascontiguousarray(radiograph).data, names]

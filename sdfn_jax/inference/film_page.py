@@ -9,7 +9,6 @@ import dataclasses
 import html
 import io
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -85,8 +84,8 @@ def entry(reading: Reading) -> dict:
         "rule": reading.rule,
         "flags": list(reading.flags),
         "fixes": list(reading.fixes),
-        "probabilities": [float(value) for value in reading.probabilities],
-        "calibrated": [None if math.isnan(value) else float(value) for value in reading.calibrated],
+        "probabilities": list(reading.probabilities.values()),
+        "calibrated": list(reading.calibrated.values()),
         "thumbnail": _jpeg(reading.radiograph, screen_size(reading.radiograph.shape, _THUMBNAIL_SIDE)),
         "picture": {
             "screen": [screen[1], screen[0]],

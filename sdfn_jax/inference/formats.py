@@ -12,17 +12,16 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from ml_collections import ConfigDict
 from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
 from sdfn_jax.core import checkpoint, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import appears_when_complete, locked
+from sdfn_jax.models import sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.weights import torchvision, weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.training import tasks
 
 TOLERANCE = 1e-4  # largest difference of a probability between an exported network and the checkpoint
 _IMAGES = 3  # compared on the spot
@@ -59,7 +58,7 @@ def export(workdir: str | Path, output: str | Path) -> str:
 
 
 def record_of(metadata: dict) -> dict[str, Any]:
-    """Returns what an exported file says of itself.
+    """Returns how an exported file describes itself.
 
     Stage, checkpoint, classes, branches, preprocessing, and which branches were imported from which weights file.
     """
@@ -79,15 +78,15 @@ def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:
     Returns:
       (B, S, S) uint8 for each branch of the record, in its order -> (B, 14) float32 probabilities.
     """
-    config = ConfigDict({**metadata["config"], "dtype": "float32"})
-    model = tasks.classification(config).model
+    config = metadata["config"]
+    model = sdfn.from_config({**config, "dtype": "float32"})
     preprocessing = Preprocessing.of(config)
 
     def classify_on(backend: str) -> Callable[..., jax.Array]:
         network = model.clone(backend=backend)
 
         def classify(*images: jax.Array) -> jax.Array:
-            inputs = {name: preprocessing(image) for name, image in zip(config.branches, images, strict=True)}
+            inputs = {name: preprocessing(image) for name, image in zip(config["branches"], images, strict=True)}
             return jax.nn.sigmoid(network.apply(variables, inputs, train=False)[0])
 
         return classify

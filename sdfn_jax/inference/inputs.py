@@ -9,18 +9,18 @@ from pathlib import Path
 
 from sdfn_jax.core import tables
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.inference.predictor import Film
 from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.find import LeftOut, below
+from sdfn_jax.radiographs.opening import ImageFile
 
 
 def find(
     places: Iterable[str], leave_out: Path | None = None
-) -> tuple[list[Film], list[tuple[str, str]], list[LeftOut]]:
+) -> tuple[list[ImageFile], list[tuple[str, str]], list[LeftOut]]:
     """Finds the films that are meant.
 
     A file is called by its path below the folder or the unvaried part of the pattern that was given, a file given by
-    itself by its name. Where two have the same name, the folders above come before it, as many as tell them apart.
+    itself by its name. If two have the same name, as many of the folders above come before it as tell them apart.
 
     Args:
       places: files, folders (searched by `find.below`) and patterns (`films/*.png`, `films/**/*.dcm`).
@@ -31,7 +31,7 @@ def find(
       places that are not there, without a film in them, or cannot be reached; and what else was left out.
 
     Raises:
-      UserError: where no place has a film.
+      UserError: if no place has a film.
     """
     problems, left_out = [], []
     depths: dict[Path, int] = {}  # of each film, how many last parts of its path are its name
@@ -64,7 +64,7 @@ def find(
     if not depths:
         more = f"; and {len(problems) - 1:,} more places without one" if len(problems) > 1 else ""
         raise UserError(problems[0][1] + more)
-    films = [Film(name, path) for path, name in _names(depths).items()]
+    films = [ImageFile(name, path) for path, name in _names(depths).items()]
     return films, problems, [each for each in left_out if not each.lost]
 
 
@@ -123,7 +123,7 @@ def _matching(
 ) -> Iterator[tuple[Path, int]]:
     """Yields the files below a folder whose path in it has the parts of a pattern, `**` being any number of folders.
 
-    `glob` would go round and round where a link leads back.
+    `glob` would not end if a link leads back.
     """
     found = below(folder, leave_out)
     left_out += found.left_out

@@ -1,40 +1,32 @@
 """The files that `predict` leaves: what each holds, and how they are assembled from the journal. No JAX.
 
-predictions.csv     a line a film. film, width, height (pixels); lung_left, lung_top, lung_right, lung_bottom (pixels of
-                    the film, half-open; empty without a lung region generator), rule (B.2.2, joined by +), flags and
-                    fixes (joined by +), top (the most probable finding), overlay (its picture); with --keep_identifiers
-                    PatientID, StudyInstanceUID, SOPInstanceUID; then for each finding, in the paper's order:
-                    probability_X (0 to 1), then calibrated_X (empty where not calibrated), then positive_X (1 or 0 at
-                    the operating point; empty where there is none), then sensitivity_X and specificity_X of that point
-                    on the validation split it was chosen on, then undecided_X (why there is no operating point).
+predictions.csv     a line a film; provenance.json says what its columns mean.
 predictions.jsonl   the same, a JSON object a film, with the thresholds and the boxes of the heatmaps.
 boxes.csv           a line a box. film, finding, threshold (60 or 180 of the heatmap's 0 to 255), left, top, right,
                     bottom; of the findings called positive and of the most probable one (Wang et al., CVPR 2017, 5.2).
-errors.csv          a line a file that could not be read, or a place without films: film, problem. Only where there is
+errors.csv          a line a file that could not be read, or a place without films: film, problem. Only if there is
                     one.
 left_out.csv        a line a file or folder that was passed over (hidden, reached twice, no radiograph): path, reason.
-                    Only where there is one.
+                    Only if there is one.
 overlays/           a picture a film: the heatmap of its most probable finding, the lung box. Under the film's name,
-                    cut where a file system would not take it.
+                    shortened if a file system would not take it.
 index.html          all films, every heatmap; of over 500 films the others in index_2.html and so on, linked.
-provenance.json     networks, data, thresholds, software, counts.
+provenance.json     networks, data, thresholds, software, counts, columns of predictions.csv.
 
 In the .csv files a text that a spreadsheet would run (it begins with =, +, - or @) has ' before it (`csv_table`).
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-import math
+import operator
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-
-import numpy as np
 
 from sdfn_jax.core import csv_table
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.heatmaps import cam, localization
 from sdfn_jax.inference import film_page, overlay
 from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.radiographs.dicom_identifiers import KEPT
@@ -47,39 +39,55 @@ FILMS_A_PAGE = 500
 # Bytes of a name that a file system takes, less what a file is called while it is written (`appears_when_complete`).
 _LONGEST_NAME = 255 - len("..writing.png")
 _EDGES = ("left", "top", "right", "bottom")
+_EACH = "_X"  # at the end of a column's name: one for each finding
 
 
-def row(reading: Reading, provenance: Provenance, identifiers: dict[str, str]) -> dict:
-    """Returns what `predictions.jsonl` holds of a reading."""
-    height, width = reading.radiograph.shape
-    top = FINDINGS[int(np.argmax(reading.probabilities))]
-    probabilities = dict(zip(FINDINGS, reading.probabilities.tolist(), strict=True))
-    decisions = {
-        name: {"positive": probabilities[name] >= point.probability, "threshold": point.probability}
-        | {"sensitivity": point.sensitivity, "specificity": point.specificity}
-        for name, point in provenance.thresholds.items()
-    }
-    shown = [name for name in FINDINGS if name == top or decisions.get(name, {}).get("positive")]
-    return {
-        "film": reading.name,
-        **identifiers,
-        "width": width,
-        "height": height,
-        "lung_box": None if reading.lung_box is None else list(map(int, reading.lung_box)),
-        "rule": reading.rule,
-        "flags": list(reading.flags),
-        "fixes": list(reading.fixes),
-        "top": top,
-        "overlay": overlay_path(reading.name),
-        "probabilities": probabilities,
-        "calibrated": {
-            name: None if math.isnan(value) else value
-            for name, value in zip(FINDINGS, reading.calibrated.tolist(), strict=True)
-        },
-        "decisions": decisions,
-        "undecided": dict(provenance.undecided),
-        "boxes": {name: _boxes(reading, FINDINGS.index(name)) for name in shown},
-    }
+def _lung(row: dict, edge: int) -> int | str:
+    return row["lung_box"][edge] if row["lung_box"] else ""
+
+
+def _decision(row: dict, finding: str, what: str) -> float | int | str:
+    point = row["decisions"].get(finding)
+    return "" if point is None else int(point[what]) if what == "positive" else point[what]
+
+
+def _calibrated(row: dict, finding: str) -> float | str:
+    value = row["calibrated"][finding]
+    return "" if value is None else value
+
+
+# The columns of predictions.csv, in order: name, meaning, value from a `row`. `_X` stands for each finding, in their
+# order; identifiers are columns only with --keep_identifiers.
+COLUMNS: tuple[tuple[str, str, Callable[..., object]], ...] = (
+    ("film", "its path below the folder that was given, or its file's name", lambda row: row["film"]),
+    ("width", "of the film, in pixels", lambda row: row["width"]),
+    ("height", "of the film, in pixels", lambda row: row["height"]),
+    ("lung_left", "first column of the lung box; empty without a lung region generator", lambda row: _lung(row, 0)),
+    ("lung_top", "first row of the lung box", lambda row: _lung(row, 1)),
+    ("lung_right", "the column after its last one", lambda row: _lung(row, 2)),
+    ("lung_bottom", "the row after its last one", lambda row: _lung(row, 3)),
+    ("rule", "rules of B.2.2 that fired, joined by +", lambda row: row["rule"]),
+    ("flags", "what looks wrong with the film, joined by +", lambda row: "+".join(row["flags"])),
+    ("fixes", "corrections asked for and applied, joined by +", lambda row: "+".join(row["fixes"])),
+    ("top", "the most probable finding", lambda row: row["top"]),
+    ("overlay", "the film's picture", lambda row: row["overlay"]),
+    *((name, "of the DICOM header; only with --keep_identifiers", operator.itemgetter(name)) for name in KEPT),
+    ("probability_X", "0 to 1", lambda row, finding: row["probabilities"][finding]),
+    ("calibrated_X", "0 to 1; empty if not calibrated", _calibrated),
+    (
+        "positive_X",
+        "1 or 0 at the operating point; empty if there is none",
+        functools.partial(_decision, what="positive"),
+    ),
+    ("sensitivity_X", "of that point, on validation", functools.partial(_decision, what="sensitivity")),
+    ("specificity_X", "of that point, on validation", functools.partial(_decision, what="specificity")),
+    ("undecided_X", "why there is no operating point", lambda row, finding: row["undecided"].get(finding, "")),
+)
+
+
+def row(reading: Reading, identifiers: Mapping[str, str]) -> dict:
+    """Returns what `predictions.jsonl` holds of a reading: `Reading.to_dict`, its picture and identifiers."""
+    return reading.to_dict() | {"overlay": overlay_path(reading.name)} | dict(identifiers)
 
 
 def overlay_path(film: str) -> str:
@@ -92,9 +100,10 @@ def overlay_path(film: str) -> str:
     return f"{OVERLAYS}/{path}.png"
 
 
-def write_overlay(folder: Path, reading: Reading, top: str, provenance: Provenance) -> None:
-    """Draws a reading's picture in the output folder."""
-    overlay.write(folder / overlay_path(reading.name), reading, top, drawings=bool(provenance.drawings))
+def write_overlay(folder: Path, reading: Reading) -> None:
+    """Draws a reading's most probable finding in the output folder."""
+    drawings = bool(reading.provenance.drawings)
+    overlay.write(folder / overlay_path(reading.name), reading, reading.top, drawings=drawings)
 
 
 def assemble(
@@ -114,7 +123,7 @@ def assemble(
       problems: (film or place, what is wrong with it) of what was not read.
       piece: {`row`: from `row`, `entry`: from `film_page.entry`} of a film.
       provenance: of all of them.
-      record: what `provenance.json` says beside it.
+      record: what else `provenance.json` says.
       keep_identifiers: whether the rows hold identifiers.
 
     Returns:
@@ -128,17 +137,17 @@ def assemble(
         chosen = names[start : start + FILMS_A_PAGE]
         pager = film_page.Pager(tuple(each.name for each in pages), number, start + 1, len(chosen), len(names))
         film_page.write(page, provenance, (piece(name)["entry"] for name in chosen), pager)
-    rows = (piece(name)["row"] for name in names)
+    rows, columns = (piece(name)["row"] for name in names), _columns(keep_identifiers)
     with (
         csv_table.writing(folder / PREDICTIONS) as table,
         appears_when_complete(folder / LINES) as lines,
         csv_table.writing(folder / BOXES) as boxes,
         lines.open("w", encoding="utf-8") as lines_file,
     ):
-        table.row(_columns(keep_identifiers))
+        table.row(columns)
         boxes.row(("film", "finding", "threshold", *_EDGES))
         for each in rows:
-            table.row(_flat(each, keep_identifiers))
+            table.row([value(each) for value in columns.values()])
             lines_file.write(json.dumps(each) + "\n")
             boxes.rows(_box_rows(each))
     written = [*pages, folder / OVERLAYS, folder / PREDICTIONS, folder / LINES, folder / BOXES]
@@ -149,46 +158,29 @@ def assemble(
             table.rows([("film", "problem"), *problems])
     written.append(folder / PROVENANCE)
     with appears_when_complete(written[-1]) as path:
-        text = json.dumps(dataclasses.asdict(provenance) | record, indent=2)
+        meanings = {name: meaning for name, meaning, _ in COLUMNS}
+        text = json.dumps(dataclasses.asdict(provenance) | record | {"columns": meanings}, indent=2)
         path.write_text(text + "\n", encoding="utf-8")
     return written
 
 
-def _columns(keep_identifiers: bool) -> list[str]:
-    kinds = ("probability", "calibrated", "positive", "sensitivity", "specificity", "undecided")
-    return [
-        *("film", "width", "height", *(f"lung_{edge}" for edge in _EDGES), "rule", "flags", "fixes", "top", "overlay"),
-        *(KEPT if keep_identifiers else ()),
-        *(f"{kind}_{name}" for kind in kinds for name in FINDINGS),
-    ]
-
-
-def _flat(each: dict, keep_identifiers: bool) -> list:
-    decisions = [each["decisions"].get(name, {}) for name in FINDINGS]
-    return [
-        *(each[name] for name in ("film", "width", "height")),
-        *(each["lung_box"] or [""] * len(_EDGES)),
-        *(each["rule"], "+".join(each["flags"]), "+".join(each["fixes"]), each["top"], each["overlay"]),
-        *((each.get(name, "") for name in KEPT) if keep_identifiers else ()),
-        *each["probabilities"].values(),
-        *("" if value is None else value for value in each["calibrated"].values()),
-        *(int(point["positive"]) if point else "" for point in decisions),
-        *(point.get(share, "") for share in ("sensitivity", "specificity") for point in decisions),
-        *(each["undecided"].get(name, "") for name in FINDINGS),
-    ]
+def _columns(keep_identifiers: bool) -> dict[str, Callable[[dict], object]]:
+    """Returns {column: what gives its value of a `row`}, in the table's order."""
+    columns: dict[str, Callable[[dict], object]] = {}
+    for name, _, value in COLUMNS:
+        if name in KEPT and not keep_identifiers:
+            continue
+        if name.endswith(_EACH):
+            columns |= {
+                name.removesuffix(_EACH) + f"_{finding}": functools.partial(value, finding=finding)
+                for finding in FINDINGS
+            }
+        else:
+            columns[name] = value
+    return columns
 
 
 def _box_rows(each: dict) -> Iterator[tuple]:
     for finding, by_threshold in each["boxes"].items():
         for threshold, boxes in by_threshold.items():
             yield from ((each["film"], finding, threshold, *box) for box in boxes)
-
-
-def _boxes(reading: Reading, finding: int) -> dict[str, list[list[int]]]:
-    """Returns {threshold: boxes} of a heatmap, (left, top, right, bottom) in the film's pixels."""
-    maps = {branch: each[..., finding] for branch, each in reading.maps.items()}
-    heatmap = cam.rescale(cam.on_radiograph(maps, reading.lung_box, reading.radiograph.shape))
-    return {
-        str(threshold): localization.find_boxes(heatmap, threshold).astype(int).tolist()
-        for threshold in localization.THRESHOLDS
-    }

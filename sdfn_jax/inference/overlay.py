@@ -53,7 +53,7 @@ def write(path: str | Path, reading: Reading, finding: str, *, drawings: bool) -
     if box is not None:
         _draw_box(ImageDraw.Draw(picture), box)
     lines = [
-        f"{display_name(finding)}: probability {reading.probabilities[index]:.3f}. For research, not for diagnosis.",
+        f"{display_name(finding)}: probability {reading.probabilities[finding]:.3f}. For research, not for diagnosis.",
         "Colours: this map rescaled on its own, whatever the probability."
         + (" Dashed: lung box." if box is not None else ""),
     ]

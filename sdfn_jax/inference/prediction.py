@@ -1,24 +1,27 @@
-"""What the networks say of one radiograph, and what said it: what `predict` and the viewer hand to their writers."""
+"""What the networks found on one radiograph, and what it was made with. No JAX."""
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from sdfn_jax.core.run_metadata import Imported
+from sdfn_jax.heatmaps import cam, localization
 from sdfn_jax.metrics.operating_points import Threshold
+from sdfn_jax.radiographs.findings import FINDINGS, finding_index
 
 Box = tuple[int, int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """What a reading was made with; printed beside every reading.
+    """What a reading was made with; shown next to every reading.
 
     Attributes:
       stage: `entire`, `lung` or `fusion`.
       checkpoint: digest of the classifier's checkpoint.
-      lrg_checkpoint: digest of the lung region generator's; None where none was used.
+      lrg_checkpoint: digest of the lung region generator's; None if none was used.
       data_version: full name of the data set that the classifier was trained on; None if it is not known.
       label_version: `2017` or `v2020`; None if it is not known.
       drawings: whether it was trained on synthetic radiographs: its findings then mean nothing of radiographs; None if
@@ -47,18 +50,20 @@ class Provenance:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
-    """What the networks say of one radiograph.
+    """What the networks found on one radiograph.
 
     Attributes:
-      name: tells it apart within its output: the path below the folder that was given. Never taken from a header.
+      name: tells it apart from the others: the path as given, or below the folder that was given. Never taken from a
+        header.
       radiograph: (H, W) uint8 as the networks saw it before they resized it: after the corrections asked for.
-      lung_box: (left, top, right, bottom) in its pixels, half-open; None where no lung region generator was used.
-      rule: post-processing rules that fired (`lung_boxes`); empty without a lung box.
-      flags: names from `flags.FLAGS`: what looks wrong with the film, what of its header could not be used.
-      fixes: names from `guards.FIXES` of the corrections that were asked for and applied.
-      probabilities: (14,) float64, 0 to 1, in the order of `FINDINGS`.
-      calibrated: (14,) float64, NaN for a finding without a calibration.
+      lung_box: (left, top, right, bottom) in its pixels, half-open; None if no lung region generator was used.
+      rule: `none`, or the rules of B.2.2 that fired, joined by `+`; empty without a lung box.
+      flags: names from `flags.FLAGS`: what looks wrong with the radiograph, what of its header could not be used.
+      fixes: names from `quality.FIXES` of the corrections that were asked for and applied.
+      probabilities: {finding: 0 to 1}, in the order of `FINDINGS`.
+      calibrated: {finding: 0 to 1; None for a finding without a calibration}, in that order.
       maps: {branch: (h, w, 14) float32}, class activation maps (eq. 5), as `cam.on_radiograph` takes them.
+      provenance: what it was made with: networks, data, operating points.
     """
 
     name: str
@@ -67,6 +72,88 @@ class Reading:
     rule: str
     flags: tuple[str, ...]
     fixes: tuple[str, ...]
-    probabilities: np.ndarray
-    calibrated: np.ndarray
+    probabilities: Mapping[str, float]
+    calibrated: Mapping[str, float | None]
     maps: Mapping[str, np.ndarray]
+    provenance: Provenance
+
+    @property
+    def decisions(self) -> dict[str, bool | None]:
+        """{finding: whether its probability reaches the operating point}; None for a finding that has none.
+
+        `provenance.undecided` says why there is none.
+        """
+        points = self.provenance.thresholds
+        return {
+            name: probability >= points[name].probability if name in points else None
+            for name, probability in self.probabilities.items()
+        }
+
+    @property
+    def top(self) -> str:
+        """The most probable finding."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    def heatmap(self, finding: str) -> np.ndarray:
+        """Returns where a finding is seen: the network's activation maps on the radiograph (eq. 6), as pages show it.
+
+        It is rescaled on its own, its smallest value to 0 and its largest to 1, however small the probability.
+
+        Args:
+          finding: one of `FINDINGS`.
+
+        Returns:
+          (H, W) float32, 0 to 1; all 0 for a map that is the same everywhere.
+
+        Raises:
+          ValueError: for another finding.
+        """
+        return np.minimum(self._heatmap_of_255(finding) / np.float32(255), 1)
+
+    def boxes(self, finding: str) -> dict[str, list[list[int]]]:
+        """Returns {threshold: boxes} of a heatmap (Wang et al., CVPR 2017, 5.2).
+
+        Returns:
+          for `60` and `180` of the heatmap's 0 to 255: (left, top, right, bottom) in pixels of the radiograph.
+        """
+        heatmap = self._heatmap_of_255(finding)
+        return {
+            str(threshold): localization.find_boxes(heatmap, threshold).astype(int).tolist()
+            for threshold in localization.THRESHOLDS
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all but the pixels and maps, as JSON can hold it: what a line of `predictions.jsonl` holds.
+
+        Returns:
+          `film` (the name), `width`, `height`, `lung_box`, `rule`, `flags`, `fixes`, `top`, `probabilities`,
+          `calibrated`; `decisions`: {finding: `positive`, `threshold`, `sensitivity`, `specificity`} for those with an
+          operating point, and `undecided`: {finding: why it has none}; `boxes`: {finding: as `boxes` returns} of the
+          most probable finding and of those called positive.
+        """
+        height, width = self.radiograph.shape
+        positive = self.decisions
+        return {
+            "film": self.name,
+            "width": width,
+            "height": height,
+            "lung_box": None if self.lung_box is None else list(map(int, self.lung_box)),
+            "rule": self.rule,
+            "flags": list(self.flags),
+            "fixes": list(self.fixes),
+            "top": self.top,
+            "probabilities": dict(self.probabilities),
+            "calibrated": dict(self.calibrated),
+            "decisions": {
+                name: {"positive": positive[name], "threshold": point.probability}
+                | {"sensitivity": point.sensitivity, "specificity": point.specificity}
+                for name, point in self.provenance.thresholds.items()
+            },
+            "undecided": dict(self.provenance.undecided),
+            "boxes": {name: self.boxes(name) for name in FINDINGS if name == self.top or positive[name]},
+        }
+
+    def _heatmap_of_255(self, finding: str) -> np.ndarray:
+        index = finding_index(finding)
+        maps = {branch: each[..., index] for branch, each in self.maps.items()}
+        return cam.rescale(cam.on_radiograph(maps, self.lung_box, self.radiograph.shape))

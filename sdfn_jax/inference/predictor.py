@@ -1,4 +1,4 @@
-"""A trained classifier with its lung region generator, at work on films of any source: films -> readings, in order.
+"""A trained classifier with its lung region generator: radiographs -> readings, in order.
 
 Everything from the file to the networks' input is what training did: one reader, one resize, the lung region found by
 the same post-processing and cut at full resolution (`crops`), the preprocessing that the checkpoint stores.
@@ -6,60 +6,32 @@ the same post-processing and cut at full resolution (`crops`), the preprocessing
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax.core import checkpoint, run_identity, run_metadata
+from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.heatmaps import cam
 from sdfn_jax.inference import quality
 from sdfn_jax.inference.prediction import Provenance, Reading
-from sdfn_jax.lungs import contrast, lung_boxes
-from sdfn_jax.lungs import segmenter as lungs_segmenter
+from sdfn_jax.lungs.finder import LungFinder
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
 from sdfn_jax.metrics import calibration as metrics_calibration
 from sdfn_jax.metrics import predictions
+from sdfn_jax.models import sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
-from sdfn_jax.models.sdfn import SDFN
-from sdfn_jax.radiographs import crops, pixels, reader
+from sdfn_jax.radiographs import crops, opening
 from sdfn_jax.radiographs.findings import FINDINGS
-
-# Opens a film: the radiograph, (H, W) uint8, and the flags that it carries already.
-_Load = Callable[[], tuple[np.ndarray, tuple[str, ...]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Film:
-    """A file to read.
-
-    Attributes:
-      name: tells it apart within the output.
-      path: the file.
-    """
-
-    name: str
-    path: Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """A file that could not be read.
-
-    Attributes:
-      name: of its `Film`.
-      reason: what is wrong with it, in a sentence.
-    """
-
-    name: str
-    reason: str
+from sdfn_jax.radiographs.opening import ImageArray, ImageFile, Unreadable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,17 +45,20 @@ class Classifier:
       batch_size: films at a time, the one shape that is compiled.
     """
 
-    model: SDFN
+    model: sdfn.SDFN
     variables: dict
     preprocessing: Preprocessing
     batch_size: int
 
     def start(self, batch: Sequence[Mapping[str, np.ndarray]]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Starts the network on the images of at most `batch_size` films and returns at once.
+        """Starts the network on at most `batch_size` radiographs and returns at once.
+
+        Args:
+          batch: {branch: (S, S) uint8} of each.
 
         Returns:
-          logits (batch_size, 14) float32 and features {branch: (batch_size, h, w, C)} of one pass; the rows that
-          `batch` lacks mean nothing.
+          logits (batch_size, 14) float32 and features {branch: (batch_size, h, w, C)} of one pass; rows beyond `batch`
+          mean nothing.
         """
         missing = self.batch_size - len(batch)
         stacked = {
@@ -92,15 +67,19 @@ class Classifier:
         }
         return self._network(self._on_device, stacked)
 
-    def finish(self, logits: jax.Array, features: dict[str, jax.Array]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Waits for what `start` returned.
+    def activation_maps(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the class activation maps {branch: (B, h, w, 14) float32} of a batch's features (eq. 5)."""
+        return cam.activation_maps(features, self.variables["params"]["head"]["kernel"], self.model.branches)
 
-        Returns:
-          logits (batch_size, 14) float64 and class activation maps {branch: (batch_size, h, w, 14) float32} (eq. 5).
-        """
-        logits, features = jax.device_get((logits, features))
-        maps = cam.activation_maps(features, self.variables["params"]["head"]["kernel"], self.model.branches)
-        return logits.astype(np.float64), maps
+    def pool(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Returns what the head sees of a batch's features: (B, sum of the C) float32, the branches in order."""
+        pools = [features[branch].astype(np.float32).mean((1, 2)) for branch in self.model.branches]
+        return np.concatenate(pools, axis=-1)
+
+    @property
+    def width(self) -> int:
+        """Features that the head sees."""
+        return len(self.variables["params"]["head"]["kernel"])
 
     @functools.cached_property
     def _on_device(self) -> dict:
@@ -116,35 +95,34 @@ class Classifier:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Work:
-    """A film on its way through the networks; of one that cannot be read, name and problem."""
+class _InWork:
+    """A radiograph on its way through the networks."""
 
     name: str
-    radiograph: np.ndarray | None = None
-    problem: str | None = None
-    lrg_input: np.ndarray | None = None
+    radiograph: np.ndarray
+    flags: tuple[str, ...]
+    fixes: tuple[str, ...]
     region: LungRegion | None = None
-    crops: dict[str, np.ndarray] | None = None
-    flags: tuple[str, ...] = ()
-    fixes: tuple[str, ...] = ()
+    inputs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictor:
     """A classifier, and the lung region generator it was trained with.
 
+    `predictor("film.dcm")` reads one radiograph, `predictor(paths)` streams many; see `__call__`.
+
     Attributes:
-      classifier: the network that reads entire radiographs, lung regions, or both.
-      segmenter: the lung region generator; None where the classifier needs none and none is there.
-      postprocessing: from its masks to lung boxes, as the classifier's training data had them.
-      calibration: what the run's validation split says of its probabilities; None where it was not evaluated.
-      uncalibrated: why there is no calibration, and the command that makes one; empty where there is one.
+      classifier: the network that reads the branches' images.
+      lungs: the lung region generator, with the post-processing that the classifier's training data had; None if the
+        classifier needs none and none is there.
+      calibration: what the run's validation split says of its probabilities; None if it was not evaluated there.
+      uncalibrated: why there is no calibration, and the command that makes one; empty if there is one.
       provenance: what its readings are made with.
     """
 
     classifier: Classifier
-    segmenter: lungs_segmenter.Segmenter | None
-    postprocessing: PostProcessing | None
+    lungs: LungFinder | None
     calibration: metrics_calibration.Record | None
     uncalibrated: str
     provenance: Provenance
@@ -155,14 +133,14 @@ class Predictor:
 
         Args:
           run: folder of a trained stage `entire`, `lung` or `fusion`.
-          lrg: folder of the lung region generator; where it is None, the one that the run's config names, or that of
-            the same name beside `run`; only the latter where `run` is not in the place that its config names. A
-            network of the entire branch alone does without, and then says nothing of lungs.
-          batch_size: films at a time.
+          lrg: folder of the lung region generator. If None, the one that the run's config names, or that of the same
+            name next to `run`; only the latter if `run` is not in the place that its config names. A network of the
+            entire radiograph alone does without, and then says nothing of lungs.
+          batch_size: radiographs at a time.
 
         Raises:
           UserError: without a trained checkpoint, for a damaged one or one of another stage, or without a lung region
-            generator where the network reads the lung region.
+            generator if the network reads the lung region.
         """
         variables, metadata = checkpoint.read_best(run)
         config = metadata["config"]
@@ -171,24 +149,19 @@ class Predictor:
                 f"{run} holds a lung region generator, which finds lungs but no findings; give the folder of a "
                 "classifier: of the stage entire, lung or fusion"
             )
-        # Lists, as JSON gave them back, cannot be hashed, and a module is.
-        shape = {name: tuple(value) if isinstance(value, list) else value for name, value in config["model"].items()}
-        dtype = jnp.dtype(run_identity.precision(config))
-        model = SDFN(branches=tuple(config["branches"]), densenet=shape, classes=len(FINDINGS), dtype=dtype)
         preprocessing = Preprocessing.of(config)
-        segmenter = _segmenter(run, config, lrg, batch_size)
+        lungs = _lung_finder(run, config, lrg, batch_size)
         calibration, uncalibrated = _calibration(run, metadata)
         training = run_metadata.read(metadata)
         return cls(
-            classifier=Classifier(model, variables, preprocessing, batch_size),
-            segmenter=segmenter,
-            postprocessing=_postprocessing(config, segmenter),
+            classifier=Classifier(sdfn.from_config(config), variables, preprocessing, batch_size),
+            lungs=lungs,
             calibration=calibration,
             uncalibrated=uncalibrated,
             provenance=Provenance(
                 stage=config["stage"],
                 checkpoint=metadata["digest"],
-                lrg_checkpoint=None if segmenter is None else segmenter.digest,
+                lrg_checkpoint=None if lungs is None else lungs.segmenter.digest,
                 data_version=training.data_version,
                 label_version=training.label_version,
                 drawings=training.drawings,
@@ -206,39 +179,93 @@ class Predictor:
         """One line on the findings without a calibration or a decision, and why; empty if there are none."""
         return self.uncalibrated if self.calibration is None else self.calibration.gaps()
 
-    def readings(self, films: Iterable[Film], fixes: Sequence[str] = ()) -> Iterator[Reading | Problem]:
-        """Reads films, in order; decoding, networks and post-processing run side by side.
-
-        Memory stays the same however many films there are. A film is always in the same batch, at the same place, for
-        the same `films`; an unreadable one leaves its place empty.
+    def __call__(
+        self, radiographs: str | os.PathLike | ArrayLike | Iterable[str | os.PathLike | ArrayLike]
+    ) -> Reading | Iterator[Reading | Unreadable]:
+        """Reads one radiograph, or streams many.
 
         Args:
-          films: the files.
-          fixes: names from `guards.FIXES`, applied to the films that are flagged so, before anything else.
+          radiographs: a path, an (H, W) array in any form that `reader.as_radiograph` takes (bones bright), or an
+            iterable of these. A reading is called by the path as given, or by the array's place among the others.
+
+        Returns:
+          the reading of one; of many an iterator, in order, with an `Unreadable` (`.name`, `.reason`) for each that
+          cannot be read. Memory stays the same however many there are.
+
+        Raises:
+          ValueError: for one radiograph that cannot be read as one.
+          OSError: for one file that cannot be opened.
+          TypeError: for anything else than paths and arrays.
+          ImportError: for DICOM without its packages.
+        """
+        if not opening.is_one(radiographs):
+            return self.readings(opening.as_images(radiographs))
+        return self._read(opening.as_image(radiographs))
+
+    def features(
+        self, radiographs: str | os.PathLike | ArrayLike | Iterable[str | os.PathLike | ArrayLike]
+    ) -> np.ndarray:
+        """Returns what the classifier's last layer sees of radiographs: the pooled features of its branches.
+
+        Args:
+          radiographs: N of them, as `__call__` takes them; one counts as N = 1.
+
+        Returns:
+          (N, C) float32: of a fusion network's two DenseNet-121 C = 2048, the entire radiograph's 1024 first; of an
+          extractor 1024.
+
+        Raises:
+          ValueError: naming the first that cannot be read.
+          TypeError: as `__call__`.
+        """
+        images = [opening.as_image(radiographs)] if opening.is_one(radiographs) else opening.as_images(radiographs)
+        pools = []
+        for batch, _, features in self._outputs(images, fixes=()):
+            for each in batch:
+                if isinstance(each, Unreadable):
+                    raise ValueError(each.reason)
+            pools.append(self.classifier.pool(features)[: len(batch)])
+        return np.concatenate(pools) if pools else np.zeros((0, self.classifier.width), np.float32)
+
+    def readings(
+        self, images: Iterable[ImageFile | ImageArray], fixes: Sequence[str] = ()
+    ) -> Iterator[Reading | Unreadable]:
+        """Reads images, in order; decoding, networks and post-processing run side by side.
+
+        Memory stays the same however many images there are. An image is always in the same batch, at the same place,
+        for the same `images`; an unreadable one leaves its place empty.
+
+        Args:
+          images: with names.
+          fixes: names from `quality.FIXES`, applied to the radiographs that are flagged so, before anything else.
 
         Yields:
-          for each film a `Reading`, or a `Problem` where its file cannot be read.
+          for each image a `Reading`, or an `Unreadable`.
         """
-        opened = ((film.name, functools.partial(reader.read_with_flags, film.path)) for film in films)
-        return self._stream(opened, fixes)
+        for batch, logits, features in self._outputs(images, fixes):
+            maps = self.classifier.activation_maps(features)
+            for row, each in enumerate(batch):
+                if isinstance(each, Unreadable):
+                    yield each
+                else:
+                    yield self._reading(each, logits[row], {branch: maps[branch][row] for branch in maps})
 
     def read(self, name: str, radiograph: ArrayLike, flags: tuple[str, ...] = ()) -> Reading:
         """Reads one radiograph that is in memory, at once: compiled for a batch of one.
 
         Args:
           name: for the reading.
-          radiograph: (H, W) uint8, bones bright, as `images.read_radiograph` gives it; or in any other form that
-            `images.as_radiograph` takes, by its rules.
+          radiograph: in any form that `reader.as_radiograph` takes, bones bright.
           flags: names from `flags.FLAGS` that it carries already.
 
         Raises:
           ValueError: for what cannot be taken as one radiograph, in a sentence that begins with `name`.
         """
-        try:
-            radiograph = reader.as_radiograph(radiograph)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}" if name else str(error)) from error
-        (reading,) = self._single._stream([(name, lambda: (radiograph, flags))], ())
+        return self._read(ImageArray(name, radiograph, flags))
+
+    def _read(self, image: ImageFile | ImageArray) -> Reading:
+        loaded = ImageArray(image.name, *image.load())
+        (reading,) = self._single.readings([loaded])
         return reading
 
     @functools.cached_property
@@ -246,77 +273,64 @@ class Predictor:
         return dataclasses.replace(
             self,
             classifier=dataclasses.replace(self.classifier, batch_size=1),
-            segmenter=None if self.segmenter is None else dataclasses.replace(self.segmenter, batch_size=1),
+            lungs=None if self.lungs is None else self.lungs.single,
         )
 
-    def _stream(self, films: Iterable[tuple[str, _Load]], fixes: Sequence[str]) -> Iterator[Reading | Problem]:
-        work = map_in_order(functools.partial(self._open, fixes), films)
-        if self.segmenter is not None:
-            work = map_in_order(self._box, self._find_lungs(work))
-        return self._classify(work)
+    def _outputs(
+        self, images: Iterable[ImageFile | ImageArray], fixes: Sequence[str]
+    ) -> Iterator[tuple[Sequence[_InWork | Unreadable], np.ndarray, dict[str, np.ndarray]]]:
+        """Yields batches: radiographs, logits (batch_size, 14) float64, features {branch: (batch_size, h, w, C)}."""
+        blank = np.zeros((self.classifier.preprocessing.size,) * 2, np.uint8)
+        empty = dict.fromkeys(self.classifier.model.branches, blank)
 
-    def _open(self, fixes: Sequence[str], film: tuple[str, _Load]) -> _Work:
-        name, load = film
-        try:
-            radiograph, flags = load()
-        except OSError as error:  # in the words that other problems have, without its number
-            return _Work(name, problem=f"{error.filename or name}: {error.strerror or error}")
-        except ValueError as error:
-            return _Work(name, problem=str(error))
+        def start(batch: Sequence[_InWork | Unreadable]) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return self.classifier.start([empty if isinstance(each, Unreadable) else each.inputs for each in batch])
+
+        batches = in_batches(self._inputs(images, fixes), self.classifier.batch_size)
+        for batch, under_way in one_ahead((batch, start(batch)) for batch in batches):
+            logits, features = jax.device_get(under_way)
+            yield batch, logits.astype(np.float64), features
+
+    def _inputs(self, images: Iterable[ImageFile | ImageArray], fixes: Sequence[str]) -> Iterator[_InWork | Unreadable]:
+        """Yields each image with the inputs of the classifier."""
+        if self.lungs is None:
+            return map_in_order(lambda image: self._cut(self._open(image, fixes), None), images)
+
+        def open_and_shrink(image: ImageFile | ImageArray) -> tuple[_InWork | Unreadable, np.ndarray | None]:
+            opened = self._open(image, fixes)
+            return opened, None if isinstance(opened, Unreadable) else self.lungs.shrink(opened.radiograph)
+
+        masks = self.lungs.segmenter.masks(images, open_and_shrink)
+        return map_in_order(lambda found: self._cut(*found), masks)
+
+    def _open(self, image: ImageFile | ImageArray, fixes: Sequence[str]) -> _InWork | Unreadable:
+        loaded = opening.load(image)
+        if isinstance(loaded, Unreadable):
+            return loaded
+        radiograph, flags = loaded
         flagged = quality.check(radiograph, None) if fixes else ()
         applied = tuple(fix for fix in quality.FIXES if fix in fixes and fix in flagged)
         for fix in applied:
             radiograph = quality.fix(radiograph, fix)
-        work = _Work(name, radiograph, flags=flags, fixes=applied)
-        if self.segmenter is None:
-            return self._cut_and_check(work)
-        resized = pixels.resize(radiograph, (self.segmenter.size,) * 2)
-        return dataclasses.replace(work, lrg_input=contrast.contrast(resized, self.segmenter.contrast))
+        return _InWork(image.name, radiograph, flags, applied)
 
-    def _find_lungs(self, films: Iterable[_Work]) -> Iterator[tuple[_Work, np.ndarray]]:
-        empty = np.zeros((self.segmenter.size,) * 2, np.float32)
-
-        def start(batch: Sequence[_Work]) -> jax.Array:
-            return self.segmenter.start(np.stack([empty if work.problem else work.lrg_input for work in batch]))
-
-        started = ((batch, start(batch)) for batch in in_batches(films, self.segmenter.batch_size))
-        for batch, found in one_ahead(started):
-            yield from zip(batch, np.asarray(found) > lungs_segmenter.THRESHOLD, strict=False)
-
-    def _box(self, film: tuple[_Work, np.ndarray]) -> _Work:
-        work, mask = film
-        if work.problem:
+    def _cut(self, work: _InWork | Unreadable, mask: np.ndarray | None) -> _InWork | Unreadable:
+        """Boxes the lungs, cuts the branches' inputs, and names what looks wrong."""
+        if isinstance(work, Unreadable):
             return work
-        region = lung_boxes.lung_box(mask, work.radiograph.shape, self.postprocessing)
-        return self._cut_and_check(dataclasses.replace(work, region=region, lrg_input=None))
-
-    def _cut_and_check(self, work: _Work) -> _Work:
-        box = None if work.region is None else work.region.box
+        region = None if mask is None else self.lungs.region(mask, work.radiograph.shape)
         return dataclasses.replace(
             work,
-            crops=crops.cut(work.radiograph, box, self.classifier.preprocessing.size),
-            flags=quality.check(work.radiograph, work.region) + work.flags,
+            region=region,
+            inputs=crops.cut(work.radiograph, region and region.box, self.classifier.preprocessing.size),
+            flags=quality.check(work.radiograph, region) + work.flags,
         )
 
-    def _classify(self, films: Iterable[_Work]) -> Iterator[Reading | Problem]:
-        blank = np.zeros((self.classifier.preprocessing.size,) * 2, np.uint8)
-        empty = dict.fromkeys(self.classifier.model.branches, blank)
-
-        def start(batch: Sequence[_Work]):
-            return self.classifier.start([empty if work.problem else work.crops for work in batch])
-
-        started = ((batch, start(batch)) for batch in in_batches(films, self.classifier.batch_size))
-        for batch, under_way in one_ahead(started):
-            logits, maps = self.classifier.finish(*under_way)
-            for row, work in enumerate(batch):
-                if work.problem:
-                    yield Problem(work.name, work.problem)
-                else:
-                    yield self._reading(work, logits[row], {branch: each[row] for branch, each in maps.items()})
-
-    def _reading(self, work: _Work, logits: np.ndarray, maps: dict[str, np.ndarray]) -> Reading:
+    def _reading(self, work: _InWork, logits: np.ndarray, maps: dict[str, np.ndarray]) -> Reading:
         probabilities = expit(logits)
-        nothing = np.full(len(FINDINGS), np.nan)
+        calibrated = (
+            dict.fromkeys(FINDINGS) if self.calibration is None else _by_finding(self.calibration.apply(probabilities))
+        )
         return Reading(
             name=work.name,
             radiograph=work.radiograph,
@@ -324,38 +338,49 @@ class Predictor:
             rule="" if work.region is None else work.region.rule,
             flags=work.flags,
             fixes=work.fixes,
-            probabilities=probabilities,
-            calibrated=nothing if self.calibration is None else self.calibration.apply(probabilities),
+            probabilities=_by_finding(probabilities),
+            calibrated=calibrated,
             maps=maps,
+            provenance=self.provenance,
         )
 
 
-def _segmenter(
-    run: str | Path, config: dict, named: str | Path | None, batch_size: int
-) -> lungs_segmenter.Segmenter | None:
-    if named is not None:
-        return lungs_segmenter.Segmenter.load(named, batch_size)
+load = Predictor.load
+
+
+def _by_finding(values: np.ndarray) -> dict[str, float | None]:
+    """(14,) float64 -> {finding: value}, None for NaN."""
+    return {name: None if math.isnan(value) else value for name, value in zip(FINDINGS, values.tolist(), strict=True)}
+
+
+def _lung_finder(run: str | Path, config: dict, named: str | Path | None, batch_size: int) -> LungFinder | None:
+    """Loads the lung region generator of a classifier, with the post-processing that its training data had."""
+    place = _lrg_folder(run, config) if named is None else named
+    if place is None:
+        return None
+    found = LungFinder.load(place, batch_size)
+    if "lrg" not in config:
+        return found
+    return dataclasses.replace(found, postprocessing=PostProcessing(**config["lrg"]["postprocessing"]))
+
+
+def _lrg_folder(run: str | Path, config: dict) -> Path | None:
+    """Returns where the lung region generator of a classifier is; None if it is not there and not needed."""
     stored = Path(config["lrg"]["workdir"]) if "lrg" in config else Path("lrg")
     places = [Path(run).absolute().parent / stored.name]
-    # The config's own path may be relative. Where it leads to the run too, it leads to what the run was trained with;
+    # The config's own path may be relative. If it leads to the run too, it leads to what the run was trained with;
     # elsewhere it would lead to the generator of whoever is at work in this folder.
     if "lrg" in config and Path(config["workdir"]).resolve() == Path(run).resolve():
         places.insert(0, stored)
     for place in places:
         if checkpoint.best_metadata(place) is not None:
-            return lungs_segmenter.Segmenter.load(place, batch_size)
+            return place
     if "lung" not in config["branches"]:
         return None
     raise UserError(
         f"{run}: this network reads the lung region, and its lung region generator is not there; looked for a trained "
         f"one in {' and '.join(map(str, places))}. Name its folder: --lrg=FOLDER"
     )
-
-
-def _postprocessing(config: dict, segmenter: lungs_segmenter.Segmenter | None) -> PostProcessing | None:
-    if segmenter is None:
-        return None
-    return PostProcessing(**config["lrg"]["postprocessing"]) if "lrg" in config else segmenter.postprocessing
 
 
 def _undecided(calibration: metrics_calibration.Record | None) -> dict[str, str]:

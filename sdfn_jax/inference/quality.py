@@ -1,6 +1,6 @@
-"""Names what looks wrong with a film before anybody believes its probabilities; never mends it unasked.
+"""Names what looks wrong with a film before anybody believes its probabilities; never corrects it unasked.
 
-A frontal chest film, however exposed, has two dark lungs beside a bright middle, above a bright abdomen: a few slow
+A frontal chest film, however exposed, has two dark lungs next to a bright middle, above a bright abdomen: a few slow
 cosine waves, even about the vertical axis. Turned or inverted, the same waves change places or signs, so one small
 template tells which of the eight (four turns, each as it is or inverted) a film is in; and how far its waves are from
 those of chest films tells what is none. The numbers were fitted by `tools/guards.py` to 238 films of ChestX-ray14
@@ -57,7 +57,7 @@ def check(radiograph: np.ndarray, region: LungRegion | None) -> tuple[str, ...]:
 
     Args:
       radiograph: (H, W) uint8, bones bright.
-      region: what the lung region generator found on it; None where there is none.
+      region: what the lung region generator found on it; None if there is none.
 
     Returns:
       names from `flags.FLAGS`, in its order; none of them for an ordinary film.
@@ -137,7 +137,7 @@ def _waves(content: np.ndarray) -> np.ndarray:
 def _hypotheses(waves: np.ndarray) -> np.ndarray:
     """Returns the waves of the film put right, were it turned or inverted, (2, 2, 2, 8, 8).
 
-    The axes: whether it lies on its side; whether the neck is then at the right, or at the bottom; whether it is
+    The axes: whether it is on its side; whether the neck is then at the right, or at the bottom; whether it is
     inverted. Mirror images are not told apart.
     """
     sides = np.stack([waves, waves.T])

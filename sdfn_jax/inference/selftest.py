@@ -1,7 +1,7 @@
-"""Checks an installation: a tiny network trained on drawings, and what it said of four drawn films.
+"""Checks an installation: tiny networks trained on synthetic films, and their output for four such films.
 
 python -m sdfn_jax.predict --selftest                  (films -> files -> networks -> probabilities, compared)
-python -m sdfn_jax.inference.selftest --run=runs/demo/fusion     (makes `golden/` anew, from the demo's networks)
+python -m sdfn_jax.inference.selftest --run=runs/demo/fusion     (makes `golden/` again, from the demo's networks)
 
 `golden/` holds the networks as safetensors and the probabilities as JSON; it was made by these two commands:
 python -m sdfn_jax.main --config=configs/fusion.py:demo; python -m sdfn_jax.inference.selftest --run=runs/demo/fusion
@@ -25,13 +25,12 @@ from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.inference.prediction import Reading
-from sdfn_jax.inference.predictor import Film, Predictor
-from sdfn_jax.lungs import lung_boxes
+from sdfn_jax.inference.predictor import Predictor
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.metrics import predictions
-from sdfn_jax.radiographs import pixels as radiographs_pixels
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.radiographs.opening import ImageFile
 
 # Largest difference of a probability. Devices sum float32 in another order and some round it to TF32's 11 bits, and
 # drawing libraries round a grey level up or down. Activations in bfloat16 (8 bits) change these probabilities by
@@ -95,8 +94,8 @@ def run() -> list[Difference]:
     differences = []
     for film, reading in zip(films, found, strict=True):
         pixels = np.abs(np.subtract(reading.lung_box, film["lung_box"])).max()
-        probability = np.abs(reading.probabilities - list(film["probabilities"].values())).max()
-        differences.append(Difference(film["name"], float(probability), int(pixels)))
+        probability = max(abs(reading.probabilities[name] - value) for name, value in film["probabilities"].items())
+        differences.append(Difference(film["name"], probability, int(pixels)))
     return differences
 
 
@@ -116,7 +115,7 @@ def table(differences: Sequence[Difference]) -> str:
 
 
 def make(workdir: str | Path) -> None:
-    """Writes `golden/` anew.
+    """Makes `golden/` again.
 
     Args:
       workdir: run folder of the demo's fusion network, with its lung region generator where the config says.
@@ -139,7 +138,7 @@ def make(workdir: str | Path) -> None:
                 "findings": film.findings,
                 "stream": film.stream,
                 "lung_box": reading.lung_box,
-                "probabilities": dict(zip(FINDINGS, reading.probabilities.tolist(), strict=True)),
+                "probabilities": dict(reading.probabilities),
             }
             for film, reading in zip(chosen, readings, strict=True)
         ],
@@ -163,15 +162,15 @@ def synthetic_film_of(record: dict) -> synthetic_dataset.Film:
 
 def _firm_films(predictor: Predictor) -> Iterator[synthetic_dataset.Film]:
     """Yields films with none, one, two and so on of the findings, whose lung boxes no rounding moves."""
-    segmenter, found = predictor.segmenter, 0
+    lungs, found = predictor.lungs, 0
     for number in itertools.count():
         generator = np.random.default_rng((_SEED, number))
         findings = generator.choice(len(FINDINGS), found, replace=False)
         film = synthetic_dataset.Film(f"drawing_{number}", tuple(FINDINGS[each] for each in findings), (_SEED, number))
         radiograph = film.draw().image
-        (lungs,) = segmenter.probabilities(radiographs_pixels.resize(radiograph, (segmenter.size,) * 2)[None])
+        (probability,) = lungs.segmenter.probabilities(lungs.shrink(radiograph)[None])
         boxes = {
-            lung_boxes.lung_box(lungs > threshold, radiograph.shape, predictor.postprocessing).box
+            lungs.region(probability > threshold, radiograph.shape).box
             for threshold in (*_FIRM, lungs_segmenter.THRESHOLD)
         }
         if len(boxes) == 1:
@@ -182,7 +181,7 @@ def _firm_films(predictor: Predictor) -> Iterator[synthetic_dataset.Film]:
 def _read(predictor: Predictor, films: Sequence[synthetic_dataset.Film], folder: Path) -> list[Reading]:
     files = []
     for film in films:
-        files.append(Film(film.name, folder / f"{film.name}.png"))
+        files.append(ImageFile(film.name, folder / f"{film.name}.png"))
         Image.fromarray(film.draw().image).save(files[-1].path, compress_level=1)
     return list(predictor.readings(files))
 

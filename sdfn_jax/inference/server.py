@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from sdfn_jax.core.arguments import HOST
-from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.errors import MissingPackageError, UserError
 from sdfn_jax.inference import film_page
 from sdfn_jax.inference.decoding import PROCESSES, Decoders
 from sdfn_jax.inference.predictor import Predictor
@@ -91,7 +91,7 @@ def application(
                 return _refusal(400, "the sender has left")  # which nobody reads
             except _TooMuch as error:
                 return _refusal(error.status, str(error))
-            except (ValueError, UserError) as error:
+            except (ValueError, MissingPackageError) as error:
                 return _refusal(422, str(error))
             except Exception as error:  # a mistake of ours; what its message may quote of the film stays out of the log
                 place = "".join(traceback.format_tb(error.__traceback__))

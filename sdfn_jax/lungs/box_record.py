@@ -1,7 +1,7 @@
-"""The record beside a box table: the network, the numbers of B.2.2 and the films that it was made from, and its digest.
+"""The record next to a box table: the network, the numbers of B.2.2 and the films that it was made from, its digest.
 
 `<table>_made_from.json`, and `<table>_sources.csv` with the films (`sources`). A table without a record is an earlier
-version's, or one's own.
+version's, or the user's own.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ class Found:
 
     Attributes:
       recorded: whether it has a record; without one it may be anybody's.
-      mended: whether it was changed after it was made, by hand or otherwise.
-      differences: phrases for what it would be made from otherwise now.
+      edited: whether it was changed after it was made.
+      differences: phrases for what has changed among what it was made from.
     """
 
     recorded: bool
-    mended: bool
+    edited: bool
     differences: tuple[str, ...]
 
 
@@ -36,9 +36,9 @@ def write(table: Path, checkpoint: str, postprocessing: PostProcessing, films: M
 
     Args:
       table: the table.
-      checkpoint: digest of the network's.
+      checkpoint: digest of the network's checkpoint.
       postprocessing: how masks became boxes.
-      films: {file name: film as it was read}, those included that could not be.
+      films: {file name: film as it was read}, including those that could not be read.
     """
     sources.write(_films(table), films)
     settings = {"checkpoint": checkpoint, "postprocessing": dataclasses.asdict(postprocessing)}
@@ -49,13 +49,13 @@ def compare(table: Path, postprocessing: PostProcessing, films: Mapping[str, Pat
     """Compares a table with what it would be made from now.
 
     Args:
-      table: the table, which is there.
+      table: the table, which exists.
       postprocessing: how masks are to become boxes.
       films: {file name: path} of the films that are there.
     """
     record_of_films = sources.read(_films(table))
     try:
-        record = sealed.read(_record(table), _SHAPE, "the record of a box table", "the table is taken as one's own")
+        record = sealed.read(_record(table), _SHAPE, "the record of a box table", "the table is used as it is")
     except FileNotFoundError:
         record = None
     except sealed.DamagedError as error:
@@ -69,7 +69,7 @@ def compare(table: Path, postprocessing: PostProcessing, films: Mapping[str, Pat
     # Rows of films that are gone do no harm.
     differences = dataclasses.replace(found, gone=()).describe()
     if record["postprocessing"] != dataclasses.asdict(postprocessing):
-        differences.append("postprocessing was set otherwise")
+        differences.append("postprocessing had other settings")
     return Found(True, record["table_sha256"] != file_digest(table), tuple(differences))
 
 

@@ -48,18 +48,18 @@ class BoxRow:
 
 _PARSE = {str: str, int: tables.whole_number, float: tables.number}
 COLUMNS = tuple(field.name for field in dataclasses.fields(BoxRow))
-# The last column: a digest of the row's values. A row that was mended, or damaged, does not fit it; that is said.
+# The last column: a digest of the row's values. It does not match a row that was edited or damaged; a message says so.
 CHECK = "check"
 
 
 def read_box_table(path: str | Path) -> dict[str, BoxRow]:
     """Reads a box table.
 
-    A table that was mended by hand, or has no checks, is read as it is, and that is said: which rows are not those that
-    were written, so that damage does not pass for mending.
+    A table that was edited by hand, or has no checks, is read as it is. A message names the rows that are not as they
+    were written, so that damage does not pass for an edit.
 
     Args:
-      path: a table (`tables.read_table`) with the columns of `BoxRow`, in any order, and perhaps others.
+      path: a table (`tables.read_table`) with the columns of `BoxRow`, in any order; others are ignored.
 
     Returns:
       {file name of the image: its row}, in the file's order.
@@ -101,12 +101,12 @@ def _check(row: BoxRow) -> str:
 
 def _say_changed(path: Path, changed: Sequence[str], count: int, has_checks: bool) -> None:
     if count and not has_checks:
-        sealed.say(f"{path} has no column {CHECK}, as tables of older versions and of others: its boxes are used")
+        sealed.say(f"{path} has no column {CHECK}, as tables of older versions or from elsewhere: its boxes are used")
     elif changed:
         shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
         sealed.say(
             f"{path}: {len(changed):,} of {count:,} boxes are not as they were written ({shown}). They are used; if "
-            "nobody mended them, the table is damaged: make it again"
+            "nobody edited them, the table is damaged: make it again"
         )
 
 
@@ -142,7 +142,7 @@ def parse_row(record: Mapping[str, str | None]) -> BoxRow:
 
 
 def rule_counts(rows: Iterable[BoxRow]) -> str:
-    """Returns a table of text: how many images needed which rule, beside the paper's share without a rule (B.2.2).
+    """Returns a table of text: how many images needed which rule, next to the paper's share without a rule (B.2.2).
 
     An image for which several rules fired counts once under `any rule` and once under each of them.
     """

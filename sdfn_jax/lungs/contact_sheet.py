@@ -1,4 +1,4 @@
-"""Pages of small radiographs with lung masks, regions and boxes, to be looked at (as the paper's Figures 6 and 7)."""
+"""Pages of small radiographs with lung masks, regions and boxes (as the paper's Figures 6 and 7)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sdfn_jax.core import palette
 from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.lungs.finder import Lungs
 from sdfn_jax.lungs.lung_boxes import NO_RULE
-from sdfn_jax.lungs.stream import Film
 
 COLUMNS = 9
 _SIDE = 256  # pixels of the longer side of a film
@@ -24,7 +24,7 @@ _LEGEND = (
 _SYNTHETIC = ("SYNTHETIC radiographs, not films of patients", palette.SHEET_TITLE)
 
 
-def lung_box_page(films: Sequence[Film], path: str | Path, *, drawings: bool) -> None:
+def lung_box_page(films: Sequence[Lungs], path: str | Path, *, drawings: bool) -> None:
     """Draws films on one PNG page, nine in a row, each with its outlines, its box, its name and the rule that fired.
 
     Args:
@@ -47,13 +47,13 @@ def lung_box_page(films: Sequence[Film], path: str | Path, *, drawings: bool) ->
         picture = film_picture(film)
         page.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))
         rule = film.region.rule
-        draw.text((x, y + _SIDE), _shortened(film.path.name, draw, font), palette.SHEET_TEXT, font)
+        draw.text((x, y + _SIDE), _shortened(film.name, draw, font), palette.SHEET_TEXT, font)
         draw.text((x, y + _SIDE + _LINE), rule, palette.SHEET_TEXT if rule == NO_RULE else palette.SHEET_MIRRORED, font)
     with appears_when_complete(path) as unfinished:
         page.save(unfinished)
 
 
-def film_picture(film: Film) -> Image.Image:
+def film_picture(film: Lungs) -> Image.Image:
     """Draws one film in its true proportions, the longer side 256 pixels.
 
     Outlines: green what was kept of the lung mask, red a region that a rule dropped, yellow the mirror image of the one

@@ -1,6 +1,4 @@
-"""From a lung mask to the lung box (B.2.2), and the table that hands the boxes to the data sets.
-
-NumPy and scikit-image only: the data set builders read the table without JAX.
+"""From a lung mask to the lung box (B.2.2). NumPy and scikit-image only.
 
 A mask is an (h, w) bool array of the size the network works at (256 x 256), however wide or tall the radiograph is. Its
 regions are 4-connected, as [21] counts them: two lungs that touch only at a corner are two.
@@ -20,7 +18,7 @@ MARGIN_SIZE = 256
 
 @dataclasses.dataclass(frozen=True)
 class PostProcessing:
-    """The numbers of the post-processing; the defaults are the paper's (B.2.2), and ours where it names none.
+    """The numbers of the post-processing; the defaults are the paper's (B.2.2), or ours if it names none.
 
     Attributes:
       minimum_area: regions and holes below this share of the mask are cleaned away before the first rule ([21]).
@@ -78,7 +76,7 @@ def lung_box(mask: np.ndarray, size: tuple[int, int], parameters: PostProcessing
 
     The rules are tried one after the other on what the one before left. So of three regions two are kept, of these the
     smaller may be dropped, and the last one is then mirrored: `nearest_two+drop_small+mirror`. Two lungs grown together
-    are one region and are mirrored too: the box can only grow by that, never lose a pixel. Where nothing is left, or
+    are one region and are mirrored too: the box can only grow by that, never lose a pixel. If nothing is left, or
     too little to be lungs (`smallest_side`), the box is the whole image and `whole_image` ends the list.
 
     Args:
@@ -173,7 +171,7 @@ def mirror(region: np.ndarray) -> np.ndarray:
 
 
 def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Returns (left, top, right, bottom), half-open, of an (h, w) bool mask; None where it is empty."""
+    """Returns (left, top, right, bottom), half-open, of an (h, w) bool mask; None if it is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
         return None

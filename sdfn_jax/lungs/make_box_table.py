@@ -5,6 +5,8 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sdfn_jax.core import progress, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import appears_when_complete
@@ -13,18 +15,19 @@ from sdfn_jax.core.parallel import in_batches
 from sdfn_jax.core.terminal import printable
 from sdfn_jax.lungs import box_record, box_table
 from sdfn_jax.lungs.box_table import BoxRow
+from sdfn_jax.lungs.finder import LungFinder, Lungs
 from sdfn_jax.lungs.lung_boxes import PostProcessing
 from sdfn_jax.lungs.segmenter import Segmenter
-from sdfn_jax.lungs.stream import Film, segment_films
 from sdfn_jax.radiographs import find, reader
+from sdfn_jax.radiographs.opening import ImageFile
 
 
 def find_radiographs(folder: str | Path) -> find.Found:
     """Finds every radiograph below a folder (`find.below`), told apart by file name alone, and sorted by it.
 
     Raises:
-      UserError: where there is no such folder, no radiograph in it, or two of the same name and different content,
-        which the box table, and the data sets that read it, could not tell apart.
+      UserError: if there is no such folder, no radiograph in it, or two of the same name and different content, which
+        the box table, and the data sets that read it, could not tell apart.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -47,7 +50,7 @@ def find_radiographs(folder: str | Path) -> find.Found:
 
 
 def report_left_out(found: find.Found, output: str | Path) -> None:
-    """Prints what of a folder is not in a box table, and lists it beside the table, in `<its stem>_left_out.csv`."""
+    """Prints what a box table leaves out of a folder, and lists it in `<its stem>_left_out.csv` next to the table."""
     output = Path(output)
     find.report(found.left_out, output.with_name(f"{output.stem}_left_out.csv"))
 
@@ -59,7 +62,7 @@ def make_box_table(
     postprocessing: PostProcessing,
     skip_bad_files: bool = False,
 ) -> list[BoxRow]:
-    """Writes the lung box of every radiograph to a table (B.2.2), going on where an earlier call was stopped.
+    """Writes the lung box of every radiograph to a table (B.2.2); resumes an interrupted call.
 
     Rows are collected in `<output>.partial`, which survives being killed at any moment; the table itself appears at the
     end, and is the same however often the work was interrupted.
@@ -67,7 +70,7 @@ def make_box_table(
     Args:
       segmenter: the lung region generator.
       radiographs: files with different names; the table is in their order.
-      output: the table. What could not be read is listed beside it, in `<output's stem>_skipped.txt`, and what it was
+      output: the table. What could not be read is listed next to it, in `<output's stem>_skipped.txt`, and what it was
         made from is recorded (`box_record`).
       postprocessing: the numbers of B.2.2.
       skip_bad_files: leave out, and list, files that cannot be read, instead of stopping at the first.
@@ -117,7 +120,7 @@ def _box_missing(
     done: dict[str, BoxRow],
     looked_at: dict[Path, sources.Source],
 ) -> list[str]:
-    """Adds the rows that are missing to the journal and to `done`, and their films as they were read to `looked_at`.
+    """Adds missing rows to the journal and to `done`, and their films as they were read to `looked_at`.
 
     Returns:
       what is wrong with films left out.
@@ -128,34 +131,44 @@ def _box_missing(
     ]
     paths = list(itertools.chain.from_iterable(missing))
     if done:
-        print(f"going on: {len(radiographs) - len(paths):,} of {len(radiographs):,} radiographs are done", flush=True)
+        print(f"resuming: {len(radiographs) - len(paths):,} of {len(radiographs):,} radiographs are done", flush=True)
     problems = []
     with progress.bar(
         what="lung boxes", unit="image", total=len(radiographs), initial=len(radiographs) - len(paths)
     ) as bar:
-        for film in segment_films(segmenter, paths, postprocessing):
-            if film.source is not None:
-                looked_at[film.path] = film.source
-            if film.problem is None:
-                done[film.path.name] = _row(film, segmenter.digest)
-                source = None if film.source is None else dataclasses.asdict(film.source)
-                journal.write(film.path.name, {**dataclasses.asdict(done[film.path.name]), "source": source})
+        images = (_RecordedFile(path.name, path, looked_at) for path in paths)
+        for path, found in zip(paths, LungFinder(segmenter, postprocessing).stream(images), strict=True):
+            if isinstance(found, Lungs):
+                done[path.name] = _row(found, segmenter.digest)
+                source = dataclasses.asdict(looked_at[path])
+                journal.write(path.name, {**dataclasses.asdict(done[path.name]), "source": source})
             elif skip_bad_files:
-                problems.append(film.problem)
+                problems.append(found.reason)
             else:
                 raise UserError(
-                    f"{film.problem}. Mend or remove the file, or leave such files out with --skip_bad_files "
-                    "(sdfn_jax.main: --config.data.skip_bad_files=True); the same command then goes on from here."
+                    f"{found.reason}. Repair or remove the file, or leave such files out with --skip_bad_files "
+                    "(sdfn_jax.main: --config.data.skip_bad_files=True); the same command then resumes from here."
                 )
             bar.update()
     return problems
 
 
-def _row(film: Film, digest: str) -> BoxRow:
-    height, width = film.size
+@dataclasses.dataclass(frozen=True)
+class _RecordedFile(ImageFile):
+    """A file of which it is recorded what it was when it was read."""
+
+    looked_at: dict[Path, sources.Source]
+
+    def load(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        self.looked_at[self.path] = sources.look_at(self.path)
+        return reader.read_radiograph(self.path), ()
+
+
+def _row(lungs: Lungs, digest: str) -> BoxRow:
+    height, width = lungs.size
     # Four decimals, as the table keeps: a row is the same whether it comes from here or from a partial table.
-    area = round(film.region.lung_area, 4)
-    return BoxRow(film.path.name, width, height, *film.region.box, film.region.rule, area, digest)
+    area = round(lungs.region.lung_area, 4)
+    return BoxRow(lungs.name, width, height, *lungs.box, lungs.rule, area, digest)
 
 
 def _list_problems(path: Path, problems: Sequence[str]) -> None:

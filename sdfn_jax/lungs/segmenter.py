@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,17 @@ from numpy.typing import ArrayLike
 
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.lungs.contrast import contrast
+from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
+from sdfn_jax.lungs import contrast
 from sdfn_jax.lungs.lung_boxes import PostProcessing
 from sdfn_jax.models import kernels
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.radiographs import reader
 
-# A pixel is lung where its probability is above this ([21]).
+Item = TypeVar("Item")
+Kept = TypeVar("Kept")
+
+# A pixel whose probability is above this is lung ([21]).
 THRESHOLD = 0.5
 TRAINED_ON_SYNTHETIC = (
     "this lung region generator was trained on synthetic radiographs: its boxes on films of patients mean nothing"
@@ -59,7 +64,7 @@ class Segmenter:
         """Loads the best checkpoint of a trained LRG.
 
         Raises:
-          UserError: where `workdir` holds no trained checkpoint, or one of another stage.
+          UserError: if `workdir` holds no trained checkpoint, or one of another stage.
         """
         variables, metadata = checkpoint.read_best(workdir)
         config = metadata["config"]
@@ -86,18 +91,50 @@ class Segmenter:
         """Returns each pixel's probability of being lung.
 
         Args:
-          films: (N, S, S) uint8, any number of them; or each in any other form that `images.as_radiograph` takes.
+          films: (N, S, S) uint8, any number of them; or each in any other form that `reader.as_radiograph` takes.
 
         Returns:
           (N, S, S) float32 in [0, 1].
 
         Raises:
-          ValueError: for a film that is none, or not of S x S pixels.
+          ValueError: for what is no radiograph, or not of S x S pixels.
         """
-        inputs = np.stack([contrast(self._film(number, film), self.contrast) for number, film in enumerate(films)])
+        inputs = np.stack(
+            [contrast.contrast(self._film(number, film), self.contrast) for number, film in enumerate(films)]
+        )
         starts = range(0, len(inputs), self.batch_size)
         found = [self.start(inputs[start : start + self.batch_size]) for start in starts]
         return np.concatenate([np.asarray(batch) for batch in found])[: len(films)]
+
+    def masks(
+        self, items: Iterable[Item], read: Callable[[Item], tuple[Kept, np.ndarray | None]]
+    ) -> Iterator[tuple[Kept, np.ndarray | None]]:
+        """Finds the lungs of many radiographs, in order: threads read ahead of the network.
+
+        An item is always in the same batch, at the same place, for the same `items`; an unreadable one leaves its place
+        empty.
+
+        Args:
+          items: what `read` takes; read only as far ahead as is needed.
+          read: called by threads. Returns what to keep of an item, and its radiograph, resized to (S, S) uint8; None if
+            it cannot be read.
+
+        Yields:
+          (what was kept, (S, S) bool mask; None if the item could not be read) for each item.
+        """
+        empty = np.zeros((self.size,) * 2, np.float32)
+
+        def prepare(item: Item) -> tuple[Kept, np.ndarray | None]:
+            kept, radiograph = read(item)
+            return kept, None if radiograph is None else contrast.contrast(radiograph, self.contrast)
+
+        def start(batch: Sequence[tuple[Kept, np.ndarray | None]]) -> jax.Array:
+            return self.start(np.stack([empty if inputs is None else inputs for _, inputs in batch]))
+
+        started = ((batch, start(batch)) for batch in in_batches(map_in_order(prepare, items), self.batch_size))
+        for batch, found in one_ahead(started):
+            for (kept, inputs), mask in zip(batch, np.asarray(found) > THRESHOLD, strict=False):
+                yield kept, None if inputs is None else mask
 
     def start(self, inputs: np.ndarray) -> jax.Array:
         """Starts the network on one batch and returns at once; `np.asarray` of the result waits for it.
@@ -106,7 +143,7 @@ class Segmenter:
           inputs: (at most batch_size, S, S) float32, films after `contrast`.
 
         Returns:
-          (batch_size, S, S) float32 probabilities; what `inputs` lacks is filled up and means nothing.
+          (batch_size, S, S) float32 probabilities; rows beyond `inputs` mean nothing.
         """
         missing = self.batch_size - len(inputs)
         return self._network(self._on_device, np.pad(inputs, ((0, missing), (0, 0), (0, 0))))
@@ -120,7 +157,7 @@ class Segmenter:
         if film.shape != (self.size, self.size):
             raise ValueError(
                 f"films[{number}] has {film.shape[0]} x {film.shape[1]} pixels, where this network reads {self.size} x "
-                f"{self.size}; images.resize makes them"
+                f"{self.size}; pixels.resize makes them"
             )
         return film
 

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: `predictions.csv` and `evaluation.json`, and beside them `recipe.json`.
+"""What an evaluation leaves behind: `probabilities.csv` and `evaluation.json`, and next to them `recipe.json`.
 
 Writing them takes a checkpoint; every table, curve and test reads only these two files, without JAX.
 """
@@ -18,7 +18,8 @@ from sdfn_jax.core.files import file_digest
 from sdfn_jax.metrics import scores
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
-PREDICTIONS_FILE = "predictions.csv"
+PROBABILITIES_FILE = "probabilities.csv"
+_OLD_FILE = "predictions.csv"  # its name in evaluations by version 0.1.0
 EVALUATION_FILE = "evaluation.json"
 RECIPE_FILE = "recipe.json"
 STAGES = ("entire", "lung", "fusion")
@@ -100,7 +101,7 @@ class Evaluation:
 
 
 def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
-    """Writes `predictions.csv`, then the `evaluation.json` that describes it, each complete or not at all.
+    """Writes `probabilities.csv`, then the `evaluation.json` that describes it, each complete or not at all.
 
     Probabilities are written with the digits that give back the same float64 (and the float32 it came from).
 
@@ -116,7 +117,7 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
     if wrong := _first_problem(predictions):
         index, problem = wrong
         raise ValueError(f"image {predictions.images[index]}: {problem}")
-    with csv_table.writing(folder / PREDICTIONS_FILE) as table:
+    with csv_table.writing(folder / PROBABILITIES_FILE) as table:
         table.row(COLUMNS)
         for image, patient, probabilities, labels in zip(
             predictions.images, predictions.patients, predictions.probabilities, predictions.labels, strict=True
@@ -124,8 +125,9 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
             table.row([image, int(patient), *map(float, probabilities), *map(int, labels)])
     sealed.write(
         folder / EVALUATION_FILE,
-        summary(evaluation) | {"predictions_sha256": file_digest(folder / PREDICTIONS_FILE)},
+        summary(evaluation) | {"predictions_sha256": file_digest(folder / PROBABILITIES_FILE)},
     )
+    (folder / _OLD_FILE).unlink(missing_ok=True)
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
@@ -138,13 +140,14 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     """
     folder = Path(folder)
     record = read_record(folder)
+    table = table_of(folder)
     try:
-        predictions = read_predictions(folder / PREDICTIONS_FILE)
+        predictions = read_predictions(table)
     except ValueError as error:
         raise sealed.DamagedError(f"{error}; evaluate again") from error
-    if file_digest(folder / PREDICTIONS_FILE) != record["predictions_sha256"]:
+    if file_digest(table) != record["predictions_sha256"]:
         raise sealed.DamagedError(
-            f"{folder / PREDICTIONS_FILE}: not the file that {EVALUATION_FILE} next to it describes (its SHA-256 is "
+            f"{table}: not the file that {EVALUATION_FILE} next to it describes (its SHA-256 is "
             "another); evaluate again"
         )
     names = [field.name for field in dataclasses.fields(Origin)]
@@ -161,6 +164,12 @@ def read_record(folder: str | Path) -> dict:
     record = sealed.read(Path(folder) / EVALUATION_FILE, _RECORD, "the record of an evaluation", "evaluate again")
     data = record.get("data")
     return record | {"data": data if isinstance(data, dict) else {}}  # which earlier versions do not name
+
+
+def table_of(folder: str | Path) -> Path:
+    """Returns where an evaluation's table is, under its name or, if only that is there, under its old one."""
+    table, old = Path(folder) / PROBABILITIES_FILE, Path(folder) / _OLD_FILE
+    return old if old.is_file() and not table.is_file() else table
 
 
 def evaluation_folder(run: str | Path, split: str) -> Path:
@@ -188,7 +197,7 @@ def evaluation_command(run: str | Path, split: str, config: Mapping | None) -> s
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Reads a `predictions.csv`.
+    """Reads a `probabilities.csv`.
 
     Raises:
       ValueError: naming the file, and the row (the header is row 1), for a missing, additional or misplaced column, no

@@ -4,6 +4,7 @@ Modules and variables carry torchvision's names and shapes, so that its weights 
 network as the paper defines it; `kernels` has a twin with the same values and variables that is faster on a CPU.
 """
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -64,6 +65,27 @@ class DenseNet(nn.Module):
             if block < len(self.block_sizes):
                 x = Transition(name=f"transition{block}")(x, train)
         return nn.relu(BatchNorm(name="norm5")(x, train))
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path = "imagenet", **attributes: Any) -> tuple["DenseNet", dict[str, Any]]:
+        """Returns a network and pretrained variables for it, for one's own training loop.
+
+        `sdfn_jax.load_weights` of the same source also says which preprocessing they expect.
+
+        Args:
+          source: `imagenet` (torchvision's weights, downloaded once), or a file, as `load_weights` takes it.
+          **attributes: of the network, if it is not DenseNet-121 in float32.
+
+        Returns:
+          the module, and `{"params": ..., "batch_stats": ...}` of float32 NumPy arrays for its `apply`.
+
+        Raises:
+          UserError: naming the file and what is wrong with it; a ValueError.
+        """
+        from sdfn_jax.models.weights import weights_file
+
+        model = cls(**attributes)
+        return model, weights_file.load(source, model).variables
 
     @nn.nowrap
     def check_size(self, x: jax.Array) -> None:

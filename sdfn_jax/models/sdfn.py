@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from sdfn_jax.core import run_identity
 from sdfn_jax.models import kernels
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import KAIMING_NORMAL, LINEAR_UNIFORM
@@ -72,6 +73,23 @@ class SDFN(nn.Module):
         """Returns the network of a branch."""
         network = kernels.for_backend(DenseNet, self.backend)
         return network(**self.densenet, dtype=self.dtype, remat=self.remat, name=name)
+
+
+def from_config(config: Mapping[str, Any]) -> SDFN:
+    """Builds the network of a classifier's config: the one place that does.
+
+    Args:
+      config: of `configs/classifier.py` or `configs/fusion.py`; or as a checkpoint stores it, lists becoming tuples,
+        because a module is hashed.
+    """
+    shape = {name: tuple(value) if isinstance(value, list) else value for name, value in config["model"].items()}
+    return SDFN(
+        branches=tuple(config["branches"]),
+        densenet=shape,
+        frozen=bool(config.get("frozen")),
+        dtype=jnp.dtype(run_identity.precision(config)),
+        remat=config.get("remat", False),  # runs of version 0.1.0 do not store it
+    )
 
 
 def pool(features: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 from pydicom import pixels, uid
 from pydicom.dataset import Dataset
 
-from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.errors import MissingPackageError
 from sdfn_jax.radiographs import dicom_display, dicom_frame, dicom_header
 from sdfn_jax.radiographs.dicom_header import numbers_of, text
 from sdfn_jax.radiographs.flags import FLAGS
@@ -43,7 +43,7 @@ def decode(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
 
     Raises:
       ValueError: for anything but one greyscale image, or if it cannot be decoded. The message quotes no header text.
-      UserError: if the decoder of a compressed file is not installed.
+      MissingPackageError: if the decoder of a compressed file is not installed.
     """
     with silenced():
         with _told("its DICOM header cannot be read"):
@@ -61,7 +61,7 @@ def _told(what: str) -> Iterator[None]:
     """Replaces the errors of pydicom and its decoders, which are of any kind and quote the header."""
     try:
         yield
-    except (Refused, UserError):
+    except (Refused, MissingPackageError):
         raise
     except MemoryError:
         raise Refused("takes more memory than there is") from None
@@ -119,7 +119,9 @@ def _cells(header: Dataset) -> np.ndarray:
         raise Refused(f"its transfer syntax ({_name(syntax)}) is not one of those read") from None
     plugin = "" if not syntax.is_encapsulated else _RLE_DECODER if syntax == uid.RLELossless else _DECODER
     if plugin and plugin not in decoder.available_plugins:
-        raise UserError(f"reading DICOM files in {_name(syntax)} takes more packages: pip install -e '.[dicom]'")
+        raise MissingPackageError(
+            f"reading DICOM files in {_name(syntax)} takes more packages: pip install -e '.[dicom]'"
+        )
     if syntax.is_encapsulated:
         dicom_frame.check(header)
     else:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from sdfn_jax.core import files
-from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.errors import MissingPackageError
 from sdfn_jax.radiographs import picture_files
 from sdfn_jax.radiographs.flags import FLAGS
 from sdfn_jax.radiographs.limits import MAX_BYTES, Refused, check_size
@@ -104,7 +104,7 @@ def read_with_flags(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
       ValueError: in one line that begins with the file's path, for a file that cannot be decoded, has over `MAX_PIXELS`
         pixels or `MAX_BYTES` bytes, or no pixel; `.IMG` files must have exactly 8,388,608 bytes.
       OSError: for a file that cannot be opened.
-      UserError: where DICOM takes packages that are not installed.
+      MissingPackageError: if DICOM takes packages that are not installed; an ImportError.
     """
     path = Path(path)
     try:
@@ -136,7 +136,7 @@ def decode_with_flags(data: bytes, suffix: str = "") -> tuple[np.ndarray, tuple[
 
     Raises:
       ValueError: in one line, for bytes that cannot be decoded.
-      UserError: where DICOM takes packages that are not installed.
+      MissingPackageError: if DICOM takes packages that are not installed; an ImportError.
     """
     suffix = suffix.lower()
     if is_dicom(data):
@@ -374,7 +374,9 @@ def _decode_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     try:
         from sdfn_jax.radiographs import dicom
     except ImportError as error:
-        raise UserError(f"reading DICOM files takes more packages ({error}): pip install -e '.[dicom]'") from error
+        raise MissingPackageError(
+            f"reading DICOM files takes more packages ({error}): pip install -e '.[dicom]'"
+        ) from error
     return dicom.decode(data)
 
 

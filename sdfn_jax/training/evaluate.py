@@ -24,7 +24,7 @@ from sdfn_jax.training.steps import check_batch_size, device_mesh, make_evaluati
 def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, split: str) -> Evaluation:
     """Runs an extractor or the fusion network over a split; every process of a run of several takes part.
 
-    Process 0 writes `predictions.csv`, `evaluation.json`, and `recipe.json`, the checkpoint's metadata.
+    Process 0 writes `probabilities.csv`, `evaluation.json`, and `recipe.json`, the checkpoint's metadata.
 
     Args:
       config: of the trained stage; `config.workdir` holds its best checkpoint.

@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import csv_table, progress, sealed
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.lungs import contact_sheet, lung_boxes, stream
+from sdfn_jax.lungs import contact_sheet, lung_boxes
 from sdfn_jax.lungs import segmenter as lungs_segmenter
+from sdfn_jax.lungs.finder import Lungs
 from sdfn_jax.metrics import scores
 from sdfn_jax.radiographs import pixels, reader
 from sdfn_jax.training.input_pipeline import Examples
@@ -88,7 +89,7 @@ def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path
     for film, probability in zip(films, found, strict=True):
         size = tuple(int(side) for side in film["image_size"])
         region = lung_boxes.lung_box(probability > lungs_segmenter.THRESHOLD, size, processing)
-        drawn.append(stream.Film(Path(film["name"]), film["image"], size, region))
+        drawn.append(Lungs(film["name"], size, film["image"], region))
     contact_sheet.lung_box_page(drawn, path, drawings=drawings)
 
 

@@ -25,10 +25,7 @@ def write_run(config: ConfigDict, weights: Weights) -> None:
         raise UserError(f"weights of one DenseNet make an extractor, not the stage {config.stage}")
     _check_is_new(config.workdir)
     check_same_preprocessing(weights.preprocessing, config, weights.file, any_size=False)
-    try:
-        head = weights.findings_head()
-    except ValueError as error:
-        raise UserError(f"{error} (--classes=...)") from error
+    head = weights.findings_head()
     (branch,) = config.branches
     variables = {
         "params": {branch: weights.variables["params"], "head": head},

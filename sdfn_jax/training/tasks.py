@@ -14,9 +14,8 @@ from ml_collections import ConfigDict
 from sdfn_jax.core import run_identity
 from sdfn_jax.lungs import contrast as lungs_contrast
 from sdfn_jax.metrics import scores
-from sdfn_jax.models import kernels
+from sdfn_jax.models import kernels, sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
-from sdfn_jax.models.sdfn import SDFN, linear_head
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import augmentation
@@ -115,14 +114,7 @@ def classification(config: ConfigDict) -> Task:
     """
     branches = tuple(config.branches)
     frozen = branches if config.frozen else ()
-    model = SDFN(
-        branches=branches,
-        densenet=config.model.to_dict(),
-        frozen=bool(frozen),
-        classes=len(FINDINGS),
-        dtype=jnp.dtype(run_identity.precision(config)),
-        remat=config.get("remat", False),  # runs of version 0.1.0 do not store it
-    )
+    model = sdfn.from_config(config)
     preprocessing = Preprocessing.of(config)
     image = (1, preprocessing.size, preprocessing.size, preprocessing.channels)
     flip = config.flip
@@ -171,7 +163,7 @@ def fusion_head(network: Task, config: ConfigDict, variables: Mapping[str, dict]
       config: of `configs/fusion.py`.
       variables: of the whole network; all but the head's stay as they are.
     """
-    head = linear_head(len(FINDINGS))
+    head = sdfn.linear_head(len(FINDINGS))
     width = variables["params"]["head"]["kernel"].shape[0]
     flip = config.flip
 

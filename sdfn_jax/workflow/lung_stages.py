@@ -110,9 +110,9 @@ class BoxTable(Stage):
         if not self._differences:
             return []
         otherwise = f"{self.writes} would be made otherwise now: {'; '.join(self._differences)}"
-        if self._found.mended or not self._found.recorded:
+        if self._found.edited or not self._found.recorded:
             return [
-                f"{otherwise}. It {'was' if self._found.mended else 'may have been'} changed by hand: keep it by "
+                f"{otherwise}. It {'was' if self._found.edited else 'may have been'} changed by hand: keep it by "
                 f"naming it, --config.data.boxes={self.writes}, or delete it to have it made again"
             ]
         trained = begun(self._readers) if self._data.is_fresh else []

@@ -11,14 +11,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
-from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import figures, over_split
-from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes, make_box_table, stream
+from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes, make_box_table
 from sdfn_jax.lungs import segmenter as lungs_segmenter
+from sdfn_jax.lungs.finder import LungFinder, Lungs
 from sdfn_jax.metrics import calibration
-from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
+from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record, table_of
 from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.radiographs.opening import ImageFile, Unreadable
 from sdfn_jax.reporting import roc_curves, table_one
 from sdfn_jax.training import evaluate
 from sdfn_jax.training.input_pipeline import Examples
@@ -186,7 +187,7 @@ def _draw(
     def attempt(name: str, draw: Callable[[], object]) -> None:
         try:
             draw()
-        except (UserError, ValueError, OSError) as error:
+        except (ValueError, OSError) as error:
             left_out.append(f"{name}: {error}")
 
     attempt(_ROC, lambda: roc_curves.draw(where / _ROC, table))
@@ -220,7 +221,7 @@ def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
     where = [evaluate.evaluation_folder(stage.workdir, "test") for stage in classifiers]
     print("\n" + table_one.text(table_one.TableOne.of([read_evaluation(path) for path in where])))
     made = [path for path in sorted(folder(config).iterdir()) if path.name != RECORD]
-    for path in (*made, *(path / "predictions.csv" for path in where)):
+    for path in (*made, *map(table_of, where)):
         print(path)
     record = _read_record(folder(config))
     for line in record["left_out"] if record is not None else ():
@@ -239,14 +240,14 @@ def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Eva
     rules = sorted({row.rule for row in examples} - {lung_boxes.NO_RULE})
     chosen = {"smallest": examples} | {rule: [row for row in examples if row.rule == rule] for rule in rules}
     segmenter = lungs_segmenter.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
-    processing = lung_boxes.PostProcessing(**config.lrg.postprocessing)
+    lung_finder = LungFinder(segmenter, lung_boxes.PostProcessing(**config.lrg.postprocessing))
     left_out = []
     for name, rows in chosen.items():
         paths = [films[row.image] for row in rows[:_FILMS]]
-        found = list(stream.segment_films(segmenter, paths, processing))
+        found = list(lung_finder.stream(ImageFile(path.name, path) for path in paths))
         page = where / _LUNG_BOXES.format(name)
-        left_out += [f"{page.name}: {film.problem}" for film in found if film.problem is not None]
-        if readable := [film for film in found if film.problem is None]:
+        left_out += [f"{page.name}: {film.reason}" for film in found if isinstance(film, Unreadable)]
+        if readable := [film for film in found if isinstance(film, Lungs)]:
             contact_sheet.lung_box_page(readable, page, drawings=evaluation.origin.drawings)
     return left_out
 

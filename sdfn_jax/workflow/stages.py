@@ -24,7 +24,7 @@ from sdfn_jax.training.train import train
 from tfds_builders.prepared import data_metadata, data_version
 
 FOLDS = 5
-RANDOM, IMAGENET = "random", "imagenet"  # values of config.pretrained that name no file
+RANDOM, IMAGENET = "random", weights_weights_file.IMAGENET  # values of config.pretrained that name no file
 
 
 def data_inputs(directory: Path) -> dict[str, str]:
@@ -154,10 +154,7 @@ def load_pretrained(config: ConfigDict) -> weights_weights_file.Weights:
     """
     path = weights_file(config)
     written = path.stat().st_mtime_ns if path.is_file() else None
-    try:
-        found = _read_weights(path, written, DenseNet(**config.model.to_dict()))
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    found = _read_weights(path, written, DenseNet(**config.model.to_dict()))
     check_same_preprocessing(found.preprocessing, config, found.file, any_size=True)
     return found
 

@@ -14,21 +14,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import appears_when_complete, file_digest
-from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import variable_shapes
 from sdfn_jax.models.preprocessing import Preprocessing
-from sdfn_jax.models.weights import bounds, chexnet, keras, torch_pickle, torchvision, torchxrayvision
+from sdfn_jax.models.weights import bounds, chexnet, download, keras, torch_pickle, torchvision, torchxrayvision
 from sdfn_jax.radiographs.findings import FINDINGS
 
 # The first that recognises a file reads it.
 SOURCES = (keras, torchxrayvision, chexnet, torchvision)
 # In the header of a file of ours: what there is, and of which type.
 _RECORD = {"source": str, "file": str, "sha256": str, "classes": (list, type(None)), "preprocessing": dict}
+IMAGENET = "imagenet"  # in place of a file: what torchvision publishes, downloaded once
 NO_CLASS = "-"  # in a class list: an output that was never trained
 HEADER = "sdfn_jax"  # key of a converted file's own record, beside its tensors
 _SHOWN = 3  # tensors of each kind of fault
@@ -87,34 +89,44 @@ class Weights:
           {"kernel": (C, 14), "bias": (14,)}: `params/head` of an `SDFN` with this one branch.
 
         Raises:
-          ValueError: without a classifier or class list, or where a finding is not among the classes.
+          UserError: without a classifier or class list, or where a finding is not among the classes.
         """
         if self.head is None or self.classes is None:
             lacks = (
                 "has no classifier" if self.head is None else "does not say what its outputs are: give its class list"
             )
-            raise ValueError(f"{self.file} {lacks}")
+            raise UserError(f"{self.file} {lacks} (--classes=...)")
         if missing := [name for name in FINDINGS if name not in self.classes]:
-            raise ValueError(
-                f"{self.file}: the class list lacks {', '.join(missing)}; it has {', '.join(self.classes)}"
+            raise UserError(
+                f"{self.file}: the class list lacks {', '.join(missing)}; it has {', '.join(self.classes)} "
+                "(--classes=...)"
             )
         order = [self.classes.index(name) for name in FINDINGS]
         return {"kernel": self.head["kernel"][:, order], "bias": self.head["bias"][order]}
 
 
-def read(path: str | Path, model: DenseNet | None = None, classes: Sequence[str] | None = None) -> Weights:
+def load(source: str | Path, model: nn.Module, classes: Sequence[str] | None = None) -> Weights:
+    """Reads the weights of a source: as `read`, and `imagenet` is downloaded once.
+
+    Raises:
+      UserError: as `read`; or if the download fails.
+    """
+    return read(download.fetch() if source == IMAGENET else source, model, classes)
+
+
+def read(path: str | Path, model: nn.Module, classes: Sequence[str] | None = None) -> Weights:
     """Reads a weights file of any source, whole or not at all.
 
     Every tensor of the file is used once (but torch's batch counters), and every variable is filled once.
 
     Args:
       path: of torchvision, timm, a CheXNet reproduction, TorchXRayVision, Keras, or one that `save` wrote.
-      model: the network that the weights must fill; DenseNet-121 if None.
+      model: the DenseNet that the weights must fill.
       classes: names of the classifier's outputs, in the file's order; `NO_CLASS` for one without meaning. None for
         those that a converted file names itself.
 
     Raises:
-      ValueError: naming the file, where it cannot be read or recognised, or with the tensors that are missing, not
+      UserError: naming the file, if it cannot be read or recognised, or with the tensors that are missing, not
         expected, of another shape, not exact in float32, or not finite; or where the class list does not fit.
     """
     path = Path(path)
@@ -123,15 +135,15 @@ def read(path: str | Path, model: DenseNet | None = None, classes: Sequence[str]
         tensors, record = _open(path)
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
         source, named, preprocessing = _recognise(tensors, record)
-        variables, head = _fill(named, model or DenseNet(), preprocessing.channels)
+        variables, head = _fill(named, model, preprocessing.channels)
         if classes is None:
             classes = record.get("classes")
         if classes is not None:
             classes = _check_classes(classes, head)
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {_printable(str(error))}") from error
+        raise UserError(f"{path}: {_printable(str(error))}") from error
     return Weights(
         variables=variables,
         head=head,
@@ -178,7 +190,7 @@ def parse_classes(text: str) -> list[str]:
     """Returns a class list given as names with commas between, or as a file with a name on each line.
 
     Raises:
-      ValueError: for a file that cannot be read.
+      UserError: for a file that cannot be read.
     """
     if "," in text:
         return [name.strip() for name in text.split(",")]
@@ -188,7 +200,7 @@ def parse_classes(text: str) -> list[str]:
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         names = content.decode("utf-16" if wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{text}: a class list is names with commas between, or a text file ({error})") from error
+        raise UserError(f"{text}: a class list is names with commas between, or a text file ({error})") from error
     return [name.strip() for name in re.split(r"[\n,]", names) if name.strip()]
 
 
@@ -290,7 +302,7 @@ def _recognise(
 
 
 def _fill(
-    tensors: Mapping[str, np.ndarray], model: DenseNet, channels: int
+    tensors: Mapping[str, np.ndarray], model: nn.Module, channels: int
 ) -> tuple[dict[str, Any], dict[str, np.ndarray] | None]:
     """Returns the DenseNet's variables and its classifier; a ValueError lists every tensor at fault."""
     image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
