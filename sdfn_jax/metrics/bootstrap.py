@@ -16,10 +16,10 @@ _PATIENTS_AT_A_TIME = 512
 
 @dataclasses.dataclass(frozen=True)
 class Resamples:
-    """Bootstrap resamples of patients; use the same ones for everything that is compared.
+    """Bootstrap resamples of patients; use the same ones for all that is compared.
 
     Attributes:
-      patients: (N,) the place in `counts` of each image's patient, 0 to P - 1.
+      patients: (N,) the index in `counts` of each image's patient, 0 to P - 1.
       counts: (P, B) float32 of whole numbers: how often each of the P patients was drawn in each of B replicates.
     """
 
@@ -98,7 +98,7 @@ def auc_replicates(labels: np.ndarray, scores: np.ndarray, resamples: Resamples)
 
 
 def mean_replicates(aucs: np.ndarray) -> np.ndarray:
-    """Returns the mean over the classes that are defined in a replicate: (C, B) -> (B,), as `metrics.mean_auc`."""
+    """Returns the mean over the classes that are defined in a replicate: (C, B) -> (B,), as `scores.mean_auc`."""
     defined = ~np.isnan(aucs)
     return ratio(np.where(defined, aucs, 0).sum(axis=0), defined.sum(axis=0))
 

@@ -1,10 +1,10 @@
-"""`calibration.json` of a run: what its validation split says of its probabilities, beside its checkpoint. No JAX.
+"""`calibration.json` of a run, next to its checkpoint: calibration and operating points from validation. No JAX.
 
-Written whenever the validation split is evaluated; never from test. It holds for one checkpoint alone, whose digest it
-names: how each finding's probabilities are calibrated (`platt`), and its operating point, or why it has none.
+It is written whenever the validation split is evaluated; never from test. It is valid for one checkpoint, whose digest
+it names: the calibration of each finding's probabilities (`platt`), and its operating point, or why it has none.
 
-The file is sealed. One of an older version, or a damaged one, decides nothing: what it says is made again from the
-evaluation of validation in the same run.
+The file is sealed. An older or damaged one is not used: its content is computed again from the evaluation of validation
+in the same run.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ _RECORD = {
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-    """What calibration does on validation, each image calibrated by a scaling that saw nothing of its patient.
+    """The effect of calibration on validation, each image calibrated by a scaling fitted without its patient.
 
     Attributes:
       brier: score before and after.
@@ -74,11 +74,11 @@ class Calibrated:
     Attributes:
       positives: of the validation split.
       negatives: of the validation split.
-      scaling: None where there is none.
-      reason: why there is none; empty where there is one.
-      effect: None where there is no scaling.
-      threshold: operating point by Youden's index, before calibration; None where there is none.
-      undecided: why there is no operating point (`operating_points.undecided`); empty where there is one.
+      scaling: None if there is none.
+      reason: why there is none; empty otherwise.
+      effect: None without a scaling.
+      threshold: operating point by Youden's index, before calibration; None if there is none.
+      undecided: why there is no operating point (`operating_points.undecided`); empty otherwise.
     """
 
     positives: int
@@ -95,14 +95,14 @@ class Record:
     """The file.
 
     Attributes:
-      checkpoint: digest of the checkpoint that it holds for.
+      checkpoint: digest of the checkpoint that it is valid for.
       stage: of the run.
       data_version: full name of the data set whose validation split was evaluated.
       label_version: of its labels.
-      drawings: whether its images are drawings.
+      drawings: whether its images are synthetic.
       images: of the validation split.
-      image_list_sha256: which they are.
-      findings: {finding: what validation says of it}, all 14 in their order.
+      image_list_sha256: digest of their names.
+      findings: {finding: its calibration}, all 14 in their order.
     """
 
     checkpoint: str
@@ -161,7 +161,7 @@ def make(evaluation: Evaluation) -> Record:
     """Fits calibration and operating points.
 
     Raises:
-      ValueError: for an evaluation of another split than validation.
+      ValueError: for an evaluation of any split but validation.
     """
     origin, predictions = evaluation.origin, evaluation.predictions
     if origin.split != "validation":
@@ -194,10 +194,10 @@ def write(run: str | Path, record: Record) -> None:
 
 
 def read(run: str | Path) -> Record | None:
-    """Reads the file of a run; None where there is none.
+    """Reads the file of a run; None if there is none.
 
     Raises:
-      DamagedError: naming the file, where it is not one; `OlderError` for one of an older version.
+      DamagedError: naming a damaged file; `OlderError` for one of an older version.
     """
     path = Path(run) / FILE
     if not path.is_file():
@@ -209,13 +209,12 @@ def read(run: str | Path) -> Record | None:
 
 
 def of_checkpoint(run: str | Path, checkpoint: str) -> tuple[Record | None, str]:
-    """Returns what the validation split says of a run's checkpoint, or None and what is wrong with the file.
+    """Returns the calibration of a run's checkpoint, or None and what is wrong with the file.
 
-    A file that is damaged or of an older version is replaced in memory, and that is said, if the run's evaluation of
-    validation is there and whole.
+    A damaged or older file is replaced in memory, with a note, if the run has a sound evaluation of validation.
 
     Raises:
-      DamagedError: for a damaged file, if it is not.
+      DamagedError: for a damaged file without such an evaluation.
     """
     path = Path(run) / FILE
     try:
@@ -293,7 +292,7 @@ BINS = 15
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """Images gathered by predicted probability into bins of equal width that hold any.
+    """Images grouped by predicted probability into bins of equal width, without empty bins.
 
     Attributes:
       count: (K,) images in each bin.
@@ -312,12 +311,12 @@ class Reliability:
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> Reliability:
-    """Gathers images into bins (k / bins, (k + 1) / bins], the first with 0 (Guo et al., ICML 2017).
+    """Groups images into bins (k / bins, (k + 1) / bins], the first with 0 (Guo et al., ICML 2017).
 
     Args:
       labels: (N,) 0 and 1, at least one.
       probabilities: (N,) 0 to 1.
-      bins: their number.
+      bins: number of bins.
     """
     edges = np.arange(1, bins) / bins
     places = np.searchsorted(edges, probabilities, side="left")

@@ -1,8 +1,8 @@
 """DeLong's variance of an AUC and test of two correlated AUCs. NumPy and SciPy only.
 
 DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837-845, by midranks as Sun & Xu 2014, IEEE Signal Process. Lett.
-21:1389-1393. It takes images for independent: where patients have many, its intervals are too narrow and its p too
-small. Print it beside the bootstrap over patients, not instead of it.
+21:1389-1393. It assumes independent images: if patients have several, its intervals are too narrow and its p too small.
+Print it next to the bootstrap over patients, not instead of it.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ def covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.n
       scores: (K, N), each row the scores of one model.
 
     Returns:
-      AUCs (K,) and their covariance (K, K); NaN where there are not two positives and two negatives.
+      AUCs (K,) and their covariance (K, K); NaN with fewer than two positives or two negatives.
     """
     positive = np.asarray(labels) == 1
     count, others = int(positive.sum()), int((~positive).sum())

@@ -1,4 +1,4 @@
-"""Thresholds chosen on the validation split, and what they do on the test split; never chosen on test."""
+"""Thresholds chosen on validation, never on test, and their effect on test."""
 
 import dataclasses
 
@@ -10,16 +10,16 @@ from sdfn_jax.metrics import scores as metrics_scores
 SENSITIVITY = 0.9
 # Ten events for each fitted number (Peduzzi et al., J Clin Epidemiol 1996), and calibration fits two.
 MINIMUM = 20
-REPLICATES = 2000  # of the bootstrap behind the interval of the validation AUC
+REPLICATES = 2000  # of the bootstrap for the interval of the validation AUC
 _SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """What a threshold does on a set of images.
+    """The effect of a threshold on a set of images.
 
     Attributes:
-      threshold: an image counts as positive from here on.
+      threshold: an image with at least this score counts as positive.
       positives: images with the finding.
       negatives: images without.
       called: images called positive.
@@ -27,7 +27,7 @@ class Point:
       sensitivity_interval: of it.
       specificity: share of the negatives not called; NaN without negatives.
       specificity_interval: of it.
-      predictive_value: share of the called that are positive, at this set's prevalence; NaN where none is called.
+      predictive_value: share of the called that are positive, at this set's prevalence; NaN if none is called.
       predictive_value_interval: of it.
     """
 
@@ -49,7 +49,7 @@ def resample(patients: np.ndarray) -> bootstrap.Resamples:
 
 
 def too_few(labels: np.ndarray) -> str:
-    """Returns why the validation split cannot carry a threshold or a calibration; empty where it can: (N,) 0 and 1."""
+    """Returns why validation is too small for a threshold or calibration; empty if it is not: (N,) 0 and 1."""
     positives = int(np.sum(labels))
     negatives = len(labels) - positives
     if min(positives, negatives) >= MINIMUM:
@@ -58,10 +58,10 @@ def too_few(labels: np.ndarray) -> str:
 
 
 def undecided(labels: np.ndarray, scores: np.ndarray, resamples: bootstrap.Resamples) -> str:
-    """Returns why no threshold may call an image positive or negative; empty where one may.
+    """Returns why no threshold may call an image positive or negative; empty if one may.
 
     There must be 20 positives and 20 negatives, and the network must order them better than chance: the 95 % interval
-    of its AUC, over patients, lies above 0.5.
+    of its AUC, over patients, is above 0.5.
 
     Args:
       labels: (N,) 0 and 1, of the validation split.
@@ -149,7 +149,7 @@ class Threshold:
     """A finding's operating point, chosen on validation.
 
     Attributes:
-      probability: a radiograph counts as positive from here on (before calibration).
+      probability: a radiograph with at least this one, before calibration, counts as positive.
       sensitivity: on validation.
       specificity: on validation.
       positives: of the validation split.

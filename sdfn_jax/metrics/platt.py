@@ -17,7 +17,7 @@ class Scaling:
     """calibrated = sigmoid(slope * logit(probability) + intercept).
 
     Attributes:
-      slope: more than 0, so that no two images change places and the AUC stays.
+      slope: above 0, so that the order of images, and with it the AUC, stays.
       intercept: any number.
     """
 
@@ -40,8 +40,8 @@ def fit(labels: np.ndarray, probabilities: np.ndarray) -> Scaling | None:
       probabilities: (n,) 0 to 1.
 
     Returns:
-      None where the best slope is not above 0 (validation orders the images no better than chance), or where there
-      are no positives or no negatives.
+      None if the best slope is not above 0 (validation orders the images no better than chance), or without positives
+      or negatives.
     """
     positive = np.asarray(labels) == 1
     positives, negatives = int(positive.sum()), int((~positive).sum())
@@ -49,7 +49,7 @@ def fit(labels: np.ndarray, probabilities: np.ndarray) -> Scaling | None:
         return None
     targets = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     logits = _logits(probabilities)
-    # Fitted around the mean, where slope and intercept hardly depend on one another.
+    # Fitted on standardised logits, for which slope and intercept are nearly independent.
     centre, spread = logits.mean(), logits.std()
     if spread == 0:
         return None
@@ -73,7 +73,7 @@ def fit(labels: np.ndarray, probabilities: np.ndarray) -> Scaling | None:
 
 
 def cross_fit(labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """Calibrates each image by a scaling that has seen neither it nor its patient: what calibration is worth.
+    """Calibrates each image by a scaling that was fitted without its patient, to measure the effect of calibration.
 
     Args:
       labels: (n,) 0 and 1.
@@ -81,7 +81,7 @@ def cross_fit(labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarra
       patients: (n,) the patient of each image; whole patients go into one of five folds.
 
     Returns:
-      (n,) calibrated; where no scaling can be fitted without a fold, that fold stays as it is.
+      (n,) calibrated; a fold without which no scaling can be fitted stays as it is.
     """
     people, places = np.unique(patients, return_inverse=True)
     folds = (np.random.default_rng(_SEED).permutation(len(people)) % FOLDS)[places]

@@ -1,6 +1,6 @@
-"""What an evaluation leaves behind: `probabilities.csv` and `evaluation.json`, and next to them `recipe.json`.
+"""The files of an evaluation: `probabilities.csv` and `evaluation.json`, and next to them `recipe.json`.
 
-Writing them takes a checkpoint; every table, curve and test reads only these two files, without JAX.
+Writing them needs a checkpoint; every table, curve and test reads only the first two, without JAX.
 """
 
 import dataclasses
@@ -64,7 +64,7 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where predictions come from; kept beside every number made of them.
+    """The origin of predictions; stored with every number that is computed from them.
 
     Attributes:
       stage: `entire`, `lung` or `fusion`.
@@ -88,13 +88,13 @@ class Origin:
 
     @property
     def trained_elsewhere(self) -> bool:
-        """Whether the network was imported from a weights file: what it was trained on is unknown."""
+        """Whether the network was imported from a weights file: its training data are unknown."""
         return self.seed is None
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Predictions and where they come from."""
+    """Predictions and their origin."""
 
     origin: Origin
     predictions: Predictions
@@ -103,7 +103,7 @@ class Evaluation:
 def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
     """Writes `probabilities.csv`, then the `evaluation.json` that describes it, each complete or not at all.
 
-    Probabilities are written with the digits that give back the same float64 (and the float32 it came from).
+    Probabilities are written with enough digits to restore the same float64 (and the float32 that it came from).
 
     Raises:
       ValueError: naming the image, for predictions that `read_evaluation` would refuse.

@@ -1,4 +1,4 @@
-"""What the paper reports, to stand beside our own results.
+"""The paper's results, for comparison with ours.
 
 Liu, Wang, Nan, Jin, Pu: SDFN: Segmentation-based Deep Fusion Network for Thoracic Disease Classification in Chest X-ray
 Images (2018).

@@ -17,7 +17,7 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
         probabilities near 1 tie where their logits differ.
 
     Returns:
-      The area, 0 to 1; NaN where it is undefined, because there is no positive or no negative.
+      The area, 0 to 1; NaN without positives or without negatives, where it is undefined.
 
     Raises:
       ValueError: for other shapes, a label that is not 0 or 1, or a score that is NaN.
@@ -75,7 +75,7 @@ def roc_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
       False positive rates and true positive rates, (K,) float64 each, from (0, 0) to (1, 1).
 
     Raises:
-      ValueError: as `auc`, and where a class is absent: such a curve does not exist.
+      ValueError: as `auc`, and without positives or negatives, where no curve exists.
     """
     positive, scores = _checked(labels, scores)
     if positive.all() or not positive.any():
@@ -95,8 +95,8 @@ def roc_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
     """Computes the area under the precision-recall curve as average precision: the mean precision at each positive.
 
-    Images of equal score pass the threshold together. A model that knows nothing has the prevalence: never print one
-    without the other.
+    Images of equal score pass the threshold together. A random model has the prevalence: never print one without the
+    other.
 
     Arguments and errors as in `auc`.
 
@@ -152,7 +152,7 @@ def surface_distance(a: np.ndarray, b: np.ndarray) -> float:
       b: (H, W) bool.
 
     Returns:
-      In pixels; NaN where a mask is empty.
+      In pixels; NaN if a mask is empty.
 
     Raises:
       ValueError: as `dice`.
@@ -160,7 +160,7 @@ def surface_distance(a: np.ndarray, b: np.ndarray) -> float:
     _, a_size, b_size = _overlap(a, b)
     if not a_size or not b_size:
         return float("nan")
-    from scipy import ndimage  # here: most commands measure no distance, and it takes them longer to import than NumPy
+    from scipy import ndimage  # imported here: slow to import, and few commands need it
 
     outlines = [mask & ~ndimage.binary_erosion(mask) for mask in (np.asarray(a), np.asarray(b))]
     to_a, to_b = (ndimage.distance_transform_edt(~outline) for outline in outlines)
@@ -168,7 +168,7 @@ def surface_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def lung_recall(mask: np.ndarray, box: tuple[int, int, int, int]) -> float:
-    """Computes the share of the reference lung that a box keeps: what the crop of B.2.2 hands to the SDFN.
+    """Computes the share of the reference lung that a box keeps: what the crop of B.2.2 shows to the SDFN.
 
     Args:
       mask: (H, W) bool, the reference lungs.
@@ -193,7 +193,7 @@ def lung_recall(mask: np.ndarray, box: tuple[int, int, int, int]) -> float:
 
 
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the labels as bool, and the scores, once both are known to be sound."""
+    """Checks labels and scores; returns the labels as bool, and the scores."""
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.ndim != 1 or labels.shape != scores.shape:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must both be (images,)")

@@ -6,7 +6,7 @@ import numpy as np
 
 from sdfn_jax.metrics import bootstrap
 
-# Upper ends, in years; the 2017 table has ages up to 414, which are nobody's.
+# Upper ends, in years; the 2017 table has impossible ages up to 414.
 _AGES = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"), (120, "80 and over"))
 UNKNOWN = "unknown"
 SEXES = {"F": "female", "M": "male"}

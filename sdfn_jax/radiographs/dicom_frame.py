@@ -1,4 +1,4 @@
-"""What a compressed image in a DICOM file says of itself, looked at before a decoder makes room for it."""
+"""Checks the headers of a compressed image in a DICOM file before a decoder allocates memory for it."""
 
 import dataclasses
 import re
@@ -24,10 +24,10 @@ _MOST_SEGMENTS = 2**18
 
 
 def check(header: Dataset) -> None:
-    """Looks at a compressed image before a decoder makes room for it, and has the header say of its bits what it does.
+    """Checks a compressed image before it is decoded, and adjusts the DICOM header to the bits of the image.
 
     Raises:
-      Refused: for an image that is not of the size its header says, or that would take its decoder too long.
+      Refused: for an image whose size differs from the DICOM header's, or that would take its decoder too long.
     """
     offsets = None
     if "ExtendedOffsetTable" in header:
@@ -35,7 +35,7 @@ def check(header: Dataset) -> None:
     frame = encaps.get_frame(Counted(header.PixelData), 0, number_of_frames=1, extended_offsets=offsets)
     syntax = header.file_meta.TransferSyntaxUID
     if syntax == uid.RLELossless:
-        # Two bytes grow to at most 128, and what does not shrink grows by one in 128.
+        # Two bytes expand to at most 128, and incompressible data grow by one byte in 128.
         if len(frame) > 2 * header.Rows * header.Columns * header.BitsAllocated // 8 + 1024:
             raise Refused("more pixel data than its rows and columns hold")
         return
@@ -54,15 +54,15 @@ def check(header: Dataset) -> None:
 
 
 def _take_bits(header: Dataset, frame: "_Frame") -> None:
-    """Has the header say of a pixel's bits what the compressed image says, where they differ.
+    """Adjusts the header's bits per pixel to those of the compressed image, if they differ.
 
-    Decoders give bytes for up to 8 bits, whatever the header says, and pydicom takes them for the header's.
+    Decoders return bytes for up to 8 bits, whatever the header says, and pydicom interprets them by the header.
     """
     if frame.bits > 16:
         raise Refused(f"{frame.bits} bits a pixel, where at most 16 are read")
     if (frame.bits > 8) != (header.BitsAllocated > 8):
         if header.BitsStored > frame.bits and not frame.signed:
-            header.PixelRepresentation = 0  # the sign would be in a bit that is not there
+            header.PixelRepresentation = 0  # the sign bit does not exist
         header.BitsAllocated = 8 if frame.bits <= 8 else 16
         header.BitsStored = frame.bits
     if frame.bits <= max(numbers_of(header, "HighBit"), default=0):
@@ -71,14 +71,14 @@ def _take_bits(header: Dataset, frame: "_Frame") -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Frame:
-    """What a compressed image says of itself.
+    """The header of a compressed image.
 
     Attributes:
       height: pixels.
       width: pixels.
       components: 1 for grey.
       bits: of a number.
-      signed: whether numbers may be negative; only JPEG 2000 says it.
+      signed: whether numbers may be negative; only JPEG 2000 states it.
     """
 
     height: int
@@ -115,7 +115,7 @@ def _jpeg_2000_frame(data: bytes) -> _Frame | None:
 def _check_blocks(data: bytes, frame: _Frame) -> None:
     """Refuses a JPEG 2000 code stream of more code-blocks or precincts than a decoder has memory for.
 
-    Encoders write blocks of 64 x 64 or 32 x 32 pixels. One of 1 x 1 takes some 500 bytes, and a file none for it.
+    Encoders write blocks of 64 x 64 or 32 x 32 pixels. A block of 1 x 1 takes 500 bytes of memory and none of the file.
     """
     for style in _coding_styles(data):
         levels, width, height = style[0], (style[1] & 15) + 2, (style[2] & 15) + 2
@@ -129,9 +129,9 @@ def _check_blocks(data: bytes, frame: _Frame) -> None:
 
 
 def _coding_styles(data: bytes) -> Iterator[bytes]:
-    """Yields what the COD and COC segments of a JPEG 2000 code stream say, from the number of levels on (T.800, A.6).
+    """Yields the COD and COC segments of a JPEG 2000 code stream, from the number of levels on (T.800, A.6).
 
-    They are in the main header and in those of tile-parts, of which each says how long it is.
+    They are in the main header and in the headers of tile-parts, each of which states its length.
     """
     place, end = 2, 0
     for _ in range(_MOST_SEGMENTS):
@@ -143,7 +143,7 @@ def _coding_styles(data: bytes) -> Iterator[bytes]:
             place = max(end, place + 2)
             continue
         elif marker in _CODING_STYLES:
-            # Behind the length: of COD its style, four bytes for all components; of COC the component and its style.
+            # After the length: in COD its style and four bytes for all components; in COC the component and its style.
             body = data[place + 4 : place + 2 + length][_CODING_STYLES[marker] :]
             if len(body) >= 5:
                 yield body

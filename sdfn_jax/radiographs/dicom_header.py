@@ -1,7 +1,7 @@
-"""Reads the elements of a DICOM header that are taken, and no other, within bounds of time and memory.
+"""Reads the elements of a DICOM header that are used, and no others, within bounds of time and memory.
 
-pydicom knows no bounds: zeros are millions of elements to it, and a deflated file is inflated whole. It also logs and
-quotes what it reads, and raises nearly anything for a value that does not fit its kind.
+pydicom has no bounds: it reads zeros as millions of elements and inflates a deflated file whole. It also logs and
+quotes what it reads, and raises nearly any error for a value that does not fit its VR.
 """
 
 import contextlib
@@ -48,22 +48,22 @@ _ELEMENTS = tuple(
 )
 _SEQUENCES = (tag_for_keyword("ModalityLUTSequence"), tag_for_keyword("VOILUTSequence"))
 _CHARACTER_SET = tag_for_keyword("SpecificCharacterSet")
-# What pydicom makes values of may be so long, in bytes: a few LUTs of the largest size; what most explicit VRs hold.
+# The longest elements, in bytes, that pydicom converts: a few LUTs of the largest size; the limit of most explicit VRs.
 _LONGEST = {tag: 2**20 if tag in _SEQUENCES else 2**16 for tag in (*_ELEMENTS, _CHARACTER_SET)}
 del _LONGEST[tag_for_keyword("PixelData")]
 _UNDEFINED_LENGTH = 2**32 - 1
-# The header of a radiograph has some hundred elements, and is read in as many steps; so many take a second or two.
+# The header of a radiograph has some hundred elements and is read in as many steps; this many take a second or two.
 _MOST_STEPS = 100_000
 # Bytes of a deflated file, inflated: pixels of 16 bits, and a header.
 _MOST_INFLATED = 2 * MAX_PIXELS + 2**24
 
-# pydicom logs what it warns of, values and all; its decoders' loggers are below this one.
+# pydicom logs its warnings, including values; its decoders' loggers are children of this one.
 logging.getLogger("pydicom").disabled = True
 logging.getLogger("pydicom").propagate = False
 
 
 def read(data: bytes) -> Dataset:
-    """Returns the elements we take, those without a value left out."""
+    """Returns the used elements that have a value."""
     header = filereader.read_partial(
         Counted(_inflated(data)), stop_when=_check_element, force=True, specific_tags=list(_ELEMENTS)
     )
@@ -72,7 +72,7 @@ def read(data: bytes) -> Dataset:
     for tag in list(header.keys()):
         if tag in _SEQUENCES:
             header.add_new(tag, "SQ", _items(header.get_item(tag)))
-        with contextlib.suppress(Exception):  # what cannot be read is dealt with where it is used
+        with contextlib.suppress(Exception):  # an unreadable element is handled where it is used
             if header[tag].is_empty:
                 del header[tag]
     if "TransferSyntaxUID" not in header.file_meta:
@@ -85,10 +85,10 @@ def read(data: bytes) -> Dataset:
 
 
 def numbers_of(header: Dataset, keyword: str) -> list[float]:
-    """Returns the values of an element: NaN for what is no finite number, none for an element that is not there."""
+    """Returns the values of an element: NaN for anything but a finite number, none for a missing element."""
     try:
         value = header.get(keyword)
-    except Exception:  # pydicom raises many kinds for a value that does not fit its VR
+    except Exception:  # pydicom raises many kinds of errors for a value that does not fit its VR
         return [math.nan]
     if value is None or value == "":
         return []
@@ -97,7 +97,7 @@ def numbers_of(header: Dataset, keyword: str) -> list[float]:
 
 
 def text(header: Dataset, keyword: str) -> str:
-    """Returns the value of an element as text; empty for one that is not there or cannot be read."""
+    """Returns the value of an element as text; empty if it is missing or cannot be read."""
     try:
         return str(header.get(keyword) or "").strip()
     except Exception:
@@ -113,7 +113,7 @@ def _finite(value: object) -> float:
 
 
 class Counted(io.BytesIO):
-    """Bytes of a file, of which pydicom may read a header in so many steps only; it takes up to three an element."""
+    """Bytes of a file from which pydicom may read a limited number of times; it takes up to three per element."""
 
     def __init__(self, data: bytes):
         super().__init__(data)
@@ -126,7 +126,7 @@ class Counted(io.BytesIO):
         if self._steps > _MOST_STEPS:
             raise Refused("its DICOM header has more elements than one of a radiograph")
         data = super().read(size)
-        # The one element whose value pydicom looks at within sequences. Of some VRs the length is read by itself.
+        # The one element whose value pydicom reads within sequences. For some VRs the length is read separately.
         if self._at_character_set and len(data) > _LONGEST[_CHARACTER_SET]:
             raise Refused(f"its element SpecificCharacterSet has {len(data):,} bytes")
         if size != 4:
@@ -135,8 +135,8 @@ class Counted(io.BytesIO):
 
 
 def _items(element: DataElement | RawDataElement) -> list[Dataset]:
-    """Returns the items of a sequence, read as the header is; one empty item for bytes that are no sequence."""
-    if isinstance(element, DataElement):  # of undefined length: read already
+    """Returns the items of a sequence, read like the header; one empty item for bytes that are not a sequence."""
+    if isinstance(element, DataElement):  # of undefined length: already read
         return element.value
     implicit = element.is_implicit_VR or element.VR == "UN"  # PS3.5, 6.2.2, note 4
     try:
@@ -148,14 +148,14 @@ def _items(element: DataElement | RawDataElement) -> list[Dataset]:
 
 
 def _check_element(tag: int, vr: str | None, length: int) -> bool:
-    """Refuses an element that is longer than any sound one: pydicom takes long to make values of its bytes."""
+    """Refuses an element that is longer than any sound one: pydicom takes long to convert it."""
     if tag in _LONGEST and _LONGEST[tag] < length < _UNDEFINED_LENGTH:
         raise Refused(f"its element {keyword_for_tag(tag)} has {length:,} bytes")
     return False
 
 
 def _inflated(data: bytes) -> bytes:
-    """Returns a file as it is, or of a deflated one (PS3.5, A.5) its elements, inflated: pydicom knows no limit."""
+    """Returns a file as it is; a deflated one (PS3.5, A.5) inflated, up to a limit, which pydicom does not have."""
     stream = Counted(data)
     stream.seek(DICOM_PREFIX if is_dicom(data) else 0)
     meta = filereader.read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)

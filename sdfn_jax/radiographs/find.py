@@ -1,7 +1,7 @@
-"""The one walker over folders: which of the files below a folder are radiographs, and what was left out, and why.
+"""The one walker over folders: finds the radiographs below a folder, and lists what was left out and why.
 
-A film is a real file. However many links lead to it, it is found once: under its own path if that is below the folder,
-otherwise under the link's.
+A radiograph is a real file. However many links lead to it, it is found once: under its own path if that is below the
+folder, otherwise under the link's.
 """
 
 import collections
@@ -16,24 +16,24 @@ from sdfn_jax.core import csv_table
 from sdfn_jax.core.terminal import printable
 from sdfn_jax.radiographs import picture_files, reader
 
-# Folders that systems make: what a Mac packs beside the files, Windows' and Synology's own.
+# Folders made by operating systems: macOS archives, Windows, Synology.
 _SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "@eadir")
-# The first bytes tell a DICOM file, and whether it is a directory of others (PS3.10: Media Storage Directory).
+# The first bytes identify a DICOM file, and whether it is a directory of others (PS3.10: Media Storage Directory).
 _HEAD = 1024
 _DICOM_DIRECTORY = re.compile(rb"\x02\x00\x02\x00UI\x14\x001\.2\.840\.10008\.1\.3\.10")
-# A file that nothing marks as a radiograph.
+# A file that neither name nor content marks as a radiograph.
 OTHER = "no radiograph by name or content"
 
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-    """Something below a folder that was not taken for a film.
+    """A file or folder that was not taken for a radiograph.
 
     Attributes:
       path: of a file or a folder.
-      kind: why, in a few words that others share.
-      detail: what more there is to say.
-      lost: whether it may well be meant: it could not be reached.
+      kind: why, as a short phrase shared with others.
+      detail: more about this one.
+      lost: whether it may be a radiograph that could not be reached.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What lies below a folder.
+    """The content of a folder and the folders below it.
 
     Attributes:
       films: paths of radiographs, each real file once; a folder's files before those of the folders in it.
@@ -229,7 +229,7 @@ class _Search:
 
 
 def _passed_over(entry: os.DirEntry) -> str | None:
-    """Returns why a file or folder is not looked at, judged by its name; None if it is."""
+    """Returns why a file or folder is skipped by its name; None if it is not."""
     if entry.name.startswith("._"):
         return "written by macOS beside a file"
     if entry.name.startswith("."):
@@ -240,7 +240,7 @@ def _passed_over(entry: os.DirEntry) -> str | None:
 
 
 def _holds(folder: str, path: str) -> bool:
-    """Tells whether a real path is a real folder or lies below it."""
+    """Returns whether a real path is a real folder or below it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 

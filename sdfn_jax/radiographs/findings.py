@@ -22,7 +22,7 @@ FINDINGS = (
 )
 NO_FINDING = "No Finding"
 _INDEX = {name: index for index, name in enumerate(FINDINGS)}
-# BBox_List_2017.csv spells this one otherwise than Data_Entry_2017.csv does.
+# BBox_List_2017.csv spells this one differently from Data_Entry_2017.csv.
 _BOX_SPELLING = {"Infiltrate": "Infiltration"}
 
 
@@ -36,7 +36,7 @@ def parse_labels(text: str) -> np.ndarray:
       (14,) uint8 of 0 and 1, in the order of `FINDINGS`; all 0 for `No Finding`.
 
     Raises:
-      ValueError: for a name that is not one of the 14, or `No Finding` beside another name.
+      ValueError: for a name that is not one of the 14, or `No Finding` next to another name.
     """
     labels = np.zeros(len(FINDINGS), np.uint8)
     names = [name.strip() for name in text.split("|")]
@@ -48,7 +48,7 @@ def parse_labels(text: str) -> np.ndarray:
 
 
 def finding_index(name: str) -> int:
-    """Returns the place of a finding in `FINDINGS`, for either spelling of the official tables.
+    """Returns the index of a finding in `FINDINGS`, for either spelling of the official tables.
 
     Raises:
       ValueError: for any other name.

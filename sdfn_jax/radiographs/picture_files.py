@@ -1,9 +1,9 @@
-"""The outer structure of JPEG, PNG, GIF, TIFF and BMP files, looked at before a decoder sees one.
+"""Checks the outer structure of JPEG, PNG, GIF, TIFF and BMP files before they are decoded.
 
-A small file can keep a decoder busy for hours: a JPEG by thousands of scans, a PNG by comments that inflate, a TIFF by
-tags that all claim the same bytes. What follows counts such work in one pass over the file, without decoding
-anything, and refuses what no camera, scanner or program writes. Comments, profiles and previews, which say nothing of a
-radiograph's grey levels, never reach the decoder; of EXIF the orientation is read, and nothing else.
+A small file can keep a decoder busy for hours: a JPEG with thousands of scans, a PNG with comments that inflate, a TIFF
+with tags that all claim the same bytes. This module counts such work in one pass over the file, without decoding, and
+refuses what no camera, scanner or program writes. Comments, profiles and previews, which do not affect a radiograph's
+grey levels, never reach the decoder; only the orientation is read from EXIF.
 """
 
 import re
@@ -46,16 +46,16 @@ _JPEG_COMPRESSIONS = (6, 7)
 
 
 def essentials(data: bytes) -> tuple[bytes, int]:
-    """Refuses a file that a decoder would spend unreasonable time or memory on, and drops what is no part of the image.
+    """Refuses a file that would take a decoder unreasonable time or memory, and drops everything but the image.
 
     Args:
-      data: an image file of any kind; one that is damaged, or none at all, is left to the decoder to refuse.
+      data: a file of any kind; the decoder refuses one that is damaged or not an image.
 
     Returns:
-      the file, decoded as before, and how EXIF says the decoder's image has to be turned: 1, as it is, to 8.
+      the file, which decodes to the same image, and the EXIF orientation by which that has to be turned, 1 to 8.
 
     Raises:
-      Refused: for what is refused.
+      Refused: for such a file.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg(data)
@@ -71,13 +71,13 @@ def essentials(data: bytes) -> tuple[bytes, int]:
 
 
 def check_jpeg(data: bytes) -> None:
-    """Refuses a JPEG or JPEG-LS stream that would keep its decoder busy far longer than its image is worth.
+    """Refuses a JPEG or JPEG-LS stream that would keep its decoder busy far longer than its size warrants.
 
     Args:
-      data: from its first marker on. A damaged one is left to the decoder to refuse.
+      data: from its first marker on. The decoder refuses a damaged one.
 
     Raises:
-      Refused: for more than `MAX_SCANS` scans, or for scans that together pass over too many pixels.
+      Refused: for more than `MAX_SCANS` scans, or if the scans together cover too many pixels.
     """
     _check_scanned(_scanned_pixels(data))
 
@@ -88,7 +88,7 @@ def _check_scanned(pixels: int) -> None:
 
 
 def _scanned_pixels(data: bytes) -> int:
-    """Returns how many pixels of one component all scans of a JPEG stream pass over."""
+    """Returns how many pixels of one component all scans of a JPEG stream cover."""
     pixels = scans = scanned = 0
     for marker, start, end in _segments(data):
         if marker in _FRAMES and end - start >= 9:
@@ -102,7 +102,7 @@ def _scanned_pixels(data: bytes) -> int:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yields (marker, start, end) of each segment of a JPEG, entropy-coded data left out, until its end."""
+    """Yields (marker, start, end) of each segment of a JPEG, without entropy-coded data."""
     place = 0
     for _ in range(_MAX_SEGMENTS):
         found = _MARKER.search(data, place)
@@ -139,7 +139,7 @@ def _png(data: bytes) -> tuple[bytes, int]:
         end = place + 12 + length
         if kind == b"eXIf":
             orientation = _orientation(data[place + 8 : end - 4])
-        # A lower-case first letter: a chunk that a decoder may pass over. Only transparency changes the image.
+        # A lower-case first letter marks a chunk that a decoder may skip. Only transparency changes the image.
         if not kind[:1].islower() or kind == b"tRNS":
             kept.append(data[place:end])
         place = end
@@ -149,7 +149,7 @@ def _png(data: bytes) -> tuple[bytes, int]:
 
 
 def _gif(data: bytes) -> bytes:
-    """Leaves out all that precedes the first image but the one extension that tells its transparent colour."""
+    """Drops everything before the first image except the extension with its transparent colour."""
     place = 13 + _palette_bytes(data, 10)
     kept = [data[:place]]
     blocks = 0
@@ -183,10 +183,10 @@ def _check_bmp(data: bytes) -> None:
 
 
 class _Directory:
-    """The fields of a TIFF directory; their values are read when asked for."""
+    """The fields of a TIFF directory; values are read on demand."""
 
     def __init__(self, data: bytes, offset: int | None = None):
-        """Reads the directory at `offset`, or the first one. One that is not there, or cut off, has fewer fields."""
+        """Reads the directory at `offset`, or the first one. A missing or truncated one has fewer fields."""
         self._data = data
         self._order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
         self._big = self._number(2, 2) == 43
@@ -212,15 +212,15 @@ class _Directory:
         return int.from_bytes(self._data[place : place + size], self._order)
 
     def bytes(self) -> int:
-        """Returns how many bytes of the file its values take, bytes that several claim counted as often."""
+        """Returns how many bytes of the file its values claim, counting shared bytes each time."""
         return sum(min(size, max(len(self._data) - start, 0)) for _, _, start, size in self._fields.values())
 
     def numbers(self) -> int:
-        """Returns how many numbers its values are."""
+        """Returns the count of numbers in its values."""
         return sum(entries for kind, entries, *_ in self._fields.values() if kind not in _TEXT_OR_BYTES)
 
     def values(self, tag: int) -> np.ndarray:
-        """Returns the whole numbers of a tag, (N,) int64; none where there is no such tag, or where it holds others."""
+        """Returns the whole numbers of a tag, (N,) int64; empty if the tag is missing or of another type."""
         kind, entries, start, size = self._fields.get(tag, (0, 0, 0, 0))
         if kind not in _INTEGERS or start + size > len(self._data):
             return np.zeros(0, np.int64)
@@ -235,7 +235,7 @@ class _Directory:
 
 
 def _orientation(exif: bytes) -> int:
-    """Returns how an image has to be turned, 1 to 8, as its EXIF data, a small TIFF, says (EXIF 3.0, 4.6.5.1)."""
+    """Returns the orientation, 1 to 8, from EXIF data, which are a small TIFF (EXIF 3.0, 4.6.5.1)."""
     if not exif.startswith(TIFF_BEGINNINGS):
         return 1
     found = _Directory(exif).value(_ORIENTATION) or 1
@@ -264,7 +264,7 @@ def _check_tiff(data: bytes) -> None:
 
 
 def _check_tiff_jpeg(data: bytes, directory: _Directory) -> None:
-    """libtiff counts the scans of each strip or tile; of these there can be many, and all the same bytes."""
+    """libtiff limits the scans of each strip or tile, but there can be many of these, all of the same bytes."""
     scanned = claimed = 0
     for offsets, counts in _PIECES:
         for start, size in zip(directory.values(offsets), directory.values(counts), strict=False):
@@ -281,5 +281,5 @@ DICOM_PREFIX = 132
 
 
 def is_dicom(data: bytes) -> bool:
-    """Tells whether a file's bytes, of which the first 132 are enough, begin as DICOM files do."""
+    """Returns whether bytes, of which the first 132 are enough, begin like a DICOM file."""
     return data[DICOM_PREFIX - 4 : DICOM_PREFIX] == b"DICM"

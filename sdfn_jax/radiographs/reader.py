@@ -1,4 +1,4 @@
-"""One reader for every file format, and ONE resize, shared by the data set builders, training and prediction.
+"""The one reader of every file format, shared by the data set builders, training and prediction.
 
 A radiograph is an (H, W) uint8 array: 0 is black (air), 255 is white (bone), as on a film viewer.
 """
@@ -30,7 +30,7 @@ JSRT_MAXIMUM = 4095
 DICOM_SUFFIXES = (".dcm", ".dicom")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".img", *DICOM_SUFFIXES)
 
-# Pillow logs what it finds in a file: numbers that make no sense, and for those who listen closely the text in it.
+# Pillow logs what it finds in a file: invalid numbers, and at debug level the text in it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 logging.getLogger("PIL").propagate = False
 
@@ -41,7 +41,7 @@ _PLANES = 2
 # Colours of 16 bits a channel, and the byte order that Pillow's names of layouts end in.
 _DEEP_COLOURS = ("RGB", "RGBA", "RGBX")
 _BYTE_ORDERS = {"B": "B", "L": "L", "N": "L" if sys.byteorder == "little" else "B"}
-# How an image is turned that EXIF calls 2 to 8 (EXIF 3.0, 4.6.5.1).
+# How an image with the EXIF orientation 2 to 8 is turned upright (EXIF 3.0, 4.6.5.1).
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,7 +56,7 @@ _CHANNELS = (1, 2, 3, 4)
 _LUMINANCE = (19595, 38470, 7471)
 # A film of numbers up to 255 whose brightest fraction is below this would be black.
 _LEAST_WHITE = 10
-# Beginnings of files that are no films for us: where, what, and its name.
+# Beginnings of files that are not read: offset, bytes, and name.
 _KINDS = (
     (8, b"WEBP", "a WebP picture"),
     (4, b"ftyp", "an AVIF or HEIC picture, or a film of the other kind"),
@@ -70,13 +70,13 @@ _KINDS = (
 _FORMAT_BEGINNINGS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"GIF8": "GIF"} | dict.fromkeys(
     picture_files.TIFF_BEGINNINGS, "TIFF"
 )
-# Share of pixels over `JSRT_MAXIMUM` that a damaged file may have.
+# Share of pixels above `JSRT_MAXIMUM` that a slightly damaged file may have.
 _JSRT_OUTSIDE = 0.01
 _JSRT_BYTES = JSRT_SIDE * JSRT_SIDE * 2
 
 
 def read_radiograph(path: str | Path) -> np.ndarray:
-    """Reads a radiograph as `read_with_flags` does, and logs what flags it carries.
+    """Reads a radiograph as `read_with_flags` does, and logs its flags.
 
     Returns:
       (H, W) uint8, bones bright.
@@ -88,17 +88,17 @@ def read_radiograph(path: str | Path) -> np.ndarray:
 
 
 def read_with_flags(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Reads a radiograph of any supported kind, which its content tells.
+    """Reads a radiograph of any supported kind, recognised by its content.
 
-    DICOM (`sdfn_jax/dicom.py`); PNG, JPEG, TIFF, BMP, GIF (8 or 16 bits, greyscale, palette, RGB or CMYK, with alpha or
-    without), the first picture of several; and JSRT's `.IMG`, which only the suffix tells, as it does a DICOM file
-    without the four letters of its beginning. A picture is turned upright as its EXIF data says. Colour, transparency
-    and numbers of over 8 bits become grey levels by the rules of `as_radiograph`; gamma and colour profiles are not
-    applied. A picture that would take a decoder unreasonable time or memory is refused (`sdfn_jax/picture_files.py`).
+    DICOM (`dicom`); PNG, JPEG, TIFF, BMP, GIF (8 or 16 bits, greyscale, palette, RGB or CMYK, with alpha or
+    without), the first picture of several; and JSRT's `.IMG`, recognised by its suffix alone, as is a DICOM
+    file without the letters DICM. A picture is turned upright by its EXIF orientation. Colour, transparency
+    and more than 8 bits become grey levels by the rules of `as_radiograph`; gamma and colour profiles are not
+    applied. A picture that would take a decoder unreasonable time or memory is refused (`picture_files`).
 
     Returns:
-      (H, W) uint8, bones bright; and names from `flags.FLAGS` of what could not be used of a DICOM header, beside which
-      the pixels are whole.
+      (H, W) uint8, bones bright; and names from `flags.FLAGS` for unusable elements of a DICOM header, whose pixels are
+      nevertheless sound.
 
     Raises:
       ValueError: in one line that begins with the file's path, for a file that cannot be decoded, has over `MAX_PIXELS`
@@ -120,7 +120,7 @@ def read_with_flags(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def decode(data: bytes, suffix: str = "") -> np.ndarray:
-    """Decodes the bytes of an image file as `decode_with_flags` does, (H, W) uint8, where nobody asks for flags."""
+    """Decodes the bytes of an image file as `decode_with_flags` does, (H, W) uint8, without flags."""
     return decode_with_flags(data, suffix)[0]
 
 
@@ -129,7 +129,7 @@ def decode_with_flags(data: bytes, suffix: str = "") -> tuple[np.ndarray, tuple[
 
     Args:
       data: all of it.
-      suffix: of the file's name, for the kinds that only it can tell.
+      suffix: of the file's name, for kinds that only it identifies.
 
     Returns:
       (H, W) uint8; and names from `flags.FLAGS`.
@@ -157,31 +157,31 @@ def decode_with_flags(data: bytes, suffix: str = "") -> tuple[np.ndarray, tuple[
         raise Refused(f"cannot be decoded ({_kind_of(data)})") from None
     except Refused:
         raise
-    except Exception as error:  # Pillow raises nearly anything for a damaged file
+    except Exception as error:  # Pillow raises nearly any error for a damaged file
         raise ValueError(f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 
 def as_radiograph(pixels: ArrayLike | Image.Image) -> np.ndarray:
-    """Turns an array of any usual form into a radiograph: the one rule for pictures and for what a program hands over.
+    """Turns an array of any usual form into a radiograph: one rule for pictures and for arrays.
 
     Shapes: (H, W); (H, W, C) with C of 1 (grey), 2 (grey, alpha), 3 (red, green, blue) or 4 (and alpha); (1, H, W); (3,
-    H, W) and (4, H, W) where the first three channels are equal, as they might as well be three films; and any of them
-    with more axes of length 1 before it. Colour becomes luminance (ITU-R BT.601), what is transparent black: alpha
-    counts relative to its largest value, so that one that is the same everywhere, even 0, changes nothing.
+    H, W) and (4, H, W) if the first three channels are equal, since they could also be three films; any of these with
+    more leading axes of length 1. Colour becomes luminance (ITU-R BT.601), transparency becomes black: alpha counts
+    relative to its maximum, so that a constant one, even 0, changes nothing.
 
-    Numbers: those of uint8 are taken as they are, True is white. Of other integers, and of floating-point numbers above
-    1, white is the largest number of the smallest of 8, 10, 12, 14 or 16 bits that holds the largest one, because a
-    16-bit array often carries 12-bit pixels. Floating-point numbers of at most 1 are fractions, and 1 is white.
+    Numbers: uint8 is used as it is, True is white. For other integers, and floating-point numbers above 1, white is the
+    maximum of the smallest depth of 8, 10, 12, 14 or 16 bits that holds the largest number, because a 16-bit array
+    often has 12-bit pixels. Floating-point numbers of at most 1 are fractions, and 1 is white.
 
     Args:
-      pixels: an array, or what NumPy can make one of; or a picture of Pillow's. Bones bright, and not normalised.
+      pixels: an array, or anything that NumPy turns into one; or a Pillow image. Bones bright, not normalised.
 
     Returns:
-      (H, W) uint8, bones bright; `pixels` itself where it is that already.
+      (H, W) uint8, bones bright; `pixels` itself if it already is that.
 
     Raises:
       ValueError: in one line, for any other shape; for numbers that are negative, not finite or above 65,535; for
-        fractions whose largest is between 1 and 10, of which it cannot be told what white is.
+        fractions with a maximum between 1 and 10, whose white is unknown.
     """
     if isinstance(pixels, Image.Image):
         return _grey_of_picture(pixels)
@@ -234,7 +234,7 @@ def _grey_of_picture(image: Image.Image) -> np.ndarray:
     if isinstance(key, int):  # grey of 16 bits, one of which is transparent
         pixels = np.stack([pixels, pixels != key], axis=-1)
     grey = as_radiograph(pixels)
-    # Pillow turns such a file round when it has 8 bits or fewer, and not when it has 16.
+    # Pillow inverts such a file if it has at most 8 bits, but not if it has 16.
     tags = getattr(image, "tag_v2", {})
     return 255 - grey if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO else grey
 
@@ -242,11 +242,11 @@ def _grey_of_picture(image: Image.Image) -> np.ndarray:
 def _deep_layouts(image: ImageFile.ImageFile) -> tuple[str, str] | None:
     """Returns how to read all 16 bits a channel of a colour picture, or of grey with alpha; None for any other.
 
-    Pillow has no such images and keeps the upper byte of each number. Which byte is the upper one it is told by the
-    name of the file's layout: read twice, as either byte order, the picture gives both bytes.
+    Pillow has no such images and keeps the upper byte of each number, which it finds by the name of the file's layout:
+    read twice, in either byte order, the picture gives both bytes.
 
     Returns:
-      the layouts that give the upper and the lower bytes; the second is empty where the first gives both.
+      the layouts that give the upper and the lower bytes; the second is empty if the first gives both.
     """
     tags = getattr(image, "tag_v2", {})
     depths = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
@@ -289,7 +289,7 @@ def _deep_channels(data: bytes, upper: str, lower: str) -> np.ndarray:
 
 
 def _kind_of(data: bytes) -> str:
-    """Says what a file is that Pillow does not know."""
+    """Describes a file that Pillow does not recognise."""
     for start, magic, name in _KINDS:
         if data[start : start + len(magic)] == magic:
             return f"{name}; PNG, JPEG, TIFF, BMP, GIF, DICOM and JSRT's .IMG are read"
@@ -350,7 +350,7 @@ def _merge_channels(array: np.ndarray) -> np.ndarray:
 
 
 def _on_black(grey: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Lays what is not opaque on black, (H, W) both; alpha counts relative to its largest value."""
+    """Puts a transparent image on black, (H, W) both; alpha counts relative to its maximum."""
     opaque = alpha.max()
     if alpha.min() == opaque:
         return grey
@@ -388,10 +388,10 @@ def _decode_jsrt(data: bytes) -> np.ndarray:
 
 
 def _jsrt_pixels(data: bytes) -> np.ndarray:
-    """Returns (2048, 2048) numbers in the byte order that makes them 12-bit ones: JSRT's big-endian, or that of a copy.
+    """Returns (2048, 2048) numbers in the byte order that gives 12-bit ones: JSRT's big-endian, or little-endian.
 
     Raises:
-      Refused: where neither does.
+      Refused: if neither does.
     """
     for order in (">u2", "<u2"):
         pixels = np.frombuffer(data, order).reshape(JSRT_SIDE, JSRT_SIDE)
@@ -401,5 +401,5 @@ def _jsrt_pixels(data: bytes) -> np.ndarray:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Opens a file; of a pipe it does not wait for the other end."""
+    """Opens a file; does not wait for the other end of a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -1,6 +1,6 @@
-"""How much of time and memory a weights file may take: looked at before anything is read or allocated.
+"""Bounds on the time and memory that a weights file may take, checked before anything is read or allocated.
 
-A DenseNet-121 has 32 MB of weights; with an optimizer's state beside them in double precision, 200 MB.
+A DenseNet-121 has 32 MB of weights; with an optimizer's state in double precision, 200 MB.
 """
 
 import zipfile
@@ -11,8 +11,8 @@ LARGEST_FILE = 2**30  # bytes of a file
 LARGEST_CONTENT = 2**29  # bytes of all its tensors, unpacked
 MOST_TENSORS = 10_000  # DenseNet-121 has 727
 LARGEST_DIRECTORY = 4 * 2**20  # bytes of a zip archive's list of entries, some 60 an entry
-LARGEST_PICKLE = 64 * 2**20  # bytes of what lies beside the numbers of a PyTorch file
-LARGEST_HEADER = 16 * 2**20  # bytes of the text that says which tensors a .safetensors file has
+LARGEST_PICKLE = 64 * 2**20  # bytes of a PyTorch file without its numbers
+LARGEST_HEADER = 16 * 2**20  # bytes of the list of tensors of a .safetensors file
 
 
 class TooLargeError(ValueError):
@@ -20,17 +20,17 @@ class TooLargeError(ValueError):
 
 
 def check(amount: int, most: int, what: str, unit: str = "bytes") -> None:
-    """Raises TooLargeError where `what` has more than it may have."""
+    """Raises TooLargeError if `what` has more than it may have."""
     if amount > most:
         raise TooLargeError(f"{what} takes {amount:,} {unit}; weights of a DenseNet take less than {most:,}")
 
 
 def open_zip(file: IO[bytes]) -> zipfile.ZipFile:
-    """Opens a zip archive whose list of entries is of a believable length.
+    """Opens a zip archive whose list of entries has a plausible length.
 
     Raises:
       TooLargeError: for a longer one.
-      zipfile.BadZipFile: for no archive, or a damaged one.
+      zipfile.BadZipFile: for a damaged archive or none.
     """
     sparing = _Sparing(file)
     archive = zipfile.ZipFile(sparing)
@@ -39,11 +39,11 @@ def open_zip(file: IO[bytes]) -> zipfile.ZipFile:
 
 
 def read_entry(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    """Reads an entry of an archive, however well it is packed, if it is small enough unpacked.
+    """Reads an entry of an archive, if it is small enough unpacked.
 
     Raises:
       TooLargeError: for a larger one.
-      KeyError: where there is none.
+      KeyError: if there is none.
       zipfile.BadZipFile: for a damaged one.
     """
     check(archive.getinfo(name).file_size, most, name)
@@ -51,7 +51,7 @@ def read_entry(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
 
 
 def check_file(path: Path) -> None:
-    """Raises TooLargeError for a file that is too large, OSError for one that cannot be looked at."""
+    """Raises TooLargeError for a file that is too large, OSError for one that is not accessible."""
     check(path.stat().st_size, LARGEST_FILE, "the file")
 
 

@@ -1,7 +1,7 @@
 """DenseNet-121 fine-tuned on radiographs in the manner of the CheXNet reproductions (arnoweng, zoogzog, jrzech).
 
 torchvision's network with a classifier of its own (mostly 14 outputs before a sigmoid), under the names of the PyTorch
-of 2017, often wrapped twice, with an optimizer beside it. All three standardise as ImageNet does. The file does not say
+of 2017, often wrapped twice, with an optimizer next to it. All three standardise as for ImageNet. The file does not say
 which output is which finding: a class list does.
 """
 
@@ -18,7 +18,7 @@ to_torchvision = torchvision.to_torchvision
 
 
 def recognises(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Tells whether these are weights of torchvision's DenseNet with a classifier that is not ImageNet's."""
+    """Returns whether these are weights of torchvision's DenseNet with a classifier that is not ImageNet's."""
     names = torchvision.modern_names(tensors)
     return torchvision.is_densenet(names.values()) and torchvision.outputs(tensors) not in (
         None,

@@ -1,7 +1,7 @@
 """The ImageNet weights that torchvision publishes: from the cache, or downloaded into it.
 
 `requests` carries the transfer (proxies and certificates from the environment). Pooch, which others wrap around it, was
-looked at: it starts again from nothing after a cut connection, and checks whole hashes only; PyTorch publishes the
+considered: it restarts from zero after a broken connection, and checks only whole hashes; PyTorch publishes the
 first digits of the SHA-256, in the file's name, and `torch.hub` checks those.
 """
 
@@ -16,28 +16,28 @@ from sdfn_jax.core.files import CACHE_VARIABLE, cache_folder, file_digest
 URL = "https://download.pytorch.org/models/densenet121-a639ec97.pth"
 SHA256_START = "a639ec97"
 
-_ATTEMPTS = 5  # connections that bring nothing new, one after the other
+_ATTEMPTS = 5  # consecutive connections without new data
 _TIMEOUT = 30  # seconds without a byte
 _CHUNK = 1 << 18
 
 
 def cached(url: str = URL) -> Path:
-    """Returns where a download lies, or will lie."""
+    """Returns the path of a download, there or not."""
     return cache_folder() / url.rsplit("/", 1)[1]
 
 
 def fetch(url: str = URL, sha256_start: str = SHA256_START) -> Path:
-    """Returns the path of a file, downloading it where the cache does not have it.
+    """Returns the path of a file, downloading it if it is not in the cache.
 
-    An interrupted download goes on where it stopped, in this call or a later one.
+    An interrupted download resumes, in this call or a later one.
 
     Args:
       url: of the file.
       sha256_start: the first digits, or all, of its SHA-256 in hexadecimal.
 
     Raises:
-      UserError: where it cannot be had, with what to fetch, from where, and where to put it; or where its hash is
-        another than the published one.
+      UserError: if it cannot be downloaded, naming what to fetch, from where, and where to put it; or if its hash
+        differs from the published one.
     """
     path = cached(url)
     if path.is_file():
@@ -63,7 +63,7 @@ def fetch(url: str = URL, sha256_start: str = SHA256_START) -> Path:
 
 
 def _download(url: str, part: Path) -> None:
-    """Brings the whole of a file to `part`, going on with what is there; connections may be cut meanwhile."""
+    """Downloads a file to `part`, resuming from what is there; connections may break in between."""
     attempts = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -77,14 +77,14 @@ def _download(url: str, part: Path) -> None:
 
 
 def _continue(url: str, part: Path, have: int) -> None:
-    # "identity": a server that compresses would make the lengths differ.
+    # "identity": compression by the server would change the lengths.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
         if have and response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # nothing is left to come; the hash decides
+            return  # nothing is left to download; the hash decides
         response.raise_for_status()
         resumed = response.status_code == requests.codes.partial_content
-        start = have if resumed else 0  # a server that knows no ranges sends it from the beginning
+        start = have if resumed else 0  # a server without ranges sends it from the beginning
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         with (

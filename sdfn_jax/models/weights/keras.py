@@ -1,8 +1,8 @@
 """DenseNet-121 of `keras.applications`: `.h5` (weights or whole model) and `.keras`, with and without top.
 
 Read with h5py alone. Layers keep their names in both (`conv2_block1_1_bn`; the files of 2018 write `conv1/bn` for
-`conv1_bn`), also where the network is a layer of another one. Keras computes with an epsilon of 1.001e-5 where
-torchvision and we have 1e-5: the difference is added to the variances, which gives the same function.
+`conv1_bn`), also where the network is a layer of another one. Keras computes with an epsilon of 1.001e-5,
+torchvision and this project with 1e-5: the difference is added to the variances, which gives the same function.
 """
 
 import io
@@ -51,7 +51,7 @@ _LAYERS = [
 
 
 class RefusedLayoutError(ValueError):
-    """A Keras file that is whole, but is not laid out as one of a DenseNet."""
+    """A complete Keras file without the layout of a DenseNet."""
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -61,8 +61,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
       {"layer/variable": array}, a layer's name with `_` for `/`.
 
     Raises:
-      ValueError: where h5py is missing, or the file is damaged, too large, or of a kind that does not name its layers.
-      OSError: where it cannot be opened.
+      ValueError: if h5py is missing, or the file is damaged, too large, or does not name its layers.
+      OSError: if it cannot be opened.
     """
     try:
         import h5py
@@ -89,12 +89,12 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def recognises(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Tells whether these are the weights of a Keras DenseNet."""
+    """Returns whether these are the weights of a Keras DenseNet."""
     return any(re.match(r"conv\d_block\d+_[012]_(bn|conv)/", name) for name in tensors)
 
 
 def to_torchvision(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the weights under torchvision's names and in its layout; a layer of no DenseNet keeps its name."""
+    """Returns the weights under torchvision's names and in its layout; other layers keep their names."""
     renamed: dict[str, np.ndarray] = {}
     for name, array in tensors.items():
         layer, _, variable = name.rpartition("/")
@@ -114,7 +114,7 @@ def _torchvision_name(layer: str, variable: str) -> str | None:
 def _named_by_path(file) -> dict[str, Any]:
     """Finds the variables in Keras's older layout: `[model_weights/][model/]layer/layer/gamma[:0]`.
 
-    An optimizer may lie beside `model_weights`.
+    An optimizer may be next to `model_weights`.
     """
     found: dict[str, Any] = {}
     for path, item in _items(file.get("model_weights", file)):
@@ -162,7 +162,7 @@ def _check_pooling(file, description: bytes, found: Mapping[str, Any]) -> None:
 
 
 def _items(group) -> list[tuple[str, Any]]:
-    """Returns (path, array or group) of all that lies in a group, each once; links to elsewhere are not followed."""
+    """Returns (path, array or group) of everything in a group, each once; external links are not followed."""
     found: list[tuple[str, Any]] = []
 
     def visit(path: str, item) -> None:
@@ -193,7 +193,7 @@ def _add(found: dict[str, Any], name: str, item: Any) -> None:
 
 
 def _read_all(found: Mapping[str, Any], file: str) -> dict[str, np.ndarray]:
-    """Reads arrays of a file, if all of them together are small enough: some kB can declare any size."""
+    """Reads arrays of a file, if they are small enough together: a few kB can declare any size."""
     content = 0
     for name, item in found.items():
         if not _is_array(item) or item.shape is None or item.dtype.kind not in "fiub":

@@ -1,8 +1,8 @@
-"""Reads a pickle as data: what it holds, and what it would have called. Nothing is imported and nothing is called.
+"""Reads a pickle as data: its content, and what it would have called. Nothing is imported and nothing is called.
 
 A pickle is a program for a small machine that can call any function of any library. Python's own machine is not used
-here, not even with its doors locked: `pickletools` takes the program apart, and this reader keeps plain values, lists
-and dicts, and notes the rest down. Objects become shells, which hold what was stored in them and can do nothing.
+here, not even restricted: `pickletools` parses the program, and this reader keeps plain values, lists and dicts, and
+records the rest. Objects become shells, which hold their stored content and cannot do anything.
 """
 
 import dataclasses
@@ -14,16 +14,16 @@ from typing import IO, Any
 
 from sdfn_jax.models.weights import bounds
 
-# DenseNet-121 takes 25,000, with an optimizer beside it 60,000, stored whole 70,000: a second of reading.
+# DenseNet-121 takes 25,000, with an optimizer 60,000, stored as a module 70,000: a second of reading.
 MOST_STEPS = 400_000
 
-# What harmless files call for things that lie beside the weights. Each becomes a shell.
+# Calls in harmless files, for objects next to the weights. Each becomes a shell.
 _HARMLESS = {
     "_codecs.encode",
     "argparse.Namespace",
     "builtins.bytearray",
     "builtins.complex",
-    "builtins.getattr",  # how an enum's member or a nested class is named
+    "builtins.getattr",  # names an enum's member or a nested class
     "builtins.range",
     "builtins.slice",
     "copyreg._reconstructor",
@@ -77,8 +77,8 @@ class Global:
     """The name of a function or class.
 
     Attributes:
-      module: where it would be imported from.
-      name: of it there, perhaps with dots.
+      module: from which it would be imported.
+      name: its name there, perhaps with dots.
     """
 
     module: str
@@ -89,12 +89,12 @@ class Global:
 
 
 class Shell:
-    """Stands for an object of a class that is not loaded.
+    """Represents an object whose class is not loaded.
 
     Attributes:
       kind: its class, or the function that would have made it.
       attributes: what was stored as its attributes.
-      items: what was stored in it as in a dict.
+      items: what was stored as its dict items.
     """
 
     def __init__(self, kind: str):
@@ -107,19 +107,19 @@ Call = Callable[..., Any]
 
 
 def read(file: IO[bytes], known: Mapping[str, Call], reference: Call) -> Any:
-    """Reads one pickle, from where a file stands to the pickle's end.
+    """Reads one pickle, from a file's current position to the pickle's end.
 
     Args:
-      file: in memory, so that what a pickle says of lengths allocates nothing.
-      known: {full name: our own function for it}.
-      reference: our own function for what the pickle names and others hold (`persistent_load`).
+      file: in memory, so that lengths in the pickle allocate nothing.
+      known: {full name: function that replaces it}.
+      reference: function for objects outside the pickle (`persistent_load`).
 
     Returns:
-      what it holds: plain values, lists and tuples (also for their relatives and for sets), dicts, `Global`, `Shell`,
-      and what the given functions return.
+      its content: plain values, lists and tuples (also for related types and sets), dicts, `Global`, `Shell`, and the
+      results of the given functions.
 
     Raises:
-      RefusedFileError: for a pickle that asks for a call of something else, is not whole, or is too large.
+      RefusedFileError: for a pickle that calls anything else, is incomplete, or is too large.
     """
     return _Reader(known, reference).read(file)
 
@@ -276,7 +276,7 @@ class _Reader:
         if not isinstance(items, dict):
             raise RefusedFileError(_DAMAGED)
         for key, value in zip(flat[::2], flat[1::2], strict=True):
-            # Nobody looks anything up by an object; and to hash a deep tuple takes more of the stack than there is.
+            # Nothing is looked up by an object; and hashing a deep tuple would overflow the stack.
             if isinstance(key, _PLAIN):
                 items[key] = value
 
@@ -290,16 +290,16 @@ class _Reader:
 def _global(module: Any, name: Any) -> Global:
     if not isinstance(module, str) or not isinstance(name, str):
         raise RefusedFileError(_DAMAGED)
-    # Python 2 had other names for parts of its library, and the older protocols still write them.
+    # Older protocols use Python 2's names of library modules.
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     return Global(module, name)
 
 
 def _is_class_of_their_own(function: Global) -> bool:
-    """Tells whether a name is that of a class in somebody's own program, by its capital letter.
+    """Returns whether a name is that of a class in the author's own program, by its capital letter.
 
-    Nothing is called in any case. A file that asks for a function, or for something of Python's library that is not
-    known to be harmless, is taken for an attack and refused, so that its owner hears of it.
+    Nothing is called in any case. A file that calls a function, or anything in Python's library that is not known to be
+    harmless, is taken for an attack and refused, so that its owner learns of it.
     """
     library = function.module.partition(".")[0]
     theirs = library == "__main__" or library not in sys.stdlib_module_names

@@ -1,7 +1,7 @@
-"""Reads what `torch.save` wrote, without PyTorch and without running what is in it.
+"""Reads files of `torch.save`, without PyTorch and without executing their content.
 
-A `.pth` file is a pickle with the tensors' numbers beside it. `pickled` reads the pickle as data; here are the few
-functions that make up a tensor. Only the tensors of one network are unpacked, as many as a network can have.
+A `.pth` file is a pickle with the tensors' numbers next to it. `pickled` reads the pickle as data; this module has the
+few functions that build a tensor. Only the tensors of one network are unpacked, within bounds.
 
 Both layouts are read: the zip archive (since PyTorch 1.6, 2020) and the plain stream before it, which the published
 torchvision and CheXNet files still are. See `torch/serialization.py`.
@@ -45,11 +45,11 @@ _MOST_AXES = 8
 
 
 class Tensor(NamedTuple):
-    """A tensor whose numbers lie elsewhere in the file.
+    """A tensor whose numbers are elsewhere in the file.
 
     Attributes:
-      storage: where.
-      offset: first number.
+      storage: of its numbers.
+      offset: of its first number.
       shape: of the tensor.
       strides: in numbers.
     """
@@ -61,7 +61,7 @@ class Tensor(NamedTuple):
 
 
 class _Storage(NamedTuple):
-    """Numbers of one type: `dtype` None where this reader does not know it."""
+    """Numbers of one type; `dtype` is None for a type that is not read."""
 
     key: str
     kind: str
@@ -80,8 +80,8 @@ Numbers = Callable[[_Storage], bytes | memoryview]
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """Reads the weights in a PyTorch file.
 
-    They are the whole of it, or lie beside other things (`state_dict` beside an optimizer) or one level further down,
-    as a dict of tensors or as a network stored with all its modules.
+    They may be the whole content, or next to other objects (`state_dict` next to an optimizer), or one level deeper: a
+    dict of tensors, or a network that was stored with all its modules.
 
     Args:
       path: either layout.
@@ -90,9 +90,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
       {name: array}, named as the network's `state_dict()` names them.
 
     Raises:
-      RefusedFileError: for a file that is not whole, asks for a call, or holds no weights or several sets of them.
-      bounds.TooLargeError: for one that would take more than any weights.
-      OSError: where it cannot be opened.
+      RefusedFileError: for a file that is incomplete, calls functions, or has no weights or several sets of them.
+      bounds.TooLargeError: for one that exceeds the bounds.
+      OSError: if it cannot be opened.
     """
     try:
         bounds.check_file(Path(path))
@@ -103,7 +103,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             return _read_stream(file)
     except (RefusedFileError, bounds.TooLargeError, OSError, MemoryError):
         raise
-    except Exception as error:  # a broken pickle raises whatever its last instruction ran into
+    except Exception as error:  # a broken pickle raises any error
         raise RefusedFileError(f"not a whole PyTorch file ({type(error).__name__}: {error})") from error
 
 
@@ -190,10 +190,10 @@ _KNOWN: dict[str, Callable[..., Any]] = {
 
 
 def _weights(stored: Any) -> dict[str, Tensor]:
-    """Finds the one set of weights in a file: the uppermost.
+    """Finds the one set of weights in a file, at the highest level that has any.
 
     Raises:
-      RefusedFileError: where there are none, or several.
+      RefusedFileError: if there are none, or several.
     """
     level, seen = {"": stored}, {id(stored)}
     for _ in range(_LEVELS + 1):
@@ -207,7 +207,7 @@ def _weights(stored: Any) -> dict[str, Tensor]:
         below = {}
         for place, value in level.items():
             for key, inner in _dict(value).items():
-                if isinstance(inner, dict | Shell) and id(inner) not in seen:  # once, however often it is named
+                if isinstance(inner, dict | Shell) and id(inner) not in seen:  # once, however often it is referenced
                     seen.add(id(inner))
                     below[f"{place}.{key}".lstrip(".")] = inner
         level = below
@@ -221,7 +221,7 @@ def _listed(names: Iterable[Any]) -> str:
 
 
 def _dict(value: Any) -> dict[Any, Any]:
-    """Returns what lies in a dict, or in an object that holds items like one."""
+    """Returns the items of a dict, or of an object with dict items."""
     if isinstance(value, Shell):
         return value.items
     return value if isinstance(value, dict) else {}

@@ -28,7 +28,7 @@ _OLD_NAME = re.compile(r"\b(norm|conv)\.([12])\.")
 
 
 def recognises(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Tells whether these are DenseNet weights with ImageNet's classifier or none."""
+    """Returns whether these are DenseNet weights with ImageNet's classifier or none."""
     names = modern_names(tensors)
     return is_densenet(names.values()) and outputs(tensors) in (None, IMAGENET_CLASSES)
 
@@ -37,7 +37,7 @@ def to_torchvision(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames the tensors of any PyTorch DenseNet as today's torchvision names them.
 
     Raises:
-      ValueError: where two tensors would get the same name.
+      ValueError: if two tensors would get the same name.
     """
     names = modern_names(tensors)
     counts = collections.Counter(names.values())
@@ -47,12 +47,12 @@ def to_torchvision(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def modern_names(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Returns {name: today's torchvision name}, without what stands before all names of the network.
+    """Returns {name: today's torchvision name}, without the common prefix of the network's names.
 
-    A `classifier.0` (before a sigmoid) or `classifier.1` (behind a dropout) becomes `classifier`.
+    A `classifier.0` (before a sigmoid) or `classifier.1` (after a dropout) becomes `classifier`.
 
     Raises:
-      ValueError: where there are several networks.
+      ValueError: if there are several networks.
     """
     examples = {match[1]: name for name in sorted(tensors, reverse=True) if (match := _PREFIX.match(name))}
     if len(examples) > 1:
@@ -66,18 +66,18 @@ def modern_names(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def listed(names: Sequence[str], shown: int = 3) -> str:
-    """Returns the first few of a list of names, and how many there are more."""
+    """Returns the first few of a list of names, and the number of the others."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def is_densenet(names) -> bool:
-    """Tells whether modern names are those of some DenseNet."""
+    """Returns whether modern names are those of some DenseNet."""
     return any(name.startswith("features.denseblock") for name in names)
 
 
 def outputs(tensors: Mapping[str, np.ndarray]) -> int | None:
-    """Returns the number of classes of the classifier, or None where there is none."""
+    """Returns the number of classes of the classifier, or None if there is none."""
     heads = [tensors[name] for name, modern in modern_names(tensors).items() if modern == HEAD[0]]
     return heads[0].shape[0] if heads and heads[0].ndim == 2 else None
 
@@ -89,7 +89,7 @@ def torch_name(variable: tuple[str, ...], prefix: str = "features.") -> str:
 
 
 def variable_of(name: str, tensor: np.ndarray) -> tuple[str, ...]:
-    """Undoes `torch_name` without a prefix."""
+    """Reverses `torch_name` without a prefix."""
     *modules, last = name.split(".")
     leaf = {"bias": "bias", "running_mean": "mean", "running_var": "var"}.get(last)
     if last == "weight":
@@ -104,6 +104,6 @@ def to_ours(tensor: np.ndarray) -> np.ndarray:
 
 
 def to_torch(array: np.ndarray) -> np.ndarray:
-    """Undoes `to_ours`; contiguous, because safetensors writes the memory as it lies."""
+    """Reverses `to_ours`; contiguous, because safetensors writes memory in its order."""
     order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim)
     return np.ascontiguousarray(array.transpose(order)) if order else np.ascontiguousarray(array)

@@ -1,6 +1,6 @@
 """DenseNet-121 of TorchXRayVision: one channel, grey levels from -1024 to 1024 without standardisation, 18 outputs.
 
-The published files hold the whole network, not only its weights. Its outputs are logits here: TorchXRayVision's own
+The published files contain the whole network, not only its weights. Its outputs are logits here: TorchXRayVision's own
 rescaling of the probabilities (`op_threshs`) is not applied.
 """
 
@@ -18,7 +18,7 @@ _THRESHOLDS = "op_threshs"
 
 
 def recognises(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Tells whether these are weights of a PyTorch DenseNet whose stem reads one channel."""
+    """Returns whether these are weights of a PyTorch DenseNet whose stem reads one channel."""
     stem = to_torchvision(tensors).get("features.conv0.weight")
     return stem is not None and stem.ndim == 4 and stem.shape[1] == 1
 

@@ -1,4 +1,4 @@
-"""A weights file, whoever wrote it -> the variables of a DenseNet, all or none; and the compact file of ours."""
+"""Reads the variables of a DenseNet, all or none, from any known weights file; and writes our own compact file."""
 
 import codecs
 import collections
@@ -26,16 +26,16 @@ from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.weights import bounds, chexnet, download, keras, torch_pickle, torchvision, torchxrayvision
 from sdfn_jax.radiographs.findings import FINDINGS
 
-# The first that recognises a file reads it.
+# The first source that recognises a file reads it.
 SOURCES = (keras, torchxrayvision, chexnet, torchvision)
-# In the header of a file of ours: what there is, and of which type.
+# The record in the header of our own files: keys and types.
 _RECORD = {"source": str, "file": str, "sha256": str, "classes": (list, type(None)), "preprocessing": dict}
 IMAGENET = "imagenet"  # in place of a file: what torchvision publishes, downloaded once
 NO_CLASS = "-"  # in a class list: an output that was never trained
-HEADER = "sdfn_jax"  # key of a converted file's own record, beside its tensors
-_SHOWN = 3  # tensors of each kind of fault
+HEADER = "sdfn_jax"  # key of our record in a converted file's header
+_SHOWN = 3  # tensors named for each kind of fault
 _SAFETENSORS_DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
-_COUNTER = ".num_batches_tracked"  # serves only torch's momentum=None
+_COUNTER = ".num_batches_tracked"  # used only with torch's momentum=None
 _KNOWN_BLOCKS = {(6, 12, 24, 16): 121, (6, 12, 32, 32): 169, (6, 12, 48, 32): 201, (6, 12, 36, 24): 161}
 # {how a file begins that people have in the place of weights: what it is, and what to do}.
 _NOT_WEIGHTS = {
@@ -50,14 +50,14 @@ _NOT_WEIGHTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """A DenseNet's weights with what is needed to use them.
+    """A DenseNet's weights and everything needed to use them.
 
     Attributes:
       variables: `{"params": ..., "batch_stats": ...}`, nested dicts of float32 NumPy arrays: one branch of an `SDFN`.
-      head: `{"kernel": (C, outputs), "bias": (outputs,)}` of the classifier, or None where the file has none.
-      classes: what the outputs mean, `NO_CLASS` for one without meaning; None where it is not known.
-      preprocessing: what images the weights expect.
-      source: who wrote the file, as recognised from its content.
+      head: `{"kernel": (C, outputs), "bias": (outputs,)}` of the classifier, or None if the file has none.
+      classes: names of the outputs, `NO_CLASS` for one without meaning; None if unknown.
+      preprocessing: of the images that the weights expect.
+      source: the program that wrote the file, recognised from its content.
       file: its name.
       sha256: of the file that was converted, in hexadecimal.
     """
@@ -117,13 +117,13 @@ def load(source: str | Path, model: nn.Module, classes: Sequence[str] | None = N
 def read(path: str | Path, model: nn.Module, classes: Sequence[str] | None = None) -> Weights:
     """Reads a weights file of any source, whole or not at all.
 
-    Every tensor of the file is used once (but torch's batch counters), and every variable is filled once.
+    Every tensor of the file is used once (except torch's batch counters), and every variable is filled once.
 
     Args:
       path: of torchvision, timm, a CheXNet reproduction, TorchXRayVision, Keras, or one that `save` wrote.
       model: the DenseNet that the weights must fill.
       classes: names of the classifier's outputs, in the file's order; `NO_CLASS` for one without meaning. None for
-        those that a converted file names itself.
+        those that a converted file names.
 
     Raises:
       UserError: naming the file, if it cannot be read or recognised, or with the tensors that are missing, not
@@ -156,12 +156,12 @@ def read(path: str | Path, model: nn.Module, classes: Sequence[str] | None = Non
 
 
 def save(path: str | Path, weights: Weights) -> None:
-    """Writes weights as one `.safetensors` file in torchvision's names, with what is needed to use them.
+    """Writes weights as one `.safetensors` file with torchvision's names, and everything needed to use them.
 
-    Reading it gives the same `Weights`; torchvision's network and timm's load it as it is.
+    Reading it gives the same `Weights`; torchvision's and timm's networks load it as it is.
 
     Args:
-      path: of the file; it appears whole or not at all.
+      path: of the file; it appears complete or not at all.
       weights: what to write.
     """
     tensors = branch_tensors(weights.variables)
@@ -196,7 +196,7 @@ def parse_classes(text: str) -> list[str]:
         return [name.strip() for name in text.split(",")]
     try:
         content = Path(text).read_bytes()
-        # As Windows saves text: with a byte order mark, or in UTF-16, which always has one.
+        # Windows saves text with a byte order mark, or in UTF-16, which always has one.
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         names = content.decode("utf-16" if wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -205,7 +205,7 @@ def parse_classes(text: str) -> list[str]:
 
 
 def _open(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns {name: array} of a file by what is in it, whatever its name, and our own record (empty elsewhere)."""
+    """Returns {name: array} of a file, recognised by content, not name, and our record (empty in other files)."""
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(b"\x89HDF\r\n\x1a\n") or (start.startswith(b"PK") and _is_keras(path)):
@@ -237,7 +237,7 @@ def _open_safetensors(path: Path, header: int) -> tuple[dict[str, np.ndarray], d
 
 
 def _parse_record(text: str | None) -> dict[str, Any]:
-    """Returns our own record in a file's header, as it was written; empty for a file of somebody else's."""
+    """Returns our record in a file's header; empty in other files."""
     if text is None:
         return {}
     try:
@@ -278,7 +278,7 @@ def _as_float32(tensor: np.ndarray) -> np.ndarray:
 
 
 def _printable(text: str) -> str:
-    """Returns a message with which the names in a file do nothing to a terminal, and do not fill it."""
+    """Returns a message in which names from a file cannot control or flood a terminal."""
     lines = [line if len(line) <= 1_000 else line[:1_000] + " ..." for line in text.split("\n")]
     return "\n".join("".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line) for line in lines)
 
