@@ -127,8 +127,11 @@ def test_an_extractor_of_the_other_branch_is_refused(made):
     message = "entire holds weights.safetensors, imported as an extractor of the entire branch, not of the lung branch"
     with pytest.raises(UserError, match=message):
         plan.make_plan(config)
+    lung = plan.classifiers(config)[1]
+    with lung.unlocked():
+        lung.lrg = config.lrg  # as in a config of this extractor alone
     with pytest.raises(UserError, match="entire holds a network of the stage entire, not lung"):
-        modes.run(plan.classifiers(config)[1], "evaluate", "test")
+        modes.run(lung, "evaluate", "test")
 
 
 def test_localize_reads_them(made, tmp_path):

@@ -1,5 +1,6 @@
 """Steps of training and evaluation on any number of devices, and the state that they change."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def without(state: TrainState, frozen: Sequence[str]) -> TrainState:
         {name: branch for name, branch in tree.items() if name not in frozen}
         for tree in (state.params, state.batch_stats)
     )
-    return state.replace(params=params, batch_stats=batch_stats)
+    return dataclasses.replace(state, params=params, batch_stats=batch_stats)
 
 
 def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

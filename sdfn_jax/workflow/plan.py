@@ -69,15 +69,16 @@ def job(config: ConfigDict) -> list[Stage]:
         return [*synthetic, *_lungs(config, "--config", synthetic)]
     shown = classifiers(config)
     found = FoundData(config.data, box_table_of(config), synthetic)
-    lungs, table = [], None
+    lungs: list[Stage] = []
+    table = None
     if not config.data.boxes:
-        *lungs, generator = _lungs(config.lrg, "--config.lrg", synthetic)
+        films, generator = _lungs(config.lrg, "--config.lrg", synthetic)
         table = BoxTable(config, generator, found, shown)
-        lungs += [generator, table]
+        lungs = [films, generator, table]
     data = DataSet(found, "--config.data", shown, table)
     weights = ImageNetWeights(shown)
     before = [weights] if weights.asked_for else []
-    trained: list[Stage] = []
+    trained: list[Classifier] = []
     for stage in shown:  # in the table's order: a fusion network is last, and needs those before it
         flag = "--config" if stage is config else f"--config.{stage.stage}"
         trained.append(Classifier(stage, flag, data, trained if stage.stage == "fusion" else before))
@@ -116,9 +117,9 @@ def follow(steps: list[Step], workdir: str) -> None:
         print(f"{place}: {_clock(now - step_begun)} (in all {_clock(now - begun)})", flush=True)
 
 
-def _lungs(config: ConfigDict, flag: str, synthetic: Sequence[Stage]) -> list[Stage]:
+def _lungs(config: ConfigDict, flag: str, synthetic: Sequence[Stage]) -> tuple[DataSet, LungRegionGenerator]:
     data = DataSet(FoundData(config.data, None, synthetic), f"{flag}.data", [config])
-    return [data, LungRegionGenerator(config, flag, data)]
+    return data, LungRegionGenerator(config, flag, data)
 
 
 def _to_run(stages: list[Stage]) -> list[Stage]:
