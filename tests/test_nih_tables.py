@@ -250,6 +250,6 @@ def test_a_bad_value_is_named_with_file_and_row(folder, name, old, new, message)
 
 
 def test_a_file_that_is_far_too_large_is_not_read(folder, monkeypatch):
-    monkeypatch.setattr("sdfn_jax.core.tables.MAX_BYTES", 100)
+    monkeypatch.setattr("sdfn_jax.core.tables.MAX_TABLE_BYTES", 100)
     with pytest.raises(UserError, match=r"Data_Entry_2017.csv: over 100 bytes"):
         entries(folder)

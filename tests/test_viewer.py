@@ -493,7 +493,9 @@ def drop(driver, *paths):
 
 def drawing(tmp_path):
     record = json.loads((Path(selftest.__file__).parent / "golden" / "films.json").read_text())["films"][0]
-    film = synthetic_dataset.Film(record["name"], tuple(record["findings"]), tuple(record["stream"])).draw().image
+    film = (
+        synthetic_dataset.SyntheticFilm(record["name"], tuple(record["findings"]), tuple(record["stream"])).draw().image
+    )
     Image.fromarray(film).save(tmp_path / "Jane_Doe.png")
     return film, record
 

@@ -13,7 +13,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import is_web_page
 
 # NIH's label table has 8 MB.
-MAX_BYTES = 2**28
+MAX_TABLE_BYTES = 2**28
 _SEPARATORS = (",", ";", "\t")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -34,11 +34,11 @@ def read_text(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(MAX_TABLE_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if len(data) > MAX_BYTES:
-        raise UserError(f"{path}: over {MAX_BYTES:,} bytes, far more than a table of this kind has")
+    if len(data) > MAX_TABLE_BYTES:
+        raise UserError(f"{path}: over {MAX_TABLE_BYTES:,} bytes, far more than a table of this kind has")
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None) or _unmarked(data)
     try:
         text = data.decode(encoding)

@@ -155,18 +155,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(run()))
 
 
-def synthetic_film_of(record: dict) -> synthetic_dataset.Film:
+def synthetic_film_of(record: dict) -> synthetic_dataset.SyntheticFilm:
     """Returns the synthetic film that a record of `films.json` describes."""
-    return synthetic_dataset.Film(record["name"], tuple(record["findings"]), tuple(record["stream"]))
+    return synthetic_dataset.SyntheticFilm(record["name"], tuple(record["findings"]), tuple(record["stream"]))
 
 
-def _firm_films(predictor: Predictor) -> Iterator[synthetic_dataset.Film]:
+def _firm_films(predictor: Predictor) -> Iterator[synthetic_dataset.SyntheticFilm]:
     """Yields films with none, one, two and so on of the findings, whose lung boxes no rounding moves."""
     lungs, found = predictor.lungs, 0
     for number in itertools.count():
         generator = np.random.default_rng((_SEED, number))
         findings = generator.choice(len(FINDINGS), found, replace=False)
-        film = synthetic_dataset.Film(f"drawing_{number}", tuple(FINDINGS[each] for each in findings), (_SEED, number))
+        film = synthetic_dataset.SyntheticFilm(
+            f"drawing_{number}", tuple(FINDINGS[each] for each in findings), (_SEED, number)
+        )
         radiograph = film.draw().image
         (probability,) = lungs.segmenter.probabilities(lungs.shrink(radiograph)[None])
         boxes = {
@@ -178,7 +180,7 @@ def _firm_films(predictor: Predictor) -> Iterator[synthetic_dataset.Film]:
             yield film
 
 
-def _read(predictor: Predictor, films: Sequence[synthetic_dataset.Film], folder: Path) -> list[Reading]:
+def _read(predictor: Predictor, films: Sequence[synthetic_dataset.SyntheticFilm], folder: Path) -> list[Reading]:
     files = []
     for film in films:
         files.append(ImageFile(film.name, folder / f"{film.name}.png"))

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-FOLDS = 5  # of the cross-fit
+CROSS_FIT_FOLDS = 5  # of the cross-fit
 _SEED = 0  # of the folds
 # A float64 probability closer to 0 or 1 than this has no logit.
 _LEAST = 1e-15
@@ -84,9 +84,9 @@ def cross_fit(labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarra
       (n,) calibrated; a fold without which no scaling can be fitted stays as it is.
     """
     people, places = np.unique(patients, return_inverse=True)
-    folds = (np.random.default_rng(_SEED).permutation(len(people)) % FOLDS)[places]
+    folds = (np.random.default_rng(_SEED).permutation(len(people)) % CROSS_FIT_FOLDS)[places]
     calibrated = np.array(probabilities, np.float64)
-    for fold in range(FOLDS):
+    for fold in range(CROSS_FIT_FOLDS):
         inside = folds == fold
         scaling = fit(labels[~inside], probabilities[~inside])
         if scaling is not None:

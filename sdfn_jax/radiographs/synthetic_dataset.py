@@ -43,7 +43,7 @@ _DETECTORS = ((2500, 2048, "0.168", "0.168"), (2992, 2991, "0.143", "0.143000000
 
 
 @dataclass(frozen=True)
-class Film:
+class SyntheticFilm:
     """A synthetic film of either set.
 
     Attributes:
@@ -62,7 +62,7 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Record(Film):
+class SyntheticRecord(SyntheticFilm):
     """A film of the ChestX-ray14 format, with its row of the tables.
 
     Attributes:
@@ -88,7 +88,7 @@ class Record(Film):
     labels_2017: tuple[str, ...]
 
 
-def jsrt_films(films: int, seed: int) -> list[Film]:
+def jsrt_films(films: int, seed: int) -> list[SyntheticFilm]:
     """Plans the films of `write_jsrt`: `JPCLN...` with one nodule each, officially 154 of 247, and `JPCNN...` without.
 
     Raises:
@@ -97,12 +97,12 @@ def jsrt_films(films: int, seed: int) -> list[Film]:
     if films < 2:
         raise ValueError(f"films is {films}; the JSRT format needs at least 2 (one with a nodule, one without)")
     with_nodule = min(max(round(films * 154 / 247), 1), films - 1)
-    plan = [Film(f"JPCLN{n:03d}", ("Nodule",), (seed, 0, n)) for n in range(1, with_nodule + 1)]
-    plan += [Film(f"JPCNN{n:03d}", (), (seed, 1, n)) for n in range(1, films - with_nodule + 1)]
+    plan = [SyntheticFilm(f"JPCLN{n:03d}", ("Nodule",), (seed, 0, n)) for n in range(1, with_nodule + 1)]
+    plan += [SyntheticFilm(f"JPCNN{n:03d}", (), (seed, 1, n)) for n in range(1, films - with_nodule + 1)]
     return plan
 
 
-def write_jsrt(folder: str | Path, films: int, seed: int) -> list[Film]:
+def write_jsrt(folder: str | Path, films: int, seed: int) -> list[SyntheticFilm]:
     """Writes synthetic films in the format of JSRT and SCR, unless the folder has them already.
 
     `JPCLN001.IMG` and so on: headerless big-endian uint16, 2048 x 2048, 12 bits, a high value is dark. Masks:
@@ -128,7 +128,7 @@ def write_jsrt(folder: str | Path, films: int, seed: int) -> list[Film]:
     return plan
 
 
-def chestxray14_films(films: int, seed: int, test_share: float) -> list[Record]:
+def chestxray14_films(films: int, seed: int, test_share: float) -> list[SyntheticRecord]:
     """Plans the films of `write_chestxray14`, in the order of the tables.
 
     Args:
@@ -169,7 +169,7 @@ def chestxray14_films(films: int, seed: int, test_share: float) -> list[Record]:
                 if test:
                     labelled.add(name)
             plan.append(
-                Record(
+                SyntheticRecord(
                     name=f"{patient + 1:08d}_{follow_up:03d}",
                     findings=findings,
                     stream=(seed, 3, len(plan)),
@@ -187,7 +187,7 @@ def chestxray14_films(films: int, seed: int, test_share: float) -> list[Record]:
     return plan
 
 
-def write_chestxray14(folder: str | Path, films: int, seed: int, test_share: float) -> list[Record]:
+def write_chestxray14(folder: str | Path, films: int, seed: int, test_share: float) -> list[SyntheticRecord]:
     """Writes synthetic films in the format of ChestX-ray14, unless the folder has them already.
 
     `images/` (1024 x 1024 PNG, a few RGBA), Data_Entry_2017.csv and Data_Entry_2017_v2020.csv (they differ as the
@@ -275,7 +275,7 @@ def _write_once(folder: Path, settings: dict, fill: Callable[[Path], None]) -> N
             sealed.write(unfinished / _SETTINGS_FILE, wanted)
 
 
-def _write_jsrt_film(folder: Path, film: Film) -> None:
+def _write_jsrt_film(folder: Path, film: SyntheticFilm) -> None:
     drawn = film.draw()
     side = Image.fromarray(drawn.image).resize((JSRT_SIDE, JSRT_SIDE), Image.Resampling.BILINEAR)
     # The film has 8 bits; the lower 4 are detector noise.
@@ -287,7 +287,7 @@ def _write_jsrt_film(folder: Path, film: Film) -> None:
         Image.fromarray(mask.astype(np.uint8) * 255).save(masks / lung / f"{film.name}.gif", optimize=False)
 
 
-def _write_png(folder: Path, film: Film, rgba: bool) -> dict[str, synthetic_film.Box]:
+def _write_png(folder: Path, film: SyntheticFilm, rgba: bool) -> dict[str, synthetic_film.Box]:
     drawn = film.draw()
     image = Image.fromarray(drawn.image)
     if rgba:
@@ -307,7 +307,7 @@ def _deal(rng: np.random.Generator) -> Iterator[tuple[str, ...]]:
         yield tuple(FINDINGS[index] for index in sorted(hand))
 
 
-def _write_tables(folder: Path, plan: list[Record], boxes: list[dict[str, synthetic_film.Box]]) -> None:
+def _write_tables(folder: Path, plan: list[SyntheticRecord], boxes: list[dict[str, synthetic_film.Box]]) -> None:
     rows_2017, rows_v2020 = [_COMMON_HEADER + ","], [_COMMON_HEADER]
     for film in plan:
         width, height, spacing, spacing_v2020 = film.detector
