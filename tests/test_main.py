@@ -593,6 +593,7 @@ def test_of_two_evaluations_at_a_time_one_ends_and_the_other_says_who_writes(job
     folder = shutil.copytree(job[0], tmp_path / "job")
     for stage in STAGES[1:]:
         shutil.rmtree(folder / stage / "evaluation")
+    (folder / first_lock).unlink(missing_ok=True)  # which a killed command leaves
     command, environment = command_in(folder)
     command.append(f"--mode={mode}")
     with other_process.stopped_when(folder / first_lock, command, env=environment, stdout=subprocess.DEVNULL) as first:
