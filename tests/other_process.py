@@ -39,6 +39,7 @@ def stopped_when(file: Path, command: list, **more) -> Iterator[subprocess.Popen
             assert process.poll() is None, "it ended before"
             assert time.monotonic() < deadline
             time.sleep(0.001)
+        time.sleep(0.05)  # a lock's file is there a moment before the lock is held
         process.send_signal(signal.SIGSTOP)
         try:
             yield process
