@@ -196,7 +196,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_checkpoint(tmp_path)
     config.num_epochs = 1
     run(config)
     config.num_epochs = 3
-    config.learning_rate = 1e6
+    config.learning_rate = 1e38
     kept = checkpoint.best_metadata(tmp_path)
     with pytest.raises(UserError, match=r"step [4-9] is not finite; last good checkpoint: .*latest/3"):
         latest = checkpoint.latest_metadata(tmp_path)
