@@ -159,7 +159,7 @@ def test_with_standard_output_closed_no_file_takes_its_place(tmp_path):
             print("done")
         """
     )
-    subprocess.run(command, preexec_fn=lambda: os.close(1), check=True)
+    subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], check=True)
     assert path.read_text() == "a table"
 
 

@@ -127,12 +127,13 @@ def told(tmp_path_factory):
         write(folder / str(number))
     program = f"""
         import json, resource, time
+        from sdfn_jax.models.densenet import DenseNet
         from sdfn_jax.models.weights import weights_file
         memory = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for number in range({len(HOSTILE)}):
             before, start = memory(), time.monotonic()
             try:
-                said = str(weights_file.read(f"{folder}/{{number}}"))
+                said = str(weights_file.read(f"{folder}/{{number}}", DenseNet()))
             except ValueError as error:
                 said = str(error)
             print(json.dumps([said, time.monotonic() - start, memory() - before]), flush=True)

@@ -341,7 +341,7 @@ class TestTable:
         for _ in range(2):
             assert box_table.read_box_table(path) == {"a.png": ROW}
         assert capsys.readouterr().err == (
-            f"note: {path} has no column check, as tables of older versions and of others: its boxes are used\n"
+            f"note: {path} has no column check, as tables of older versions or from elsewhere: its boxes are used\n"
         )
 
     def test_no_flipped_bit_changes_a_box_in_silence(self, tmp_path, capsys):

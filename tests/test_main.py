@@ -511,7 +511,8 @@ class TestLrgCommand:
     def test_cross_validation_of_a_set_without_one_fold_is_refused_before_training(self, job, tmp_path):
         config = fusion_config(job[0]).lrg
         config.workdir = str(tmp_path / "lrg")
-        data = shutil.copytree(prepared.prepared_directory(config.data), tmp_path / "data")
+        directory = prepared.prepared_directory(config.data)
+        data = shutil.copytree(directory, tmp_path.joinpath(*directory.parts[-3:]))
         metadata = prepared.data_metadata(data)
         del metadata["splits"]["fold_2"]
         sealed.write(data / "metadata.json", metadata)

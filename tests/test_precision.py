@@ -122,7 +122,7 @@ class TestClassifier:
         monkeypatch.setattr(evaluate, "make_evaluation_step", note)
         config = extractor_config("entire", tmp_path)
         assert config.dtype == "float32"
-        data_metadata = {"label_version": "2017", "drawings": True}
+        data_metadata = {"label_version": "2017", "drawings": True, "inputs_digest": "0"}
         evaluate.evaluate_classifier(config, tmp_path / "a/b/c", data_metadata, "test")
         assert used == [jnp.bfloat16]
 

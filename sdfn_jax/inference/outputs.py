@@ -20,7 +20,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -56,6 +55,10 @@ def _calibrated(row: dict, finding: str) -> float | str:
     return "" if value is None else value
 
 
+def _identifier(name: str) -> Callable[[dict], str]:
+    return lambda row: row.get(name, "")
+
+
 # The columns of predictions.csv, in order: name, meaning, value from a `row`. `_X` stands for each finding, in their
 # order; identifiers are columns only with --keep_identifiers.
 COLUMNS: tuple[tuple[str, str, Callable[..., object]], ...] = (
@@ -71,7 +74,10 @@ COLUMNS: tuple[tuple[str, str, Callable[..., object]], ...] = (
     ("fixes", "corrections asked for and applied, joined by +", lambda row: "+".join(row["fixes"])),
     ("top", "the most probable finding", lambda row: row["top"]),
     ("overlay", "the film's picture", lambda row: row["overlay"]),
-    *((name, "of the DICOM header; only with --keep_identifiers", operator.itemgetter(name)) for name in KEPT),
+    *(
+        (name, "of the DICOM header, empty if it has none; only with --keep_identifiers", _identifier(name))
+        for name in KEPT
+    ),
     ("probability_X", "0 to 1", lambda row, finding: row["probabilities"][finding]),
     ("calibrated_X", "0 to 1; empty if not calibrated", _calibrated),
     (
