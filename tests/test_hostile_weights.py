@@ -7,6 +7,7 @@ import textwrap
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from densenet_peers import SMALL
@@ -16,8 +17,6 @@ from test_weights import tensors_of
 
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.weights import bounds, keras, weights_file
-
-h5py = pytest.importorskip("h5py")
 
 MODEL = DenseNet(**SMALL)
 GOLDEN = Path(__file__).parent / "golden"

@@ -35,8 +35,8 @@ PREDICTIONS, LINES, BOXES, ERRORS = "predictions.csv", "predictions.jsonl", "box
 LEFT_OUT = "left_out.csv"
 PAGE, PROVENANCE, OVERLAYS = "index", "provenance.json", "overlays"
 FILMS_A_PAGE = 500
-# Bytes of a name that a file system takes, less what a file is called while it is written (`appears_when_complete`).
-_LONGEST_NAME = 255 - len("..writing.png")
+# Bytes of a film's name that its picture keeps: within the 255 that a file system takes, and as in version 0.1.0.
+_LONGEST_NAME = 242
 _EDGES = ("left", "top", "right", "bottom")
 _EACH = "_X"  # at the end of a column's name: one for each finding
 
