@@ -207,7 +207,7 @@ def test_flipped_bits_are_noticed(run):
     )
     assert ended.returncode == 0, ended.stderr
     said = json.loads(ended.stdout)
-    assert f"{run}/latest/2 is damaged: arrays/manifest.ocdbt changed or gone" in said["arrays/manifest.ocdbt"]
+    assert f"{run}/latest/2 is damaged: arrays/manifest.ocdbt changed or missing" in said["arrays/manifest.ocdbt"]
     assert said["sha256.json"] == ""  # the arrays are what was saved
     arrays = " ".join(text for name, text in said.items() if "/d/" in name)
     assert f"{run}/latest/2 is damaged: its content has SHA-256" in arrays  # Orbax restored it without a word
@@ -255,7 +255,7 @@ def test_metadata_that_still_can_be_read_but_are_not_those_saved_are_damage(run,
     metadata = json.loads(path.read_text())
     path.write_text(json.dumps({**metadata, "step": 3}))
     if folder == "best":
-        with pytest.raises(checkpoint.DamagedCheckpointError, match="its metadata are not those that were saved"):
+        with pytest.raises(checkpoint.DamagedCheckpointError, match="its metadata changed after it was saved"):
             checkpoint.best_metadata(run)
     else:
         assert checkpoint.latest_metadata(run)["step"] == 1
@@ -266,7 +266,9 @@ def test_unreadable_metadata_is_damage(run, content):
     for folder in ("latest", "best"):
         (run / folder / "2" / "metadata" / "metadata").write_text(content)
     assert_same(checkpoint.read_latest(run, make_state())[0], make_state(1))
-    with pytest.raises(checkpoint.DamagedCheckpointError, match=f"{run}/best/2 is damaged: its metadata are not what"):
+    with pytest.raises(
+        checkpoint.DamagedCheckpointError, match=f"{run}/best/2 is damaged: its metadata cannot be read"
+    ):
         checkpoint.read_best(run)
 
 
@@ -288,7 +290,7 @@ def test_where_every_state_is_damaged_nothing_is_made_up(run):
             read(run)
         assert "delete" not in str(refused.value)
     (run / "best" / "2" / "metadata" / "metadata").write_text("{")
-    with pytest.raises(UserError, match=f"{run}/best/2 is damaged.*Bring it back from a copy"):
+    with pytest.raises(UserError, match=f"{run}/best/2 is damaged.*Restore it from a copy"):
         checkpoint.best_metadata(run)
 
 

@@ -135,8 +135,8 @@ def test_a_run_is_read_while_another_process_saves_into_it(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        ("RLIMIT_FSIZE, (100_000, 100_000)", "File too large; raise the limit of a file's size"),
-        ("RLIMIT_NOFILE, (open_files + 4, open_files + 4)", "Too many open files; raise the limit of open files"),
+        ("RLIMIT_FSIZE, (100_000, 100_000)", "File too large; raise the limit on file size"),
+        ("RLIMIT_NOFILE, (open_files + 4, open_files + 4)", "Too many open files; raise the limit on open files"),
     ],
 )
 def test_what_keeps_a_checkpoint_from_being_saved_is_a_sentence_and_the_one_before_stays(tmp_path, limit, said):

@@ -263,7 +263,7 @@ class TestTwoProcesses:
         (first, _, said), (second, _, _) = two[1]
         assert second == 3
         assert first == 1
-        assert "process 1 has ended before its work was done" in said
+        assert "process 1 ended before its work was done" in said
         assert "Traceback" not in said and "stack trace" not in said
 
 
@@ -293,7 +293,7 @@ def test_the_death_of_one_ends_the_other_within_seconds_with_a_sentence(tmp_path
     assert left[killed][0] == -signal.SIGKILL
     status, _, said = left[1 - killed]
     assert status == 1
-    assert f"process {1 - killed}: process {killed} has ended before its work was done" in said
+    assert f"process {1 - killed}: process {killed} ended before its work was done" in said
     assert "Traceback" not in said and "stack trace" not in said.lower()
     assert noticed < 30  # two or three on a free machine
 
@@ -375,7 +375,7 @@ class TestCommand:
         assert [status for status, _, _ in left] == [2, 2]
         for index in (0, 1):
             said = left[index][2]
-            assert f"process {index}: error: the command: process 1 has another than process 0" in said
+            assert f"process {index}: error: the command: process 1 has a different one than process 0" in said
             assert "Traceback" not in said
 
 

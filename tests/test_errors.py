@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
 
 import pytest
 
 from sdfn_jax.core.errors import UserError, run_command
+from sdfn_jax.core.extras import install_command
 from sdfn_jax.core.terminal import printable
 
-AGAIN = "When that is mended, the same command resumes from here."
+AGAIN = "Once that is fixed, the same command resumes from here."
 
 
 def run(command, **options):
@@ -52,12 +54,15 @@ def test_a_command_that_ends_well_says_nothing_more(capsys):
     ("error", "said"),
     [
         (PermissionError(errno.EACCES, "Permission denied", "runs/a.csv"), "runs/a.csv: Permission denied; change its"),
-        (OSError(errno.ENOSPC, "No space left on device", "a.csv"), "a.csv: No space left on device; make room there"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a.csv"),
+            "a.csv: No space left on device; free some space there",
+        ),
         (OSError(errno.EMFILE, "Too many open files", "a.csv"), "a.csv: Too many open files; raise the limit"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/x"), "/proc/x: No such file or directory"),
         (OSError(errno.EROFS, "Read-only file system", ".part", None, "a.csv"), "a.csv: Read-only file system"),
         (ConnectionError("the other end hung up"), "the other end hung up"),
-        (MemoryError("Unable to allocate 8 TiB"), "not enough memory: Unable to allocate 8 TiB. End other programs"),
+        (MemoryError("Unable to allocate 8 TiB"), "not enough memory: Unable to allocate 8 TiB. Close other programs"),
         (MemoryError(), "not enough memory: none is left"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nstack"), "not enough memory: RESOURCE_EXHAUSTED: Out of mem"),
     ],
@@ -95,7 +100,7 @@ def test_a_process_without_room_for_more_files_says_so():
     )
     assert result.returncode == 2
     assert result.stderr == (
-        "\nerror: /dev/null: Too many open files; raise the limit of open files (ulimit -n 4096), or end other "
+        "\nerror: /dev/null: Too many open files; raise the limit on open files (ulimit -n 4096), or close other "
         f"programs. {AGAIN}\n"
     )
 
@@ -144,7 +149,7 @@ def test_output_on_a_full_disk_is_said():
     with open("/dev/full", "w") as full:
         result = run("def command():\n    print('done')", stdout=full)
     assert result.returncode == 2
-    assert result.stderr.startswith("\nerror: standard output: No space left on device; make room there")
+    assert result.stderr.startswith("\nerror: standard output: No space left on device; free some space there")
 
 
 def test_with_standard_output_closed_no_file_takes_its_place(tmp_path):
@@ -283,3 +288,16 @@ def test_who_has_a_handler_decides_about_the_first_ctrl_c_only():
                 threading.Event().wait()
         """
     assert stop(command, times=2) == STOPPED
+
+
+@pytest.mark.parametrize(
+    ("installed", "command"), [(True, "pip install 'sdfn_jax[viewer]'"), (False, "pip install -e '.[viewer]'")]
+)
+def test_the_command_for_an_extra_fits_an_installed_package_and_a_bare_checkout(monkeypatch, installed, command):
+    def distribution(name):
+        assert name == "sdfn_jax"
+        if not installed:
+            raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", distribution)
+    assert install_command("viewer") == command

@@ -209,7 +209,7 @@ def test_what_cannot_be_written_is_said(runs, tmp_path, stage, name, message):
 def test_a_missing_package_is_said(runs, tmp_path, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
-    with pytest.raises(UserError, match=r"takes more packages .*\[export\]"):
+    with pytest.raises(UserError, match=r"needs more packages .*\[export\]"):
         formats.export(runs["entire"], tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 

@@ -48,14 +48,16 @@ def test_killed_at_any_byte_it_is_taken_up_as_far_as_it_is_whole(path):
 
 def test_of_other_work_it_is_refused_and_stays(path):
     before = path.read_bytes()
-    with pytest.raises(UserError, match="begun with other networks or settings: .*c0ffee.*now they are .*other"):
+    with pytest.raises(UserError, match="started with other networks or settings: .*c0ffee.*now they are .*other"):
         Journal(path, {"checkpoint": "other"})
     assert path.read_bytes() == before
 
 
 def test_of_an_older_version_it_is_refused(path):
     path.write_text(json.dumps(MADE_BY) + '\n{"key": "a", "value": {"n": 1}}\n')
-    with pytest.raises(UserError, match=r"journal.jsonl: its first line is damaged or of an older .*; delete the file"):
+    with pytest.raises(
+        UserError, match=r"journal.jsonl: its first line is damaged, or was written by an older .*; delete the file"
+    ):
         Journal(path, MADE_BY)
 
 
@@ -70,7 +72,7 @@ def test_no_flipped_bit_changes_a_piece_and_what_is_lost_is_said(path, capsys):
         sealed.say.cache_clear()
         with Journal(path, MADE_BY) as journal:
             found = {key: journal[key] for key in journal}
-        said = "of its lines; what they held is done again" in capsys.readouterr().err
+        said = "of its lines are damaged; their work is repeated" in capsys.readouterr().err
         assert all(value in pieces[key] for key, value in found.items())
         assert said or found == {key: values[0] for key, values in pieces.items()} or flipped[-1] != ord("\n")
 
@@ -81,7 +83,7 @@ def test_a_flipped_bit_in_its_first_line_is_never_taken_for_the_same_work(path):
         flipped = bytearray(whole)
         flipped[place // 8] ^= 1 << place % 8
         path.write_bytes(flipped)
-        with pytest.raises(UserError, match="delete the file to begin again"):
+        with pytest.raises(UserError, match="delete the file to start over"):
             Journal(path, MADE_BY)
 
 
@@ -95,7 +97,7 @@ def test_two_commands_do_not_write_into_one_journal(path):
     with other_process.holding(path.parent / ".journal.jsonl.lock") as other:
         for made_by in (MADE_BY, {"checkpoint": "another"}):
             with pytest.raises(
-                UserError, match=r"journal.jsonl is being written by another command now; wait for its end"
+                UserError, match=r"journal.jsonl is being written by another command; wait for it to finish"
             ):
                 Journal(path, made_by)
         assert path.read_bytes() == before

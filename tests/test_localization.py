@@ -279,14 +279,14 @@ class TestHeatmapFiles:
         command = [f"--heatmaps={folder}", f"--tables={tables}", f"--output={output}"]
         with (
             other_process.holding(tmp_path / ".out.lock"),
-            pytest.raises(UserError, match="out is being written by another command now"),
+            pytest.raises(UserError, match="out is being written by another command"),
         ):
             localize_command.main(command)
         assert not output.exists()
         (tmp_path / "run").mkdir()
         with (
             other_process.holding(tmp_path / "run" / ".lock"),  # as the main job does
-            pytest.raises(UserError, match="run is being written by another command now"),
+            pytest.raises(UserError, match="run is being written by another command"),
         ):
             localize_command.main([f"--run={tmp_path / 'run'}"])
 

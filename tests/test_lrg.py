@@ -315,7 +315,7 @@ class TestBoxTable:
             make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING)
         segmenter = dark_is_lung(digest="beef") if other == "checkpoint" else dark_is_lung()
         postprocessing = PostProcessing(margin_top=3) if other == "post-processing" else POSTPROCESSING
-        with pytest.raises(UserError, match=r"boxes.csv.partial was begun with other networks or settings"):
+        with pytest.raises(UserError, match=r"boxes.csv.partial was started with other networks or settings"):
             make_box_table.make_box_table(segmenter, films, tmp_path / "boxes.csv", postprocessing)
 
     def test_a_damaged_line_of_a_partial_table_is_boxed_again_and_that_is_said(self, tmp_path, monkeypatch, capsys):
@@ -329,7 +329,7 @@ class TestBoxTable:
         partial.write_text(text.replace('"rule": "none"', '"rule": "mirror"', 1))
         assert partial.read_text() != text
         assert make_box_table.make_box_table(dark_is_lung(), films, tmp_path / "boxes.csv", POSTPROCESSING) == whole
-        assert f"{partial}: damaged in 1 of its lines; what they held is done again" in capsys.readouterr().err
+        assert f"{partial}: 1 of its lines are damaged; their work is repeated" in capsys.readouterr().err
 
     def test_an_unreadable_file_stops_it_by_name_and_what_is_done_stays_done(self, tmp_path, monkeypatch):
         films = write_films(tmp_path / "films", 10)
@@ -436,7 +436,7 @@ class TestCommand:
         with other_process.stopped_when(tmp_path / "boxes.csv.partial", command) as first:
             second = subprocess.run(command, capture_output=True, text=True)
         assert second.returncode == 2
-        assert "boxes.csv.partial is being written by another command now" in second.stderr
+        assert "boxes.csv.partial is being written by another command" in second.stderr
         assert "Traceback" not in second.stderr
         assert first.returncode == 0
         assert len(box_table.read_box_table(output)) == 40

@@ -600,7 +600,7 @@ def test_of_two_evaluations_at_a_time_one_ends_and_the_other_says_who_writes(job
     with other_process.stopped_when(folder / first_lock, command, env=environment, stdout=subprocess.DEVNULL) as first:
         second = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert second.returncode == 2
-    assert f"{folder / Path(first_lock).parent} is being written by another command now" in second.stderr
+    assert f"{folder / Path(first_lock).parent} is being written by another command" in second.stderr
     assert "Traceback" not in second.stderr
     assert first.returncode == 0
     for stage in STAGES[1:]:
@@ -646,9 +646,9 @@ def test_a_config_that_cannot_be_loaded_is_a_message(tmp_path):
     (tmp_path / "broken.py").write_text("def get_config(:\n")
     (tmp_path / "empty.py").write_text("from ml_collections import ConfigDict\nget_config = ConfigDict\n")
     for name, said in (
-        ("alone.py", "it imports configs_of_mine, which is not there"),
+        ("alone.py", "it imports configs_of_mine, which was not found"),
         ("broken.py", "not Python: invalid syntax (broken.py, line 1)"),
-        ("empty.py", "it gives no config of a stage"),
+        ("empty.py", "it does not configure a stage"),
     ):
         result = command(f"--config={tmp_path / name}")
         assert (result.returncode, "Traceback" in result.stderr) == (2, False)

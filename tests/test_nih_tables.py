@@ -175,11 +175,11 @@ TABLES = {
     ),
     "an open quotation mark": (
         lambda data: data.replace(b"\n0", b'\n"0', 1),
-        "row 2: .* a quotation mark that is not closed",
+        "row 2: .* an unclosed quotation mark",
     ),
-    "a field of several lines": (
+    "a field over several lines": (
         lambda data: data.replace(b".png", b'.png,"a\nb"', 1),
-        "row 2: cannot be read as a row of a table .a field of several lines",
+        "row 2: cannot be read as a row of a table .a field over several lines",
     ),
     "text after a quotation mark": (lambda data: data.replace(b"\n0", b'\n"a"0', 1), "row 2: cannot be read as a row"),
     "no row": (lambda data: data.split(b"\n")[0], None),

@@ -100,14 +100,14 @@ def test_a_process_that_is_done_is_not_missed(three):
 
 def test_process_0_names_the_processes_that_do_not_come(coordinator):
     found = meet_all(coordinator, (4, 0), (4, 2))
-    assert f"--coordinator={coordinator}: process 1, 3 did not come. Is process 0" in found[4, 2]
-    assert f"--coordinator={coordinator}: process 1, 3 did not come within 1 seconds" in found[4, 0]
+    assert f"--coordinator={coordinator}: process 1, 3 did not arrive. Is process 0" in found[4, 2]
+    assert f"--coordinator={coordinator}: process 1, 3 did not arrive within 1 seconds" in found[4, 0]
     assert "Start all 4 processes with the same --coordinator" in found[4, 0]
 
 
 def test_a_process_without_process_0_says_so_within_its_patience(coordinator):
     found = meet_all(coordinator, (2, 1))
-    assert f"--coordinator={coordinator}: Connection refused. Is process 0 started" in found[2, 1]
+    assert f"--coordinator={coordinator}: Connection refused. Is process 0 running" in found[2, 1]
 
 
 def test_a_port_that_another_program_has_is_said(coordinator):
@@ -119,7 +119,7 @@ def test_a_port_that_another_program_has_is_said(coordinator):
 
 def test_another_count_of_processes_is_said_by_both(coordinator):
     found = meet_all(coordinator, (2, 0), (3, 1))
-    assert "process 1 did not come" in found[2, 0]
+    assert "process 1 did not arrive" in found[2, 0]
     assert "process 0 was started with --processes=2, process 1 with --processes=3" in found[3, 1]
 
 
@@ -127,7 +127,7 @@ def test_a_number_given_twice_is_said_to_the_second(coordinator):
     others = threading.Thread(target=meet_all, args=(coordinator, (3, 0), (3, 1)))
     others.start()
     time.sleep(0.5)
-    with pytest.raises(UserError, match="process 1 is there already; give each its own --process"):
+    with pytest.raises(UserError, match="process 1 has already arrived; give each its own --process"):
         peers.meet(coordinator, 3, 1)
     others.join()
 

@@ -243,7 +243,7 @@ class TestGoingOn:
         arguments = films / "1.png", f"--checkpoint={run}", f"--output={output}"
         assert command(*arguments) == 130
         before = content(output)
-        with pytest.raises(batch.UserError, match="begun with other networks or settings"):
+        with pytest.raises(batch.UserError, match="started with other networks or settings"):
             predict_command.main([*map(str, arguments), "--keep_identifiers"])
         assert content(output) == before
 
@@ -268,9 +268,9 @@ def test_fixes_are_applied_where_asked_for_and_told(run, films, tmp_path, capsys
     assert "flagged inverted: 1. Looks inverted" in capsys.readouterr().out
     first, _ = table(tmp_path / "as_it_is" / "predictions.csv")
     assert (first["flags"].split("+")[0], first["fixes"]) == ("inverted", "")
-    assert command(*arguments, f"--output={tmp_path / 'mended'}", "--fix=inverted") == 0
+    assert command(*arguments, f"--output={tmp_path / 'fixed'}", "--fix=inverted") == 0
     assert "flagged inverted" not in capsys.readouterr().out
-    first, second = table(tmp_path / "mended" / "predictions.csv")
+    first, second = table(tmp_path / "fixed" / "predictions.csv")
     assert (first["fixes"], second["fixes"]) == ("inverted", "")
     assert float(first["probability_Mass"]) == pytest.approx(float(second["probability_Mass"]), abs=1e-6)
 
@@ -408,7 +408,7 @@ class TestOutput:
             patch.setattr(outputs, "write_overlay", named)
             patch.setattr(Image.Image, "save", full)
             assert command(*arguments) == 2
-        assert re.search(r"error: .*5.png.*: No space left on device; make room there", capsys.readouterr().err)
+        assert re.search(r"error: .*5.png.*: No space left on device; free some space there", capsys.readouterr().err)
         left = content(tmp_path / "output")
         assert "journal.jsonl" in left
         assert not any("5.png" in name or name.endswith((".html", ".csv")) for name in left)

@@ -154,7 +154,7 @@ def test_a_killed_prepare_leaves_the_older_version_usable(download, data_dir, en
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert names(folder) == ALL
-        with pytest.raises(UserError, match="montgomery in .* is being written by another command now; wait"):
+        with pytest.raises(UserError, match="montgomery in .* is being written by another command; wait"):
             run(other, data_dir)
     finally:
         process.send_signal(ending)

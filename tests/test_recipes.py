@@ -71,24 +71,24 @@ def test_places_and_other_stages_are_no_part_of_a_recipe(stage, name, value):
 @pytest.mark.parametrize(
     ("stage", "name", "value", "said"),
     [
-        ("entire", "learning_rate", 1e-3, "learning_rate is 0.0001 there, 0.001 is asked for"),
-        ("entire", "num_epochs", 101, "num_epochs is 100 there, 101 is asked for"),
-        ("entire", "batch_size", 4, "batch_size is 16 there, 4 is asked for"),
-        ("entire", "seed", 1, "seed is 0 there, 1 is asked for"),
-        ("entire", "flip", False, "flip is true there, false is asked for"),
-        ("entire", "plateau.patience", 6, "plateau.patience is 5 there, 6 is asked for"),
-        ("entire", "adam.b1", 0.8, "adam.b1 is 0.9 there, 0.8 is asked for"),
-        ("entire", "pretrained", "random", 'pretrained is "file" there, "random" is asked for'),
-        ("entire", "branches", ("lung",), r'branches is \["entire"\] there, \["lung"\] is asked for'),
-        ("entire", "data.size", 448, "data.size is 224 there, 448 is asked for"),
-        ("entire", "data.label_version", "v2020", 'data.label_version is "2017" there, "v2020" is asked for'),
-        ("entire", "data.validation_share", 0.2, "data.validation_share is 0.1 there, 0.2 is asked for"),
-        ("fusion", "frozen", False, "frozen is true there, false is asked for"),
-        ("fusion", "model.growth_rate", 8, "model.growth_rate is 32 there, 8 is asked for"),
-        ("entire", "dtype", "bfloat16", 'dtype is "float32" there, "bfloat16" is asked for'),
-        ("lrg", "test_fold", 0, "test_fold is null there, 0 is asked for"),
-        ("lrg", "augmentation.zoom", 0.1, "augmentation.zoom is 0.2 there, 0.1 is asked for"),
-        ("lrg", "contrast", "equalize", "contrast is .* there, .* is asked for"),
+        ("entire", "learning_rate", 1e-3, "learning_rate is 0.0001 there, but 0.001 was requested"),
+        ("entire", "num_epochs", 101, "num_epochs is 100 there, but 101 was requested"),
+        ("entire", "batch_size", 4, "batch_size is 16 there, but 4 was requested"),
+        ("entire", "seed", 1, "seed is 0 there, but 1 was requested"),
+        ("entire", "flip", False, "flip is true there, but false was requested"),
+        ("entire", "plateau.patience", 6, "plateau.patience is 5 there, but 6 was requested"),
+        ("entire", "adam.b1", 0.8, "adam.b1 is 0.9 there, but 0.8 was requested"),
+        ("entire", "pretrained", "random", 'pretrained is "file" there, but "random" was requested'),
+        ("entire", "branches", ("lung",), r'branches is \["entire"\] there, but \["lung"\] was requested'),
+        ("entire", "data.size", 448, "data.size is 224 there, but 448 was requested"),
+        ("entire", "data.label_version", "v2020", 'data.label_version is "2017" there, but "v2020" was requested'),
+        ("entire", "data.validation_share", 0.2, "data.validation_share is 0.1 there, but 0.2 was requested"),
+        ("fusion", "frozen", False, "frozen is true there, but false was requested"),
+        ("fusion", "model.growth_rate", 8, "model.growth_rate is 32 there, but 8 was requested"),
+        ("entire", "dtype", "bfloat16", 'dtype is "float32" there, but "bfloat16" was requested'),
+        ("lrg", "test_fold", 0, "test_fold is null there, but 0 was requested"),
+        ("lrg", "augmentation.zoom", 0.1, "augmentation.zoom is 0.2 there, but 0.1 was requested"),
+        ("lrg", "contrast", "equalize", "contrast is .* there, but .* was requested"),
     ],
 )
 def test_a_change_of_the_recipe_is_named(stage, name, value, said):
@@ -116,7 +116,7 @@ def test_a_setting_of_one_version_only_is_a_difference():
     then = stored(config)
     then["config"]["label_smoothing"] = 0.1
     del then["config"]["flip"]
-    with pytest.raises(UserError, match="flip is null there, true is asked.*label_smoothing is 0.1 there, null is"):
+    with pytest.raises(UserError, match="flip is null there, but true.*label_smoothing is 0.1 there, but null"):
         run_identity.check_same_run("runs/x", then, config, {})
 
 
@@ -125,7 +125,7 @@ def test_a_run_from_before_the_learning_rate_rule_had_a_name_was_trained_by_the_
     then = stored(CONFIGS[stage]())
     del then["config"]["learning_rate_rule"]
     run_identity.check_same_run("runs/x", then, CONFIGS[stage](), {})
-    with pytest.raises(UserError, match='learning_rate_rule is "inverse_time" there, "other" is asked for'):
+    with pytest.raises(UserError, match='learning_rate_rule is "inverse_time" there, but "other" was requested'):
         run_identity.check_same_run("runs/x", then, changed(stage, "learning_rate_rule", "other"), {})
 
 
@@ -134,7 +134,7 @@ def test_a_run_from_before_the_precision_could_be_set_was_in_float32(stage):
     then = stored(CONFIGS[stage]())
     del then["config"]["dtype"]
     run_identity.check_same_run("runs/x", then, CONFIGS[stage](), {})
-    with pytest.raises(UserError, match='dtype is "float32" there, "bfloat16" is asked for'):
+    with pytest.raises(UserError, match='dtype is "float32" there, but "bfloat16" was requested'):
         run_identity.check_same_run("runs/x", then, changed(stage, "dtype", "bfloat16"), {})
 
 

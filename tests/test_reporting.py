@@ -480,7 +480,7 @@ class TestRefused:
 
     def test_a_folder_that_another_command_writes_to(self, tmp_path):
         with other_process.holding(tmp_path / ".out.lock"):
-            self.refused(tmp_path, [self.run(tmp_path)], "out is being written by another command now")
+            self.refused(tmp_path, [self.run(tmp_path)], "out is being written by another command")
         report.write_report([self.run(tmp_path)], tmp_path / "out", None, (), 5)
         assert not (tmp_path / ".out.lock").exists()
 

@@ -53,7 +53,9 @@ def test_no_flipped_bit_changes_a_value_in_silence(path, capsys):
             assert str(error).startswith(f"{path}: not the record (")
             assert str(error).endswith("; make it again")
         else:
-            said = "of an older version has no digest" in capsys.readouterr().err  # a bit of the seal's name
+            said = (
+                "was written by an older version without a digest" in capsys.readouterr().err
+            )  # a bit of the seal's name
             assert said or found == RECORD
 
 
@@ -67,9 +69,13 @@ def test_a_torn_file_is_refused(path, size):
 def test_a_record_without_a_seal_is_used_and_that_is_said_once(path, capsys):
     path.write_text(json.dumps(RECORD))
     assert read(path) == read(path) == RECORD
-    said = "note: record.json of an older version has no digest: it is used, because its values are in range\n"
+    said = (
+        "note: record.json was written by an older version without a digest; it is used, as its values are in range\n"
+    )
     assert capsys.readouterr().err == said
-    with pytest.raises(sealed.OlderError, match=r"record\.json: without a digest: of an older version, or not the rec"):
+    with pytest.raises(
+        sealed.OlderError, match=r"record\.json: no digest: written by an older version, or not the rec"
+    ):
         sealed.read(path, SHAPE, "the record", "make it again", older=False)
 
 
@@ -79,12 +85,12 @@ def test_a_record_without_a_seal_is_used_and_that_is_said_once(path, capsys):
         ("", "Expecting value"),
         ("[1]", "not an object"),
         ("3", "not an object"),
-        ("{}", "without name"),
-        ('{"name": "a", "name": "b"}', "name is there twice"),
-        ('{"share": NaN}', "NaN is no number"),
-        ('{"share": -Infinity}', "-Infinity is no number"),
-        ('{"share": 1e999}', "1e999 is no number"),
-        ('{"counts": ' + "9" * 5000 + "}", "99999999999999999999... is no number of 64 bits"),
+        ("{}", "name is missing"),
+        ('{"name": "a", "name": "b"}', "name appears twice"),
+        ('{"share": NaN}', "NaN is not a number"),
+        ('{"share": -Infinity}', "-Infinity is not a number"),
+        ('{"share": 1e999}', "1e999 is not a number"),
+        ('{"counts": ' + "9" * 5000 + "}", "99999999999999999999... does not fit in 64 bits"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 100_000, "nested too deeply"),
         (b"\xff\xfe{}", "'utf-8' codec can't decode"),
@@ -100,14 +106,14 @@ def test_what_is_no_record_is_refused_in_a_sentence(path, text, said):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"name": 3}, "name is 3, not a text"),
+        ({"name": 3}, "name is 3, not text"),
         ({"share": 1.5}, "share is 1.5, not a number from 0 to 1"),
         ({"share": True}, "share is true, not a number from 0 to 1"),
         ({"share": "0.5"}, 'share is "0.5", not a number from 0 to 1'),
-        ({"counts": 1}, "counts is 1, not a list of a whole number, 0 or more"),
+        ({"counts": 1}, "counts is 1, not a list of items, each a whole number, 0 or more"),
         ({"counts": [1, -1]}, "counts is [1, -1], not a list of"),
         ({"inner": []}, "inner is [], not an object"),
-        ({"inner": {"on": True}}, "without inner.none"),
+        ({"inner": {"on": True}}, "inner.none is missing"),
         ({"inner": {"on": 1, "none": None}}, "inner.on is 1, not true or false"),
         ({"inner": {"on": True, "none": {"a": "b" * 99}}}, 'inner.none is {"a": "bbbb'),
     ],
@@ -122,7 +128,7 @@ def test_a_value_of_another_kind_is_named_with_its_key(path, changes, said, whol
 
 def test_a_list_may_have_a_fixed_length(path):
     assert read(path, counts=sealed.several(sealed.COUNT, 2)) == RECORD
-    with pytest.raises(sealed.DamagedError, match="not a list of 3, each a whole number, 0 or more"):
+    with pytest.raises(sealed.DamagedError, match="not a list of 3 items, each a whole number, 0 or more"):
         read(path, counts=sealed.several(sealed.COUNT, 3))
 
 

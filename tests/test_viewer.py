@@ -24,6 +24,7 @@ from PIL import Image
 
 from sdfn_jax import viewer as viewer_command
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.extras import install_command
 from sdfn_jax.inference import connections, decoding, selftest
 from sdfn_jax.inference import server as inference_server
 from sdfn_jax.radiographs import reader, synthetic_dataset
@@ -276,7 +277,7 @@ def test_without_the_extra_the_command_that_installs_it_is_named(monkeypatch, ca
     with pytest.raises(SystemExit) as stop:
         copy.loader.exec_module(importlib.util.module_from_spec(copy))
     assert stop.value.code == 2
-    assert "needs the package uvicorn: pip install -e '.[viewer]'" in capsys.readouterr().err
+    assert f"needs the package uvicorn: {install_command('viewer')}" in capsys.readouterr().err
 
 
 # A real server, and sockets that do not behave.

@@ -5,6 +5,7 @@ import os
 import jax
 
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.extras import install_command
 
 
 def start() -> None:
@@ -24,5 +25,6 @@ def start() -> None:
             raise UserError(f"jax finds no device to compute on: {reason}") from error
         raise UserError(
             f"JAX_PLATFORMS={asked}: jax finds no such device here ({reason}). Unset it, and jax takes what there is; "
-            "or name one in lower case: cpu; cuda for a GPU, with pip install -e '.[cuda]'; tpu, with '.[tpu]'."
+            f"or name one in lower case: cpu; cuda for a GPU, after {install_command('cuda')}; tpu, after "
+            f"{install_command('tpu')}."
         ) from error

@@ -7,8 +7,8 @@ These alone decide what is damaged; any other error in reading is reported as it
 
 A checkpoint takes its name when all of it is on the disk; only then is an older one removed (`files`).
 
-In a run of several processes, which all have the same state, process 0 writes and each reads for itself: Orbax, which
-would synchronise all of them at each call, sees each as a single process.
+In a run of several processes, which all have the same state, process 0 writes and each reads for itself: Orbax would
+synchronise all of them at each call; so it sees each as a single process.
 """
 
 import contextlib
@@ -145,9 +145,9 @@ def read_best(workdir: str | Path) -> tuple[dict, dict]:
 
 
 def has_best_since(workdir: str | Path, epoch: int) -> bool:
-    """Returns whether there is an undamaged best of this epoch or a later one; epoch 0 means that none is needed.
+    """Returns whether there is an undamaged best from this epoch or later; epoch 0 means that none is needed.
 
-    A later one was saved before the run was set back; training will reach it again.
+    A later one was saved before the run fell back; training will reach it again.
     """
     if epoch == 0:
         return True
@@ -196,7 +196,7 @@ def _keep_newest(folder: Path, step: int) -> None:
     older = [there for there in _steps(folder) if there <= step]
     kept = {str(there) for there in older[-_KEPT:]}
     for path in folder.iterdir():
-        # A later step is of a run that was set back: after a kill, or because the step is damaged.
+        # A later step was saved before the run fell back: after a kill, or because the step is damaged.
         if (path.name.isdigit() and path.name not in kept) or ".orbax-checkpoint-tmp" in path.name:
             files.remove_folder(path)
 
@@ -210,7 +210,7 @@ def _checkpointer() -> ocp.Checkpointer:
 
 @contextlib.contextmanager
 def _without_tracebacks() -> Iterator[None]:
-    """Keeps Orbax's threads from logging what they raise, with a traceback: the caller gets it, and says it once."""
+    """Keeps Orbax's threads from logging what they raise, with a traceback: the caller gets it, and reports it once."""
 
     def keep(record: logging.LogRecord) -> bool:
         return "_SignalingThread" not in record.getMessage()
@@ -224,7 +224,7 @@ def _without_tracebacks() -> Iterator[None]:
 
 
 def _steps(folder: Path) -> list[int]:
-    """Returns the complete steps of a folder, without empty ones and those that a kill or power cut left incomplete."""
+    """Returns the complete steps of a folder, without those that a kill or power cut left empty or incomplete."""
     if not folder.is_dir():
         return []
     found = (path for path in folder.iterdir() if path.name.isdigit())
@@ -259,7 +259,7 @@ def _newest(
         logging.warning("%s Going back to the checkpoint before it.", passed[step])
     if passed:
         raise DamagedCheckpointError(
-            f"{folder}: no checkpoint in it can be used. {' '.join(passed.values())} Bring it back from a copy; or "
+            f"{folder}: no checkpoint in it can be used. {' '.join(passed.values())} Restore one from a copy; or "
             f"train in another folder (--config.workdir=...), or again in this one after moving {folder.parent} away."
         )
     return None
@@ -277,7 +277,7 @@ def _read_now(folder: Path, read: Callable[[Path, int], tuple[Any, dict]]) -> tu
                 continue
             if not isinstance(error, DamagedCheckpointError):
                 raise
-            raise DamagedCheckpointError(f"{error} Bring it back from a copy.{_before_it(folder, steps)}") from error
+            raise DamagedCheckpointError(f"{error} Restore it from a copy.{_before_it(folder, steps)}") from error
     return None
 
 
@@ -292,7 +292,7 @@ def _identity(path: Path) -> int | None:
 def _before_it(folder: Path, steps: list[int]) -> str:
     if len(steps) < 2:
         return ""
-    return f" The best before it is there too: {folder / str(steps[-2])} takes its place if you move it away."
+    return f" The previous best is still there: {folder / str(steps[-2])} takes its place if you move it away."
 
 
 def _read_metadata(folder: Path, step: int) -> dict:
@@ -304,10 +304,10 @@ def _read_metadata(folder: Path, step: int) -> dict:
         saved = metadata.pop(_METADATA_DIGEST)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpointError(
-            f"{folder / str(step)} is damaged: its metadata are not what was saved ({type(error).__name__}: {error})."
+            f"{folder / str(step)} is damaged: its metadata cannot be read ({type(error).__name__}: {error})."
         ) from error
     if _metadata_digest(metadata) != saved:
-        raise DamagedCheckpointError(f"{folder / str(step)} is damaged: its metadata are not those that were saved.")
+        raise DamagedCheckpointError(f"{folder / str(step)} is damaged: its metadata changed after it was saved.")
     return run_identity.under_present_names(metadata)
 
 
@@ -331,7 +331,7 @@ def _read(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
         raise UserError(f"{path} cannot be read, though it is not damaged ({reason}).") from error
     found, saved = tree_digest(arrays), metadata["digest"]
     if found != saved:
-        raise DamagedCheckpointError(f"{path} is damaged: its content has SHA-256 {found}, saved was {saved}.")
+        raise DamagedCheckpointError(f"{path} is damaged: its content has SHA-256 {found}, but {saved} was saved.")
     return arrays, metadata
 
 
@@ -356,10 +356,10 @@ def _changed_files(path: Path) -> str:
         saved = json.loads((path / _FILE_DIGESTS).read_bytes())
         changed = [name for name in sorted({*saved, *there}) if saved.get(name) != there.get(name)]
     except FileNotFoundError:
-        return "it cannot be understood"
+        return "its content cannot be interpreted"
     except (ValueError, AttributeError, TypeError):
         changed = [_FILE_DIGESTS]
-    return f"{', '.join(changed[:3])} changed or gone" if changed else ""
+    return f"{', '.join(changed[:3])} changed or missing" if changed else ""
 
 
 def _check_fit(where: str, arrays: dict[str, np.ndarray], like: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`--config`, of the commands that take one: which file is meant, and what it says; a mistake in it is one sentence."""
+"""`--config`, for the commands that take one: finds the file and reads it; a mistake in it is one sentence."""
 
 import argparse
 import contextlib
@@ -37,7 +37,7 @@ def parse(parser: Parser, arguments: Sequence[str] | None) -> tuple[argparse.Nam
       the file that was read, absolute.
 
     Raises:
-      UserError: for a setting that the config lacks or of another kind, or a config that cannot be read.
+      UserError: for a setting that the config lacks, a value of the wrong type, or a config that cannot be read.
     """
     rest, settings = _split(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(rest)
@@ -90,21 +90,21 @@ def _load(file: Path, variant: str) -> ConfigDict:
             config = get_config(variant) if variant else get_config()
     except ImportError as error:
         raise UserError(
-            f"--config={file}: it imports {error.name}, which is not there. A config finds others as configs.NAME, in "
-            "its own folder or among those installed."
+            f"--config={file}: it imports {error.name}, which was not found. A config imports others as "
+            "configs.NAME, from its own folder or from those installed."
         ) from error
     except SyntaxError as error:
         raise UserError(f"--config={file}: not Python: {error}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"--config={file}: {error}") from error
     if config.get("stage") is None:
-        raise UserError(f"--config={file}: it gives no config of a stage; start from one of the files in configs/")
+        raise UserError(f"--config={file}: it does not configure a stage; start from one of the files in configs/")
     return config
 
 
 def _set(config: ConfigDict, settings: Sequence[str]) -> ConfigDict:
     """Returns the config with the settings of the command line, locked."""
-    values = flags.FlagValues()  # not absl's global ones: the flags of other libraries are no concern of this command
+    values = flags.FlagValues()  # not absl's global ones: other libraries' flags do not belong to this command
     arguments = ["", *settings]
     try:
         config_flags.DEFINE_config_dict("config", config, "", flag_values=values, sys_argv=arguments, lock_config=True)
@@ -120,7 +120,7 @@ def _set(config: ConfigDict, settings: Sequence[str]) -> ConfigDict:
 
 @contextlib.contextmanager
 def _neighbours_found(folder: Path) -> Iterator[None]:
-    """Lets a config import `configs.NAME`: files of its own folder, then those shipped. No other `configs` counts."""
+    """Lets a config import `configs.NAME`: from its own folder first, then from those shipped; no other folder."""
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "configs"}
     package = types.ModuleType("configs")
     package.__path__ = [str(folder), *([str(_SHIPPED)] if _SHIPPED else [])]

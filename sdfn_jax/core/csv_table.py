@@ -46,7 +46,7 @@ def writing(path: str | Path) -> Iterator[Writer]:
 
 
 def read(path: str | Path) -> list[list[str]]:
-    """Reads the rows of a table as `Writer` was given them; those of other tables as they are.
+    """Reads the rows of a table as `Writer` was given them, and rows of other tables unchanged.
 
     Raises:
       ValueError: naming the file, for one that is not CSV in UTF-8.

@@ -4,7 +4,7 @@ from sdfn_jax.core.errors import UserError
 
 
 class Faults:
-    """Faults of single images: the first is raised, or all are collected if bad files are skipped.
+    """Faults of individual images: the first is raised, or all are collected if bad files are skipped.
 
     Attributes:
       reasons: {image: what is wrong with it}.
@@ -21,5 +21,5 @@ class Faults:
           UserError: with the reason, unless bad files are skipped.
         """
         if not self.skip:
-            raise UserError(f"{reason}\nMend it, or leave bad files out and list them: --skip_bad_files")
+            raise UserError(f"{reason}\nFix it, or skip bad files and list them: --skip_bad_files")
         self.reasons.setdefault(image, reason)

@@ -22,7 +22,7 @@ from sdfn_jax.core.errors import UserError
 
 CACHE_VARIABLE = "SDFN_CACHE"
 
-# Unfinished files carry the name of their machine and process, so that those of dead processes can be recognised.
+# Unfinished files carry the name of their machine and process, so that those of dead processes are recognised.
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _UNFINISHED = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-\d+\.writing(\..*)?")
 _numbers = itertools.count()
@@ -72,7 +72,7 @@ def folder_appears_when_complete(path: str | Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, path: Path) -> None:
-    """Renames a finished folder to `path`, replacing an older one, which stays until the new one is on the disk."""
+    """Renames a finished folder to `path`; an older one is kept until the new one is on the disk."""
     sync_tree(folder)
     make_folder(path.parent)
     bring_back(path)
@@ -142,7 +142,7 @@ def sync_tree(folder: str | Path) -> None:
 def locked(file: str | Path, what: str | Path) -> Iterator[None]:
     """Keeps other processes from writing something while the block runs.
 
-    Everything that another command might write too is written under such a lock. A process may take its own lock again.
+    Everything that two commands might write is written under such a lock. A process may take its own lock again.
     A process that dies, in whatever way, releases it.
 
     Args:
@@ -166,11 +166,13 @@ def locked(file: str | Path, what: str | Path) -> Iterator[None]:
                     with contextlib.suppress(OSError):  # Windows cannot remove an open file
                         file.unlink()
     except filelock.Timeout:
-        raise UserError(f"{what} is being written by another command now; wait for its end, or give another") from None
+        raise UserError(
+            f"{what} is being written by another command; wait for it to finish, or choose another"
+        ) from None
 
 
 def folder_locked(folder: str | Path) -> contextlib.AbstractContextManager[None]:
-    """Keeps other processes from writing to an output folder, there already or not, while the block runs.
+    """Keeps other processes from writing to an output folder, which need not exist, while the block runs.
 
     Raises:
       UserError: if another process is writing there.
@@ -203,7 +205,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def is_web_page(beginning: bytes) -> bool:
-    """Returns whether a file begins like HTML, as a download does that got a sign-in page."""
+    """Returns whether a file begins like HTML, as a download of a sign-in page does."""
     text = beginning[:1000].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return text.startswith((b"<!doctype html", b"<html"))
 
@@ -222,8 +224,8 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "sdfn_jax"
     except RuntimeError as error:
         raise UserError(
-            "this user has no home folder (HOME is not set) to keep downloads and compiled programs in: name a folder "
-            f"for them with the environment variable {CACHE_VARIABLE}"
+            "this user has no home folder (HOME is not set) for downloads and compiled programs: name a folder for "
+            f"them in the environment variable {CACHE_VARIABLE}"
         ) from error
 
 

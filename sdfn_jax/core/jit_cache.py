@@ -35,10 +35,12 @@ def use_cache() -> None:
         folder = _private_folder()
     except (OSError, UserError) as error:
         other = (
-            "" if isinstance(error, UserError) else f"; {files.CACHE_VARIABLE} in the environment names another folder"
+            ""
+            if isinstance(error, UserError)
+            else f"; the environment variable {files.CACHE_VARIABLE} names another folder"
         )
         print(
-            f"compiled programs are not kept, and will be compiled again by the next command: {error}{other}",
+            f"compiled programs are not kept; the next command will compile them again: {error}{other}",
             file=sys.stderr,
         )
         return

@@ -14,7 +14,7 @@ class Journal:
     """The finished pieces, on disk; only their positions are in memory."""
 
     def __init__(self, path: str | Path, made_by: Mapping):
-        """Opens or begins a journal; a last line that a kill left unfinished is cut off.
+        """Opens or begins a journal; a last line left unfinished by a kill is cut off.
 
         A damaged line is skipped, with a note: its piece is computed again.
 
@@ -102,7 +102,7 @@ class Journal:
                 damaged += 1
             place += len(line)
         if damaged:
-            sealed.say(f"{self._path}: damaged in {damaged} of its lines; what they held is done again")
+            sealed.say(f"{self._path}: {damaged} of its lines are damaged; their work is repeated")
 
 
 def _other_work(path: Path, first: bytes, made_by: Mapping) -> str:
@@ -110,10 +110,10 @@ def _other_work(path: Path, first: bytes, made_by: Mapping) -> str:
         begun = sealed.read_line(first)
     except ValueError as error:
         return (
-            f"{path}: its first line is damaged or of an older version, which kept no digests ({error}); delete the "
-            "file to begin again"
+            f"{path}: its first line is damaged, or was written by an older version without digests ({error}); delete "
+            "the file to start over"
         )
     return (
-        f"{path} was begun with other networks or settings: {json.dumps(begun)}; now they are {json.dumps(made_by)}. "
-        "Go on with those, or delete the file to begin again."
+        f"{path} was started with other networks or settings: {json.dumps(begun)}; now they are "
+        f"{json.dumps(made_by)}. Continue with the former, or delete the file to start over."
     )

@@ -1,23 +1,23 @@
-"""Every colour of the product, each with its one name."""
+"""Every colour in the product, each under one name."""
 
-# Of Okabe and Ito: told apart with any colour vision.
+# Okabe and Ito's: distinguishable with any colour vision.
 BLUE, VERMILION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
-SERIES = (BLUE, VERMILION, BLACK, GREEN)  # of a chart, in this order
+SERIES = (BLUE, VERMILION, BLACK, GREEN)  # a chart's, in this order
 NETWORKS = {"entire": BLUE, "lung": VERMILION, "fusion": BLACK}
 
-# Of charts.
+# Charts.
 GRID, REFERENCE, DIAGONAL, REMARK, WARNING = "#E4E4E4", "#999999", "#BBBBBB", "#666666", "#A00000"
 
-# Of heatmaps on radiographs. The boxes stand out on grey and on every colour of the heatmap.
+# Heatmaps on radiographs. The boxes stand out on grey and on every colour of the heatmap.
 HEATMAP = "inferno"  # Matplotlib's
 HEATMAP_STRENGTH = 0.65  # the opacity of the hottest place; cold ones leave the radiograph bare
 LUNG_BOX, REFERENCE_BOX = "#00E5FF", "#39FF14"
 
-# Of the contact sheets of lung boxes, whose ground is dark.
+# Contact sheets of lung boxes, on a dark background.
 SHEET_LUNG, SHEET_DROPPED, SHEET_MIRRORED, SHEET_BOX = "#00E678", "#FF4646", "#FFE100", "#50BEFF"
 SHEET_PAPER, SHEET_TEXT, SHEET_TITLE = "#1E1E1E", "#DCDCDC", "#FFFFFF"
 
-# Of pages: {variable of the style sheet: colour}.
+# Pages: {variable of the style sheet: colour}.
 LIGHT = {
     "ink": "#1b1d21",
     "paper": "#fff",

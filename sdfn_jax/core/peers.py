@@ -1,7 +1,7 @@
 """The processes of one run meet before JAX's own service starts, and notice at once when one of them is gone.
 
-JAX's service aborts a process, with a native stack trace, if its peers do not arrive within minutes or are lost, which
-it may take 100 seconds to notice. A plain connection to process 0, open for this purpose alone, is closed by the system
+JAX's service aborts a process, with a native stack trace, if its peers do not arrive within minutes or are lost; it may
+take 100 seconds to notice a loss. A plain connection to process 0, open for this purpose alone, is closed by the system
 the moment that either end dies.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Callable, Container
 
 from sdfn_jax.core.errors import UserError
 
-WAIT = 300.0  # seconds, for processes that have not arrived
+WAIT = 300.0  # seconds, for all processes to arrive
 _HELLO, _GO, _DONE = "sdfn_jax process {} of {}\n", b"go\n", b"done\n"
 _HELLO_READ = re.compile(rb"sdfn_jax process (\d{1,9}) of (\d{1,9})\n")
 _OUTLIVES = 3  # seconds
@@ -26,7 +26,7 @@ _FREED = 3 * _OUTLIVES  # seconds, for the port of an earlier run to become free
 
 
 class Peers:
-    """Connections between processes: of process 0 to all others, of the others to process 0."""
+    """Connections between processes: from process 0 to all others, from each of the others to process 0."""
 
     def __init__(self, connections: dict[int, socket.socket]):
         self._connections = connections
@@ -119,9 +119,9 @@ def _gather(flag: str, host: str, port: int, count: int) -> dict[int, socket.soc
             except (TimeoutError, BlockingIOError):
                 missing = ", ".join(str(number) for number in range(1, count) if number not in there)
                 for connection in there.values():
-                    _tell(connection, f"process {missing} did not come")
+                    _tell(connection, f"process {missing} did not arrive")
                 raise UserError(
-                    f"{flag}: process {missing} did not come within {WAIT:.0f} seconds. Start all {count} processes "
+                    f"{flag}: process {missing} did not arrive within {WAIT:.0f} seconds. Start all {count} processes "
                     "with the same --coordinator, on machines that reach this one at that address."
                 ) from None
             unless_all_come.enter_context(connection)
@@ -149,7 +149,7 @@ def _recognise(connection: socket.socket, count: int, there: Container[int]) -> 
     if its_count != count:
         return number, f"process 0 was started with --processes={count}, process {number} with --processes={its_count}"
     if number in there or not 0 < number < count:
-        return number, f"process {number} is there already; give each its own --process"
+        return number, f"process {number} has already arrived; give each its own --process"
     return number, None
 
 
@@ -175,8 +175,8 @@ def _join(flag: str, host: str, port: int, count: int, index: int) -> socket.soc
                     return connection
         if answer or time.monotonic() > deadline:
             raise UserError(
-                f"{flag}: {reason}. Is process 0 started, with the same --coordinator, on a machine that is reached "
-                f"at that address? (waited {WAIT:.0f} seconds at most)"
+                f"{flag}: {reason}. Is process 0 running, with the same --coordinator, on a machine that can be "
+                f"reached at that address? (waited {WAIT:.0f} seconds at most)"
             )
         time.sleep(0.2)
 
@@ -187,7 +187,7 @@ def _introduce(connection: socket.socket, deadline: float, count: int, index: in
         connection.sendall(_HELLO.format(index, count).encode())
         answer = _line(connection, max(1.0, deadline - time.monotonic()))
     except TimeoutError:
-        return b"", "process 0 is there, but not all others came"
+        return b"", "process 0 is running, but not all the others arrived"
     except OSError as error:
         return b"", error.strerror or str(error)
     return answer, answer.decode(errors="replace").rstrip("\n") or "process 0 has ended"

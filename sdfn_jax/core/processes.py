@@ -31,7 +31,7 @@ _waits = itertools.count()
 
 
 def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the run of several processes that the flags describe; without these flags, a run is one process.
+    """Joins the run of several processes that the flags describe; without flags, a run is a single process.
 
     Call it before anything asks JAX for a device. Process 0 prints; the other processes print only errors, no standard
     output and no progress bars.
@@ -43,7 +43,7 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
       process: number of this one, from 0; not with `auto`.
 
     Raises:
-      UserError: for flags that do not fit together, or if the others cannot be reached.
+      UserError: for inconsistent flags, or if the others cannot be reached.
     """
     global _index, _count, _peers
     _check(coordinator, processes, process)
@@ -67,9 +67,9 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
         jax.distributed.initialize(**named)
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"--coordinator={coordinator}: the processes did not come together: {str(error).splitlines()[0]}. "
-            "Are all of them started, with the same --coordinator (host:port of process 0, a free port that the "
-            "others reach)? auto is for Slurm, Open MPI, Kubernetes and Cloud TPU."
+            f"--coordinator={coordinator}: the processes could not connect: {str(error).splitlines()[0]}. "
+            "Are all of them running, with the same --coordinator (host:port of process 0, a free port that the "
+            "others can reach)? auto is for Slurm, Open MPI, Kubernetes and Cloud TPU."
         ) from error
     _index, _count = jax.process_index(), jax.process_count()
     terminal.speaker = name()
@@ -84,8 +84,8 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
 def _end_with(process: int) -> None:
     """Ends this process because another one has died."""
     text = (
-        f"\n{name()}process {process} has ended before its work was done; its own message says why, if nothing killed "
-        "it. This process ends too. The same command resumes from the last checkpoint.\n"
+        f"\n{name()}process {process} ended before its work was done; its own message says why, unless it was killed. "
+        "This process ends too. The same command resumes from the last checkpoint.\n"
     )
     os.write(2, text.encode())  # immediately, whatever the main thread is doing
     os._exit(1)
@@ -99,7 +99,7 @@ def _check(coordinator: str | None, processes: int | None, process: int | None) 
             raise UserError(f"--coordinator={AUTO} asks the cluster: leave --processes and --process out")
     elif missing and len(missing) < 3:
         raise UserError(
-            f"a run of several processes is told by three flags; {' and '.join(missing)} missing. For two processes: "
+            f"a run of several processes needs three flags; {' and '.join(missing)} missing. For two processes: "
             "--coordinator=HOST:PORT --processes=2 --process=0, and --process=1 in the other"
         )
     elif not missing:
@@ -176,7 +176,7 @@ def check_agreement(what: str, value: str) -> None:
     """Checks that every process reaches this call with the same value.
 
     Raises:
-      UserError: in all of them, if one has another.
+      UserError: in all of them, if one has a different value.
     """
     if not several():
         return
@@ -184,8 +184,8 @@ def check_agreement(what: str, value: str) -> None:
     other = np.flatnonzero((found != found[0]).any(axis=1))
     if other.size:
         raise UserError(
-            f"{what}: process {other[0]} has another than process 0. Start all processes with the same command, in "
-            "folders that all of them share."
+            f"{what}: process {other[0]} has a different one than process 0. Start all processes with the same "
+            "command, in folders that all of them share."
         )
 
 
@@ -199,8 +199,8 @@ def _of_all(array: np.ndarray) -> np.ndarray:
 class StopVote:
     """Whether any process wants to stop: the same answer in all of them, at the same call.
 
-    A single process gets its own wish back. With several, it is the answer to the previous call: a tiny reduction runs
-    after each training step and is read during the next, so that no device waits for it.
+    A single process gets its own wish back. With several, the result is that of the previous call: a tiny reduction
+    runs after each training step and is read during the next, so that no device waits for it.
     """
 
     def __init__(self, mesh):

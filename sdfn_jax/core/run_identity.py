@@ -1,4 +1,4 @@
-"""Tells whether a stored run is the one that a config describes."""
+"""Checks whether a stored run is the one that a config describes."""
 
 import json
 from pathlib import Path
@@ -24,15 +24,15 @@ _NOT_RECIPE = {
 }
 # Settings that were added later, and the values that earlier runs had.
 _LATER = {"dtype": "float32", "learning_rate_rule": "inverse_time"}
-# Inputs that were recorded later: an earlier run does not have them.
+# Inputs that earlier runs did not record.
 _LATER_INPUTS = {"films"}
-# {the name of a field until version 0.1.0: its name now}
+# {a field's name up to version 0.1.0: its name now}
 _RENAMED = {"views": "branches", "phantom": "synthetic"}
 _NOT_DATA = {"manual_dir", "data_dir", "boxes", "require_complete", "skip_bad_files"}
 
 
 def under_present_names(stored: Any) -> Any:
-    """Returns a stored config, or whatever holds one, with fields that earlier versions named otherwise renamed."""
+    """Returns a stored config, or whatever contains one, with the fields' former names replaced by today's."""
     if isinstance(stored, dict):
         return {_RENAMED.get(name, name): under_present_names(value) for name, value in stored.items()}
     return stored
@@ -49,7 +49,7 @@ def precision(config: ConfigDict | dict) -> str:
 
 
 def learning_rate_rule(config: ConfigDict | dict) -> str:
-    """Returns the name of a stage's learning-rate rule, from its config or from what its checkpoint stores of it."""
+    """Returns the name of a stage's learning-rate rule, from its config or the stored one."""
     return config.get("learning_rate_rule", _LATER["learning_rate_rule"])
 
 
@@ -63,20 +63,20 @@ def recipe(config: dict) -> dict:
 
 
 def check_same_run(workdir: str | Path, stored: dict, config: ConfigDict, inputs: dict[str, str]) -> None:
-    """Checks that the run in a folder is the one that a config asks for.
+    """Checks that the run in a folder is the one that a config describes.
 
     Args:
       workdir: the folder, for the message.
       stored: metadata of the checkpoint there.
-      config: of the run that is asked for.
-      inputs: {input: digest}, those that are known now.
+      config: of the requested run.
+      inputs: {input: digest}, for the inputs known now.
 
     Raises:
       UserError: naming up to five differing settings or inputs.
     """
     there, asked = _leaves(recipe(stored["config"])), _leaves(recipe(as_json(config)))
     changed = [
-        f"{name} is {json.dumps(there.get(name))} there, {json.dumps(asked.get(name))} is asked for"
+        f"{name} is {json.dumps(there.get(name))} there, but {json.dumps(asked.get(name))} was requested"
         for name in sorted({*there, *asked})
         if there.get(name) != asked.get(name)
     ]
@@ -89,7 +89,7 @@ def check_same_run(workdir: str | Path, stored: dict, config: ConfigDict, inputs
         raise UserError(
             f"{workdir} holds a run with other settings or inputs: {'; '.join(changed[:5])}. "
             f"Train in another folder (--config.workdir=..., for an earlier stage --config.<stage>.workdir=...), or "
-            f"give the settings and inputs that {workdir} was trained with."
+            f"use the settings and inputs that {workdir} was trained with."
         )
 
 

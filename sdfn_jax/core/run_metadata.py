@@ -1,7 +1,7 @@
 """The provenance of a network in its checkpoint's metadata, written and read here for every stage.
 
-A network that was trained here names its data. For one that was imported from a weights file they are unknown: None,
-never a guess from the config that it was imported with.
+A network that was trained here names its data. For one imported from a weights file the data are unknown:
+None, never a guess from the config that it was imported with.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ def make(
       inputs: {input that it was made from: digest}.
       data_version: as in `Training`.
       drawings: as in `Training`.
-      of_stage: the stage's own entries: `normalisation` of an LRG, the result of `of_import` for an imported network.
+      **of_stage: the stage's own entries: `normalisation` of an LRG, the result of `of_import` for an imported network.
     """
     return {
         "stage": config.stage,

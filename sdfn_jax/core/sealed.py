@@ -1,4 +1,4 @@
-"""JSON that a later step trusts: written with a digest of its content, checked when read, refused in one sentence.
+"""JSON that later steps rely on: written with a digest of its content, which is checked when it is read.
 
 The last key of a sealed record, `sha256`, is the digest of everything else in it. Any changed value is noticed; layout
 does not matter. Older records without a seal are read if every value has its type and range, and a note says so once.
@@ -57,7 +57,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-TEXT = Kind("a text", lambda value: isinstance(value, str))
+TEXT = Kind("text", lambda value: isinstance(value, str))
 BOOLEAN = Kind("true or false", lambda value: isinstance(value, bool))
 WHOLE = Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
 COUNT = Kind("a whole number, 0 or more", lambda value: WHOLE.fits(value) and value >= 0)
@@ -70,7 +70,7 @@ OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 def several(kind: Kind, count: int | None = None) -> Kind:
     """Returns the kind of a list whose values are of one kind: `count` of them, or any number."""
     return Kind(
-        f"a list of {'' if count is None else f'{count}, each '}{kind.name}",
+        f"a list of {'' if count is None else f'{count} '}items, each {kind.name}",
         lambda value: isinstance(value, list) and count in (None, len(value)) and all(map(kind.fits, value)),
     )
 
@@ -79,11 +79,11 @@ def parse(text: str | bytes) -> Any:
     """Parses JSON as strictly as this module writes it.
 
     Raises:
-      ValueError: for text that is not UTF-8 or JSON, a repeated key, NaN or infinity, or too deep nesting.
+      ValueError: for text that is not UTF-8 or JSON, a repeated key, NaN or infinity, or nesting that is too deep.
     """
     try:
         return json.loads(
-            text.decode() if isinstance(text, bytes) else text,  # as UTF-8 alone
+            text.decode() if isinstance(text, bytes) else text,  # as UTF-8 only
             object_pairs_hook=_without_doubles,
             parse_constant=_refuse_constant,
             parse_float=_finite,
@@ -107,11 +107,11 @@ def read_line(text: str | bytes) -> dict:
     """Reads what `line` returned.
 
     Raises:
-      ValueError: for a line that was changed, or has no seal.
+      ValueError: for a line that has changed, or has no seal.
     """
     record = parse(text)
     if not isinstance(record, dict) or SEAL not in record:
-        raise ValueError("no sealed record")
+        raise ValueError("not a sealed record")
     return _unsealed(record)
 
 
@@ -135,7 +135,7 @@ def read(path: str | Path, shape: Mapping[str, Shape], what: str, mend: str, *, 
       the record, without its seal.
 
     Raises:
-      DamagedError: naming file and key, for changed content, a missing key, or a value of another kind; `OlderError`
+      DamagedError: naming file and key, for changed content, a missing key, or a value of the wrong kind; `OlderError`
         for a missing seal if `older` is false.
       OSError: for a file that cannot be opened.
     """
@@ -148,14 +148,17 @@ def read(path: str | Path, shape: Mapping[str, Shape], what: str, mend: str, *, 
         if is_sealed:
             record = _unsealed(record)
         elif not older:
-            raise OlderError(f"{path}: without a digest: of an older version, or not {what}; {mend}")
+            raise OlderError(f"{path}: no digest: written by an older version, or not {what}; {mend}")
         check(record, shape)
     except OlderError:
         raise
     except ValueError as error:
         raise DamagedError(f"{path}: not {what} ({error}); {mend}") from error
     if not is_sealed:
-        say(f"{Path(path).name} of an older version has no digest: it is used, because its values are in range")
+        say(
+            f"{Path(path).name} was written by an older version without a digest; "
+            "it is used, as its values are in range"
+        )
     return record
 
 
@@ -163,7 +166,7 @@ def check(value: Any, shape: Shape, place: str = "") -> None:
     """Checks a value, and everything in it, against a shape.
 
     Raises:
-      ValueError: naming the first key that is missing, or whose value is of another kind.
+      ValueError: naming the first key that is missing, or whose value is of the wrong kind.
     """
     if isinstance(shape, Maybe):
         if value is not None:
@@ -178,7 +181,7 @@ def check(value: Any, shape: Shape, place: str = "") -> None:
     for key, each in shape.items():
         inside = f"{place}.{key}" if place else key
         if key not in value:
-            raise ValueError(f"without {inside}")
+            raise ValueError(f"{inside} is missing")
         check(value[key], each, inside)
 
 
@@ -191,7 +194,7 @@ def say(sentence: str) -> None:
 def _unsealed(record: dict) -> dict:
     content = {key: value for key, value in record.items() if key != SEAL}
     if _digest(content) != record[SEAL]:
-        raise ValueError("changed since it was written: its SHA-256 is another")
+        raise ValueError("changed since it was written: its SHA-256 does not match")
     return content
 
 
@@ -205,12 +208,12 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         double = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{double} is there twice")
+        raise ValueError(f"{double} appears twice")
     return found
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _finite(text: str) -> float:
@@ -221,7 +224,7 @@ def _finite(text: str) -> float:
 def _bounded(text: str) -> int:
     value = int(text) if len(text) < 21 else 2**64
     if abs(value) >= 2**64:
-        raise ValueError(f"{text[:20]}... is no number of 64 bits")
+        raise ValueError(f"{text[:20]}... does not fit in 64 bits")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Records the source files of something that was made, and tells whether they have changed.
+"""Records the source files of something that was made, and detects changes to them.
 
 Files are compared by name and content. Reading 42 GB of images to see that nothing has changed would take minutes. So a
 file with the recorded size and modification time counts as unchanged, one of another size as changed, and only a file

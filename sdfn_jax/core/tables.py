@@ -12,7 +12,7 @@ from pathlib import Path
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import is_web_page
 
-# NIH's label table has 8 MB.
+# NIH's label table is 8 MB.
 MAX_TABLE_BYTES = 2**28
 _SEPARATORS = (",", ";", "\t")
 _MARKS = (
@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
     """Reads text in UTF-8 or UTF-16, with or without a byte order mark.
 
     Raises:
-      UserError: naming the file, for one that cannot be read, is in another encoding, damaged, or a web page.
+      UserError: naming the file, for one that cannot be read, has another encoding, is damaged, or is a web page.
     """
     try:
         with path.open("rb") as file:
@@ -50,7 +50,7 @@ def read_text(path: Path) -> str:
         ) from error
     if "\0" in text:
         row = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"{path}, row {row}: zero bytes, as a broken copy leaves them; copy the file again")
+        raise UserError(f"{path}, row {row}: zero bytes, as a broken copy contains; copy the file again")
     if is_web_page(text[:1000].encode()):
         raise UserError(f"{path}: a web page, not the file itself; download it again")
     return text
@@ -71,10 +71,10 @@ def read_table(
       path: the file.
       columns: {name of a required column: its other names}.
       optional: columns that are returned if the table has them.
-      exact: columns whose texts may begin or end with blanks, as file names may; those of others are cut off.
+      exact: columns whose text may begin or end with blanks, as file names may; other columns are stripped.
 
     Yields:
-      (number of the row's first line, the header being 1; {column: text, None where the row is too short}).
+      (number of the row's first line, the header being 1; {column: text, None if the row is too short}).
 
     Raises:
       UserError: naming file and row, for a missing or repeated column, a row that cannot be read, and what `read_text`
@@ -93,7 +93,7 @@ def read_table(
         )
     twice = [name for name, found in places.items() if len(found) > 1]
     if twice:
-        raise UserError(f"{path}: more than one column {twice[0]} in its first row; keep the one that is meant")
+        raise UserError(f"{path}: more than one column {twice[0]} in its first row; keep only the right one")
     filled = ((number, row) for number, row in _rows(path, text, separator) if any(row))
     for number, row in itertools.islice(filled, 1, None):
         texts = {name: row[at] if at < len(row) else None for name, (at,) in places.items()}
@@ -150,13 +150,12 @@ def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str
     try:
         for row in reader:
             if reader.line_num > line:
-                raise csv.Error("a field of several lines")
+                raise csv.Error("a field over several lines")
             yield line, row
             line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
-            f"{path}, row {line}: cannot be read as a row of a table ({error}); look for a quotation mark that is not "
-            "closed"
+            f"{path}, row {line}: cannot be read as a row of a table ({error}); look for an unclosed quotation mark"
         ) from error
 
 

@@ -139,7 +139,7 @@ class _Output(io.TextIOWrapper):
 
 
 def _listen() -> None:
-    """Tells a thread of every signal at once, even while native code keeps Python's own handlers from running."""
+    """Reports every signal to a thread at once, even while native code keeps Python's own handlers from running."""
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
@@ -151,7 +151,7 @@ def _watch(receiver: socket.socket, _sender: socket.socket) -> None:
 
     Python raises KeyboardInterrupt in the main thread only when that thread is back in Python code, not while a network
     is compiled, and code that swallows every exception swallows this one. Code with its own handler (the trainer, which
-    saves its state) decides about the first Ctrl-C.
+    saves its state) handles the first Ctrl-C itself.
     """
     global _status
     last: float | None = None
@@ -159,7 +159,8 @@ def _watch(receiver: socket.socket, _sender: socket.socket) -> None:
         heard = [number for number in _STOPS if number in signals]
         if not heard:
             continue
-        _status = 128 + heard[0]
+        if last is None:
+            _status = 128 + heard[0]  # the first decides: `_raise_again` repeats a SIGTERM as SIGINT
         if last is not None and time.monotonic() - last < _SAME:
             continue
         first, last = last is None, time.monotonic()
@@ -173,7 +174,7 @@ def _terminate(*_) -> NoReturn:
 
 
 def _raise_again(ignored: "sys.UnraisableHookArgs") -> None:
-    """Raises an interrupt again that came in a callback, which cannot raise: JAX has one for garbage collection."""
+    """Re-raises an interrupt from a callback, which cannot raise itself: JAX has one for garbage collection."""
     if issubclass(ignored.exc_type, KeyboardInterrupt):
         threading.Timer(0.05, _thread.interrupt_main).start()  # in a moment, when the callback is over
     else:

@@ -17,6 +17,7 @@ from safetensors.numpy import save as to_bytes
 
 from sdfn_jax.core import checkpoint, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.extras import install_command
 from sdfn_jax.core.files import appears_when_complete, locked
 from sdfn_jax.models import sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
@@ -54,7 +55,7 @@ def export(workdir: str | Path, output: str | Path) -> str:
         with lock, appears_when_complete(output) as unfinished:
             return f"{output}: " + writers[output.suffix](unfinished, variables, metadata)
     except ImportError as error:
-        raise UserError(f"{output.suffix} takes more packages ({error}): pip install -e '.[export]'") from error
+        raise UserError(f"{output.suffix} needs more packages ({error}): {install_command('export')}") from error
 
 
 def record_of(metadata: dict) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from sdfn_jax.core.arguments import HOST
 from sdfn_jax.core.errors import MissingPackageError, UserError
+from sdfn_jax.core.extras import install_command
 from sdfn_jax.inference import film_page
 from sdfn_jax.inference.decoding import PROCESSES, Decoders
 from sdfn_jax.inference.predictor import Predictor
@@ -28,7 +29,7 @@ try:
 
     from sdfn_jax.inference import connections
 except ImportError as error:
-    print(f"error: the viewer needs the package {error.name}: pip install -e '.[viewer]'", file=sys.stderr)
+    print(f"error: the viewer needs the package {error.name}: {install_command('viewer')}", file=sys.stderr)
     raise SystemExit(2) from error
 
 LARGEST = 100_000_000  # bytes of an upload; a film of 5,000 x 4,000 pixels of 16 bits has 40,000,000

@@ -13,6 +13,7 @@ from pydicom import pixels, uid
 from pydicom.dataset import Dataset
 
 from sdfn_jax.core.errors import MissingPackageError
+from sdfn_jax.core.extras import install_command
 from sdfn_jax.radiographs import dicom_display, dicom_frame, dicom_header
 from sdfn_jax.radiographs.dicom_header import numbers_of, text
 from sdfn_jax.radiographs.flags import FLAGS
@@ -120,7 +121,7 @@ def _cells(header: Dataset) -> np.ndarray:
     plugin = "" if not syntax.is_encapsulated else _RLE_DECODER if syntax == uid.RLELossless else _DECODER
     if plugin and plugin not in decoder.available_plugins:
         raise MissingPackageError(
-            f"reading DICOM files in {_name(syntax)} takes more packages: pip install -e '.[dicom]'"
+            f"reading DICOM files in {_name(syntax)} needs more packages: {install_command('dicom')}"
         )
     if syntax.is_encapsulated:
         dicom_frame.check(header)

@@ -17,6 +17,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from sdfn_jax.core import files
 from sdfn_jax.core.errors import MissingPackageError
+from sdfn_jax.core.extras import install_command
 from sdfn_jax.radiographs import picture_files
 from sdfn_jax.radiographs.flags import FLAGS
 from sdfn_jax.radiographs.limits import MAX_BYTES, Refused, check_size
@@ -375,7 +376,7 @@ def _decode_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
         from sdfn_jax.radiographs import dicom
     except ImportError as error:
         raise MissingPackageError(
-            f"reading DICOM files takes more packages ({error}): pip install -e '.[dicom]'"
+            f"reading DICOM files needs more packages ({error}): {install_command('dicom')}"
         ) from error
     return dicom.decode(data)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.extras import install_command
 from sdfn_jax.core.files import appears_when_complete, naming
 
 _LINE = {"epoch": sealed.COUNT, "step": sealed.COUNT}
@@ -68,7 +69,7 @@ def _events_writer(workdir: str | Path, epochs_done: int):
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError(
-            "--config.tensorboard=True needs tensorboardX, which is not installed: pip install -e '.[tensorboard]'"
+            "--config.tensorboard=True needs tensorboardX, which is not installed: " + install_command("tensorboard")
         ) from error
     # Its thread writes; `flush()` does not wait for that thread, and would leave an epoch unwritten for two minutes.
     return SummaryWriter(str(Path(workdir) / "tensorboard"), flush_secs=1, filename_suffix=f".{epochs_done}")

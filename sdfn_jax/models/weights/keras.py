@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sdfn_jax.core.extras import install_command
 from sdfn_jax.models.weights import bounds, torchvision
 
 NAME = "Keras applications"
@@ -67,7 +68,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         import h5py
     except ImportError as error:
-        raise ValueError("reading Keras files takes h5py: pip install -e '.[convert]'") from error
+        raise ValueError(f"reading Keras files needs h5py: {install_command('convert')}") from error
     bounds.check_file(path)
     try:
         content: Path | io.BytesIO = path
