@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 from PIL import Image
 
 from configs import classifier
@@ -108,7 +108,7 @@ def cpu_time() -> float:
 
 def step_times(examples: Examples, network: str, count: int) -> dict:
     """Times training steps with batches from disk and with one batch that is on the device already."""
-    config = classifier.recipe("entire", demo=network == "demo")
+    config = classifier.recipe("entire", network == "demo", FieldReference("runs"))
     config.batch_size = BATCH
     config.data = ConfigDict({"size": SIZE})
     task = tasks.classification(config)

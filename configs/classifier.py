@@ -8,7 +8,7 @@ Expected on the official test list after the full recipe, from the paper's Table
 (lung).
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict, FieldReference, config_dict
 
 from configs import lrg
 
@@ -23,21 +23,23 @@ def get_config(argument: str = "entire") -> ConfigDict:
     if variant not in ("", "demo"):
         raise ValueError(f"configs/classifier.py takes entire or lung, with ,demo behind it or not; not {argument!r}")
     demo = variant == "demo"
-    config = recipe(branch, demo)
-    config.data = chestxray14(demo)
-    config.lrg = lrg.get_config("demo" if demo else "jsrt")
+    runs = FieldReference("runs/demo" if demo else "runs")
+    config = recipe(branch, demo, runs)
+    config.runs = runs  # the folder of all stages' runs
+    config.data = chestxray14(demo, runs)
+    config.lrg = lrg.get_config("demo" if demo else "jsrt", runs)
     if demo:
-        config.synthetic = lrg.synthetic()
+        config.synthetic = lrg.synthetic(runs)
     return config
 
 
-def recipe(branch: str, demo: bool) -> ConfigDict:
+def recipe(branch: str, demo: bool, runs: FieldReference) -> ConfigDict:
     """Returns the network and the training of one extractor, without its data."""
     if branch not in ("entire", "lung"):
         raise ValueError(f"an extractor reads the branch entire or lung, not {branch!r}")
     config = ConfigDict()
     config.stage = branch
-    config.workdir = f"runs/demo/{branch}" if demo else f"runs/{branch}"
+    config.workdir = runs + f"/{branch}"
     config.seed = 0
     config.branches = (branch,)
     config.frozen = False
@@ -85,13 +87,13 @@ def training(config: ConfigDict) -> None:
     config.tensorboard = False  # True: events in <workdir>/tensorboard, needs the extra of that name
 
 
-def chestxray14(demo: bool) -> ConfigDict:
+def chestxray14(demo: bool, runs: FieldReference) -> ConfigDict:
     """Returns the data set of stages 2 and 3."""
     data = ConfigDict()
     data.name = "chestxray14"
     # where the download is; by default a folder of the data set's name
-    data.manual_dir = ("runs/demo/synthetic/" if demo else "data/") + data.get_ref("name")
-    data.data_dir = "runs/demo/tfds" if demo else "data/tfds"  # where prepared data sets go
+    data.manual_dir = (runs + "/synthetic/" if demo else "data/") + data.get_ref("name")
+    data.data_dir = runs + "/tfds" if demo else "data/tfds"  # where prepared data sets go
     data.size = 96 if demo else 224  # pixels, height and width of both images (B.3)
     data.label_version = "2017"  # the paper's; or v2020, with 188 labels added in the test list
     data.boxes = config_dict.placeholder(str)  # your own box table; without it the LRG's is made and used

@@ -9,16 +9,17 @@ Expected on JSRT, five folds, from the paper: Dice 0.98, IoU 0.97. [21], the U-N
 on JSRT and 0.972 / 0.956 on Montgomery.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict, FieldReference, config_dict
 
 from tfds_builders import registry
 
 
-def get_config(argument: str = "jsrt") -> ConfigDict:
+def get_config(argument: str = "jsrt", runs: FieldReference | None = None) -> ConfigDict:
     """Returns the stage's config.
 
     Args:
       argument: name of the data set (`jsrt` is the paper's), or `demo`.
+      runs: `config.runs` of the job that this stage is part of; None if it is the job.
     """
     names = registry.serving("lrg")
     if argument not in (*names, "demo"):
@@ -28,14 +29,16 @@ def get_config(argument: str = "jsrt") -> ConfigDict:
 
     config = ConfigDict()
     config.stage = "lrg"
-    config.workdir = "runs/demo/lrg" if demo else "runs/lrg"
+    if runs is None:
+        runs = config.runs = FieldReference("runs/demo" if demo else "runs")  # the folder of all stages' runs
+    config.workdir = runs + "/lrg"
     config.seed = 0
 
     config.data = ConfigDict()
     config.data.name = name
     # where the download is; by default a folder of the data set's name
-    config.data.manual_dir = ("runs/demo/synthetic/" if demo else "data/") + config.data.get_ref("name")
-    config.data.data_dir = "runs/demo/tfds" if demo else "data/tfds"  # where prepared data sets go
+    config.data.manual_dir = (runs + "/synthetic/" if demo else "data/") + config.data.get_ref("name")
+    config.data.data_dir = runs + "/tfds" if demo else "data/tfds"  # where prepared data sets go
     config.data.size = 256  # pixels, height and width (B.2.1)
     config.data.require_complete = False  # True: every official file must be there
     config.data.skip_bad_files = False  # True: list unreadable files and go on
@@ -78,10 +81,10 @@ def get_config(argument: str = "jsrt") -> ConfigDict:
     config.checkpoint_minutes = 10.0  # between saves within an epoch
     config.tensorboard = False  # True: events in <workdir>/tensorboard, needs the extra of that name
     if demo:
-        config.synthetic = synthetic()
+        config.synthetic = synthetic(runs)
     return config
 
 
-def synthetic() -> ConfigDict:
+def synthetic(runs: FieldReference) -> ConfigDict:
     """Returns what the demo draws, in the official formats of JSRT and ChestX-ray14."""
-    return ConfigDict(dict(folder="runs/demo/synthetic", jsrt_films=40, chestxray14_films=480, test_share=0.3, seed=0))
+    return ConfigDict(dict(folder=runs + "/synthetic", jsrt_films=40, chestxray14_films=480, test_share=0.3, seed=0))

@@ -41,6 +41,7 @@ def main(
         parser.add_argument(
             "--split", choices=("train", "validation", "test"), help="what evaluate reads (default: test)"
         )
+    parser.add_argument("--print_config", action="store_true", help="print every setting as its flag, and end")
     parser.add_argument(
         "--coordinator",
         help="of a run of several processes, the same command in each: HOST:PORT of process 0, with --processes and "
@@ -52,6 +53,10 @@ def main(
     options, config = config_flag.parse(parser, arguments)
     if options.split is not None and (options.mode != "evaluate" or config.stage == "lrg"):
         parser.error("--split is for evaluating a classifier; leave it out")
+
+    if options.print_config:
+        print(config_flag.shown(config))
+        return
 
     def command() -> None:
         jit_cache.use_cache()
@@ -71,8 +76,11 @@ def main(
 _EXAMPLES = """\
 examples:
   %(prog)s --config=configs/fusion.py             the paper's recipe
-  %(prog)s --config=configs/fusion.py:demo        the small one, on synthetic radiographs
-  %(prog)s --config=configs/lrg.py:montgomery     the lung region generator, on open data"""
+  %(prog)s --config=configs/fusion.py:montgomery  the same, lungs learned from open data
+  %(prog)s --config=configs/fusion.py:small       a quick run on real films
+  %(prog)s --config=configs/fusion.py:demo        minutes, on synthetic radiographs
+  %(prog)s --config=configs/fusion.py --config.learning_rate=1e-3 --config.runs=runs/lr1e-3
+                                                  another try, in a folder of its own"""
 
 if __name__ == "__main__":
     errors.run_as_process(main, AGAIN)

@@ -1,7 +1,7 @@
 """Small stand-ins: examples in memory, and configs whose networks compile in seconds."""
 
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from configs import classifier, fusion, lrg
 from sdfn_jax.core import run_metadata
@@ -44,9 +44,9 @@ def shrink(config: ConfigDict, workdir: str) -> ConfigDict:
 
 
 def extractor_config(branch: str, workdir: str) -> ConfigDict:
-    config = shrink(classifier.recipe(branch, demo=True), workdir)
+    config = shrink(classifier.recipe(branch, True, FieldReference("runs/demo")), workdir)
     config.model = ConfigDict(DENSENET)
-    config.data = classifier.chestxray14(demo=True)
+    config.data = classifier.chestxray14(True, FieldReference("runs/demo"))
     config.data.size = SIZE
     return config
 

@@ -1,6 +1,7 @@
 """`sdfn COMMAND`: every command under one name, at once when only its help is asked for."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -112,6 +113,43 @@ class TestConfig:
         assert (config.stage, config.batch_size, config.seed, config.lrg.seed) == ("fusion", 3, 5, 7)
         assert options.flag == "x" and config.workdir == "runs/demo/fusion"
 
+    def test_a_printed_config_is_the_flags_that_make_it(self):
+        settings = ("--config.seed=5", "--config.runs=/my runs", "--config.model.block_sizes=(2, 2)")
+        _, config = read_config("--config=configs/fusion.py:demo", *settings)
+        printed = shlex.split(config_flag.shown(config))
+        assert "--config.lrg.workdir=/my runs/lrg" in printed and "--config.data.boxes" in printed
+        flags = [each for each in printed if "=" in each]
+        assert len(flags) > 80
+        assert config_flag.shown(read_config("--config=configs/fusion.py:demo", *flags)[1]) == config_flag.shown(config)
+
+    def test_the_main_job_prints_its_config_and_does_nothing_else(self, capsys, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        cli.main(["train", "--config=configs/lrg.py:montgomery", "--config.runs=x", "--print_config"])
+        assert "--config.workdir=x/lrg\n" in capsys.readouterr().out
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("wrong", "meant"),
+        [
+            ("lr", "learning_rate"),  # not lrg, which is no setting
+            ("bs", "batch_size"),
+            ("epochs", "num_epochs"),
+            ("lr_decay", "learning_rate_decay"),
+            ("size", "data.size"),
+            ("manual_dir", "data.manual_dir"),
+            ("entire.lr", "entire.learning_rate"),
+            ("lgr.seed", "lrg.seed"),
+            ("lrg.plateau.patiense", "lrg.plateau.patience"),
+        ],
+    )
+    def test_a_wrong_setting_names_the_one_that_was_meant(self, wrong, meant):
+        with pytest.raises(UserError, match=f"no such setting: --config.{wrong}; did you mean --config.{meant}[?]"):
+            read_config("--config=configs/fusion.py", f"--config.{wrong}=1")
+
+    def test_a_group_of_settings_is_not_one(self):
+        with pytest.raises(UserError, match="--config.lrg is a group of settings: set one of them, such as --config"):
+            read_config("--config=configs/fusion.py", "--config.lrg=runs/lrg")
+
     def test_two_configs_are_read_in_one_process(self):
         assert [read_config(f"--config=configs/{name}.py")[1].stage for name in ("lrg", "fusion")] == ["lrg", "fusion"]
 
@@ -144,10 +182,10 @@ class TestConfig:
         [
             (["--config=configs/fusoin.py"], "no such file .*configs/classifier.py, configs/fusion.py, configs/lrg.py"),
             (["--config=fusion.py"], "no such file"),
-            (["--config=configs/fusion.py:dmeo"], "takes nothing or demo, not 'dmeo'"),
+            (["--config=configs/fusion.py:dmeo"], "takes nothing, or one of montgomery; small; .*demo; not 'dmeo'"),
             (
                 ["--config=configs/fusion.py", "--config.batchsize=4"],
-                'no such setting in --config: .*Did you mean "batch_size"',
+                "no such setting: --config.batchsize; did you mean --config.batch_size?",
             ),
             (["--config=configs/fusion.py", "--config.batch_size=four"], "--config.batch_size=four"),
         ],

@@ -26,6 +26,13 @@ def test_a_config_is_the_same_after_storing(stage):
     run_identity.check_same_run("runs/x", stored(config, data="a1"), CONFIGS[stage](), {"data": "a1"})
 
 
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_a_run_from_before_the_folder_of_all_runs_could_be_set_has_the_same_recipe(stage):
+    then = stored(CONFIGS[stage]())
+    assert then["config"].pop("runs").startswith("runs")
+    run_identity.check_same_run("runs/x", then, CONFIGS[stage](), {})
+
+
 def test_a_stored_config_is_whole():
     config = fusion.get_config("demo")
     found = run_identity.as_json(config)
@@ -45,6 +52,8 @@ def changed(stage, name, value):
     ("stage", "name", "value"),
     [
         ("entire", "workdir", "elsewhere"),
+        ("entire", "runs", "elsewhere"),
+        ("fusion", "runs", "elsewhere"),
         ("entire", "data.manual_dir", "elsewhere"),
         ("entire", "data.data_dir", "elsewhere"),
         ("entire", "data.boxes", "my_boxes.csv"),
@@ -93,7 +102,10 @@ def test_places_and_other_stages_are_no_part_of_a_recipe(stage, name, value):
 )
 def test_a_change_of_the_recipe_is_named(stage, name, value, said):
     with pytest.raises(
-        UserError, match="runs/x holds a run with other settings or inputs: " + said + r"\. Train in another"
+        UserError,
+        match="runs/x holds a run with other settings or inputs: "
+        + said
+        + r"\. Train in other folders \(--config.runs=FOLDER",
     ) as e:
         run_identity.check_same_run("runs/x", stored(CONFIGS[stage]()), changed(stage, name, value), {})
     assert "--config.workdir=" in str(e.value) and "delete" not in str(e.value)

@@ -12,7 +12,7 @@ from sdfn_jax.workflow import checks
 SHIPPED = [
     *((lrg, argument) for argument in ("jsrt", "montgomery", "demo")),
     *((classifier, argument) for argument in ("entire", "lung", "entire,demo", "lung,demo")),
-    *((fusion, argument) for argument in ("", "demo")),
+    *((fusion, argument) for argument in fusion.VARIANTS),
 ]
 
 
@@ -39,6 +39,35 @@ def test_the_papers_numbers():
     assert config.data.size == 224
     assert config.lrg.data.size == 256
     assert (config.frozen, config.entire.frozen, config.lung.frozen) == (True, False, False)
+
+
+@pytest.mark.parametrize(("module", "argument"), SHIPPED)
+def test_one_setting_moves_everything_that_a_job_writes_but_real_data(module, argument):
+    config = module.get_config(argument)
+    config.runs = "elsewhere"
+    made = [value for name, value in strings(config) if "/" in value and not value.startswith("data/")]
+    assert len(made) >= 1 and all(value.startswith("elsewhere/") for value in made)
+    config.workdir = "mine"  # one stage alone
+    config.runs = "again"
+    assert config.workdir == "mine"
+
+
+def strings(config, path=""):
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from strings(value, f"{path}{name}.")
+        elif isinstance(value, str):
+            yield f"{path}{name}", value
+
+
+def test_the_variants_of_the_fusion_are_of_the_films_they_name():
+    paper, small = fusion.get_config(), fusion.get_config("small,montgomery")
+    assert (paper.lrg.data.name, fusion.get_config("montgomery").lrg.data.name) == ("jsrt", "montgomery")
+    assert (small.lrg.data.manual_dir, small.workdir, small.data.data_dir) == (
+        *("data/montgomery", "runs/small/fusion", "data/tfds"),
+    )
+    assert small.model.to_dict() == paper.model.to_dict()  # the published network, from ImageNet weights
+    assert (small.entire.pretrained, small.data.size) == ("imagenet", 128)
 
 
 def set_in(config, name, value):

@@ -2,11 +2,15 @@
 
 import argparse
 import contextlib
+import difflib
+import re
 import runpy
+import shlex
 import sys
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -48,6 +52,14 @@ def parse(parser: Parser, arguments: Sequence[str] | None) -> tuple[argparse.Nam
     name, _, variant = options.config.partition(":")
     options.config = _find(name)
     return options, _set(_load(options.config, variant), settings)
+
+
+def shown(config: ConfigDict) -> str:
+    """Returns a config as the flags that set it, a line for each setting; those that are not set have no value."""
+    values = _leaves(config)
+    return "\n".join(
+        f"--config.{name}{'' if value is None else f'={shlex.quote(str(value))}'}" for name, value in values
+    )
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -104,6 +116,8 @@ def _load(file: Path, variant: str) -> ConfigDict:
 
 def _set(config: ConfigDict, settings: Sequence[str]) -> ConfigDict:
     """Returns the config with the settings of the command line, locked."""
+    for setting in settings:
+        _check_known(config, re.sub(r"\[.*|=.*", "", setting.partition(".")[2]))
     values = flags.FlagValues()  # not absl's global ones: other libraries' flags do not belong to this command
     arguments = ["", *settings]
     try:
@@ -116,6 +130,50 @@ def _set(config: ConfigDict, settings: Sequence[str]) -> ConfigDict:
         message = str(error).replace("\\n", ". ").replace("\\", "").replace("'", "")
         raise UserError(f"no such setting in --config: {message}") from error
     return values["config"].value
+
+
+def _check_known(config: ConfigDict, name: str) -> None:
+    """Raises UserError for a setting that a config lacks, with the one that was probably meant."""
+    known = [each for each, _ in _leaves(config)]
+    if name in known:
+        return
+    inside = [each for each in known if each.startswith(f"{name}.")]
+    if inside:
+        raise UserError(f"--config.{name} is a group of settings: set one of them, such as --config.{inside[0]}")
+    meant = _meant(name, sorted(known, key=lambda each: (each.count("."), len(each))))
+    hint = f"did you mean --config.{meant}?" if meant else "--print_config lists all"
+    raise UserError(f"no such setting: --config.{name}; {hint}")
+
+
+def _meant(name: str, known: Sequence[str]) -> str | None:
+    """Returns the setting that a wrong name probably stands for: misspelt, in another group, or abbreviated.
+
+    Args:
+      name: dotted.
+      known: the settings, the most likely first.
+    """
+    group, _, word = name.rpartition(".")
+    elsewhere = [each for each in known if each.rpartition(".")[2] == word]
+    if elsewhere:
+        return difflib.get_close_matches(name, elsewhere, n=1, cutoff=0)[0] if group else elsewhere[0]
+    leaves = {each.rpartition(".")[2]: each for each in known if each.rpartition(".")[0] == group}
+    if close := difflib.get_close_matches(word, leaves, n=1):
+        return leaves[close[0]]
+    for between in ("[^_]*_", ".*"):  # initials (lr: learning_rate), or any letters left out
+        letters = re.compile(between.join(map(re.escape, word)))
+        for each in [*leaves.values(), *known]:
+            if letters.match(each.rpartition(".")[2]):
+                return each
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+
+
+def _leaves(config: ConfigDict, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, value) of every setting."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from sdfn_jax.core.errors import UserError
 
 # Settings that do not change the trained network: folders, other stages, how and when files are written.
 _NOT_RECIPE = {
+    "runs",
     "workdir",
     "lrg",
     "entire",
@@ -88,8 +89,9 @@ def check_same_run(workdir: str | Path, stored: dict, config: ConfigDict, inputs
     if changed:
         raise UserError(
             f"{workdir} holds a run with other settings or inputs: {'; '.join(changed[:5])}. "
-            f"Train in another folder (--config.workdir=..., for an earlier stage --config.<stage>.workdir=...), or "
-            f"use the settings and inputs that {workdir} was trained with."
+            f"Train in other folders (--config.runs=FOLDER for all stages, --config.workdir=... for this one, "
+            f"--config.<stage>.workdir=... for an earlier one), or use the settings and inputs that {workdir} was "
+            "trained with."
         )
 
 
