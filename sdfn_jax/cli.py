@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = COMMANDS[name]
         module = importlib.import_module(f"sdfn_jax.{command.module}")
         errors.run_command(
-            lambda: module.main(rest, f"sdfn {name}", **command.options), getattr(module, "AGAIN", errors.AGAIN)
+            lambda: module.main(rest, f"sdfn {name}", **command.options), getattr(module, "AGAIN", errors.STARTS_AGAIN)
         )
 
 

@@ -111,6 +111,39 @@ def test_the_report_and_the_metrics_are_imported_without_jax():
     assert done.returncode == 0, done.stderr
 
 
+# What several modules of one room have because something asks each of them for it: {name: who asks}.
+ASKED_OF_EACH = {
+    "AGAIN": "cli: what a command does when it is run again",
+    "Builder": "TFDS: the builder of a data set's folder",
+    "NAME": "weights_file: whose files a module reads",
+    "PREPROCESSING": "weights_file: the images that they expect",
+}
+
+
+def test_a_public_class_or_constant_has_a_name_of_its_own():
+    """Whoever meets a name, in a traceback or a search, knows which thing it is."""
+    places: dict[str, set[str]] = {}
+    for module, tree in MODULES.items():
+        for name in defined(tree):
+            places.setdefault(name, set()).add(module)
+    doubles = {name: sorted(found) for name, found in places.items() if len(found) > 1 and name not in ASKED_OF_EACH}
+    assert not doubles, f"one name, two things: {doubles}"
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """The public classes and constants of a module."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found = (each for target in targets for each in ast.walk(target))
+            names = [each.id for each in found if isinstance(each, ast.Name) and each.id.isupper()]
+        else:
+            continue
+        yield from (name for name in names if not name.startswith("_"))
+
+
 def test_only_the_workflow_prepares_data_sets():
     """Heatmaps of reference boxes read a prepared set; nothing below prepares one."""
     callers = {name for name, others in ARROWS.items() if "tfds_builders.prepare" in others}

@@ -30,7 +30,7 @@ def table(tmp_path, films):
 
 
 def test_what_was_just_made_is_current(table, films):
-    assert box_record.compare(table, POSTPROCESSING, films) == box_record.Found(True, False, ())
+    assert box_record.compare(table, POSTPROCESSING, films) == box_record.BoxTableState(True, False, ())
 
 
 def test_other_films_are_named(table, films, tmp_path):
@@ -55,12 +55,12 @@ def test_other_postprocessing_is_a_difference(table, films):
 
 def test_a_table_mended_by_hand_is_told(table, films):
     table.write_text(table.read_text().replace(",mirror,", ",none,"))
-    assert box_record.compare(table, POSTPROCESSING, films) == box_record.Found(True, True, ())
+    assert box_record.compare(table, POSTPROCESSING, films) == box_record.BoxTableState(True, True, ())
 
 
 def test_a_table_without_a_record_is_read_and_must_have_a_row_for_each_film(table, films, tmp_path):
     table.with_name("lung_boxes_made_from.json").unlink()
-    assert box_record.compare(table, POSTPROCESSING, films) == box_record.Found(False, False, ())
+    assert box_record.compare(table, POSTPROCESSING, films) == box_record.BoxTableState(False, False, ())
     added = {"other.png": tmp_path / "other.png"}
     assert box_record.compare(table, POSTPROCESSING, films | added).differences == ("films without a row: 1",)
 

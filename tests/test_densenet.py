@@ -13,7 +13,7 @@ from plain_densenet import PlainDenseNet, dotted
 from sdfn_jax.models import kernels
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.initial import initial_variables, variable_shapes
-from sdfn_jax.models.kernels.densenet import DenseNet as Twin
+from sdfn_jax.models.kernels.densenet import CpuDenseNet as Twin
 
 SMALL = {"growth_rate": 4, "block_sizes": (2, 3), "init_features": 6, "bottleneck": 2}
 SIZES = [(2, 64, 64), (3, 75, 51)]

@@ -209,7 +209,7 @@ class TestEarlierVersions:
     def folder(self, chest, data_dir):
         """A set as it was prepared before there was a record of its files."""
         folder = prepared(chest, data_dir)
-        (folder / sources.RECORD).unlink()
+        (folder / sources.SOURCES_FILE).unlink()
         metadata = json.loads((folder / "metadata.json").read_text())
         del metadata["content_digest"], metadata["source"], metadata["sha256"]
         (folder / "metadata.json").write_text(json.dumps(metadata))
@@ -255,7 +255,7 @@ def test_lung_masks_of_the_same_size_are_told_apart(tmp_path):
 
 def test_a_record_holds_every_film_mask_and_table(tmp_path, chest, data_dir):
     folder = prepared(chest, data_dir)
-    with (folder / sources.RECORD).open(newline="") as file:
+    with (folder / sources.SOURCES_FILE).open(newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     lists = {TABLE, "BBox_List_2017.csv", "train_val_list.txt", "test_list.txt"}
     assert rows.keys() == {*official.NAMES, *lists}

@@ -243,7 +243,7 @@ class TestBoxTable:
         record = ["boxes_made_from.json", "boxes_sources.csv"]
         assert sorted(path.name for path in table.parent.iterdir()) == ["boxes.csv", *record]
         found = box_record.compare(table, POSTPROCESSING, {path.name: path for path in films})
-        assert found == box_record.Found(True, False, ())
+        assert found == box_record.BoxTableState(True, False, ())
 
     def test_equals_boxing_film_by_film(self, tmp_path):
         (tmp_path / "films").mkdir()

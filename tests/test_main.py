@@ -286,7 +286,7 @@ class TestPlan:
     def test_a_run_evaluated_before_there_was_calibration_gets_it_from_its_predictions(self, copy, monkeypatch):
         made = {stage: calibration.read(copy / stage) for stage in ("entire", "lung", "fusion")}
         for stage in ("entire", "fusion"):
-            (copy / stage / calibration.FILE).unlink()
+            (copy / stage / calibration.CALIBRATION_FILE).unlink()
         steps = plan.make_plan(fusion_config(copy))
         assert [step.name for step in steps if not step.there] == ["calibration"]
         with monkeypatch.context() as patch:
@@ -392,7 +392,7 @@ class TestPlan:
         assert str(path) in capsys.readouterr().err
 
     def test_a_damaged_calibration_is_made_again_from_the_predictions(self, copy, capsys):
-        path = copy / "lung" / calibration.FILE
+        path = copy / "lung" / calibration.CALIBRATION_FILE
         whole = path.read_bytes()
         path.write_bytes(whole.replace(b'"checkpoint"', b'"checkpoinx"'))
         steps = plan.make_plan(fusion_config(copy))

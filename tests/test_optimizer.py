@@ -61,7 +61,9 @@ def test_the_rate_is_kerass_inverse_time_decay():
 
 
 def test_the_rule_is_chosen_by_name_and_a_config_without_one_means_the_papers(monkeypatch):
-    monkeypatch.setitem(optimizer.RULES, "halves", lambda config: lambda updates: config.learning_rate / 2**updates)
+    monkeypatch.setitem(
+        optimizer.LEARNING_RATE_RULES, "halves", lambda config: lambda updates: config.learning_rate / 2**updates
+    )
     config = make_config(learning_rate=0.5, decay=1.0)
     assert schedule(config)(1) == 0.25
     config.learning_rate_rule = "inverse_time"

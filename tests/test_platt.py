@@ -120,7 +120,7 @@ class TestFile:
         record = metrics_calibration.make(evaluation())
         metrics_calibration.write(tmp_path, record)
         assert metrics_calibration.read(tmp_path) == record
-        assert [path.name for path in tmp_path.iterdir()] == [metrics_calibration.FILE]
+        assert [path.name for path in tmp_path.iterdir()] == [metrics_calibration.CALIBRATION_FILE]
         assert metrics_calibration.read(tmp_path / "elsewhere") is None
 
     def test_what_cannot_be_calibrated_says_why(self):
@@ -193,14 +193,14 @@ class TestFile:
     @pytest.mark.parametrize("damage", ["", "{}", "[]", '{"findings": {}}', "cut"])
     def test_a_damaged_file_is_named(self, tmp_path, damage):
         metrics_calibration.write(tmp_path, metrics_calibration.make(evaluation()))
-        path = tmp_path / metrics_calibration.FILE
+        path = tmp_path / metrics_calibration.CALIBRATION_FILE
         path.write_text(path.read_text()[:-200] if damage == "cut" else damage)
         with pytest.raises(UserError, match=r"calibration\.json: .*not the calibration of a run"):
             metrics_calibration.read(tmp_path)
 
     def test_a_field_of_another_version_is_refused(self, tmp_path):
         metrics_calibration.write(tmp_path, metrics_calibration.make(evaluation()))
-        path = tmp_path / metrics_calibration.FILE
+        path = tmp_path / metrics_calibration.CALIBRATION_FILE
         path.write_text(json.dumps(json.loads(path.read_text()) | {"new": 1}))
         with pytest.raises(UserError, match="not the calibration of a run .changed since it was written"):
             metrics_calibration.read(tmp_path)
@@ -208,7 +208,7 @@ class TestFile:
     def test_no_flipped_bit_is_taken_for_a_decision(self, tmp_path):
         record = metrics_calibration.make(evaluation())
         metrics_calibration.write(tmp_path, record)
-        path = tmp_path / metrics_calibration.FILE
+        path = tmp_path / metrics_calibration.CALIBRATION_FILE
         whole = path.read_bytes()
         for place in np.random.default_rng(0).choice(len(whole) * 8, 400, replace=False).tolist():
             flipped = bytearray(whole)
@@ -231,7 +231,7 @@ class TestFile:
         finding = written["findings"]["Mass"]
         for name, value in values.items():
             finding[name] = finding[name] | value if isinstance(value, dict) else value
-        sealed.write(tmp_path / metrics_calibration.FILE, written)
+        sealed.write(tmp_path / metrics_calibration.CALIBRATION_FILE, written)
         with pytest.raises(UserError, match=rf"calibration\.json: .*findings\.Mass\.{re.escape(said)}"):
             metrics_calibration.read(tmp_path)
 
@@ -248,7 +248,7 @@ class TestOfCheckpoint:
 
     def older(self, run):
         """Writes the file as it was before there were digests and reasons."""
-        path = run / metrics_calibration.FILE
+        path = run / metrics_calibration.CALIBRATION_FILE
         record = json.loads(path.read_text())
         del record["sha256"]
         for each in record["findings"].values():
@@ -256,7 +256,7 @@ class TestOfCheckpoint:
         path.write_text(json.dumps(record, indent=2))
 
     def cut(self, run):
-        path = run / metrics_calibration.FILE
+        path = run / metrics_calibration.CALIBRATION_FILE
         path.write_text(path.read_text()[:-200])
 
     @pytest.mark.parametrize(("harm", "state"), [("older", "of an older version"), ("cut", "damaged")])

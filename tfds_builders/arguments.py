@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from sdfn_jax.core.arguments import LARGEST_SIZE, Parser, seed, whole_number
+from sdfn_jax.core.arguments import LARGEST_SIZE, Parser, seed, whole_number_in
 from tfds_builders import registry
 
 AGAIN = "the same command starts again; prepared sets are as they were"
@@ -30,7 +30,9 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str) -> dict[str, Any
     parser.add_argument(
         "--data_dir", default="data/tfds", help="the folder of all prepared sets (default: %(default)s)"
     )
-    parser.add_argument("--size", type=whole_number(1, LARGEST_SIZE), help="height and width of the images, in pixels")
+    parser.add_argument(
+        "--size", type=whole_number_in(1, LARGEST_SIZE), help="height and width of the images, in pixels"
+    )
     parser.add_argument("--require_complete", action="store_true", help="a missing official file is an error")
     parser.add_argument("--skip_bad_files", action="store_true", help="list bad files and leave them out")
     owners = [name for name, data_set in registry.DATA_SETS.items() if data_set.settings]

@@ -259,7 +259,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         _write_list(Path(self.data_dir) / SKIPPED_LIST, ("image", "reason"), skipped)
         find.write_list(Path(self.data_dir) / LEFT_OUT_LIST, self._inputs.left_out)
         record = self._record()
-        sources.write(Path(self.data_dir) / sources.RECORD, record)
+        sources.write(Path(self.data_dir) / sources.SOURCES_FILE, record)
         metadata = self._inputs.metadata | {
             "inputs_digest": self._inputs.digest,
             "content_digest": sources.content_digest(record),

@@ -11,7 +11,7 @@ from tfds_builders.base import NothingFoundError, RadiographBuilder, read_metada
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Freshness:
     """What is known of a prepared set.
 
     Attributes:
@@ -25,7 +25,7 @@ class Found:
     notes: tuple[str, ...]
 
 
-def compare(final: Path, builder: RadiographBuilder, manual_dir: str | Path) -> Found | None:
+def compare(final: Path, builder: RadiographBuilder, manual_dir: str | Path) -> Freshness | None:
     """Compares a prepared set with the films, tables and settings that are there now; decodes nothing.
 
     Films that were deleted since, all of them, are no difference: the set is complete without them.
@@ -47,7 +47,7 @@ def compare(final: Path, builder: RadiographBuilder, manual_dir: str | Path) -> 
         return None
     folder = Path(manual_dir)
     settings = builder.other_settings(metadata, folder)
-    record = sources.read(final / sources.RECORD)
+    record = sources.read(final / sources.SOURCES_FILE)
     try:
         films = builder.films(folder)
     except NothingFoundError:
@@ -60,9 +60,9 @@ def compare(final: Path, builder: RadiographBuilder, manual_dir: str | Path) -> 
         else:
             files = {**films, **_there(builder.tables(folder))}
             found = sources.compare(record, files, f"compare the files in {folder} with those prepared")
-            sources.renew(final / sources.RECORD, record, found)
+            sources.renew(final / sources.SOURCES_FILE, record, found)
             differences, notes = found.describe(), []
-    return Found(metadata, (*settings, *differences), tuple(notes))
+    return Freshness(metadata, (*settings, *differences), tuple(notes))
 
 
 def _there(tables: dict[str, Path]) -> dict[str, Path]:

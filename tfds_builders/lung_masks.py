@@ -15,8 +15,8 @@ from PIL import Image
 
 from sdfn_jax.radiographs import find, pixels, reader
 from tfds_builders import base, levels
+from tfds_builders.registry import FOLDS
 
-FOLDS = 5
 _DEFAULT_SIZE = 256
 RADIOGRAPH, LEFT, RIGHT, BOTH = "radiograph", "left lung mask", "right lung mask", "lung mask"
 _OTHER = "a mask of another structure"

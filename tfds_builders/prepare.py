@@ -100,7 +100,7 @@ class Look:
       problem: why nothing could be prepared now; None where something could.
     """
 
-    prepared: freshness.Found | None
+    prepared: freshness.Freshness | None
     counts: dict[str, int]
     problem: str | None
 

@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+FOLDS = 5  # of the sets with lung masks; a film's is its official number modulo this
 _CLASSIFIERS = ("entire", "lung", "fusion")
 
 

@@ -63,7 +63,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
+def whole_number_in(lowest: int, highest: int) -> Callable[[str], int]:
     """Returns the `argparse` type of a whole number from `lowest` to `highest`."""
 
     def parse(text: str) -> int:
@@ -78,7 +78,7 @@ def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
     return parse
 
 
-positive, seed = whole_number(1, LARGEST_COUNT), whole_number(0, LARGEST_SEED)
+positive, seed = whole_number_in(1, LARGEST_COUNT), whole_number_in(0, LARGEST_SEED)
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sdfn_jax.core import terminal
 
 NOT_DONE = 2  # exit status; a misspelt flag has the same
-AGAIN = "the same command starts again"
+STARTS_AGAIN = "the same command starts again"
 
 _ROOM = "free some space there, or choose another folder"
 _OPEN_FILES = "raise the limit on open files (ulimit -n 4096), or close other programs"
@@ -38,7 +38,7 @@ class MissingPackageError(ImportError):
     """
 
 
-def run_as_process(command: Callable[[], None], again: str = AGAIN) -> None:
+def run_as_process(command: Callable[[], None], again: str = STARTS_AGAIN) -> None:
     """Runs a command as this process, for a module that is executed. The arguments are those of `run_command`."""
 
     def prepared() -> None:
@@ -48,7 +48,7 @@ def run_as_process(command: Callable[[], None], again: str = AGAIN) -> None:
     run_command(prepared, again)
 
 
-def run_command(command: Callable[[], None], again: str = AGAIN) -> None:
+def run_command(command: Callable[[], None], again: str = STARTS_AGAIN) -> None:
     """Runs a command; whatever ends it early is reported as one sentence on standard error and an exit status.
 
     Status 2: a `UserError`; a missing package; a file or folder that cannot be used (permissions, a full disk, too

@@ -16,7 +16,7 @@ from typing import Any
 from sdfn_jax.core import csv_table, parallel, progress
 from sdfn_jax.core.files import file_digest
 
-RECORD = "sources.csv"
+SOURCES_FILE = "sources.csv"
 _COLUMNS = ("name", "bytes", "modified_ns", "sha256")
 _NAMED = 3  # files that a message names; the rest are counted
 
@@ -45,7 +45,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class SourceChanges:
     """Differences between the files now and the recorded ones.
 
     Attributes:
@@ -110,7 +110,7 @@ def read(path: Path) -> dict[str, Source] | None:
         return None
 
 
-def compare(record: Mapping[str, Source], files: Mapping[str, Path], what: str) -> Comparison:
+def compare(record: Mapping[str, Source], files: Mapping[str, Path], what: str) -> SourceChanges:
     """Compares files with a record; reads only those whose time but not size has changed.
 
     Args:
@@ -134,10 +134,10 @@ def compare(record: Mapping[str, Source], files: Mapping[str, Path], what: str) 
         else:
             changed.append(name)
     added, gone = sorted(files.keys() - record.keys()), sorted(record.keys() - files.keys())
-    return Comparison(tuple(added), tuple(gone), tuple(sorted(changed)), now)
+    return SourceChanges(tuple(added), tuple(gone), tuple(sorted(changed)), now)
 
 
-def renew(path: Path, record: Mapping[str, Source], comparison: Comparison) -> None:
+def renew(path: Path, record: Mapping[str, Source], comparison: SourceChanges) -> None:
     """Records the new times of files with unchanged content, so that they are not read again next time.
 
     If the record cannot be written, it stays as it is and they are read again.

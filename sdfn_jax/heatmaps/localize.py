@@ -12,7 +12,7 @@ from sdfn_jax.heatmaps import cam, detections, floors, localization
 from sdfn_jax.metrics import bootstrap
 from sdfn_jax.radiographs.findings import FINDINGS
 
-SIDE = 1024  # of the official images, in whose pixels the box list is
+OFFICIAL_SIDE = 1024  # of the official images, in whose pixels the box list is
 _SEED = 0
 
 
@@ -125,7 +125,7 @@ def of_files(folder: Path, tables: Path) -> tuple[list[localization.FindingBoxes
     cases = []
     for (image, finding), path in progress.bar(paths.items(), what="heatmaps", unit="file"):
         patient, boxes = references[image, finding]
-        heatmap = cam.rescale(cam.resize_map(_read_heatmap(path), (SIDE, SIDE)))
+        heatmap = cam.rescale(cam.resize_map(_read_heatmap(path), (OFFICIAL_SIDE, OFFICIAL_SIDE)))
         cases.append(localization.locate(image, patient, finding, boxes, heatmap))
     return cases, {"method": folder.name, "checkpoint": "", "data_version": "files", "drawings": False}
 
@@ -181,8 +181,9 @@ def _read_heatmap(path: Path) -> np.ndarray:
         heatmap = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path}: not a .npy file ({error})") from error
-    if heatmap.ndim != 2 or not np.isfinite(heatmap).all() or max(heatmap.shape) > SIDE:
+    if heatmap.ndim != 2 or not np.isfinite(heatmap).all() or max(heatmap.shape) > OFFICIAL_SIDE:
         raise UserError(
-            f"{path}: {heatmap.shape} {heatmap.dtype}; a heatmap is (height, width), at most {SIDE} a side, all finite"
+            f"{path}: {heatmap.shape} {heatmap.dtype}; a heatmap is (height, width), at most {OFFICIAL_SIDE} a side, "
+            "all finite"
         )
     return heatmap

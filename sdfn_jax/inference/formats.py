@@ -24,7 +24,7 @@ from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.weights import torchvision, weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
 
-TOLERANCE = 1e-4  # largest difference of a probability between an exported network and the checkpoint
+EXPORT_TOLERANCE = 1e-4  # largest difference of a probability between an exported network and the checkpoint
 _IMAGES = 3  # compared on the spot
 _NETWORK, _RECORD = "network.stablehlo", "record.json"
 
@@ -205,10 +205,10 @@ def _compare(exported: Callable, original: Callable, metadata: dict) -> str:
     images = _sample(metadata)
     ours, theirs = np.asarray(jax.jit(original)(*images)), exported(*images)
     difference = float(np.abs(ours - theirs).max())
-    if ours.shape != theirs.shape or not difference <= TOLERANCE:
+    if ours.shape != theirs.shape or not difference <= EXPORT_TOLERANCE:
         raise UserError(
             f"the exported network gives other probabilities than the checkpoint (by {difference:.2g}, allowed "
-            f"{TOLERANCE:g}); nothing was written"
+            f"{EXPORT_TOLERANCE:g}); nothing was written"
         )
     return (
         f"probabilities of {len(ours)} random images within {difference:.1e} of the checkpoint "

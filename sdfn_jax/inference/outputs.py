@@ -61,7 +61,7 @@ def _identifier(name: str) -> Callable[[dict], str]:
 
 # The columns of predictions.csv, in order: name, meaning, value from a `row`. `_X` stands for each finding, in their
 # order; identifiers are columns only with --keep_identifiers.
-COLUMNS: tuple[tuple[str, str, Callable[..., object]], ...] = (
+PREDICTION_COLUMNS: tuple[tuple[str, str, Callable[..., object]], ...] = (
     ("film", "its path below the folder that was given, or its file's name", lambda row: row["film"]),
     ("width", "of the film, in pixels", lambda row: row["width"]),
     ("height", "of the film, in pixels", lambda row: row["height"]),
@@ -164,7 +164,7 @@ def assemble(
             table.rows([("film", "problem"), *problems])
     written.append(folder / PROVENANCE)
     with appears_when_complete(written[-1]) as path:
-        meanings = {name: meaning for name, meaning, _ in COLUMNS}
+        meanings = {name: meaning for name, meaning, _ in PREDICTION_COLUMNS}
         text = json.dumps(dataclasses.asdict(provenance) | record | {"columns": meanings}, indent=2)
         path.write_text(text + "\n", encoding="utf-8")
     return written
@@ -173,7 +173,7 @@ def assemble(
 def _columns(keep_identifiers: bool) -> dict[str, Callable[[dict], object]]:
     """Returns {column: what gives its value of a `row`}, in the table's order."""
     columns: dict[str, Callable[[dict], object]] = {}
-    for name, _, value in COLUMNS:
+    for name, _, value in PREDICTION_COLUMNS:
         if name in KEPT and not keep_identifiers:
             continue
         if name.endswith(_EACH):

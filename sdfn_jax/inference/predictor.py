@@ -396,7 +396,6 @@ def _calibration(run: str | Path, metadata: dict) -> tuple[metrics_calibration.R
         return found, ""
     command = predictions.evaluation_command(run, "validation", metadata["config"])
     return None, (
-        f"neither calibrated probabilities nor operating points: {Path(run) / metrics_calibration.FILE} {why}. "
-        "Make it: "
-        f"{command}"
+        "neither calibrated probabilities nor operating points: "
+        f"{Path(run) / metrics_calibration.CALIBRATION_FILE} {why}. Make it: {command}"
     )

@@ -35,7 +35,7 @@ from sdfn_jax.radiographs.opening import ImageFile
 # Largest difference of a probability. Devices sum float32 in another order and some round it to TF32's 11 bits, and
 # drawing libraries round a grey level up or down. Activations in bfloat16 (8 bits) change these probabilities by
 # 2.1e-3, so TF32 changes them by some 3e-4; another resize changes them by 1e-2 and more.
-TOLERANCE = 1e-3
+SELFTEST_TOLERANCE = 1e-3
 _GOLDEN = Path(__file__).parent / "golden"
 FILMS_FILE = _GOLDEN / "films.json"
 _STAGES = ("lrg", "fusion")
@@ -46,7 +46,7 @@ _FIRM = (0.4, 0.6)
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
+class FilmDifference:
     """What one film's reading is off by.
 
     Attributes:
@@ -62,7 +62,7 @@ class Difference:
     @property
     def passed(self) -> bool:
         """Whether it is as it should be."""
-        return self.probability <= TOLERANCE and self.pixels == 0
+        return self.probability <= SELFTEST_TOLERANCE and self.pixels == 0
 
 
 def unpack(folder: str | Path) -> Path:
@@ -85,7 +85,7 @@ def unpack(folder: str | Path) -> Path:
     return folder / "fusion"
 
 
-def run() -> list[Difference]:
+def run() -> list[FilmDifference]:
     """Draws the golden films, reads them as any other files, and compares."""
     films = json.loads(FILMS_FILE.read_text())["films"]
     with tempfile.TemporaryDirectory(prefix="sdfn_jax_selftest_") as folder:
@@ -95,11 +95,11 @@ def run() -> list[Difference]:
     for film, reading in zip(films, found, strict=True):
         pixels = np.abs(np.subtract(reading.lung_box, film["lung_box"])).max()
         probability = max(abs(reading.probabilities[name] - value) for name, value in film["probabilities"].items())
-        differences.append(Difference(film["name"], probability, int(pixels)))
+        differences.append(FilmDifference(film["name"], probability, int(pixels)))
     return differences
 
 
-def table(differences: Sequence[Difference]) -> str:
+def table(differences: Sequence[FilmDifference]) -> str:
     """Lays the result out for a terminal."""
     lines = [f"{'drawn film':<12}{'probabilities off by':>22}{'lung box off by':>18}"]
     for each in differences:
@@ -108,7 +108,7 @@ def table(differences: Sequence[Difference]) -> str:
     passed = all(each.passed for each in differences)
     largest = max(each.probability for each in differences)
     lines.append(
-        f"{'passed' if passed else 'FAILED'}: largest difference {largest:.1e}, allowed {TOLERANCE:g} "
+        f"{'passed' if passed else 'FAILED'}: largest difference {largest:.1e}, allowed {SELFTEST_TOLERANCE:g} "
         "(devices and libraries round differently)"
     )
     return "\n".join(lines)

@@ -17,7 +17,7 @@ _SHAPE = {"checkpoint": sealed.TEXT, "postprocessing": sealed.OBJECT, "table_sha
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class BoxTableState:
     """What is known of a box table.
 
     Attributes:
@@ -45,7 +45,7 @@ def write(table: Path, checkpoint: str, postprocessing: PostProcessing, films: M
     sealed.write(_record(table), settings | {"table_sha256": file_digest(table)})
 
 
-def compare(table: Path, postprocessing: PostProcessing, films: Mapping[str, Path]) -> Found:
+def compare(table: Path, postprocessing: PostProcessing, films: Mapping[str, Path]) -> BoxTableState:
     """Compares a table with what it would be made from now.
 
     Args:
@@ -63,14 +63,14 @@ def compare(table: Path, postprocessing: PostProcessing, films: Mapping[str, Pat
         record = None
     if record is None or record_of_films is None:
         without = len(films.keys() - read_box_table(table).keys())
-        return Found(False, False, (f"films without a row: {without:,}",) if without else ())
+        return BoxTableState(False, False, (f"films without a row: {without:,}",) if without else ())
     found = sources.compare(record_of_films, films, f"compare films with those of {table.name}")
     sources.renew(_films(table), record_of_films, found)
     # Rows of films that are gone do no harm.
     differences = dataclasses.replace(found, gone=()).describe()
     if record["postprocessing"] != dataclasses.asdict(postprocessing):
         differences.append("postprocessing had other settings")
-    return Found(True, record["table_sha256"] != file_digest(table), tuple(differences))
+    return BoxTableState(True, record["table_sha256"] != file_digest(table), tuple(differences))
 
 
 def _record(table: Path) -> Path:
@@ -78,4 +78,4 @@ def _record(table: Path) -> Path:
 
 
 def _films(table: Path) -> Path:
-    return table.with_name(f"{table.stem}_{sources.RECORD}")
+    return table.with_name(f"{table.stem}_{sources.SOURCES_FILE}")

@@ -47,7 +47,7 @@ class BoxRow:
 
 
 _PARSE = {str: str, int: tables.whole_number, float: tables.number}
-COLUMNS = tuple(field.name for field in dataclasses.fields(BoxRow))
+BOX_COLUMNS = tuple(field.name for field in dataclasses.fields(BoxRow))
 # The last column: a digest of the row's values. It does not match a row that was edited or damaged; a message says so.
 CHECK = "check"
 
@@ -70,7 +70,7 @@ def read_box_table(path: str | Path) -> dict[str, BoxRow]:
     """
     path = Path(path)
     rows, changed, has_checks = {}, [], False
-    columns = {name: () for name in COLUMNS}
+    columns = {name: () for name in BOX_COLUMNS}
     for number, record in tables.read_table(path, columns, optional=(CHECK,), exact=("image",)):
         try:
             row = parse_row({name: text and csv_table.original(text) for name, text in record.items()})
@@ -89,7 +89,7 @@ def read_box_table(path: str | Path) -> dict[str, BoxRow]:
 def write_box_table(path: str | Path, rows: Iterable[BoxRow]) -> None:
     """Writes a box table; the file appears only when it is complete."""
     with csv_table.writing(path) as table:
-        table.row([*COLUMNS, CHECK])
+        table.row([*BOX_COLUMNS, CHECK])
         table.rows([*_values(row), _check(row)] for row in rows)
 
 
@@ -111,7 +111,7 @@ def _say_changed(path: Path, changed: Sequence[str], count: int, has_checks: boo
 
 
 def _values(row: BoxRow) -> list[str]:
-    """Returns the values of a row as the table spells them, in the order of `COLUMNS`."""
+    """Returns the values of a row as the table spells them, in the order of `BOX_COLUMNS`."""
     return [f"{value:.4f}" if isinstance(value, float) else str(value) for value in dataclasses.astuple(row)]
 
 

@@ -11,7 +11,7 @@ from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.lungs.finder import Lungs
 from sdfn_jax.lungs.lung_boxes import NO_RULE
 
-COLUMNS = 9
+FILMS_A_ROW = 9
 _SIDE = 256  # pixels of the longer side of a film
 _GAP = 6
 _LINE = 17  # height of a line of text
@@ -32,7 +32,7 @@ def lung_box_page(films: Sequence[Lungs], path: str | Path, *, drawings: bool) -
       path: the page.
       drawings: whether the films are synthetic; the page then says so.
     """
-    columns = min(COLUMNS, len(films))
+    columns = min(FILMS_A_ROW, len(films))
     rows = -(-len(films) // columns)
     width, height = _SIDE + _GAP, _SIDE + 2 * _LINE + _GAP
     page = Image.new("RGB", (columns * width + _GAP, rows * height + _LINE + 2 * _GAP), palette.SHEET_PAPER)

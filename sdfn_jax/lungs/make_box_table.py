@@ -22,7 +22,7 @@ from sdfn_jax.radiographs import find, reader
 from sdfn_jax.radiographs.opening import ImageFile
 
 
-def find_radiographs(folder: str | Path) -> find.Found:
+def find_radiographs(folder: str | Path) -> find.FoundFilms:
     """Finds every radiograph below a folder (`find.below`), told apart by file name alone, and sorted by it.
 
     Raises:
@@ -46,10 +46,10 @@ def find_radiographs(folder: str | Path) -> find.Found:
             f"no radiograph in {folder.resolve()} or below it; looked for files ending in {', '.join(reader.SUFFIXES)} "
             f"and for files that are DICOM by their content\n{find.describe(left_out)}".rstrip()
         )
-    return find.Found(list(films.values()), left_out)
+    return find.FoundFilms(list(films.values()), left_out)
 
 
-def report_left_out(found: find.Found, output: str | Path) -> None:
+def report_left_out(found: find.FoundFilms, output: str | Path) -> None:
     """Prints what a box table leaves out of a folder, and lists it in `<its stem>_left_out.csv` next to the table."""
     output = Path(output)
     find.report(found.left_out, output.with_name(f"{output.stem}_left_out.csv"))

@@ -19,7 +19,7 @@ from sdfn_jax.metrics.operating_points import Threshold
 from sdfn_jax.metrics.predictions import Evaluation, evaluation_folder, image_list_digest, read_evaluation
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
-FILE = "calibration.json"
+CALIBRATION_FILE = "calibration.json"
 _SHARES = sealed.several(sealed.SHARE, 2)
 _FINDING = {
     "positives": sealed.COUNT,
@@ -185,12 +185,12 @@ def calibrate(run: str | Path, evaluation: Evaluation) -> None:
     record = make(evaluation)
     write(run, record)
     if gaps := record.gaps():
-        print(f"{Path(run) / FILE}: {gaps}")
+        print(f"{Path(run) / CALIBRATION_FILE}: {gaps}")
 
 
 def write(run: str | Path, record: Record) -> None:
     """Writes the file of a run, complete or not at all."""
-    sealed.write(Path(run) / FILE, dataclasses.asdict(record))
+    sealed.write(Path(run) / CALIBRATION_FILE, dataclasses.asdict(record))
 
 
 def read(run: str | Path) -> Record | None:
@@ -199,7 +199,7 @@ def read(run: str | Path) -> Record | None:
     Raises:
       DamagedError: naming a damaged file; `OlderError` for one of an older version.
     """
-    path = Path(run) / FILE
+    path = Path(run) / CALIBRATION_FILE
     if not path.is_file():
         return None
     mend = "make it again by evaluating the validation split, or delete it"
@@ -216,7 +216,7 @@ def of_checkpoint(run: str | Path, checkpoint: str) -> tuple[Record | None, str]
     Raises:
       DamagedError: for a damaged file without such an evaluation.
     """
-    path = Path(run) / FILE
+    path = Path(run) / CALIBRATION_FILE
     try:
         found = read(run)
     except sealed.DamagedError as error:

@@ -11,7 +11,7 @@ from sdfn_jax.metrics import scores as metrics_scores
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
+class AucDifference:
     """A difference of AUC, first model less second.
 
     Attributes:
@@ -30,18 +30,18 @@ class Difference:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """Two models compared.
 
     Attributes:
-      classes: one `Difference` a class.
+      classes: one `AucDifference` a class.
       mean: that of the mean AUC.
       paper_t: t of the paper's paired t-test.
       paper_p: its two-tailed p.
     """
 
-    classes: tuple[Difference, ...]
-    mean: Difference
+    classes: tuple[AucDifference, ...]
+    mean: AucDifference
     paper_t: float
     paper_p: float
 
@@ -51,7 +51,7 @@ def compare(
     first: np.ndarray,
     second: np.ndarray,
     replicates: tuple[np.ndarray, np.ndarray],
-) -> Comparison:
+) -> ModelComparison:
     """Compares two models.
 
     Args:
@@ -64,7 +64,9 @@ def compare(
     differences = replicates[0] - replicates[1]
     p_values = np.array([bootstrap.p_value(row) for row in differences])
     classes = tuple(
-        Difference(float(value), bootstrap.interval(row), float(p), float(adjusted), metrics_delong.compare(*columns))
+        AucDifference(
+            float(value), bootstrap.interval(row), float(p), float(adjusted), metrics_delong.compare(*columns)
+        )
         for value, row, p, adjusted, *columns in zip(
             aucs[0] - aucs[1],
             differences,
@@ -78,9 +80,9 @@ def compare(
     )
     mean = bootstrap.mean_replicates(replicates[0]) - bootstrap.mean_replicates(replicates[1])
     value = metrics_scores.mean_auc(aucs[0])[0] - metrics_scores.mean_auc(aucs[1])[0]
-    return Comparison(
+    return ModelComparison(
         classes,
-        Difference(value, bootstrap.interval(mean), bootstrap.p_value(mean), float("nan"), None),
+        AucDifference(value, bootstrap.interval(mean), bootstrap.p_value(mean), float("nan"), None),
         *paper_t_test(*aucs),
     )
 

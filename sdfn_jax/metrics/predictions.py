@@ -23,7 +23,7 @@ _OLD_FILE = "predictions.csv"  # its name in evaluations by version 0.1.0
 EVALUATION_FILE = "evaluation.json"
 RECIPE_FILE = "recipe.json"
 STAGES = ("entire", "lung", "fusion")
-COLUMNS = (
+PROBABILITY_COLUMNS = (
     "image",
     "patient",
     *(f"probability_{name}" for name in FINDINGS),
@@ -118,7 +118,7 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
         index, problem = wrong
         raise ValueError(f"image {predictions.images[index]}: {problem}")
     with csv_table.writing(folder / PROBABILITIES_FILE) as table:
-        table.row(COLUMNS)
+        table.row(PROBABILITY_COLUMNS)
         for image, patient, probabilities, labels in zip(
             predictions.images, predictions.patients, predictions.probabilities, predictions.labels, strict=True
         ):
@@ -286,24 +286,26 @@ def image_list_digest(images: Sequence[str]) -> str:
 
 
 def _header_problem(header: Sequence[str]) -> str | None:
-    missing = [name for name in COLUMNS if name not in header]
+    missing = [name for name in PROBABILITY_COLUMNS if name not in header]
     if missing:
         return f"no column {', '.join(missing)}; predictions have image, patient, 14 probabilities, 14 labels"
-    for number, (found, expected) in enumerate(zip(header, COLUMNS, strict=False), start=1):
+    for number, (found, expected) in enumerate(zip(header, PROBABILITY_COLUMNS, strict=False), start=1):
         if found != expected:
             return f"column {number} is {found!r} where {expected!r} belongs; the order of the columns is fixed"
-    if len(header) > len(COLUMNS):
-        return f"unexpected column {header[len(COLUMNS)]!r} after the last one"
+    if len(header) > len(PROBABILITY_COLUMNS):
+        return f"unexpected column {header[len(PROBABILITY_COLUMNS)]!r} after the last one"
     return None
 
 
 def _parse_row(row: Sequence[str]) -> tuple[str, int, list[float], list[int]]:
-    if len(row) != len(COLUMNS):
-        raise ValueError(f"{len(row)} values where the header has {len(COLUMNS)}")
+    if len(row) != len(PROBABILITY_COLUMNS):
+        raise ValueError(f"{len(row)} values where the header has {len(PROBABILITY_COLUMNS)}")
     image, *numbers = row
     if not image:
         raise ValueError("no image name")
-    patient, *values = (_number(text, column, image) for text, column in zip(numbers, COLUMNS[1:], strict=True))
+    patient, *values = (
+        _number(text, column, image) for text, column in zip(numbers, PROBABILITY_COLUMNS[1:], strict=True)
+    )
     return image, patient, values[: len(FINDINGS)], values[len(FINDINGS) :]
 
 

@@ -15,7 +15,7 @@ from sdfn_jax.models.initial import KAIMING_NORMAL
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of the running statistics; PyTorch writes 0.1 for the same
-KERNEL_INIT = nn.initializers.variance_scaling(*KAIMING_NORMAL)
+KAIMING_INIT = nn.initializers.variance_scaling(*KAIMING_NORMAL)
 
 
 class DenseNet(nn.Module):
@@ -191,6 +191,6 @@ def conv(features: int, size: int, name: str, dtype: Any, strides: int = 1) -> n
         padding=size // 2,
         use_bias=False,
         dtype=dtype,
-        kernel_init=KERNEL_INIT,
+        kernel_init=KAIMING_INIT,
         name=name,
     )

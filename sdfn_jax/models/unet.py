@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from sdfn_jax.models.initial import GLOROT_UNIFORM
 
-KERNEL_INIT = nn.initializers.variance_scaling(*GLOROT_UNIFORM)
+GLOROT_INIT = nn.initializers.variance_scaling(*GLOROT_UNIFORM)
 
 
 class UNet(nn.Module):
@@ -68,7 +68,7 @@ class UNet(nn.Module):
     @nn.nowrap
     def conv(self, features: int, name: str) -> Callable[[jax.Array], jax.Array]:
         """Returns a 3 x 3 convolution, (B, H, W, C) -> (B, H, W, features)."""
-        return nn.Conv(features, (3, 3), dtype=self.dtype, kernel_init=KERNEL_INIT, name=name)
+        return nn.Conv(features, (3, 3), dtype=self.dtype, kernel_init=GLOROT_INIT, name=name)
 
     @nn.nowrap
     def upsample_conv(self, features: int, name: str) -> Callable[[jax.Array], jax.Array]:

@@ -48,7 +48,7 @@ class LeftOut:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class FoundFilms:
     """The content of a folder and the folders below it.
 
     Attributes:
@@ -66,7 +66,7 @@ class Found:
         return sorted([*self.films, *others], key=_place)
 
 
-def below(folder: str | Path, leave_out: Path | None = None) -> Found:
+def below(folder: str | Path, leave_out: Path | None = None) -> FoundFilms:
     """Finds the radiographs in a folder and all folders below it.
 
     Links are followed, to other disks too, but not back to a folder that they are in. Hidden files and folders (trash,
@@ -87,7 +87,7 @@ def below(folder: str | Path, leave_out: Path | None = None) -> Found:
                 left_out.append(LeftOut(path, OTHER))
         except OSError as error:
             left_out.append(_unopened(path, error))
-    return Found(sorted(films, key=_place), sorted(left_out, key=lambda each: _place(each.path)))
+    return FoundFilms(sorted(films, key=_place), sorted(left_out, key=lambda each: _place(each.path)))
 
 
 def is_radiograph(path: str | Path) -> bool:

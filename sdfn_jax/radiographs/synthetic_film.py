@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from sdfn_jax.radiographs.findings import FINDINGS, finding_index
 
-SIDE = 1024
+FILM_SIDE = 1024
 # Outlines are soft, so half the resolution loses nothing that shows, and costs a quarter.
-_CANVAS = SIDE // 2
+_CANVAS = FILM_SIDE // 2
 _BOX_LEVEL = 0.25  # a finding's box holds all pixels above this share of its strongest one
 
 Box = tuple[int, int, int, int]
@@ -199,7 +199,9 @@ class _Body:
 
     def lung_masks(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the left and the right lung field, (1024, 1024) bool."""
-        outline, left = (_upscale(np.uint8(255 * _smooth(edge, 0.05)), SIDE) > 127 for edge in (self.inside, self.x))
+        outline, left = (
+            _upscale(np.uint8(255 * _smooth(edge, 0.05)), FILM_SIDE) > 127 for edge in (self.inside, self.x)
+        )
         return outline & left, outline & ~left
 
     def _of_side(self, pair: np.ndarray) -> np.ndarray:
@@ -298,15 +300,15 @@ def _expose(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         film[:, _CANVAS - rng.integers(0, 20) :] = 4
         film[_CANVAS - rng.integers(0, 16) :] = 4
 
-    grain = np.frombuffer(rng.bytes(SIDE * SIDE), np.uint8).reshape(SIDE, SIDE)
-    film = _upscale(film, SIDE) + grain * np.float32(rng.uniform(4, 9) / 255)
+    grain = np.frombuffer(rng.bytes(FILM_SIDE * FILM_SIDE), np.uint8).reshape(FILM_SIDE, FILM_SIDE)
+    film = _upscale(film, FILM_SIDE) + grain * np.float32(rng.uniform(4, 9) / 255)
     return np.clip(film, 0, 255).astype(np.uint8)
 
 
 def _box(strength: np.ndarray) -> Box:
     strong = strength > _BOX_LEVEL * strength.max()
     rows, columns = np.flatnonzero(strong.any(1)), np.flatnonzero(strong.any(0))
-    scale = SIDE // _CANVAS
+    scale = FILM_SIDE // _CANVAS
     return (
         int(columns[0]) * scale,
         int(rows[0]) * scale,

@@ -15,7 +15,7 @@ from sdfn_jax.metrics.predictions import Evaluation, image_list_digest
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting.comparable import all_caveats, auc_text, in_table_order, measured_on, seeds
 
-FILE = "table_1.csv"
+TABLE_ONE_FILE = "table_1.csv"
 _WIDTH = 100  # characters
 
 

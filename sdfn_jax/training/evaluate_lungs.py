@@ -43,7 +43,7 @@ class Segmentation:
     rule: str
 
 
-def evaluate_lrg(config: ConfigDict, data: Path, fold: int) -> list[Segmentation]:
+def score_fold(config: ConfigDict, data: Path, fold: int) -> list[Segmentation]:
     """Scores a trained LRG on a fold it has not been trained on.
 
     The mask is the network's, above the threshold, cleaned of specks and holes as [21] does before scoring.
@@ -75,14 +75,14 @@ def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path
     Args:
       config: of the trained LRG.
       data: the prepared data set with masks.
-      results: of `evaluate_lrg` on one fold.
+      results: of `score_fold` on one fold.
       path: the page.
       drawings: whether the films are synthetic; the page is then marked.
     """
     segmenter = lungs_segmenter.Segmenter.load(config.workdir, config.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.postprocessing)
     examples = Examples(data, [f"fold_{results[0].fold}"])
-    worst = sorted(range(len(results)), key=lambda index: results[index].dice)[: contact_sheet.COLUMNS]
+    worst = sorted(range(len(results)), key=lambda index: results[index].dice)[: contact_sheet.FILMS_A_ROW]
     films = [examples[index] for index in worst]
     found = segmenter.probabilities(np.stack([film["image"] for film in films]))
     drawn = []

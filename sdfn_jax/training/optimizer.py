@@ -19,7 +19,7 @@ def _inverse_time(config: ConfigDict) -> Schedule:
 
 
 # {value of `config.learning_rate_rule`: config -> schedule}
-RULES: dict[str, Callable[[ConfigDict], Schedule]] = {"inverse_time": _inverse_time}
+LEARNING_RATE_RULES: dict[str, Callable[[ConfigDict], Schedule]] = {"inverse_time": _inverse_time}
 
 
 def schedule(config: ConfigDict) -> Schedule:
@@ -29,7 +29,7 @@ def schedule(config: ConfigDict) -> Schedule:
       config: the stage's config; `learning_rate_rule` names the rule, which reads `learning_rate` and what else it
         needs.
     """
-    return RULES[run_identity.learning_rate_rule(config)](config)
+    return LEARNING_RATE_RULES[run_identity.learning_rate_rule(config)](config)
 
 
 def make_optimizer(config: ConfigDict, frozen: Sequence[str] = ()) -> optax.GradientTransformation:

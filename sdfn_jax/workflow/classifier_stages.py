@@ -7,12 +7,12 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import calibration
-from sdfn_jax.models.weights import download
+from sdfn_jax.models.weights import download, weights_file
 from sdfn_jax.training.resume import standing
 from sdfn_jax.training.steps import batch_size_problems
 from sdfn_jax.workflow import results, stages
-from sdfn_jax.workflow.data_stages import DataSet
-from sdfn_jax.workflow.planning import THERE, TO_DO, Stage, Status, is_imported, training_state
+from sdfn_jax.workflow.data_stages import PreparedDataSet
+from sdfn_jax.workflow.planning import THERE, TO_DO, Stage, Status, holds_import, training_state
 
 
 class ImageNetWeights(Stage):
@@ -29,8 +29,8 @@ class ImageNetWeights(Stage):
     @property
     def asked_for(self) -> bool:
         """Whether an extractor whose training has not begun starts from them."""
-        readers = [stage for stage in self._classifiers if stage.get("pretrained") == stages.IMAGENET]
-        return not all(standing(stage.workdir) or is_imported(stage) for stage in readers)
+        readers = [stage for stage in self._classifiers if stage.get("pretrained") == weights_file.IMAGENET]
+        return not all(standing(stage.workdir) or holds_import(stage) for stage in readers)
 
     def _look(self) -> Status:
         return Status(THERE if self.writes.is_file() else TO_DO)
@@ -40,12 +40,12 @@ class ImageNetWeights(Stage):
         download.fetch()
 
 
-class Classifier(Stage):
+class TrainedClassifier(Stage):
     """A trained extractor or fusion network."""
 
     together = True
 
-    def __init__(self, config: ConfigDict, flag: str, data: DataSet, before: Sequence[Stage]):
+    def __init__(self, config: ConfigDict, flag: str, data: PreparedDataSet, before: Sequence[Stage]):
         """Makes the stage.
 
         Args:
@@ -82,7 +82,7 @@ class Classifier(Stage):
             if config[branch].model.to_dict() != config.model.to_dict():
                 return [f"config.model differs from config.{branch}.model: fusion takes over that network as it is"]
         path = None if self._upstream else stages.weights_file(config)
-        if path is None or (config.pretrained == stages.IMAGENET and not path.is_file()):
+        if path is None or (config.pretrained == weights_file.IMAGENET and not path.is_file()):
             return []
         if not path.is_file():
             return [
@@ -101,13 +101,15 @@ class Classifier(Stage):
         stages.train_classifier(self.config, self._data.writes)
 
 
-class Evaluation(Stage):
+class ClassifierResults(Stage):
     """Predictions of every classifier for validation and test, Table I and the pictures."""
 
     name = "evaluation on test"
     together = True
 
-    def __init__(self, config: ConfigDict, shown: list[ConfigDict], data: DataSet, trained: Sequence[Classifier]):
+    def __init__(
+        self, config: ConfigDict, shown: list[ConfigDict], data: PreparedDataSet, trained: Sequence[TrainedClassifier]
+    ):
         """Makes the stage.
 
         Args:
@@ -153,11 +155,13 @@ class Calibration(Stage):
     name = "calibration"
     together = True
 
-    def __init__(self, config: ConfigDict, shown: list[ConfigDict], data: DataSet, evaluation: Evaluation):
-        """Takes what `Evaluation` takes, and the evaluation."""
+    def __init__(
+        self, config: ConfigDict, shown: list[ConfigDict], data: PreparedDataSet, evaluation: ClassifierResults
+    ):
+        """Takes what `ClassifierResults` takes, and that stage."""
         self._shown, self._data, self._evaluation = shown, data, evaluation
         self.reads = ", ".join(stage.workdir for stage in shown)
-        self.writes = Path(config.workdir) / calibration.FILE
+        self.writes = Path(config.workdir) / calibration.CALIBRATION_FILE
         self.needs = [evaluation]
 
     @property

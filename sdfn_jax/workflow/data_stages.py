@@ -85,7 +85,7 @@ class FoundData:
         return look()
 
     @property
-    def prepared(self) -> freshness.Found | None:
+    def prepared(self) -> freshness.Freshness | None:
         """The prepared set; None if there is none, or if its films are still to be drawn."""
         return None if self.comes_later else self.look.prepared
 
@@ -100,7 +100,7 @@ class FoundData:
         return self.comes_later or synthetic_dataset.is_synthetic(Path(self.data.manual_dir))
 
 
-class DataSet(Stage):
+class PreparedDataSet(Stage):
     """A prepared data set; it is prepared again if that spoils no trained run."""
 
     def __init__(self, found: FoundData, flag: str, readers: list[ConfigDict], table: Any = None):

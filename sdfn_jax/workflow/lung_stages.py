@@ -12,7 +12,7 @@ from sdfn_jax.lungs import box_record, box_table, lung_boxes, make_box_table
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.training.steps import batch_size_problems
 from sdfn_jax.workflow import stages
-from sdfn_jax.workflow.data_stages import DataSet, FoundData
+from sdfn_jax.workflow.data_stages import FoundData, PreparedDataSet
 from sdfn_jax.workflow.planning import THERE, TO_DO, Stage, Status, begun, training_state
 
 
@@ -22,7 +22,7 @@ class LungRegionGenerator(Stage):
     name = "lung region generator"
     together = True
 
-    def __init__(self, config: ConfigDict, flag: str, data: DataSet):
+    def __init__(self, config: ConfigDict, flag: str, data: PreparedDataSet):
         """Takes the stage's config, how the command line names it, and its data set."""
         self.config, self._flag, self.data = config, flag, data
         self.reads, self.writes, self.needs = str(data.writes), Path(config.workdir), [data]
@@ -83,7 +83,7 @@ class BoxTable(Stage):
         return [] if self._found is None else self._found.differences
 
     @functools.cached_property
-    def _found(self) -> box_record.Found | None:
+    def _found(self) -> box_record.BoxTableState | None:
         """What is known of the table that is there; None if there is none."""
         if not self.writes.is_file():
             return None

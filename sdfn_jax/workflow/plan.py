@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import processes
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.workflow.classifier_stages import Calibration, Classifier, Evaluation, ImageNetWeights
-from sdfn_jax.workflow.data_stages import DataSet, FoundData, SyntheticRadiographs, box_table_of
+from sdfn_jax.workflow.classifier_stages import Calibration, ClassifierResults, ImageNetWeights, TrainedClassifier
+from sdfn_jax.workflow.data_stages import FoundData, PreparedDataSet, SyntheticRadiographs, box_table_of
 from sdfn_jax.workflow.lung_stages import BoxTable, LungRegionGenerator
 from sdfn_jax.workflow.planning import NOT_NEEDED, THERE, Stage
 
@@ -75,14 +75,14 @@ def job(config: ConfigDict) -> list[Stage]:
         films, generator = _lungs(config.lrg, "--config.lrg", synthetic)
         table = BoxTable(config, generator, found, shown)
         lungs = [films, generator, table]
-    data = DataSet(found, "--config.data", shown, table)
+    data = PreparedDataSet(found, "--config.data", shown, table)
     weights = ImageNetWeights(shown)
     before = [weights] if weights.asked_for else []
-    trained: list[Classifier] = []
+    trained: list[TrainedClassifier] = []
     for stage in shown:  # in the table's order: a fusion network is last, and needs those before it
         flag = "--config" if stage is config else f"--config.{stage.stage}"
-        trained.append(Classifier(stage, flag, data, trained if stage.stage == "fusion" else before))
-    evaluation = Evaluation(config, shown, data, trained)
+        trained.append(TrainedClassifier(stage, flag, data, trained if stage.stage == "fusion" else before))
+    evaluation = ClassifierResults(config, shown, data, trained)
     calibration = Calibration(config, shown, data, evaluation)
     after = [calibration] if calibration.asked_for else []
     return [*synthetic, *before, *lungs, data, *trained, evaluation, *after]
@@ -117,8 +117,8 @@ def follow(steps: list[Step], workdir: str) -> None:
         print(f"{place}: {_clock(now - step_begun)} (in all {_clock(now - begun)})", flush=True)
 
 
-def _lungs(config: ConfigDict, flag: str, synthetic: Sequence[Stage]) -> tuple[DataSet, LungRegionGenerator]:
-    data = DataSet(FoundData(config.data, None, synthetic), f"{flag}.data", [config])
+def _lungs(config: ConfigDict, flag: str, synthetic: Sequence[Stage]) -> tuple[PreparedDataSet, LungRegionGenerator]:
+    data = PreparedDataSet(FoundData(config.data, None, synthetic), f"{flag}.data", [config])
     return data, LungRegionGenerator(config, flag, data)
 
 

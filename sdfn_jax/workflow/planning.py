@@ -88,7 +88,7 @@ def training_state(config: ConfigDict, inputs: dict[str, str]) -> str:
     """
     stored = standing(config.workdir)
     if stored is None:
-        return THERE if is_imported(config) else TO_DO
+        return THERE if holds_import(config) else TO_DO
     run_identity.check_same_run(config.workdir, stored, config, inputs)
     best = checkpoint.best_metadata(config.workdir)
     if stored["finished"] and best is not None and has_diverged(best["validation"]["loss"]):
@@ -99,7 +99,7 @@ def training_state(config: ConfigDict, inputs: dict[str, str]) -> str:
     return THERE if stored["finished"] else f"to go on after epoch {stored['epochs_done']} of {config.num_epochs}"
 
 
-def is_imported(config: ConfigDict) -> bool:
+def holds_import(config: ConfigDict) -> bool:
     """Returns whether a network fine-tuned elsewhere (`pretrained.imported`) takes the place of the trained stage.
 
     Raises:

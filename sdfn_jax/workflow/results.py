@@ -26,7 +26,7 @@ from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.workflow import stages
 from tfds_builders import prepared
 
-RECORD = "made_from.json"
+MADE_FROM_FILE = "made_from.json"
 _ROC, _LUNG_BOXES, _HEATMAP_PAGE, _FIGURE_NINE = "roc_curves.png", "lung_boxes_{}.png", "heatmaps.png", "figure_9.png"
 _RECORD = {
     "stages": sealed.OBJECT,
@@ -86,12 +86,12 @@ def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
       classifiers: configs of the stages in the table, all of them evaluated on test.
     """
     where = folder(config)
-    if not (where / table_one.FILE).is_file():
+    if not (where / table_one.TABLE_ONE_FILE).is_file():
         return False
     record, now = _read_record(where), _made_from(config, classifiers)
-    if not (where / RECORD).is_file():  # of an earlier version: its table came last, and names its checkpoints
+    if not (where / MADE_FROM_FILE).is_file():  # of an earlier version: its table came last, and names its checkpoints
         try:
-            _, rows = csv_table.records(where / table_one.FILE)
+            _, rows = csv_table.records(where / table_one.TABLE_ONE_FILE)
         except ValueError:
             return False
         row = rows[0][1] if rows else {}
@@ -112,7 +112,9 @@ def _made_from(config: ConfigDict, classifiers: list[ConfigDict]) -> dict:
 
 def _read_record(where: Path) -> dict | None:
     try:
-        return sealed.read(where / RECORD, _RECORD, "the record of what the results were made from", "make them again")
+        return sealed.read(
+            where / MADE_FROM_FILE, _RECORD, "the record of what the results were made from", "make them again"
+        )
     except (FileNotFoundError, sealed.DamagedError):
         return None
 
@@ -168,14 +170,14 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
         return
     where = folder(config)
     made_from = _made_from(config, classifiers)
-    sealed.write(where / RECORD, made_from | {"complete": False, "left_out": []})
+    sealed.write(where / MADE_FROM_FILE, made_from | {"complete": False, "left_out": []})
     for name in (_ROC, _LUNG_BOXES.format("*"), _HEATMAP_PAGE, _FIGURE_NINE):  # of earlier evaluations
         for old in where.glob(name):
             old.unlink()
     table = table_one.TableOne.of(evaluations)
-    table_one.write(where / table_one.FILE, table)
+    table_one.write(where / table_one.TABLE_ONE_FILE, table)
     left_out = _draw(config, classifiers, data, table, where)
-    sealed.write(where / RECORD, made_from | {"complete": True, "left_out": left_out})
+    sealed.write(where / MADE_FROM_FILE, made_from | {"complete": True, "left_out": left_out})
 
 
 def _draw(
@@ -220,7 +222,7 @@ def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
     """Prints Table I from the evaluations on disk, and the paths of what there is to look at."""
     where = [evaluate.evaluation_folder(stage.workdir, "test") for stage in classifiers]
     print("\n" + table_one.text(table_one.TableOne.of([read_evaluation(path) for path in where])))
-    made = [path for path in sorted(folder(config).iterdir()) if path.name != RECORD]
+    made = [path for path in sorted(folder(config).iterdir()) if path.name != MADE_FROM_FILE]
     for path in (*made, *map(table_of, where)):
         print(path)
     record = _read_record(folder(config))

@@ -22,9 +22,9 @@ from sdfn_jax.training.resume import standing
 from sdfn_jax.training.steps import check_batch_size, device_mesh
 from sdfn_jax.training.train import train
 from tfds_builders.prepared import data_metadata, data_version
+from tfds_builders.registry import FOLDS
 
-FOLDS = 5
-RANDOM, IMAGENET = "random", weights_weights_file.IMAGENET  # values of config.pretrained that name no file
+RANDOM = "random"  # in place of a weights file, as `imagenet`
 
 
 def data_inputs(directory: Path) -> dict[str, str]:
@@ -77,7 +77,7 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
       data: the prepared chestxray14 data set.
     """
     before = upstream(config)
-    if not before and config.pretrained == IMAGENET:
+    if not before and config.pretrained == weights_weights_file.IMAGENET:
         download.fetch()
     inputs = data_inputs(data) | starting_points(config, before)
     with processes.writing_alone(config.workdir):
@@ -142,7 +142,7 @@ def weights_file(config: ConfigDict) -> Path | None:
     """Returns the weights file that an extractor starts from, there or not; None for random weights."""
     if config.pretrained == RANDOM:
         return None
-    return download.cached() if config.pretrained == IMAGENET else Path(config.pretrained)
+    return download.cached() if config.pretrained == weights_weights_file.IMAGENET else Path(config.pretrained)
 
 
 def load_pretrained(config: ConfigDict) -> weights_weights_file.Weights:
@@ -184,7 +184,7 @@ def evaluate_lrg(config: ConfigDict, data: Path) -> str:
         )
     _, metadata = checkpoint.read_best(config.workdir)
     with processes.writing_alone(config.workdir):
-        results = evaluate_lungs.evaluate_lrg(config, data, config.test_fold)
+        results = evaluate_lungs.score_fold(config, data, config.test_fold)
         origin = _segmentation_origin(config, data, {f"fold_{config.test_fold}": metadata["digest"]})
         where = evaluate.evaluation_folder(config.workdir, "test")
         page = where / f"worst_fold_{config.test_fold}.png"
@@ -220,7 +220,7 @@ def _cross_validate(config: ConfigDict, data: Path) -> str:
             one.workdir = f"{config.workdir}/fold_{fold}"
         print(f"\nfold {fold} of 0-{FOLDS - 1}: training without it", flush=True)
         train_lrg(one, data)
-        scored = evaluate_lungs.evaluate_lrg(one, data, fold)
+        scored = evaluate_lungs.score_fold(one, data, fold)
         page = where / f"worst_fold_{fold}.png"
         evaluate_lungs.draw_worst(one, data, scored, page, drawings=data_metadata(data)["drawings"])
         results += scored

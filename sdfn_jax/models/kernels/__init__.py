@@ -18,8 +18,8 @@ def for_backend(network: type[nn.Module], backend: str | None = None) -> type[nn
     if (backend or jax.default_backend()) != "cpu":
         return network
     # Imported here, because the twins import the networks.
-    from sdfn_jax.models.kernels.densenet import DenseNet
-    from sdfn_jax.models.kernels.unet import UNet
+    from sdfn_jax.models.kernels.densenet import CpuDenseNet
+    from sdfn_jax.models.kernels.unet import CpuUNet
 
-    (twin,) = (each for each in (DenseNet, UNet) if issubclass(each, network))
+    (twin,) = (each for each in (CpuDenseNet, CpuUNet) if issubclass(each, network))
     return twin

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sdfn_jax.models import densenet
-from sdfn_jax.models.densenet import KERNEL_INIT, MOMENTUM
+from sdfn_jax.models.densenet import KAIMING_INIT, MOMENTUM
 from sdfn_jax.models.kernels.dense_block import Affine, Layer, Moments, infer_block, moments_of, normalise, train_block
 from sdfn_jax.models.kernels.pooling import max_pool
 
 
-class DenseNet(densenet.DenseNet):
+class CpuDenseNet(densenet.DenseNet):
     """The twin: same attributes, variables and values."""
 
     @nn.compact
@@ -22,17 +22,17 @@ class DenseNet(densenet.DenseNet):
         """See `models.densenet.DenseNet`."""
         self.check_size(x)
         x = x.astype(self.dtype)
-        x = Conv(x.shape[-1], self.init_features, size=7, stride=2, name="conv0")(x)
-        x = BatchNorm(self.init_features, name="norm0")(x, moments_of(x) if train else None)
+        x = CpuConv(x.shape[-1], self.init_features, size=7, stride=2, name="conv0")(x)
+        x = CpuBatchNorm(self.init_features, name="norm0")(x, moments_of(x) if train else None)
         x = max_pool(x, window=3, stride=2, padding=1)
         for block, layers in enumerate(self.block_sizes, start=1):
-            x, moments = DenseBlock(layers, self.growth_rate, self.bottleneck, name=f"denseblock{block}")(x, train)
+            x, moments = CpuDenseBlock(layers, self.growth_rate, self.bottleneck, name=f"denseblock{block}")(x, train)
             if block < len(self.block_sizes):
-                x = Transition(x.shape[-1], name=f"transition{block}")(x, moments)
-        return BatchNorm(x.shape[-1], name="norm5")(x, moments)
+                x = CpuTransition(x.shape[-1], name=f"transition{block}")(x, moments)
+        return CpuBatchNorm(x.shape[-1], name="norm5")(x, moments)
 
 
-class DenseBlock(nn.Module):
+class CpuDenseBlock(nn.Module):
     """Layers that each read the feature maps of all layers before them."""
 
     layers: int
@@ -44,7 +44,7 @@ class DenseBlock(nn.Module):
         """Appends layers * growth_rate maps to (B, H, W, C); returns all maps and their moments."""
         inputs = [x.shape[-1] + layer * self.growth_rate for layer in range(self.layers)]
         layers = [
-            DenseLayer(channels, self.bottleneck * self.growth_rate, self.growth_rate, name=f"denselayer{layer}")
+            CpuDenseLayer(channels, self.bottleneck * self.growth_rate, self.growth_rate, name=f"denselayer{layer}")
             for layer, channels in enumerate(inputs, start=1)
         ]
         weights = tuple(layer.weights() for layer in layers)
@@ -57,7 +57,7 @@ class DenseBlock(nn.Module):
         return x, moments
 
 
-class DenseLayer(nn.Module):
+class CpuDenseLayer(nn.Module):
     """Weights of a layer from `inputs` maps through `squeezed` maps to `features` maps."""
 
     inputs: int
@@ -66,10 +66,10 @@ class DenseLayer(nn.Module):
 
     def setup(self):
         """Declares the variables."""
-        self.norm1 = BatchNorm(self.inputs)
-        self.conv1 = Conv(self.inputs, self.squeezed, size=1)
-        self.norm2 = BatchNorm(self.squeezed)
-        self.conv2 = Conv(self.squeezed, self.features, size=3)
+        self.norm1 = CpuBatchNorm(self.inputs)
+        self.conv1 = CpuConv(self.inputs, self.squeezed, size=1)
+        self.norm2 = CpuBatchNorm(self.squeezed)
+        self.conv2 = CpuConv(self.squeezed, self.features, size=3)
 
     def weights(self) -> Layer:
         """Returns the parameters."""
@@ -80,15 +80,15 @@ class DenseLayer(nn.Module):
         return self.norm1.running(), self.norm2.running()
 
 
-class Transition(nn.Module):
+class CpuTransition(nn.Module):
     """Halves height, width and the number of feature maps."""
 
     inputs: int
 
     def setup(self):
         """Declares the variables."""
-        self.norm = BatchNorm(self.inputs)
-        self.conv = Conv(self.inputs, self.inputs // 2, size=1)
+        self.norm = CpuBatchNorm(self.inputs)
+        self.conv = CpuConv(self.inputs, self.inputs // 2, size=1)
 
     def __call__(self, x: jax.Array, moments: Moments | None) -> jax.Array:
         """Maps (B, H, W, C) with its moments to (B, H // 2, W // 2, C // 2)."""
@@ -98,7 +98,7 @@ class Transition(nn.Module):
         return self.conv(sum(x[:, i:height:2, j:width:2] for i in range(2) for j in range(2)) / 4)
 
 
-class Conv(nn.Module):
+class CpuConv(nn.Module):
     """A convolution without bias, padded by size // 2 on every side; a 1 x 1 one is a matrix product."""
 
     inputs: int
@@ -108,7 +108,7 @@ class Conv(nn.Module):
 
     def setup(self):
         """Declares the variables."""
-        self.kernel = self.param("kernel", KERNEL_INIT, (self.size, self.size, self.inputs, self.features))
+        self.kernel = self.param("kernel", KAIMING_INIT, (self.size, self.size, self.inputs, self.features))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (B, H, W, inputs) to (B, h, w, features), of the dtype of x."""
@@ -124,7 +124,7 @@ class Conv(nn.Module):
         )
 
 
-class BatchNorm(nn.Module):
+class CpuBatchNorm(nn.Module):
     """Batch normalisation by given moments, and ReLU."""
 
     features: int

@@ -12,18 +12,18 @@ from sdfn_jax.models.kernels.convolution import convolve
 from sdfn_jax.models.kernels.pooling import max_pool
 
 
-class UNet(unet.UNet):
+class CpuUNet(unet.UNet):
     """The twin: same attributes, variables and values."""
 
     @nn.nowrap
     def conv(self, features: int, name: str) -> nn.Module:
         """A 3 x 3 convolution, computed by `convolution`."""
-        return Conv(features, convolve, self.dtype, name=name)
+        return CpuUNetConv(features, convolve, self.dtype, name=name)
 
     @nn.nowrap
     def upsample_conv(self, features: int, name: str) -> nn.Module:
         """A 3 x 3 convolution after upsampling by 2."""
-        return Conv(features, upsample_convolve, self.dtype, name=name)
+        return CpuUNetConv(features, upsample_convolve, self.dtype, name=name)
 
     @nn.nowrap
     def pool(self, x: jax.Array) -> jax.Array:
@@ -31,7 +31,7 @@ class UNet(unet.UNet):
         return max_pool(x, window=2, stride=2, padding=0)
 
 
-class Conv(nn.Module):
+class CpuUNetConv(nn.Module):
     """A 3 x 3 convolution with a bias, computed by a function of maps and kernel."""
 
     features: int
@@ -41,7 +41,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (B, H, W, C) to (B, H, W, features), or (B, 2H, 2W, features) by `upsample_convolve`."""
-        kernel = self.param("kernel", unet.KERNEL_INIT, (3, 3, x.shape[-1], self.features))
+        kernel = self.param("kernel", unet.GLOROT_INIT, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return self.function(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
 

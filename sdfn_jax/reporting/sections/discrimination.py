@@ -56,8 +56,8 @@ def differences(material: Material) -> Section:
         "Differences between the networks",
         [
             "Both networks are scored on the same resamples of patients. p is two-sided; Holm's correction is over the "
-            f"14 findings. {delong.REMARK} The paper's own test is a paired two-tailed t-test; over the class AUCs of "
-            "two networks there is one, and it takes the findings, not the patients, for the sample.",
+            f"14 findings. {delong.DELONG_REMARK} The paper's own test is a paired two-tailed t-test; over the class "
+            "AUCs of two networks there is one, and it takes the findings, not the patients, for the sample.",
         ],
         [summary, *parts],
     )
@@ -75,7 +75,7 @@ def _table_one(material: Material) -> Table:
         "AUC on the test images",
         ["Finding", "positives", *heads, *(f"{head}, paper" for head in heads)],
         list(zip(names, positives, *ours, *papers, strict=True)),
-        files={table_one.FILE: lambda path: table_one.write(path, table)},
+        files={table_one.TABLE_ONE_FILE: lambda path: table_one.write(path, table)},
     )
 
 
