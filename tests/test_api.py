@@ -221,9 +221,9 @@ class TestMistakes:
             network(place / "torn.png")
         with pytest.raises(ValueError, match="^an array of shape"):
             network(np.zeros((2, 8, 8)))
-        with pytest.raises(TypeError, match=r"^int, where radiographs belong: a path, an \(H, W\) array"):
+        with pytest.raises(TypeError, match=r"^int; expected radiographs: a path, an \(H, W\) array"):
             network(3)
-        with pytest.raises(TypeError, match=r"^int, where a radiograph belongs: a path or an \(H, W\) array"):
+        with pytest.raises(TypeError, match=r"^int; expected a radiograph: a path or an \(H, W\) array"):
             next(network([3]))
 
     def test_no_weights(self, tmp_path):

@@ -114,8 +114,8 @@ def test_a_partial_download_is_prepared_and_what_it_lacks_is_listed(tmp_path, ca
     assert re.search(r"test +1 images of 1 patients", said)
     assert re.search(r"missing +2 images", said) and re.search(r"unknown +1 PNG", said)
     first, second = said.split("left out  ")[1].splitlines()[1:3]
-    assert "no radiograph by name or content: 1, first" in first and first.endswith("v2020.csv")
-    assert "written by macOS beside a file: 1, first" in second
+    assert "not a radiograph by name or content: 1, first" in first and first.endswith("v2020.csv")
+    assert "written by macOS next to a file: 1, first" in second
     listed = [row["path"] for row in official.read_list(folder / base.LEFT_OUT_LIST)]
     assert listed == [f"{download}/Data_Entry_2017_v2020.csv", f"{download}/images/._{official.NAMES[1]}"]
     with pytest.raises(UserError, match=f"lacks 2 official files, first: {official.NAMES[0]}"):
@@ -134,9 +134,9 @@ def test_links_to_films_and_copies_count_once_and_links_to_nothing_are_missing(d
     assert [row["image"] for row in official.read_list(folder / base.MISSING_LIST)] == [official.NAMES[2]]
     reasons = [row["reason"].split(" (")[0] for row in official.read_list(folder / base.LEFT_OUT_LIST)]
     assert sorted(reasons) == [
+        "a broken link",
         "a link back to a folder above it",
-        "a link to nothing",
-        "no radiograph by name or content",
+        "not a radiograph by name or content",
         *["reached twice"] * 2,
     ]
 
@@ -200,7 +200,7 @@ BAD_FILES = {
     "no age": (lambda d: replace(d / ENTRY, "010D", "old"), r"2017.csv, row 5: Patient Age is 'old'"),
     "short row": (
         lambda d: replace(d / ENTRY, ",AP,2682,2749,0.143,0.143\r\n0", "\r\n0"),
-        r"2017.csv, row 3: too short, without View Position, OriginalImage\[Width, Height\]",
+        r"2017.csv, row 3: too short: no View Position, OriginalImage\[Width, Height\]",
     ),
     "second row": (
         lambda d: append(d / ENTRY, f"{NAME},Mass,000,00000003,010D,F,AP,1,1,1,1\r\n"),
@@ -258,9 +258,9 @@ def test_a_bad_file_is_one_clear_error_or_listed_and_left_out(download, fault):
 
 
 WRONG_TABLES = {
-    "no label table": (lambda d: (d / ENTRY).unlink(), r"Data_Entry_2017.csv is not there"),
-    "no box list": (lambda d: (d / "BBox_List_2017.csv").unlink(), r"BBox_List_2017.csv is not there"),
-    "no test list": (lambda d: (d / "test_list.txt").unlink(), r"test_list.txt is not there"),
+    "no label table": (lambda d: (d / ENTRY).unlink(), r"Data_Entry_2017.csv is missing"),
+    "no box list": (lambda d: (d / "BBox_List_2017.csv").unlink(), r"BBox_List_2017.csv is missing"),
+    "no test list": (lambda d: (d / "test_list.txt").unlink(), r"test_list.txt is missing"),
     "no lung boxes": (
         lambda d: (d / "lung_boxes.csv").unlink(),
         r"lung_boxes.csv; write them with python -m sdfn_jax.lrg",
@@ -270,13 +270,13 @@ WRONG_TABLES = {
         r"2017.csv: no column Patient ID in its first row, which is 'Image",
     ),
     "empty table": (lambda d: (d / ENTRY).write_text(""), r"2017.csv: empty; a table of this kind has Image"),
-    "patient on both sides": (
+    "patient in both lists": (
         lambda d: replace(d / ENTRY, "00000005,414Y", "00000003,414Y"),
-        rf"patient 3 is on both sides: {official.NAMES[3]} in train_val_list.txt, {official.NAMES[5]} in test_list.txt",
+        rf"patient 3 is in both lists: {official.NAMES[3]} in train_val_list.txt, {official.NAMES[5]} in test_list.txt",
     ),
     "image in both lists": (
         lambda d: append(d / "test_list.txt", f"\n{official.NAMES[2]}"),
-        r"patient 2 is on both sides",
+        r"patient 2 is in both lists",
     ),
     "lung box outside": (
         lambda d: replace(d / "lung_boxes.csv", ",6,4,42,36,", ",6,4,49,36,"),

@@ -18,7 +18,7 @@ OPEN_SEQUENCE = struct.pack("<HH2sHL", 0x40, 0x275, b"SQ", 0, 0xFFFFFFFF)
 ELEMENT = struct.pack("<HH2sH", 0x9, 0x10, b"LO", 0)
 FIRST = b"\x08\x00\x16\x00"  # SOP Class UID, the first element behind the meta information
 STEPS = 3000
-TOO_MANY = "its DICOM header has more elements than one of a radiograph"
+TOO_MANY = "its DICOM header has more elements than any radiograph's"
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def deflated(path, elements: bytes):
         (ELEMENT * STEPS, TOO_MANY),
         (OPEN_SEQUENCE + ITEM * STEPS + SEQUENCE_END, TOO_MANY),
         (OPEN_SEQUENCE + OPEN_ITEM + ELEMENT * STEPS + ITEM_END + SEQUENCE_END, TOO_MANY),
-        ((OPEN_SEQUENCE + OPEN_ITEM) * 1000, "its DICOM header has sequences in sequences, too deep to be read"),
+        ((OPEN_SEQUENCE + OPEN_ITEM) * 1000, "its DICOM header has sequences that are nested too deeply"),
     ],
     ids=["elements", "items", "elements of an item", "sequences in sequences"],
 )
@@ -161,12 +161,12 @@ def test_code_blocks_of_a_jpeg_2000_image_count(tmp_path, monkeypatch, place):
         changed = head + segment + stream[tile + 12 :]
     write(path, film, syntax=uid.JPEG2000Lossless, PixelData=encapsulate([changed]))
     monkeypatch.setattr(dicom_frame, "_MOST_BLOCKS", 100)
-    with pytest.raises(ValueError, match=r"a\.dcm: a JPEG 2000 image of over 100 code-blocks"):
+    with pytest.raises(ValueError, match=r"a\.dcm: a JPEG 2000 image with over 100 code-blocks"):
         reader.read_radiograph(path)
     precincts = b"\xff\x52\0\x12\1" + stream[start + 5 : start + 14] + b"\x11" * 6  # of 2 x 2 pixels
     changed = stream[:start] + precincts + stream[start + 14 :]
     write(path, film, syntax=uid.JPEG2000Lossless, PixelData=encapsulate([changed]))
-    with pytest.raises(ValueError, match=r"a\.dcm: a JPEG 2000 image of over 100 code-blocks"):
+    with pytest.raises(ValueError, match=r"a\.dcm: a JPEG 2000 image with over 100 code-blocks"):
         reader.read_radiograph(path)
 
 

@@ -297,7 +297,7 @@ class TestRefusing:
         short[0].LUTData = short[0].LUTData[:-1]
         for sequence in (short, Sequence([Dataset()])):
             path = write(tmp_path / "a.dcm", numbers, bits=12, ModalityLUTSequence=sequence, **WHOLE)
-            with pytest.raises(ValueError, match=r"a\.dcm: its Modality LUT Sequence \(0028,3000\), which says what"):
+            with pytest.raises(ValueError, match=r"a\.dcm: its Modality LUT Sequence \(0028,3000\), which defines"):
                 reader.read_radiograph(path)
 
 

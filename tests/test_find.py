@@ -178,7 +178,7 @@ def test_what_was_left_out_is_counted_and_listed(folder, tmp_path, capsys):
     assert said == [
         f"left out, hidden: 3, first {folder}/.0.png",
         f"left out, {find.OTHER}: 1, first {folder}/notes.txt",
-        f"all that was left out: {tmp_path}/list.csv",
+        f"full list: {tmp_path}/list.csv",
     ]
     assert len((tmp_path / "list.csv").read_text().splitlines()) == 1 + 4
     find.report([], tmp_path / "list.csv")
@@ -207,7 +207,7 @@ class TestOfAllWays:
         for place in (str(folder), f"{folder}/**", f"{folder}/**/*.*"):
             found, problems, passed_over = inputs.find([place])
             assert [film.path for film in found] == expected
-            assert problems == [(f"{folder}/b/gone.png", f"{folder}/b/gone.png: a link to nothing (/nowhere)")]
+            assert problems == [(f"{folder}/b/gone.png", f"{folder}/b/gone.png: a broken link (/nowhere)")]
             assert {each.path.name for each in passed_over} == {"again", "y.JPG"}
 
     def test_a_file_given_twice_by_links_is_read_once(self, folder, tmp_path):

@@ -140,7 +140,7 @@ class TestDamage:
             sealed.say.cache_clear()
             with contextlib.suppress(sealed.DamagedError):
                 found = prepared_command.data_metadata(folder)
-                assert found == metadata or "has no digest" in capsys.readouterr().err
+                assert found == metadata or "without a digest" in capsys.readouterr().err
 
 
 class TestPlaces:

@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 from skimage.transform import resize as skimage_resize
 
-from sdfn_jax.radiographs import picture_files, reader
+from sdfn_jax.radiographs import grey_levels, picture_files, reader
 from sdfn_jax.radiographs import pixels as radiographs_pixels
 from sdfn_jax.radiographs.limits import MAX_PIXELS
 from tests import picture_bytes
@@ -96,7 +96,7 @@ def test_a_jsrt_file_of_other_numbers_is_refused(tmp_path):
 def test_a_jsrt_file_of_another_size_is_named(tmp_path):
     path = tmp_path / "JPCLN001.IMG"
     path.write_bytes(bytes(1000))
-    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: 1000 bytes, where a JSRT .IMG has 8388608"):
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: 1000 bytes; a JSRT .IMG has 8388608"):
         reader.read_radiograph(path)
 
 
@@ -177,7 +177,7 @@ def test_a_picture_too_large_for_memory_is_refused_before_decoding(tmp_path):
 def test_a_file_too_large_for_memory_is_not_read(tmp_path):
     with (tmp_path / "a.img").open("wb") as file:
         file.truncate(reader.MAX_BYTES + 1)  # takes no place on the disk
-    with pytest.raises(ValueError, match=r"a\.img: 536,870,913 bytes, where 1 to 536,870,912 are read"):
+    with pytest.raises(ValueError, match=r"a\.img: 536,870,913 bytes; expected 1 to 536,870,912"):
         reader.read_radiograph(tmp_path / "a.img")
 
 
@@ -288,7 +288,7 @@ class TestOrientation:
 
 
 class TestDeepColour:
-    """16 bits a channel: 12-bit numbers in it are as bright as the same numbers in grey."""
+    """16 bits per channel: 12-bit numbers in it are as bright as the same numbers in grey."""
 
     DEEP = np.linspace(0, 4095, 600).round().astype(np.uint16).reshape(20, 30)
     SHOWN = np.rint(DEEP * (255 / 4095)).astype(np.uint8)
@@ -325,7 +325,7 @@ class TestDeepColour:
 
     def test_one_colour_after_the_other_is_refused(self, tmp_path):
         tifffile.imwrite(tmp_path / "a.tif", np.stack([self.DEEP] * 3), photometric="rgb", planarconfig="separate")
-        with pytest.raises(ValueError, match="one colour after the other; save it pixel by pixel, or as grey"):
+        with pytest.raises(ValueError, match="in separate colour planes; save it interleaved, or as grey"):
             reader.read_radiograph(tmp_path / "a.tif")
 
     @pytest.mark.parametrize("byteorder", ["<", ">"])
@@ -397,7 +397,7 @@ def test_gamma_and_significant_bits_change_nothing():
         (encoded(GREY, "WEBP"), "a WebP picture; PNG, JPEG, TIFF, BMP, GIF, DICOM and JSRT's .IMG are read"),
         (encoded(GREY, "JPEG2000"), "a JPEG 2000 picture"),
         (b"%PDF-1.7 ...", "a PDF document"),
-        (b"II*\0" + bytes(100), "a TIFF file, but damaged or of a kind that is not read"),
+        (b"II*\0" + bytes(100), "a TIFF file, but damaged or of an unsupported kind"),
         (b"MMORPG, a film?", "not an image file"),
     ],
 )
@@ -423,9 +423,7 @@ class TestBudget:
         self.refused(picture_bytes.with_scans(self.progressive(), 400), "a JPEG with over 100 scans")
 
     def test_a_large_jpeg_of_fewer_scans(self):
-        self.refused(
-            picture_bytes.with_scans(self.progressive(8000), 60), "its JPEG scans pass over 4,224,000,000 pixels"
-        )
+        self.refused(picture_bytes.with_scans(self.progressive(8000), 60), "its JPEG scans cover 4,224,000,000 pixels")
 
     def test_the_largest_progressive_jpeg_of_an_honest_writer_is_within_it(self):
         header = self.progressive(64, "RGB")
@@ -519,7 +517,7 @@ class TestBudget:
         ).ljust(200, b"\0")
         start = 216
         data += struct.pack("<LLLL", start, start, len(scans), len(scans)) + scans
-        self.refused(data, "its JPEG scans pass over")
+        self.refused(data, "its JPEG scans cover")
 
     def test_a_run_length_coded_bmp(self):
         header = struct.pack("<2sLLLLllHHLLLLLL", b"BM", 0, 0, 1078, 40, 8000, 8000, 1, 8, 1, 0, 0, 0, 256, 0)
@@ -543,7 +541,7 @@ class TestArrays:
     DEEP = GREY.astype(np.uint16) * 16
 
     def test_a_radiograph_is_itself(self):
-        assert reader.as_radiograph(GREY) is GREY
+        assert grey_levels.as_radiograph(GREY) is GREY
 
     @pytest.mark.parametrize(
         "same",
@@ -571,7 +569,7 @@ class TestArrays:
         ids=lambda each: f"{type(each).__name__} {getattr(each, 'dtype', '')} {getattr(each, 'shape', '')}",
     )
     def test_the_usual_forms_of_one_film_are_one_film(self, same):
-        read = reader.as_radiograph(same)
+        read = grey_levels.as_radiograph(same)
         assert (read.dtype, read.shape) == (np.uint8, GREY.shape)
         # bfloat16 keeps 8 bits of a number, half precision 11
         assert np.abs(read.astype(int) - GREY).max() <= (getattr(same, "dtype", "") == jnp.bfloat16)
@@ -579,43 +577,43 @@ class TestArrays:
     @pytest.mark.parametrize("scale", [np.uint16(1), np.float32(1), 1 / 4095])
     def test_12_bits_in_16_are_as_bright_as_in_a_file(self, scale, tmp_path):
         from_file = reader.read_radiograph(save(tmp_path / "a.png", self.DEEP))
-        np.testing.assert_array_equal(reader.as_radiograph(self.DEEP * scale), from_file)
+        np.testing.assert_array_equal(grey_levels.as_radiograph(self.DEEP * scale), from_file)
 
     def test_black_and_white_is_black_and_white(self):
         for mask in (GREY > 100, (GREY > 100).astype(np.float32)):
-            np.testing.assert_array_equal(reader.as_radiograph(mask), np.where(GREY > 100, 255, 0))
+            np.testing.assert_array_equal(grey_levels.as_radiograph(mask), np.where(GREY > 100, 255, 0))
 
     def test_colour_and_alpha_as_in_a_file(self):
         pixels = np.random.default_rng(2).integers(0, 256, (20, 30, 4)).astype(np.uint8)
         for channels in (3, 4):
             some = np.ascontiguousarray(pixels[..., :channels])
-            np.testing.assert_array_equal(reader.as_radiograph(some), reader.decode(encoded(some, "PNG")))
+            np.testing.assert_array_equal(grey_levels.as_radiograph(some), reader.decode(encoded(some, "PNG")))
 
     @pytest.mark.parametrize(
         ("wrong", "told"),
         [
-            (GREY[0], r"an array of shape \(50,\), where one radiograph belongs: \(H, W\), \(1, H, W\)"),
+            (GREY[0], r"an array of shape \(50,\); expected one radiograph: \(H, W\), \(1, H, W\)"),
             (np.stack([GREY] * 8), r"an array of shape \(8, 30, 50\)"),
             (np.stack([GREY] * 3)[:, None], r"an array of shape \(3, 1, 30, 50\)"),
-            (np.stack([GREY, GREY, 255 - GREY]), "first axis is either colours, or films of which one belongs here"),
-            (GREY[:0], "0 x 50 pixels: no image"),
+            (np.stack([GREY, GREY, 255 - GREY]), "first axis may be colours or films; give colours as"),
+            (GREY[:0], "0 x 50 pixels: an empty image"),
             (GREY - 1000.0, "pixels outside the range of 16-bit numbers"),
             (GREY.astype(np.int16) - 300, "pixels outside the range"),
             (GREY * 1000.0, "pixels outside the range"),
             (np.where(GREY > 5, GREY, np.nan), "pixels outside the range"),
-            (GREY * (1.02 / 255), "fractions of 0 to 1.02, which are on a scale neither of 0 to 1 nor of 0 to 255"),
+            (GREY * (1.02 / 255), "fractions from 0 to 1.02, on a scale neither of 0 to 1 nor of 0 to 255"),
             (GREY * 1j, "an array of complex128"),
-            ("film.png", "str, where a radiograph's pixels belong: an array of numbers"),
-            (None, "NoneType, where"),
+            ("film.png", "str; expected a radiograph's pixels, an array of numbers"),
+            (None, "NoneType; expected"),
         ],
     )
     def test_others_are_refused_in_a_sentence(self, wrong, told):
         with pytest.raises(ValueError, match=told):
-            reader.as_radiograph(wrong)
+            grey_levels.as_radiograph(wrong)
 
     @pytest.mark.parametrize("wrong", [DEEP, GREY / 255, GREY[None], GREY[:0], GREY.tolist()])
     def test_inside_nothing_else_is_computed_with(self, wrong):
-        with pytest.raises(ValueError, match="where .H, W. uint8 is needed|no image"):
+        with pytest.raises(ValueError, match="expected .H, W. uint8|an empty image"):
             radiographs_pixels.resize(wrong, (10, 10))
 
 

@@ -174,7 +174,7 @@ def assert_refused_or_left_out(name, download, bad, message):
 def test_a_jsrt_file_of_the_wrong_size(jsrt):
     (jsrt / "png" / "JPCLN001.png").unlink()
     (jsrt / "JPCLN001.IMG").write_bytes(bytes(2048 * 2048))
-    assert_refused_or_left_out("jsrt", jsrt, "JPCLN001", r"JPCLN001.IMG: 4194304 bytes, where a JSRT .IMG has 8388608")
+    assert_refused_or_left_out("jsrt", jsrt, "JPCLN001", r"JPCLN001.IMG: 4194304 bytes; a JSRT .IMG has 8388608")
 
 
 def test_two_films_of_one_name(jsrt):

@@ -114,7 +114,7 @@ class TestVersions:
     def test_a_table_of_its_own_version_is_read(self, folder, version, added):
         self.write(folder, [added] * 2, version)
         read = entries(folder, version)
-        assert nih_tables.telling(folder, read) == [name for name, *_ in TELLING]
+        assert nih_tables.revealing(folder, read) == [name for name, *_ in TELLING]
 
     @pytest.mark.parametrize(("version", "other"), [("2017", "v2020"), ("v2020", "2017")])
     def test_a_table_of_the_other_version_is_refused_however_it_writes_ages(self, folder, version, other):
@@ -132,11 +132,11 @@ class TestVersions:
     def test_synthetic_radiographs_tell_nothing_whatever_they_are_called(self, folder):
         self.write(folder, [True, False])
         (folder / "synthetic.json").touch()
-        assert nih_tables.telling(folder, entries(folder)) == []
+        assert nih_tables.revealing(folder, entries(folder)) == []
 
     def test_without_such_images_nothing_is_told(self, folder):
         for version in nih_tables.LABEL_TABLES:
-            assert nih_tables.telling(folder, entries(folder, version)) == []
+            assert nih_tables.revealing(folder, entries(folder, version)) == []
 
     def test_the_list_is_of_188_labels_on_181_images(self):
         added = nih_tables._added_in_v2020()
@@ -232,13 +232,13 @@ def test_a_box_list_without_boxes_is_read(folder):
         (ENTRY, ",058Y,", ",nan,", "row 2: Patient Age is 'nan', not a whole number"),
         (ENTRY, ",058Y,", ",99999Y,", "row 2: Patient Age is '99999Y', not a whole number"),
         (ENTRY, "Cardiomegaly", "x" * 100_000, r"row 2: unknown finding 'x{60} \.\.\.'"),
-        (ENTRY, r"^00000001_000.png", "00000001_000", "row 2: '00000001_000' where the file name of an image belongs"),
-        (ENTRY, r",M,.*\r$", "\r", "row 2: too short, without Patient Gender, View Position"),
+        (ENTRY, r"^00000001_000.png", "00000001_000", "row 2: '00000001_000' is not the file name of an image"),
+        (ENTRY, r",M,.*\r$", "\r", "row 2: too short: no Patient Gender, View Position"),
         (BOXES, "10.5", "nan", r"row 2: Bbox \[x is 'nan', not a finite number"),
         (BOXES, "10.5", "1e308", r"row 2: Bbox \[x is 1e\+308, far outside any image"),
         (BOXES, "10.5", "'10,5'", 'row 2: Bbox .x is "\'10"'),
-        ("test_list.txt", "^00000005_000.png", "Image Index", "row 2: 'Image' where the file name of an image belongs"),
-        ("test_list.txt", "^00000005_000.png", "x" * 100_000, r"row 2: 'x{60} \.\.\.' where"),
+        ("test_list.txt", "^00000005_000.png", "Image Index", "row 2: 'Image' is not the file name of an image"),
+        ("test_list.txt", "^00000005_000.png", "x" * 100_000, r"row 2: 'x{60} \.\.\.' is not"),
     ],
 )
 def test_a_bad_value_is_named_with_file_and_row(folder, name, old, new, message):

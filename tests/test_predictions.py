@@ -207,7 +207,7 @@ def test_files_of_two_evaluations_are_not_taken_for_one(tmp_path):
         read_evaluation(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not the record of an evaluation"), ("{}", "without stage")])
+@pytest.mark.parametrize(("text", "message"), [("{", "not the record of an evaluation"), ("{}", "stage is missing")])
 def test_another_evaluation_json_is_refused(tmp_path, text, message):
     write_evaluation(tmp_path, drawn_evaluation())
     (tmp_path / "evaluation.json").write_text(text)

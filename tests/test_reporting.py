@@ -410,7 +410,7 @@ class TestRefused:
         table = tables / "Data_Entry_2017.csv"
         table.write_text(table.read_text().replace("00000000_001.png,", "x.png,"))
         self.refused(tmp_path, [run], "1 of the evaluated images are not in Data_Entry_2017.csv, such as 0", tables)
-        self.refused(tmp_path, [run], "Data_Entry_2017.csv is not there", tmp_path)
+        self.refused(tmp_path, [run], "Data_Entry_2017.csv is missing", tmp_path)
 
     def test_a_patient_of_another_number(self, tmp_path):
         tables = write_tables(tmp_path / "tables")
@@ -439,7 +439,7 @@ class TestRefused:
     def test_damaged_files(self, tmp_path):
         run = self.run(tmp_path)
         (run / "evaluation/test/recipe.json").write_text("{}")
-        self.refused(tmp_path, [run], "recipe.json: not the record of a training run .without config.; evaluate again")
+        self.refused(tmp_path, [run], "recipe.json: not the record of a training run .config is missing")
         (run / "evaluation/test/recipe.json").unlink()
         path = tmp_path / "lrg/cross_validation/segmentation.csv"
         path.parent.mkdir(parents=True)

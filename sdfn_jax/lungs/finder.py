@@ -81,7 +81,8 @@ class LungFinder:
         """Finds the lungs of one radiograph or of many.
 
         Args:
-          radiographs: a path, an (H, W) array in any form that `reader.as_radiograph` takes, or an iterable of these.
+          radiographs: a path, an (H, W) array in any form that `grey_levels.as_radiograph` takes, or an iterable of
+            these.
 
         Returns:
           the lungs of one; of many an iterator, in order, with an `Unreadable` for each that cannot be read.

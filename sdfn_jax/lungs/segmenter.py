@@ -19,7 +19,7 @@ from sdfn_jax.lungs import contrast
 from sdfn_jax.lungs.lung_boxes import PostProcessing
 from sdfn_jax.models import kernels
 from sdfn_jax.models.unet import UNet
-from sdfn_jax.radiographs import reader
+from sdfn_jax.radiographs import grey_levels
 
 Item = TypeVar("Item")
 Kept = TypeVar("Kept")
@@ -91,7 +91,7 @@ class Segmenter:
         """Returns each pixel's probability of being lung.
 
         Args:
-          films: (N, S, S) uint8, any number of them; or each in any other form that `reader.as_radiograph` takes.
+          films: (N, S, S) uint8, any number of them; or each in any other form that `grey_levels.as_radiograph` takes.
 
         Returns:
           (N, S, S) float32 in [0, 1].
@@ -151,7 +151,7 @@ class Segmenter:
     def _film(self, number: int, film: ArrayLike) -> np.ndarray:
         """Returns a film as (S, S) uint8."""
         try:
-            film = reader.as_radiograph(film)
+            film = grey_levels.as_radiograph(film)
         except ValueError as error:
             raise ValueError(f"films[{number}]: {error}") from error
         if film.shape != (self.size, self.size):

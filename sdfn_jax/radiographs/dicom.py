@@ -1,4 +1,4 @@
-"""DICOM radiographs (CR, DX, secondary capture): from the bytes of a file to pixels, which `dicom_display` shows.
+"""DICOM radiographs (CR, DX, secondary capture): from the bytes of a file to grey levels, by way of `dicom_display`.
 
 pydicom decodes; `dicom_header` and `dicom_frame` bound its time and memory. Only the elements that are used are read: a
 patient's name never enters the program. Messages, warnings and logs of pydicom and its decoders are dropped, because
@@ -30,8 +30,8 @@ _NEEDED = (
     "PixelRepresentation",
 )
 _GREY = ("MONOCHROME1", "MONOCHROME2")
-# Always these of the decoders that pydicom may find: the same pixels everywhere, and none that is known to crash on a
-# damaged file (pylibjpeg-rle 2.2 panics).
+# Of the decoders that pydicom may find, always these: the same pixels everywhere, and none known to crash on a damaged
+# file (pylibjpeg-rle 2.2 panics).
 _DECODER = "pylibjpeg"
 _RLE_DECODER = "pydicom"
 
@@ -47,29 +47,29 @@ def decode(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
       MissingPackageError: if the decoder of a compressed file is not installed.
     """
     with silenced():
-        with _told("its DICOM header cannot be read"):
+        with _errors_named("its DICOM header cannot be read"):
             header = dicom_header.read(data)
             flags = _check_is_radiograph(header)
-        with _told("its pixel data cannot be decoded"):
+        with _errors_named("its pixel data cannot be decoded"):
             cells = _cells(header)
-        with _told("its pixels cannot be shown"):
+        with _errors_named("its pixels cannot be shown"):
             shown, more = dicom_display.show(cells, header)
     return shown, tuple(name for name in FLAGS if name in flags | more)
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def _errors_named(what: str) -> Iterator[None]:
     """Replaces the errors of pydicom and its decoders, which are of any kind and quote the header."""
     try:
         yield
     except (Refused, MissingPackageError):
         raise
     except MemoryError:
-        raise Refused("takes more memory than there is") from None
+        raise Refused("needs more memory than there is") from None
     except RecursionError:
-        raise Refused("its DICOM header has sequences in sequences, too deep to be read") from None
+        raise Refused("its DICOM header has sequences that are nested too deeply") from None
     except Exception as error:
-        if isinstance(error.__context__, Refused):  # of `dicom_header.Counted`: pydicom makes an OSError of it
+        if isinstance(error.__context__, Refused):  # from `dicom_header.Counted`: pydicom turns it into an OSError
             raise error.__context__ from None
         raise Refused(f"{what} ({type(error).__name__})") from None
 
@@ -88,19 +88,19 @@ def _check_is_radiograph(header: Dataset) -> set[str]:
         flags.add("dicom_frames")
         del header.NumberOfFrames
     elif frames and frames[0] != 1:
-        raise Refused(f"{int(frames[0])} frames ({kind}), where a radiograph is one")
+        raise Refused(f"{int(frames[0])} frames ({kind}); a radiograph has one")
     photometric = header.PhotometricInterpretation
     if header.SamplesPerPixel != 1 or photometric not in _GREY:
         known = photometric if photometric in list(pixels.common.PhotometricInterpretation) else "of an unknown kind"
-        raise Refused(f"a colour image ({known}; {kind}), where a radiograph is grey (MONOCHROME1 or MONOCHROME2)")
+        raise Refused(f"a colour image ({known}; {kind}); a radiograph is grey (MONOCHROME1 or MONOCHROME2)")
     if header.BitsAllocated > 16:
-        raise Refused(f"{header.BitsAllocated} bits a pixel ({kind}), where at most 16 are read")
+        raise Refused(f"{header.BitsAllocated} bits per pixel ({kind}); at most 16 are read")
     check_size((header.Rows, header.Columns))
     return flags
 
 
 def _has(header: Dataset, name: str) -> bool:
-    """Returns whether an element has a usable value, a number in all but one; converts it to its VR."""
+    """Returns whether an element has a usable value (a number, except for one); converts it to its VR."""
     if name == "PhotometricInterpretation":
         header.add_new(name, "CS", text(header, name))
         return header.PhotometricInterpretation != ""
@@ -117,7 +117,7 @@ def _cells(header: Dataset) -> np.ndarray:
     try:
         decoder = pixels.get_decoder(syntax)
     except NotImplementedError:
-        raise Refused(f"its transfer syntax ({_name(syntax)}) is not one of those read") from None
+        raise Refused(f"its transfer syntax ({_name(syntax)}) is not supported") from None
     plugin = "" if not syntax.is_encapsulated else _RLE_DECODER if syntax == uid.RLELossless else _DECODER
     if plugin and plugin not in decoder.available_plugins:
         raise MissingPackageError(
@@ -129,9 +129,9 @@ def _cells(header: Dataset) -> np.ndarray:
         # whole bytes, except for single bits packed by eight
         expected = -(-header.Rows * header.Columns * header.BitsAllocated // 8)
         if len(header.PixelData) < expected:
-            raise Refused(f"truncated: {len(header.PixelData):,} bytes of pixel data where {expected:,} belong")
+            raise Refused(f"truncated: {len(header.PixelData):,} bytes of pixel data; expected {expected:,}")
     return decoder.as_array(header, index=0, raw=True, decoding_plugin=plugin, correct_unused_bits=False)[0]
 
 
 def _name(identifier: str) -> str:
-    return uid.UID_dictionary[identifier][0] if identifier in uid.UID_dictionary else "of no known class"
+    return uid.UID_dictionary[identifier][0] if identifier in uid.UID_dictionary else "of an unknown class"

@@ -1,7 +1,7 @@
 """From the stored numbers of a DICOM radiograph to grey levels, by the display elements of its header.
 
 The order is the standard's (PS3.4, N.2): modality rescale or LUT, VOI LUT or window, inversion. A VOI LUT or window
-only selects what is shown: an unusable one is flagged and skipped for the next, in the end for the range of the stored
+only selects what is shown: an unusable one is flagged and the next is used, or finally the range of the stored
 numbers. A rescale or modality LUT defines what the numbers mean; without it not even dark and bright are known, so that
 a file with an unusable one is refused. No error quotes the header.
 """
@@ -21,7 +21,7 @@ from sdfn_jax.radiographs.pixels import full_scale
 # The smallest Window Width of each VOI LUT Function (PS3.3, C.11.2.1.2 and C.11.2.1.3); of the latter two, none is 0.
 _LEAST_WIDTH = {"LINEAR": 1.0, "LINEAR_EXACT": math.ulp(0.0), "SIGMOID": math.ulp(0.0)}
 _NO_RESCALE = (
-    "its Rescale Slope and Intercept (0028,1053 and 0028,1052) cannot be used: no numbers, or all pixels become one"
+    "its Rescale Slope and Intercept (0028,1053 and 0028,1052) cannot be used: not numbers, or all pixels become equal"
 )
 
 
@@ -174,7 +174,7 @@ def _modality(header: Dataset) -> _Lut | _Rescale:
     if "ModalityLUTSequence" in header:
         lut, _ = _first_lut(header, "ModalityLUTSequence", signed=bool(header.PixelRepresentation))
         if lut is None:
-            raise Refused("its Modality LUT Sequence (0028,3000), which says what its numbers are, cannot be used")
+            raise Refused("its Modality LUT Sequence (0028,3000), which defines its numbers, cannot be used")
         return lut
     slope, intercept = (numbers_of(header, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
     if len(slope) > 1 or len(intercept) > 1:

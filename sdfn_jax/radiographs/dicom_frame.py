@@ -47,7 +47,7 @@ def check(header: Dataset) -> None:
     size = None if found is None else (found.height, found.width, found.components)
     if found is None or size != expected:
         sizes = ["nothing readable" if each is None else "{} x {} x {}".format(*each) for each in (size, expected)]
-        raise Refused("cannot be decoded (the compressed image is {}, where its header says {})".format(*sizes))
+        raise Refused("cannot be decoded (the compressed image is {}, but its header says {})".format(*sizes))
     if start >= 0:
         _check_blocks(frame[start:], found)
     _take_bits(header, found)
@@ -59,7 +59,7 @@ def _take_bits(header: Dataset, frame: "_Frame") -> None:
     Decoders return bytes for up to 8 bits, whatever the header says, and pydicom interprets them by the header.
     """
     if frame.bits > 16:
-        raise Refused(f"{frame.bits} bits a pixel, where at most 16 are read")
+        raise Refused(f"{frame.bits} bits per pixel; at most 16 are read")
     if (frame.bits > 8) != (header.BitsAllocated > 8):
         if header.BitsStored > frame.bits and not frame.signed:
             header.PixelRepresentation = 0  # the sign bit does not exist
@@ -125,7 +125,7 @@ def _check_blocks(data: bytes, frame: _Frame) -> None:
         across, down = min(width, smallest[0]), min(height, smallest[1])
         blocks = (2 + (frame.width >> across)) * (2 + (frame.height >> down))
         if blocks > _MOST_BLOCKS:
-            raise Refused(f"a JPEG 2000 image of over {_MOST_BLOCKS:,} code-blocks")
+            raise Refused(f"a JPEG 2000 image with over {_MOST_BLOCKS:,} code-blocks")
 
 
 def _coding_styles(data: bytes) -> Iterator[bytes]:
@@ -150,4 +150,4 @@ def _coding_styles(data: bytes) -> Iterator[bytes]:
         if len(marker) < 2 or marker[0] != 0xFF or marker == _END_OF_STREAM:
             return
         place += 2 + length
-    raise Refused(f"a JPEG 2000 image of over {_MOST_SEGMENTS:,} segments")
+    raise Refused(f"a JPEG 2000 image with over {_MOST_SEGMENTS:,} segments")

@@ -68,7 +68,7 @@ def read(data: bytes) -> Dataset:
         Counted(_inflated(data)), stop_when=_check_element, force=True, specific_tags=list(_ELEMENTS)
     )
     if not is_dicom(data) and not header:
-        raise Refused("cannot be decoded (by its name a DICOM file, but nothing of a DICOM image is in it)")
+        raise Refused("cannot be decoded (named like a DICOM file, but without any element of a DICOM image)")
     for tag in list(header.keys()):
         if tag in _SEQUENCES:
             header.add_new(tag, "SQ", _items(header.get_item(tag)))
@@ -124,7 +124,7 @@ class Counted(io.BytesIO):
         """Reads as any file does."""
         self._steps += 1
         if self._steps > _MOST_STEPS:
-            raise Refused("its DICOM header has more elements than one of a radiograph")
+            raise Refused("its DICOM header has more elements than any radiograph's")
         data = super().read(size)
         # The one element whose value pydicom reads within sequences. For some VRs the length is read separately.
         if self._at_character_set and len(data) > _LONGEST[_CHARACTER_SET]:

@@ -22,7 +22,7 @@ _SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information", "los
 _HEAD = 1024
 _DICOM_DIRECTORY = re.compile(rb"\x02\x00\x02\x00UI\x14\x001\.2\.840\.10008\.1\.3\.10")
 # A file that neither name nor content marks as a radiograph.
-OTHER = "no radiograph by name or content"
+OTHER = "not a radiograph by name or content"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class FoundFilms:
 
     Attributes:
       films: paths of radiographs, each real file once; a folder's files before those of the folders in it.
-      left_out: all other files, and the folders that were not looked into, in the same order.
+      left_out: all other files, and the folders that were not searched, in the same order.
     """
 
     films: list[Path]
@@ -61,7 +61,7 @@ class FoundFilms:
 
     @property
     def files(self) -> list[Path]:
-        """All files that were looked at, radiographs or not."""
+        """All files that were examined, radiographs or not."""
         others = [each.path for each in self.left_out if each.kind == OTHER]
         return sorted([*self.films, *others], key=_place)
 
@@ -69,12 +69,12 @@ class FoundFilms:
 def below(folder: str | Path, leave_out: Path | None = None) -> FoundFilms:
     """Finds the radiographs in a folder and all folders below it.
 
-    Links are followed, to other disks too, but not back to a folder that they are in. Hidden files and folders (trash,
-    checkpoints of notebooks, what macOS leaves behind), those of the system, and links to nothing are passed over.
+    Links are followed, to other disks too, but not back to a folder that contains them. Hidden files and folders
+    (trash, notebook checkpoints, macOS leftovers), system folders and broken links are skipped.
 
     Args:
       folder: where to look; its own name may be hidden.
-      leave_out: a folder whose files are not films: where output goes.
+      leave_out: the output folder, whose files are not films.
     """
     search = _Search(Path(folder), leave_out)
     search.run()
@@ -91,13 +91,13 @@ def below(folder: str | Path, leave_out: Path | None = None) -> FoundFilms:
 
 
 def is_radiograph(path: str | Path) -> bool:
-    """Tells whether a file is one to read, of a folder's many: by its suffix, or as DICOM by its content.
+    """Returns whether a file in a folder is a radiograph: by its suffix, or by its content if it is DICOM.
 
-    DICOM files have any suffix (`.dcm`, `.ima`, `.DX`, `.dcm30`), or none, or an identifier of dots and numbers as
-    their name. A DICOMDIR, the table of contents of a disc, is none.
+    DICOM files have any suffix (`.dcm`, `.ima`, `.DX`, `.dcm30`), or none, or are named by an identifier of dots
+    and numbers. A DICOMDIR, the table of contents of a disc, is not a radiograph.
 
     Raises:
-      OSError: for a file that only its content tells, and that cannot be opened.
+      OSError: for a file that only its content could identify and that cannot be opened.
     """
     path = Path(path)
     if path.suffix.lower() in reader.SUFFIXES:
@@ -110,11 +110,11 @@ def is_radiograph(path: str | Path) -> bool:
 
 
 def by_name(paths: Iterable[Path]) -> tuple[dict[str, Path], list[tuple[Path, Path]], list[LeftOut]]:
-    """Tells films apart by their file names alone, as a box table does.
+    """Distinguishes films by their file names alone, as a box table does.
 
     Returns:
-      {file name: film}, sorted by name; (first, second) for each two files of one name that differ; and the copies:
-      files of one name and the same content, of which only the first is a film.
+      {file name: film}, sorted by name; (first, second) for each pair of different files with the same name; and the
+      copies, files with the name and content of a film.
     """
     films: dict[str, Path] = {}
     different, copies = [], []
@@ -140,10 +140,10 @@ def describe(left_out: Iterable[LeftOut]) -> str:
 
 
 def report(left_out: Sequence[LeftOut], path: Path) -> None:
-    """Prints what was left out, and lists all of it in a table."""
+    """Prints a summary of what was left out, and writes the full list as a table."""
     write_list(path, left_out)
     if left_out:
-        print(f"{describe(left_out)}\nall that was left out: {path}")
+        print(f"{describe(left_out)}\nfull list: {path}")
 
 
 def write_list(path: Path, left_out: Iterable[LeftOut]) -> None:
@@ -157,11 +157,11 @@ def write_list(path: Path, left_out: Iterable[LeftOut]) -> None:
 
 
 class _Search:
-    """A walk over a folder: what lies in it first, then where its links lead.
+    """A walk over a folder: its own content first, then the targets of its links.
 
     Attributes:
       files: {real path: path} of every visible file.
-      left_out: what was passed over.
+      left_out: what was skipped.
     """
 
     def __init__(self, folder: Path, leave_out: Path | None):
@@ -195,7 +195,7 @@ class _Search:
             self.left_out.append(_unopened(folder, error))
 
     def _look_at(self, path: Path, entry: os.DirEntry, parent: str) -> None:
-        if reason := _passed_over(entry):
+        if reason := _reason_to_skip(entry):
             if entry.is_dir(follow_symlinks=False) or path.suffix.lower() in reader.SUFFIXES:
                 self.left_out.append(LeftOut(path, reason))
         elif entry.is_symlink():
@@ -215,7 +215,7 @@ class _Search:
         elif os.path.exists(target):
             self._take(link, target)
         elif link.suffix.lower() in reader.SUFFIXES or not link.suffix:
-            self.left_out.append(LeftOut(link, "a link to nothing", os.readlink(link), lost=True))
+            self.left_out.append(LeftOut(link, "a broken link", os.readlink(link), lost=True))
 
     def _take(self, path: Path, real: str) -> None:
         is_film = path.suffix.lower() in reader.SUFFIXES
@@ -228,14 +228,14 @@ class _Search:
             self.left_out.append(LeftOut(path, "reached twice", f"the same file as {first}"))
 
 
-def _passed_over(entry: os.DirEntry) -> str | None:
-    """Returns why a file or folder is skipped by its name; None if it is not."""
+def _reason_to_skip(entry: os.DirEntry) -> str | None:
+    """Returns why a file or folder is skipped because of its name; None if it is not."""
     if entry.name.startswith("._"):
-        return "written by macOS beside a file"
+        return "written by macOS next to a file"
     if entry.name.startswith("."):
         return "hidden"
     if entry.name.lower() in _SYSTEM_FOLDERS and entry.is_dir(follow_symlinks=False):
-        return "a folder of the system"
+        return "a system folder"
     return None
 
 

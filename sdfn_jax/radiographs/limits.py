@@ -21,6 +21,6 @@ def check_size(size: tuple[int, int]) -> None:
     """
     height, width = size
     if height <= 0 or width <= 0:
-        raise Refused(f"{height} x {width} pixels: no image")
+        raise Refused(f"{height} x {width} pixels: an empty image")
     if height * width > MAX_PIXELS:
         raise Refused(f"{height:,} x {width:,} pixels, more than the {MAX_PIXELS:,} that are read")

@@ -21,7 +21,7 @@ BOX_LIST = "BBox_List_2017.csv"
 TRAIN_VAL_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
 
-# Columns as the official tables name them, and as copies do. Two official names hold commas: each is several columns.
+# Column names in the official tables, and in copies. Two official names contain commas: each is several columns.
 _SEX, _WIDTH, _HEIGHT = "Patient Gender", "OriginalImage[Width", "Height]"
 _ENTRY_COLUMNS = {
     "Image Index": (),
@@ -29,7 +29,7 @@ _ENTRY_COLUMNS = {
     "Follow-up #": (),
     "Patient ID": (),
     "Patient Age": (),
-    _SEX: ("Patient Sex",),  # the v2020 table that NIH hands out today
+    _SEX: ("Patient Sex",),  # the v2020 table that NIH distributes today
     "View Position": (),
     _WIDTH: (),
     _HEIGHT: ("OriginalImageHeight",),  # Kaggle's sample
@@ -37,11 +37,11 @@ _ENTRY_COLUMNS = {
 _BOX_COLUMNS = {"Image Index": (), "Finding Label": (), "Bbox [x": (), "y": (), "w": (), "h]": ()}
 _AGE_WITH_UNIT = re.compile(r"(\d{1,4})([YMD])", re.ASCII)
 _YEARS = {"Y": 1.0, "M": 1 / 12, "D": 1 / 365.25}
-# What 32 bits hold: numbers of patients and the like are kept in them.
+# Patient numbers and the like are stored in 32 bits.
 _LARGEST = 2**31 - 1
 # Pixels.
 _FARTHEST = 1e6
-# All that differs between the versions: v2020 has these labels and 2017 does not. Found by comparing NIH's two tables.
+# All differences between the versions: labels that v2020 has and 2017 lacks. Found by comparing NIH's two tables.
 _ADDED_IN_V2020 = Path(__file__).with_name("labels_added_in_v2020.txt")
 
 
@@ -53,7 +53,7 @@ class Entry:
       labels: (14,) uint8 of 0 and 1, in the order of `findings.FINDINGS`.
       follow_up: number of the patient's radiograph, from 0.
       patient: number of the patient.
-      age: in years, as the table says (2017 has ages up to 414).
+      age: in years, as in the table (2017 has ages up to 414).
       sex: `M` or `F`.
       view_position: `PA` or `AP`.
       original_size: (height, width) of the radiograph before NIH reduced it.
@@ -73,7 +73,7 @@ class ReferenceBox:
     """One row of the box list.
 
     Attributes:
-      finding: place in `findings.FINDINGS`.
+      finding: index in `findings.FINDINGS`.
       box: (left, top, right, bottom) in pixels of the image.
       source: file and row, for messages.
     """
@@ -86,11 +86,11 @@ class ReferenceBox:
 def read_entries(path: Path, label_version: str, faults: Faults) -> dict[str, Entry]:
     """Reads a label table: {file name of the image: its entry}, in the table's order.
 
-    A bad row (unknown finding, no number, second row for an image) goes to `faults`. How a table writes its ages tells
-    nothing of its version (Kaggle's 2017 has whole numbers, as v2020): the labels that differ do.
+    A bad row (unknown finding, not a number, second row for an image) is reported to `faults`. The version is
+    recognised by the labels that differ, not by how ages are written: Kaggle's 2017 has whole numbers, like v2020.
 
     Raises:
-      UserError: for a table or column that is not there, a table that cannot be read, or one of the other version.
+      UserError: for a missing table or column, a table that cannot be read, or one of the other version.
     """
     entries = {}
     for row_number, row in _read_rows(path, _ENTRY_COLUMNS, faults):
@@ -107,8 +107,8 @@ def read_entries(path: Path, label_version: str, faults: Faults) -> dict[str, En
     return entries
 
 
-def telling(folder: Path, entries: Mapping[str, Entry]) -> list[str]:
-    """Returns the images of a folder's label table that tell its version: the other labels them otherwise.
+def revealing(folder: Path, entries: Mapping[str, Entry]) -> list[str]:
+    """Returns the images of a folder's label table that reveal its version: the other labels them differently.
 
     A table of synthetic radiographs has none, whatever NIH's image of the same name shows.
     """
@@ -120,11 +120,11 @@ def telling(folder: Path, entries: Mapping[str, Entry]) -> list[str]:
 def read_boxes(path: Path, entries: dict[str, Entry], faults: Faults) -> dict[str, list[ReferenceBox]]:
     """Reads the box list: {file name of the image: its boxes}.
 
-    A bad row (image not in the label table, unknown finding, no number, no extent, the same row twice) goes to
+    A bad row (image not in the label table, unknown finding, not a number, empty box, repeated row) is reported to
     `faults`.
 
     Raises:
-      UserError: for a list or column that is not there, or a list that cannot be read.
+      UserError: for a missing list or column, or a list that cannot be read.
     """
     boxes = {}
     for row_number, row in _read_rows(path, _BOX_COLUMNS, faults):
@@ -151,7 +151,7 @@ def read_lists(folder: Path, entries: dict[str, Entry]) -> tuple[set[str], set[s
     """Reads the official lists: (images of train_val, images of test).
 
     Raises:
-      UserError: for a list that is not there, or a patient on both sides.
+      UserError: for a missing list, or a patient in both lists.
     """
     train_val, test = (_read_list(folder / name) for name in (TRAIN_VAL_LIST, TEST_LIST))
     trained = {entries[name].patient: name for name in sorted(train_val & entries.keys())}
@@ -159,7 +159,7 @@ def read_lists(folder: Path, entries: dict[str, Entry]) -> tuple[set[str], set[s
         patient = entries[name].patient
         if patient in trained:
             raise UserError(
-                f"{folder}: patient {patient} is on both sides: {trained[patient]} in {TRAIN_VAL_LIST}, {name} in "
+                f"{folder}: patient {patient} is in both lists: {trained[patient]} in {TRAIN_VAL_LIST}, {name} in "
                 f"{TEST_LIST}; use the official lists"
             )
     return train_val, test
@@ -170,19 +170,19 @@ def _read_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (number of the row, {column: text})."""
     if not path.is_file():
-        raise UserError(f"{path} is not there; put the official table of this name into the folder")
+        raise UserError(f"{path} is missing; put the official table of that name into the folder")
     for row_number, row in tables.read_table(path, columns):
         if missing := [column for column, text in row.items() if text is None]:
             name = _file_name(row["Image Index"] or "")
-            faults.report(name, f"{path}, row {row_number}: too short, without {', '.join(missing)}")
+            faults.report(name, f"{path}, row {row_number}: too short: no {', '.join(missing)}")
         else:
             yield row_number, row
 
 
 def _read_list(path: Path) -> set[str]:
-    """Reads one name in each line; what follows it (some copies append labels) is passed over."""
+    """Reads one name per line; anything after it (some copies append labels) is ignored."""
     if not path.is_file():
-        raise UserError(f"{path} is not there; put the official list of this name into the folder")
+        raise UserError(f"{path} is missing; put the official list of that name into the folder")
     names = set()
     for row_number, line in enumerate(tables.read_text(path).splitlines(), start=1):
         if first := re.split(r"[\s,;]", line.strip(), maxsplit=1)[0]:
@@ -191,7 +191,7 @@ def _read_list(path: Path) -> set[str]:
             except ValueError as error:
                 raise UserError(f"{path}, row {row_number}: {error}") from error
     if not names:
-        raise UserError(f"{path}: empty; the official list has the file name of an image in each line")
+        raise UserError(f"{path}: empty; the official list has the file name of an image on each line")
     return names
 
 
@@ -199,11 +199,11 @@ def _image_name(text: str) -> str:
     """Returns the file name of an image, without the folders that some copies put before it.
 
     Raises:
-      ValueError: for what is no name of a PNG file.
+      ValueError: for anything but the name of a PNG file.
     """
     name = _file_name(text)
     if not name.lower().endswith(".png"):
-        raise ValueError(f"{tables.shown(text)} where the file name of an image belongs, such as 00000001_000.png")
+        raise ValueError(f"{tables.shown(text)} is not the file name of an image, such as 00000001_000.png")
     return name
 
 
@@ -228,7 +228,7 @@ def _check_version(path: Path, entries: Mapping[str, Entry], label_version: str)
       UserError: naming an image of each version found.
     """
     found: dict[str, str] = {}
-    for name in telling(path.parent, entries):
+    for name in revealing(path.parent, entries):
         added, labels = _added_in_v2020()[name], entries[name].labels
         if (labels & added).any():
             found.setdefault("v2020", name)
@@ -242,7 +242,7 @@ def _check_version(path: Path, entries: Mapping[str, Entry], label_version: str)
     if found and label_version not in found:
         ((version, name),) = found.items()
         raise UserError(
-            f"{path}: labels {name} as version {version} does, not as {label_version}; give the file the name "
+            f"{path}: labels {name} as version {version} does, not as {label_version}; rename the file to "
             f"{LABEL_TABLES[version]} and use --label_version={version}"
         )
 

@@ -1,4 +1,4 @@
-"""Radiographs as a program hands them over: files, arrays, or many of either; each has a name and can be loaded."""
+"""Radiographs as a caller passes them in: files, arrays, or many of either; each has a name and can be loaded."""
 
 import dataclasses
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sdfn_jax.radiographs import reader
+from sdfn_jax.radiographs import grey_levels, reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class ImageFile:
     """A file that holds a radiograph.
 
     Attributes:
-      name: what it is called in results; tells it apart from the others.
+      name: its name in results, unlike that of any other.
       path: the file.
     """
 
@@ -33,9 +33,9 @@ class ImageArray:
     """A radiograph in memory.
 
     Attributes:
-      name: what it is called in results, perhaps empty.
-      pixels: in any form that `reader.as_radiograph` takes.
-      flags: names from `flags.FLAGS` that it carries already.
+      name: its name in results; may be empty.
+      pixels: in any form that `grey_levels.as_radiograph` takes.
+      flags: names from `flags.FLAGS` that are known already.
     """
 
     name: str
@@ -49,18 +49,18 @@ class ImageArray:
           ValueError: if it cannot be one, in a sentence that begins with `name`.
         """
         try:
-            return reader.as_radiograph(self.pixels), self.flags
+            return grey_levels.as_radiograph(self.pixels), self.flags
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}" if self.name else str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class Unreadable:
-    """A file that could not be read, at its place among those that could.
+    """A file or array that could not be read, in its place among the others.
 
     Attributes:
       name: of the file or array.
-      reason: what is wrong with it, in a sentence.
+      reason: what is wrong with it, as a sentence.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Unreadable:
 
 
 def is_one(given: object) -> bool:
-    """Tells one radiograph (a path, an array, a picture) from many."""
+    """Returns whether this is one radiograph (a path, an array, a picture), not many."""
     return isinstance(given, str | os.PathLike) or hasattr(given, "__array__") or hasattr(given, "__array_interface__")
 
 
 def as_image(given: str | os.PathLike | ArrayLike, name: str = "") -> ImageFile | ImageArray:
-    """Returns what was handed over as one radiograph; a file is called by its path as given.
+    """Returns one radiograph; a file is named by its path as given.
 
     Args:
       given: a path; or an array or picture.
@@ -86,24 +86,24 @@ def as_image(given: str | os.PathLike | ArrayLike, name: str = "") -> ImageFile 
         return ImageFile(os.fspath(given), Path(given))
     if is_one(given):
         return ImageArray(name, given)
-    raise TypeError(f"{type(given).__name__}, where a radiograph belongs: a path or an (H, W) array")
+    raise TypeError(f"{type(given).__name__}; expected a radiograph: a path or an (H, W) array")
 
 
 def as_images(given: Iterable[str | os.PathLike | ArrayLike]) -> Iterator[ImageFile | ImageArray]:
-    """Returns many radiographs one by one; an array is called by its place, from `0`.
+    """Returns many radiographs one by one; an array is named by its position, from `0`.
 
     Raises:
-      TypeError: if they are not many, or, when its turn comes, for one that is neither a path nor an array.
+      TypeError: if they are not iterable, or, when its turn comes, for one that is neither a path nor an array.
     """
     if not isinstance(given, Iterable):
         raise TypeError(
-            f"{type(given).__name__}, where radiographs belong: a path, an (H, W) array, or an iterable of these"
+            f"{type(given).__name__}; expected radiographs: a path, an (H, W) array, or an iterable of these"
         )
     return (as_image(each, str(number)) for number, each in enumerate(given))
 
 
 def load(image: ImageFile | ImageArray) -> tuple[np.ndarray, tuple[str, ...]] | Unreadable:
-    """Loads one of many radiographs: what is wrong with it does not end the others.
+    """Loads one of many radiographs: an error in it does not stop the others.
 
     Returns:
       (H, W) uint8 and names from `flags.FLAGS`; or why it cannot be read.

@@ -14,12 +14,12 @@ import numpy as np
 
 from sdfn_jax.radiographs.limits import MAX_BYTES, MAX_PIXELS, Refused
 
-# As libtiff, and for the same reason (tif_jpeg.c, JPEG_MAX_ALLOWED_SCAN_NUMBER); encoders write 6 to some 20.
+# As in libtiff, for the same reason (tif_jpeg.c, JPEG_MAX_ALLOWED_SCAN_NUMBER); encoders write 6 to some 20.
 MAX_SCANS = 100
-# Pixels of one component that the scans of a JPEG pass over, all of them together; a progressive colour JPEG of ten
-# scans, as libjpeg writes it, has 14 for each of its pixels. So many take libjpeg 1 s, and the DICOM decoder 4.
+# Pixels of one component that the scans of a JPEG cover, all scans together; a progressive colour JPEG of ten
+# scans, as libjpeg writes it, has 14 for each of its pixels. That many take libjpeg 1 s, and the DICOM decoder 4 s.
 _MAX_SCANNED = 20 * MAX_PIXELS
-# Pieces of a file. The longest segments of a JPEG, of 64 KiB, fill MAX_BYTES with so many, as do a PNG's usual 8 KiB.
+# Pieces of a file: as many as fill MAX_BYTES with a JPEG's longest segments (64 KiB) or a PNG's usual chunks (8 KiB).
 _MAX_SEGMENTS = MAX_BYTES // 2**16
 _MAX_CHUNKS = MAX_BYTES // 2**13
 # Entries of all TIFF tags but text and bytes: offsets of strips and tiles, the smallest of which have 16 x 16 pixels.
@@ -30,7 +30,7 @@ _MAX_RLE = 2**24
 _MARKER = re.compile(rb"\xff+([\xc0-\xcf\xd8-\xfe])")  # not stuffed zeros, restarts or what JPEG-LS has in its data
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # T.81, table B.1; T.87
 _SOI, _EOI, _SOS, _EXIF = 0xD8, 0xD9, 0xDA, 0xE1
-# APP1 to APP13, APP15 and comments. APP0 (JFIF) and APP14 (Adobe) tell how colours are coded.
+# APP1 to APP13, APP15 and comments. APP0 (JFIF) and APP14 (Adobe) define how colours are coded.
 _JPEG_EXTRAS = {*range(0xE1, 0xEE), 0xEF, 0xFE}
 
 # In either byte order, with offsets of 32 and of 64 bits.
@@ -52,7 +52,7 @@ def essentials(data: bytes) -> tuple[bytes, int]:
       data: a file of any kind; the decoder refuses one that is damaged or not an image.
 
     Returns:
-      the file, which decodes to the same image, and the EXIF orientation by which that has to be turned, 1 to 8.
+      the file, which decodes to the same image, and the image's EXIF orientation, 1 to 8.
 
     Raises:
       Refused: for such a file.
@@ -84,7 +84,7 @@ def check_jpeg(data: bytes) -> None:
 
 def _check_scanned(pixels: int) -> None:
     if pixels > _MAX_SCANNED:
-        raise Refused(f"its JPEG scans pass over {pixels:,} pixels, more than the {_MAX_SCANNED:,} that are read")
+        raise Refused(f"its JPEG scans cover {pixels:,} pixels, more than the {_MAX_SCANNED:,} that are read")
 
 
 def _scanned_pixels(data: bytes) -> int:
@@ -115,7 +115,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker != _SOI:
             place += int.from_bytes(data[place : place + 2])
         yield marker, start, min(place, len(data))
-    raise Refused(f"a JPEG of over {_MAX_SEGMENTS:,} segments")
+    raise Refused(f"a JPEG with over {_MAX_SEGMENTS:,} segments")
 
 
 def _jpeg(data: bytes) -> tuple[bytes, int]:
@@ -145,7 +145,7 @@ def _png(data: bytes) -> tuple[bytes, int]:
         place = end
         if kind == b"IEND" or place >= len(data):
             return b"".join(kept), orientation
-    raise Refused(f"a PNG of over {_MAX_CHUNKS:,} chunks")
+    raise Refused(f"a PNG with over {_MAX_CHUNKS:,} chunks")
 
 
 def _gif(data: bytes) -> bytes:
@@ -196,7 +196,7 @@ class _Directory:
             offset = self._number(self._wide, self._wide)
         count = self._number(offset, count_size)
         if count >= 2**16:
-            raise Refused("a TIFF directory of over 65,535 tags")
+            raise Refused("a TIFF directory with over 65,535 tags")
         self._fields: dict[int, tuple[int, int, int, int]] = {}  # tag: type, number, place, bytes
         for place in range(offset + count_size, offset + count_size + count * field_size, field_size):
             if place + field_size > len(data):

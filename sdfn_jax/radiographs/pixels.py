@@ -7,14 +7,14 @@ from sdfn_jax.radiographs.limits import Refused, check_size
 
 
 def check_radiograph(radiograph: np.ndarray) -> None:
-    """Refuses any array that is not in the form in which this project computes with radiographs and masks.
+    """Refuses an array that does not have the form of this project's radiographs and masks.
 
     Raises:
       Refused: unless it is (H, W) uint8 with at least one pixel.
     """
     if not isinstance(radiograph, np.ndarray) or radiograph.dtype != np.uint8 or radiograph.ndim != 2:
         found = f"{getattr(radiograph, 'dtype', type(radiograph).__name__)} of shape {np.shape(radiograph)}"
-        raise Refused(f"an array of {found}, where (H, W) uint8 is needed; reader.as_radiograph converts other forms")
+        raise Refused(f"an array of {found}; expected (H, W) uint8. grey_levels.as_radiograph converts other forms")
     check_size(radiograph.shape)
 
 

@@ -3,7 +3,6 @@
 A radiograph is an (H, W) uint8 array: 0 is black (air), 255 is white (bone), as on a film viewer.
 """
 
-import contextlib
 import io
 import logging
 import os
@@ -12,17 +11,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from sdfn_jax.core import files
 from sdfn_jax.core.errors import MissingPackageError
 from sdfn_jax.core.extras import install_command
-from sdfn_jax.radiographs import picture_files
+from sdfn_jax.radiographs import grey_levels, picture_files
 from sdfn_jax.radiographs.flags import FLAGS
 from sdfn_jax.radiographs.limits import MAX_BYTES, Refused, check_size
 from sdfn_jax.radiographs.picture_files import is_dicom
-from sdfn_jax.radiographs.pixels import full_scale
 from sdfn_jax.radiographs.quiet import silenced
 
 # JSRT's headerless files: 2048 x 2048 big-endian 16-bit numbers, 12 bits used, a high value is dark.
@@ -37,9 +34,8 @@ logging.getLogger("PIL").propagate = False
 
 _log = logging.getLogger(__name__)
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
-_WHITE_IS_ZERO = 0
 _PLANES = 2
-# Colours of 16 bits a channel, and the byte order that Pillow's names of layouts end in.
+# Colours of 16 bits per channel, and the byte order at the end of Pillow's layout names.
 _DEEP_COLOURS = ("RGB", "RGBA", "RGBX")
 _BYTE_ORDERS = {"B": "B", "L": "L", "N": "L" if sys.byteorder == "little" else "B"}
 # How an image with the EXIF orientation 2 to 8 is turned upright (EXIF 3.0, 4.6.5.1).
@@ -52,15 +48,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_CHANNELS = (1, 2, 3, 4)
-# ITU-R BT.601: 0.299, 0.587 and 0.114 in units of 2**-16, as Pillow rounds them.
-_LUMINANCE = (19595, 38470, 7471)
-# A film of numbers up to 255 whose brightest fraction is below this would be black.
-_LEAST_WHITE = 10
 # Beginnings of files that are not read: offset, bytes, and name.
 _KINDS = (
     (8, b"WEBP", "a WebP picture"),
-    (4, b"ftyp", "an AVIF or HEIC picture, or a film of the other kind"),
+    (4, b"ftyp", "an AVIF or HEIC picture, or a video"),
     (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
     (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (0, b"%PDF", "a PDF document"),
@@ -91,11 +82,12 @@ def read_radiograph(path: str | Path) -> np.ndarray:
 def read_with_flags(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Reads a radiograph of any supported kind, recognised by its content.
 
-    DICOM (`dicom`); PNG, JPEG, TIFF, BMP, GIF (8 or 16 bits, greyscale, palette, RGB or CMYK, with alpha or
-    without), the first picture of several; and JSRT's `.IMG`, recognised by its suffix alone, as is a DICOM
-    file without the letters DICM. A picture is turned upright by its EXIF orientation. Colour, transparency
-    and more than 8 bits become grey levels by the rules of `as_radiograph`; gamma and colour profiles are not
-    applied. A picture that would take a decoder unreasonable time or memory is refused (`picture_files`).
+    DICOM (`dicom`); PNG, JPEG, TIFF, BMP, GIF (8 or 16 bits, greyscale, palette, RGB or CMYK, with or
+    without alpha), the first picture of several; and JSRT's `.IMG`, recognised by its suffix alone, as is a DICOM
+    file without the letters DICM. A picture is turned upright by its EXIF orientation. Colour,
+    transparency and more than 8 bits become grey levels by the rules of `grey_levels.as_radiograph`; gamma and colour
+    profiles are not applied. A picture that would take a decoder unreasonable time or memory is refused
+    (`picture_files`).
 
     Returns:
       (H, W) uint8, bones bright; and names from `flags.FLAGS` for unusable elements of a DICOM header, whose pixels are
@@ -103,9 +95,9 @@ def read_with_flags(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
 
     Raises:
       ValueError: in one line that begins with the file's path, for a file that cannot be decoded, has over `MAX_PIXELS`
-        pixels or `MAX_BYTES` bytes, or no pixel; `.IMG` files must have exactly 8,388,608 bytes.
+        pixels or `MAX_BYTES` bytes, or no pixels; `.IMG` files must have exactly 8,388,608 bytes.
       OSError: for a file that cannot be opened.
-      MissingPackageError: if DICOM takes packages that are not installed; an ImportError.
+      MissingPackageError: if DICOM needs packages that are not installed; an ImportError.
     """
     path = Path(path)
     try:
@@ -114,7 +106,7 @@ def read_with_flags(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError("not a file")
             if not 0 < status.st_size <= MAX_BYTES:
-                raise ValueError(f"{status.st_size:,} bytes, where 1 to {MAX_BYTES:,} are read")
+                raise ValueError(f"{status.st_size:,} bytes; expected 1 to {MAX_BYTES:,}")
             return decode_with_flags(file.read(), path.suffix)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -137,7 +129,7 @@ def decode_with_flags(data: bytes, suffix: str = "") -> tuple[np.ndarray, tuple[
 
     Raises:
       ValueError: in one line, for bytes that cannot be decoded.
-      MissingPackageError: if DICOM takes packages that are not installed; an ImportError.
+      MissingPackageError: if DICOM needs packages that are not installed; an ImportError.
     """
     suffix = suffix.lower()
     if is_dicom(data):
@@ -154,48 +146,12 @@ def decode_with_flags(data: bytes, suffix: str = "") -> tuple[np.ndarray, tuple[
             return _decode_dicom(data)
         if suffix == ".img":
             expected = f"a JSRT .IMG has {_JSRT_BYTES} ({JSRT_SIDE} x {JSRT_SIDE} x 16 bits)"
-            raise Refused(f"{len(data)} bytes, where {expected}") from None
+            raise Refused(f"{len(data)} bytes; {expected}") from None
         raise Refused(f"cannot be decoded ({_kind_of(data)})") from None
     except Refused:
         raise
     except Exception as error:  # Pillow raises nearly any error for a damaged file
         raise ValueError(f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from error
-
-
-def as_radiograph(pixels: ArrayLike | Image.Image) -> np.ndarray:
-    """Turns an array of any usual form into a radiograph: one rule for pictures and for arrays.
-
-    Shapes: (H, W); (H, W, C) with C of 1 (grey), 2 (grey, alpha), 3 (red, green, blue) or 4 (and alpha); (1, H, W); (3,
-    H, W) and (4, H, W) if the first three channels are equal, since they could also be three films; any of these with
-    more leading axes of length 1. Colour becomes luminance (ITU-R BT.601), transparency becomes black: alpha counts
-    relative to its maximum, so that a constant one, even 0, changes nothing.
-
-    Numbers: uint8 is used as it is, True is white. For other integers, and floating-point numbers above 1, white is the
-    maximum of the smallest depth of 8, 10, 12, 14 or 16 bits that holds the largest number, because a 16-bit array
-    often has 12-bit pixels. Floating-point numbers of at most 1 are fractions, and 1 is white.
-
-    Args:
-      pixels: an array, or anything that NumPy turns into one; or a Pillow image. Bones bright, not normalised.
-
-    Returns:
-      (H, W) uint8, bones bright; `pixels` itself if it already is that.
-
-    Raises:
-      ValueError: in one line, for any other shape; for numbers that are negative, not finite or above 65,535; for
-        fractions with a maximum between 1 and 10, whose white is unknown.
-    """
-    if isinstance(pixels, Image.Image):
-        return _grey_of_picture(pixels)
-    array = _numbers(pixels)
-    if array.ndim != 2:
-        array = _channels_last(array)
-    check_size(array.shape[:2])
-    if array.dtype == np.uint8:
-        return array if array.ndim == 2 else _merge_channels(array)
-    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 2**16 - 1:
-        found = f"{array.min():.4g} to {array.max():.4g}"
-        raise Refused(f"pixels outside the range of 16-bit numbers ({found}): a radiograph is not normalised")
-    return _to_8_bits(array if array.ndim == 2 else _merge_channels(array))
 
 
 def _decode_picture(data: bytes) -> np.ndarray:
@@ -205,46 +161,19 @@ def _decode_picture(data: bytes) -> np.ndarray:
         layouts = _deep_layouts(image)
         if layouts is None:
             image.load()
-            grey = _grey_of_picture(image)
+            grey = grey_levels.of_picture(image)
         else:
-            grey = as_radiograph(_deep_channels(data, *layouts))
+            grey = grey_levels.as_radiograph(_deep_channels(data, *layouts))
     if orientation == 1:
         return grey
     return np.asarray(Image.fromarray(grey).transpose(_TURNS[orientation]))
 
 
-def _grey_of_picture(image: Image.Image) -> np.ndarray:
-    """Returns (H, W) uint8 of a picture of up to 8 bits a channel, or of grey of any depth."""
-    key = image.info.get("transparency")
-    if image.mode in ("P", "PA"):  # through the palette: circulating JSRT copies have a reversed one
-        image = image.convert("RGB" if key is None and image.mode == "P" else "RGBA")
-    elif image.mode in ("1", "L", "RGB") and key is not None:
-        image = image.convert("RGBA" if image.mode == "RGB" else "LA")
-    elif image.mode in ("La", "RGBa"):
-        image = image.convert("LA" if image.mode == "La" else "RGBA")
-    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
-    if alpha is not None or image.mode in ("RGBX", "CMYK", "YCbCr"):
-        image = image.convert("L" if image.mode == "LA" else "RGB")
-    if image.mode in ("1", "RGB"):
-        image = image.convert("L")
-    pixels = np.asarray(image)
-    if pixels.ndim != 2:
-        raise Refused(f"unsupported pixel format {image.mode!r}")
-    if image.mode == "L":
-        return pixels if alpha is None else _on_black(pixels, np.asarray(alpha))
-    if isinstance(key, int):  # grey of 16 bits, one of which is transparent
-        pixels = np.stack([pixels, pixels != key], axis=-1)
-    grey = as_radiograph(pixels)
-    # Pillow inverts such a file if it has at most 8 bits, but not if it has 16.
-    tags = getattr(image, "tag_v2", {})
-    return 255 - grey if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO else grey
-
-
 def _deep_layouts(image: ImageFile.ImageFile) -> tuple[str, str] | None:
-    """Returns how to read all 16 bits a channel of a colour picture, or of grey with alpha; None for any other.
+    """Returns how to read all 16 bits per channel of a colour picture, or of grey with alpha; None for any other.
 
-    Pillow has no such images and keeps the upper byte of each number, which it finds by the name of the file's layout:
-    read twice, in either byte order, the picture gives both bytes.
+    Pillow has no such images and keeps only the upper byte of each number, located by the name of the file's layout.
+    Reading the picture twice, once in each byte order, gives both bytes.
 
     Returns:
       the layouts that give the upper and the lower bytes; the second is empty if the first gives both.
@@ -252,7 +181,7 @@ def _deep_layouts(image: ImageFile.ImageFile) -> tuple[str, str] | None:
     tags = getattr(image, "tag_v2", {})
     depths = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
     if len(depths) > 1 and max(depths) > 8 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == _PLANES:
-        raise Refused("a TIFF of over 8 bits a channel, one colour after the other; save it pixel by pixel, or as grey")
+        raise Refused("a TIFF of over 8 bits per channel in separate colour planes; save it interleaved, or as grey")
     layout = _layout(image.tile[0]) if image.tile else ""
     channels, _, order = layout.partition(";16")
     if order not in _BYTE_ORDERS or image.mode not in ("RGB", "RGBA", "CMYK"):
@@ -266,7 +195,7 @@ def _deep_layouts(image: ImageFile.ImageFile) -> tuple[str, str] | None:
 
 
 def _layout(tile: ImageFile._Tile) -> str:
-    """Returns Pillow's name of the layout of a part of a picture."""
+    """Returns Pillow's name for the layout of a part of a picture."""
     arguments = tile.args or ("",)
     return arguments if isinstance(arguments, str) else str(arguments[0])
 
@@ -296,79 +225,8 @@ def _kind_of(data: bytes) -> str:
             return f"{name}; PNG, JPEG, TIFF, BMP, GIF, DICOM and JSRT's .IMG are read"
     for magic, name in _FORMAT_BEGINNINGS.items():
         if data.startswith(magic):
-            return f"a {name} file, but damaged or of a kind that is not read"
+            return f"a {name} file, but damaged or of an unsupported kind"
     return "not an image file"
-
-
-def _numbers(pixels: ArrayLike) -> np.ndarray:
-    """Returns an array of whole or floating-point numbers; True becomes 255."""
-    array = np.asarray(pixels)
-    if array.dtype == bool:
-        return array * np.uint8(255)
-    if array.dtype == np.float16 or (array.dtype.kind == "V" and array.dtype.names is None):
-        with contextlib.suppress(TypeError, ValueError):
-            array = array.astype(np.float32)  # half precision ends at 65,504; bfloat16 is no type of NumPy's own
-    if array.dtype.kind not in "uif":
-        what = f"an array of {array.dtype}" if array.ndim else f"{type(pixels).__name__}"
-        raise Refused(f"{what}, where a radiograph's pixels belong: an array of numbers")
-    return array
-
-
-def _channels_last(array: np.ndarray) -> np.ndarray:
-    """Returns (H, W, C) of an array of three or more axes, or (H, W) where C is 1."""
-    shape = array.shape
-    while array.ndim > 3 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim == 3 and array.shape[-1] not in _CHANNELS and array.shape[0] in (1, 3, 4):
-        if (array[:3] != array[0]).any():
-            raise Refused(
-                f"an array of shape {shape}, whose first axis is either colours, or films of which one belongs here; "
-                "give colours as (H, W, 3), films one by one"
-            )
-        array = array[[0, *range(3, len(array))]]
-        array = np.moveaxis(array, 0, -1)
-    if array.ndim != 3 or array.shape[-1] not in _CHANNELS:
-        raise Refused(
-            f"an array of shape {shape}, where one radiograph belongs: (H, W), (1, H, W) or (H, W, 1 to 4 channels)"
-        )
-    return array[..., 0] if array.shape[-1] == 1 else array
-
-
-def _merge_channels(array: np.ndarray) -> np.ndarray:
-    """Returns (H, W), in the type and range of the (H, W, 2 to 4) numbers from 0 to 65,535 that it is given."""
-    colours, alpha = (array, None) if array.shape[-1] == 3 else (array[..., :-1], array[..., -1])
-    if colours.shape[-1] == 1:
-        grey = colours[..., 0]
-    elif array.dtype.kind == "f":
-        grey = colours @ (np.array(_LUMINANCE) / 2**16)
-    else:  # exactly as Pillow
-        total = np.full(array.shape[:2], 2**15, np.uint32)
-        for channel, weight in enumerate(_LUMINANCE):
-            total += colours[..., channel].astype(np.uint32) * np.uint32(weight)
-        grey = total >> np.uint32(16)
-    grey = grey.astype(array.dtype, copy=False)
-    return grey if alpha is None else _on_black(grey, alpha)
-
-
-def _on_black(grey: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Puts a transparent image on black, (H, W) both; alpha counts relative to its maximum."""
-    opaque = alpha.max()
-    if alpha.min() == opaque:
-        return grey
-    shown = grey * (alpha.astype(np.float64) / float(opaque))
-    return (shown if grey.dtype.kind == "f" else np.rint(shown)).astype(grey.dtype)
-
-
-def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Scales (H, W) numbers from 0 to 65,535 by their white."""
-    largest = pixels.max()
-    if pixels.dtype.kind == "f" and largest <= 1:
-        white = 1
-    elif 1 < largest < _LEAST_WHITE and (pixels % 1 != 0).any():
-        raise Refused(f"fractions of 0 to {largest:.4g}, which are on a scale neither of 0 to 1 nor of 0 to 255")
-    else:
-        white = full_scale(round(float(largest)))
-    return np.rint(pixels.astype(np.float32) * (255.0 / white)).astype(np.uint8)
 
 
 def _decode_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -398,9 +256,9 @@ def _jsrt_pixels(data: bytes) -> np.ndarray:
         pixels = np.frombuffer(data, order).reshape(JSRT_SIDE, JSRT_SIDE)
         if np.count_nonzero(pixels > JSRT_MAXIMUM) <= _JSRT_OUTSIDE * pixels.size:
             return pixels
-    raise Refused(f"numbers over {JSRT_MAXIMUM:,} in either byte order, where a JSRT .IMG has 12-bit ones")
+    raise Refused(f"numbers over {JSRT_MAXIMUM:,} in either byte order; those of a JSRT .IMG have 12 bits")
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Opens a file; does not wait for the other end of a pipe."""
+    """Opens a file without waiting for the other end of a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -1,8 +1,8 @@
 """Synthetic data sets: films of `synthetic_film` in the official formats of JSRT with SCR and of ChestX-ray14.
 
 The real builders and the real pipeline run on these folders. Findings are distributed evenly and are far more frequent
-than in patients; age, sex, view and recorded size are random and leave no trace in the image. A film depends on its
-seed and number alone, so that all cores draw at once, and `film.draw()` gives its lung masks and boxes at any time.
+than in patients; age, sex, view and recorded size are random and leave no trace in the image. A film depends
+only on its seed and number: all cores draw in parallel, and `film.draw()` gives its lung masks and boxes at any time.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,11 +22,11 @@ from sdfn_jax.radiographs.findings import FINDINGS, NO_FINDING
 from sdfn_jax.radiographs.reader import JSRT_MAXIMUM, JSRT_SIDE
 from sdfn_jax.radiographs.synthetic_film import Drawing, draw
 
-# Raise it with every change of what is drawn: folders of an older version are then drawn again.
+# Increase it with every change to the drawings: folders of an older version are then drawn again.
 # tests/test_synthetic.py fails if a film changes and this does not.
 DRAWING_VERSION = 1
-_SETTINGS_FILE, _OLD_SETTINGS_FILE = "synthetic.json", "phantom.json"  # the second is of sdfn_jax 0.1.0
-# The findings BBox_List_2017.csv has boxes of, and the one that it spells differently.
+_SETTINGS_FILE, _OLD_SETTINGS_FILE = "synthetic.json", "phantom.json"  # the second by sdfn_jax 0.1.0
+# The findings with boxes in BBox_List_2017.csv, and the one that it spells differently.
 BOXED_FINDINGS = FINDINGS[:8]
 _BOX_SPELLING = {"Infiltration": "Infiltrate"}
 _FINDINGS_PER_FILM = (0.25, 0.25, 0.3, 0.2)  # shares of films with 0, 1, 2, 3 findings
@@ -44,11 +44,11 @@ _DETECTORS = ((2500, 2048, "0.168", "0.168"), (2992, 2991, "0.143", "0.143000000
 
 @dataclass(frozen=True)
 class SyntheticFilm:
-    """A synthetic film of either set.
+    """A synthetic film in either format.
 
     Attributes:
       name: file name without suffix.
-      findings: what is drawn on it, in the order of `FINDINGS`.
+      findings: the findings drawn on it, in the order of `FINDINGS`.
       stream: seed of its random numbers: the set's seed, the set, its index.
     """
 
@@ -132,7 +132,7 @@ def chestxray14_films(films: int, seed: int, test_share: float) -> list[Syntheti
     """Plans the films of `write_chestxray14`, in the order of the tables.
 
     Args:
-      films: how many, at least 8; patients have 1 to 4 each.
+      films: their number, at least 8; patients have 1 to 4 each.
       seed: of everything.
       test_share: share of the films in the test list, between 0 and 1; whole patients, so up to 3 films more.
 
@@ -191,8 +191,8 @@ def write_chestxray14(folder: str | Path, films: int, seed: int, test_share: flo
     """Writes synthetic films in the format of ChestX-ray14, unless the folder has them already.
 
     `images/` (1024 x 1024 PNG, a few RGBA), Data_Entry_2017.csv and Data_Entry_2017_v2020.csv (they differ as the
-    official ones do), train_val_list.txt, test_list.txt (no patient in both), BBox_List_2017.csv (every test film's
-    boxes of the 8 findings it is about). Synthetic films of other settings are replaced.
+    official ones do), train_val_list.txt, test_list.txt (no patient in both), BBox_List_2017.csv (the boxes of
+    8 findings on every test film). Synthetic films of other settings are replaced.
 
     Returns:
       `chestxray14_films(films, seed, test_share)`.
@@ -233,19 +233,19 @@ def read_settings(folder: Path, asked: Mapping) -> dict:
 
     Args:
       folder: of synthetic radiographs.
-      asked: the settings that must be there, with values of the type that is expected.
+      asked: the required settings, each with a value of the expected type.
 
     Returns:
       the settings, and `version`, the `DRAWING_VERSION` that drew them.
 
     Raises:
-      DamagedError: naming file and key, for a missing setting, one of another type, or a damaged file.
+      DamagedError: naming file and key, for a missing setting, a value of the wrong type, or a damaged file.
     """
     kinds = {str: sealed.TEXT, int: sealed.WHOLE, float: sealed.NUMBER}
     shape = {name: kinds[type(value)] for name, value in asked.items()}
     what, mend = "the settings of synthetic radiographs", f"delete {folder} to have it drawn again"
     found = sealed.read(_settings_file(folder), shape, what, mend)
-    # sdfn_jax 0.1.0 wrote no version but digests of its code, which drew version 1.
+    # Instead of a version, sdfn_jax 0.1.0 wrote digests of its code, which drew version 1.
     found.pop("code", None)
     return {"version": 1, **found}
 
@@ -260,7 +260,7 @@ def _for_all(items: Sequence, write: Callable, what: str) -> list:
 
 
 def _write_once(folder: Path, settings: dict, fill: Callable[[Path], None]) -> None:
-    """Fills a new folder and moves it into place, unless a whole one of these settings and this version is there."""
+    """Fills a new folder and moves it into place, unless a complete one with these settings and this version exists."""
     wanted = settings | {"version": DRAWING_VERSION}
     with locked(folder.with_name(f".{folder.name}.lock"), folder):
         bring_back(folder)

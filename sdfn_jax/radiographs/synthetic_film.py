@@ -17,21 +17,21 @@ from PIL import Image, ImageDraw, ImageFilter
 from sdfn_jax.radiographs.findings import FINDINGS, finding_index
 
 FILM_SIDE = 1024
-# Outlines are soft, so half the resolution loses nothing that shows, and costs a quarter.
+# Outlines are soft, so half the resolution loses nothing visible and costs a quarter.
 _CANVAS = FILM_SIDE // 2
-_BOX_LEVEL = 0.25  # a finding's box holds all pixels above this share of its strongest one
+_BOX_LEVEL = 0.25  # a finding's box contains all pixels above this share of its strongest one
 
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawn film and what is true of it.
+    """A drawn film and its ground truth.
 
     Attributes:
       image: (1024, 1024) uint8, bones bright.
-      left_lung: (1024, 1024) bool, the patient's left lung, on the image's right. A lung field is whole even where a
-        finding (fluid, a collapsed part) hides it.
+      left_lung: (1024, 1024) bool, the patient's left lung, on the image's right. A lung field is complete even
+        where a finding (fluid, a collapsed part) hides it.
       right_lung: (1024, 1024) bool, on the image's left.
       boxes: finding -> (left, top, right, bottom), half-open pixels, for every finding drawn.
     """
@@ -45,12 +45,12 @@ class Drawing:
 def draw(rng: np.random.Generator, findings: Iterable[str]) -> Drawing:
     """Draws one film.
 
-    Two new generators of one seed give the same body and exposure whatever the findings, so that two such drawings
-    differ by the findings alone.
+    New generators with the same seed give the same body and exposure whatever the findings: two such drawings differ
+    only in their findings.
 
     Args:
       rng: the only source of randomness; children are spawned from it.
-      findings: names out of `findings.FINDINGS`, in any order; none of them for a film without finding.
+      findings: names from `findings.FINDINGS`, in any order; empty for a film without findings.
 
     Raises:
       ValueError: for a name that is not one of the 14.
@@ -132,7 +132,7 @@ class _Body:
         self.neck = uniform(0.22, 0.3)
         self.shoulder = uniform(0.0, 0.15)
         self.breast = uniform(0.05, 0.11) * (uniform() < 0.4)
-        # The side that loses volume; drawn here because it moves the outlines.
+        # The side that loses volume; chosen here because it moves the outlines.
         self.collapsed_left = bool(rng.integers(2))
         if "Emphysema" in findings:
             self.base += 0.14
@@ -173,7 +173,7 @@ class _Body:
         return np.maximum(medial, heart + np.where(left, *np.float32([self.heart_x, -self.heart_x]))), lateral
 
     def point(self, rng: np.random.Generator, down: tuple[float, float], across: tuple[float, float]) -> tuple:
-        """Returns x and y of a random place of a random lung, between the given heights and shares of its width."""
+        """Returns x and y of a random point in a random lung, between the given heights and shares of its width."""
         left = bool(rng.integers(2))
         height = rng.uniform(*down)
         apex, base = self.apex[int(left)], self.base[int(left)]
@@ -183,7 +183,7 @@ class _Body:
         return (out if left else -out), y
 
     def distance(self, x: float, y: float) -> np.ndarray:
-        """Returns every pixel's distance from a place."""
+        """Returns every pixel's distance from a point."""
         return _length(self.x - np.float32(x), self.y - np.float32(y))
 
     def one_lung(self, rng: np.random.Generator) -> np.ndarray:
@@ -191,7 +191,7 @@ class _Body:
         return self.lung * (self.left == bool(rng.integers(2)))
 
     def to_pixel(self, x, y):
-        """Returns the canvas column and row of a place."""
+        """Returns the canvas column and row of a point."""
         cos, sin = np.cos(self._angle) * self._zoom, np.sin(self._angle) * self._zoom
         column = cos * x - sin * (y - 1) + self._shift[0] + 1
         row = sin * x + cos * (y - 1) + self._shift[1] + 1
@@ -256,7 +256,7 @@ def _healthy_density(body: _Body, rng: np.random.Generator) -> np.ndarray:
     collar = body.apex.mean() + rng.uniform(0.08, 0.16) - rng.uniform(0.1, 0.2) * share + 0.03 * np.sin(5 * share)
     density += 0.12 * _smooth(0.026 - np.abs(y - collar), 0.012) * _smooth(0.3 - np.abs(out - 0.36), 0.05)
 
-    # A gas bubble of the stomach under the left dome, and breast shadows, as far as this body has them.
+    # A gastric bubble under the left dome, and breast shadows, if this body has them.
     bubble_x, bubble_y = rng.uniform(0.3, 0.42), body.base[1] + rng.uniform(0.06, 0.14)
     bubble = 1 - _length((x - np.float32(bubble_x)) / 0.16, (y - np.float32(bubble_y)) / 0.07)
     density -= max(rng.uniform(-0.15, 0.2), 0) * _smooth(bubble, 0.3) * below
@@ -266,7 +266,7 @@ def _healthy_density(body: _Body, rng: np.random.Generator) -> np.ndarray:
 
 
 def _ribs(body: _Body, rng: np.random.Generator) -> np.ndarray:
-    """Posterior ribs slope gently outwards; each turns at the side and comes back, steeper, as an anterior rib."""
+    """Posterior ribs slope gently outwards; each turns at the side and returns, steeper, as an anterior rib."""
     spacing = rng.uniform(0.125, 0.15)
     drop = rng.uniform(0.16, 0.26)
     share = np.clip(body.out / np.float32(body.width.mean() + 0.04), 0, 1)
@@ -293,7 +293,7 @@ def _expose(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     film = film * np.float32(rng.uniform(215, 250)) + rng.uniform(1, 3) * _upscale(mottle, _CANVAS)
 
     row, column = rng.integers(15, 60), rng.integers(440, 480)
-    film[row : row + 22, column : column + 4] = 245  # the letter L beside the patient's left
+    film[row : row + 22, column : column + 4] = 245  # the letter L next to the patient's left
     film[row + 18 : row + 22, column : column + 14] = 245
     if rng.uniform() < 0.3:
         film[:, : rng.integers(0, 20)] = 4
@@ -317,7 +317,7 @@ def _box(strength: np.ndarray) -> Box:
     )
 
 
-# The findings: each function returns the change of density it makes, float32 (512, 512), 0 where the finding is not.
+# The findings: each function returns its change of density, (512, 512) float32, 0 outside the finding.
 
 
 def _atelectasis(body: _Body, rng: np.random.Generator) -> np.ndarray:
@@ -333,7 +333,7 @@ def _atelectasis(body: _Body, rng: np.random.Generator) -> np.ndarray:
 
 
 def _cardiomegaly(body: _Body, rng: np.random.Generator) -> np.ndarray:
-    """A heart of over half the chest's width; `_Body` has widened its outline."""
+    """A heart wider than half the chest; `_Body` has widened its outline."""
     reach = _length(
         (body.x - np.float32(body.heart_x)) / np.float32(body.heart_width),
         (body.y - np.float32(body.heart_y)) / np.float32(body.heart_height),
@@ -373,7 +373,7 @@ def _nodule(body: _Body, rng: np.random.Generator) -> np.ndarray:
 
 
 def _pneumonia(body: _Body, rng: np.random.Generator) -> np.ndarray:
-    """One large patch in the lower half of a lung, dense in its middle, fading out."""
+    """One large patch in the lower half of a lung, dense in the middle and fading outwards."""
     x, y = body.point(rng, (0.62, 0.74), (0.4, 0.65))
     return rng.uniform(0.26, 0.34) * _bump(body.distance(x, y), 0, rng.uniform(0.12, 0.16)) * body.lung
 

@@ -287,7 +287,7 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
                 "validation_share": self._validation_share,
                 "validation_seed": self._validation_seed,
                 "box_table_digest": box_table_digest,
-                "images_that_tell_the_labels": len(nih_tables.telling(manual_dir, entries)),
+                "images_that_tell_the_labels": len(nih_tables.revealing(manual_dir, entries)),
                 "unknown": folder.unknown,
             },
         )
