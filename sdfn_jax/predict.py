@@ -43,7 +43,7 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     )
     parser.add_argument("films", metavar="FILES", nargs="*", help="files, folders with all below them, quoted patterns")
     parser.add_argument("--list", help="a text file with one of these on each line")
-    parser.add_argument("--checkpoint", help="run folder of a trained classifier, such as runs/fusion")
+    parser.add_argument("--checkpoint", help="folder of a trained classifier (runs/fusion), or of runs")
     parser.add_argument("--lrg", help="run folder of its lung region generator, if it has been moved")
     parser.add_argument("--output", type=Path, help="folder to write into")
     parser.add_argument(

@@ -21,7 +21,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
         "dropped on it. For research, not for diagnosis.",
         examples="example:\n  %(prog)s --checkpoint=runs/fusion",
     )
-    parser.add_argument("--checkpoint", required=True, help="run folder of a trained stage: entire, lung or fusion")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="folder of a trained classifier (runs/fusion), or of runs",
+    )
     parser.add_argument("--lrg", help="run folder of its lung region generator, if it has been moved")
     parser.add_argument("--host", default=HOST, help="address to listen on; others can reach any but %(default)s")
     parser.add_argument("--port", type=int, default=PORT, help="default %(default)s; 0 takes any free one")

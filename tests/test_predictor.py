@@ -289,6 +289,14 @@ class TestLoad:
         with pytest.raises(UserError, match="lung boxes need a lung region generator"):
             Predictor.load(runs / "fusion", lrg=runs / "fusion")
 
+    def test_a_folder_of_runs_stands_for_the_fusion_network_in_it(self, runs, tmp_path):
+        digest = checkpoint.best_metadata(runs / "fusion")["digest"]
+        assert Predictor.load(str(runs)).provenance.checkpoint == digest
+        shutil.copytree(runs, tmp_path / "runs")
+        shutil.copytree(runs / "fusion", tmp_path / "runs" / "another")
+        with pytest.raises(UserError, match="2 runs of the stage fusion: .*another, .*fusion; name the one you mean"):
+            Predictor.load(tmp_path / "runs")
+
     def test_an_empty_folder(self, tmp_path):
         with pytest.raises(UserError, match="holds no trained checkpoint"):
             Predictor.load(tmp_path)

@@ -1,5 +1,6 @@
 """What long work says of itself in a log file."""
 
+import re
 import time
 
 import pytest
@@ -43,7 +44,46 @@ def test_short_work_leaves_the_screen_alone(capsys):
     assert capsys.readouterr().err.strip() == ""
 
 
-def test_a_note_stands_in_a_line_of_its_own_before_and_after_the_bar_shows(capsys):
+def test_a_log_holds_plain_lines_alone(capsys):
+    with progress.bar(what="predict", unit="film", total=2) as bar:
+        progress.note(bar, "not read: 1.png")
+        time.sleep(0.6)
+        bar.update()
+        progress.note(bar, "not read: 2.png")
+        bar.write("  epoch 1/1")
+        bar.update()
+    shown = capsys.readouterr()
+    first, line, second, last = shown.err.splitlines()
+    assert (first, second) == ("not read: 1.png", "not read: 2.png")
+    assert re.fullmatch(r"predict: 1/2 films, [0-9.]+ (films/s|s/film), 0:0[01] left", line)
+    assert last.startswith("predict: 2/2 films, ") and "left" not in last
+    assert shown.out == "  epoch 1/1\n"
+    assert not {"\r", "\x1b", "%", "|"} & set(shown.err)
+
+
+def test_lines_become_rarer_as_the_work_goes_on(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.bar(what="train entire", unit="step", total=200_000) as bar:
+        for _ in range(100_000):
+            now += 1
+            bar.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert 100 < len(lines) < 250
+    assert lines[-1] == "train entire: 100,000/200,000 steps, 1.0 steps/s, 27:46:40 left"
+
+
+def test_what_leaves_the_screen_leaves_no_last_line(capsys):
+    with progress.bar(what="validate", unit="image", total=3, stays=False) as bar:
+        time.sleep(0.6)
+        bar.update(2)
+        bar.update()
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_note_on_a_terminal_has_a_line_of_its_own_before_and_after_the_bar_shows(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SCREEN_INTERVAL", 0.5)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
     with progress.bar(what="predict", unit="film", total=2) as bar:
         progress.note(bar, "not read: 1.png")
         assert capsys.readouterr().err == "not read: 1.png\n"

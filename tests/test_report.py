@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import ttest_rel
 from sklearn.metrics import roc_auc_score
 
 from sdfn_jax.metrics import published
@@ -65,20 +66,35 @@ def test_table_one_has_the_papers_rows_and_columns():
     evaluations = three()
     lines = as_text(evaluations).splitlines()
     head = next(index for index, line in enumerate(lines) if line.startswith("AUC"))
-    assert lines[head].split("  ")[-1].strip() == "SDFN"
+    assert lines[head].split()[-2:] == ["SDFN", "paper"]
     assert lines[head].index("Entire CXR") < lines[head].index("Lung region") < lines[head].index("SDFN")
     rows = lines[head + 2 : head + 16]
     assert [row[: len("Pleural thickening")].strip() for row in rows] == [display_name(name) for name in FINDINGS]
     by_stage = {each.origin.stage: each.predictions for each in evaluations}
     for finding, row in enumerate(rows):
-        *_, positives, entire, lung, fusion = row.split()
+        *_, positives, entire, paper_entire, lung, paper_lung, fusion, paper_fusion = row.split()
         assert int(positives) == by_stage["fusion"].labels[:, finding].sum()
         for stage, cell in (("entire", entire), ("lung", lung), ("fusion", fusion)):
             values = by_stage[stage]
             expected = roc_auc_score(values.labels[:, finding], values.probabilities[:, finding])
             assert cell == f"{expected:.3f}"
+        papers = [published.TABLE_ONE[stage][finding] for stage in ("entire", "lung", "fusion")]
+        assert [float(cell) for cell in (paper_entire, paper_lung, paper_fusion)] == papers
     assert lines[head + 17].startswith("Mean of 14 findings")
+    assert lines[head + 17].split()[-5::2] == ["0.802", "0.804", "0.815"]
     assert max(map(len, lines)) <= 100
+
+
+def test_table_one_ends_with_the_papers_paired_t_test():
+    lines = as_text(three()).splitlines()
+    aucs = table_one.TableOne.of(three()).aucs
+    expected = ttest_rel(aucs["fusion"], aucs["entire"])
+    (line,) = [line for line in lines if line.startswith("SDFN less Entire CXR: ")]
+    assert f"{np.mean(aucs['fusion']) - np.mean(aucs['entire']):+.3f}; paired t-test over findings: " in line
+    assert line.endswith(f"t = {expected.statistic:.2f}, p = {expected.pvalue:.3f}")
+    assert [line.partition(":")[0] for line in lines if "t-test" in line] == [
+        *("SDFN less Lung region", "SDFN less Entire CXR", "Lung region less Entire CXR"),
+    ]
 
 
 def test_table_one_says_what_it_was_measured_on():
@@ -109,7 +125,7 @@ def test_an_absent_finding_is_undefined_and_out_of_the_mean(tmp_path):
     evaluations = three(rare=13)
     text = as_text(evaluations)
     (hernia,) = [line for line in text.splitlines() if line.startswith("Hernia")]
-    assert hernia.split() == ["Hernia", "0", "undefined", "undefined", "undefined"]
+    assert hernia.split() == ["Hernia", "0", *("undefined", "0.902", "undefined", "0.912", "undefined", "0.911")]
     assert "Mean of 13 findings" in text
     write_csv(tmp_path / "table.csv", evaluations)
     *_, hernia, mean = read(tmp_path / "table.csv")

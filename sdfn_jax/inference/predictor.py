@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax.core import checkpoint, run_metadata
+from sdfn_jax.core import checkpoint, run_folders, run_metadata
 from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
@@ -132,16 +132,18 @@ class Predictor:
         """Loads the best checkpoint of a classifier and its lung region generator.
 
         Args:
-          run: folder of a trained stage `entire`, `lung` or `fusion`.
+          run: folder of a trained stage `entire`, `lung` or `fusion`, or of several (`runs/demo`): then the fusion
+            network in it, or else its one extractor.
           lrg: folder of the lung region generator. If None, the one that the run's config names, or that of the same
             name next to `run`; only the latter if `run` is not in the place that its config names. A network of the
             entire radiograph alone does without, and then says nothing of lungs.
           batch_size: radiographs at a time.
 
         Raises:
-          UserError: without a trained checkpoint, for a damaged one or one of another stage, or without a lung region
-            generator if the network reads the lung region.
+          UserError: without a trained checkpoint, for a damaged one or one of another stage, for a folder of runs that
+            does not make clear which is meant, or without a lung region generator if the network reads the lung region.
         """
+        run = run_folders.network(Path(run), _stage_of)
         variables, metadata = checkpoint.read_best(run)
         config = metadata["config"]
         if config["stage"] == "lrg":
@@ -346,6 +348,12 @@ class Predictor:
 
 
 load = Predictor.load
+
+
+def _stage_of(run: Path) -> str | None:
+    """Returns the stage of the trained classifier in a folder; None if there is none."""
+    metadata = checkpoint.best_metadata(run)
+    return metadata["stage"] if metadata is not None and metadata["stage"] in predictions.STAGES else None
 
 
 def _by_finding(values: np.ndarray) -> dict[str, float | None]:

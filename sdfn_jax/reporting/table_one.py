@@ -1,6 +1,7 @@
 """The paper's Table I as one object, and what it becomes: lines for a terminal, a CSV file, a table of the report."""
 
 import dataclasses
+import itertools
 import math
 import textwrap
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sdfn_jax.core import csv_table
-from sdfn_jax.metrics import published
+from sdfn_jax.metrics import comparison, published
 from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.metrics.predictions import Evaluation, image_list_digest
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
@@ -17,6 +18,7 @@ from sdfn_jax.reporting.comparable import all_caveats, auc_text, in_table_order,
 
 TABLE_ONE_FILE = "table_1.csv"
 _WIDTH = 100  # characters
+_NAMES = published.COLUMN_NAMES
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,31 +78,41 @@ class TableOne:
 
 
 def text(table: TableOne) -> str:
-    """Lays out a table for a terminal: findings in the paper's order, one column a network, the mean.
+    """Lays out a table for a terminal: findings in the paper's order, each network's column next to the paper's.
 
     Returns:
-      Lines of at most 100 characters: what was evaluated, the table with the positives of each finding, the caveats.
+      Lines of at most 100 characters: what was evaluated, the table with the positives of each finding, its means, the
+      paper's paired t-test between the networks, the caveats.
     """
-    names = [published.COLUMN_NAMES[stage] for stage in table.stages]
-    widths = [max(len(name), len("undefined")) for name in names]
     left = max(len(name) for name in (*map(display_name, FINDINGS), "Mean of 14 findings"))
 
     def line(name: str, positives: object, cells: Sequence[str]) -> str:
-        cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
-        return "  ".join([f"{name:<{left}}", f"{positives:>9}", *cells])
+        pairs = [f"{ours:>11}  {papers:>5}" for ours, papers in zip(cells[::2], cells[1::2], strict=True)]
+        return "  ".join([f"{name:<{left}}", f"{positives:>9}", *pairs])
 
-    head = line("AUC", "positives", names)
-    rows = [
-        line(display_name(name), int(positives), [auc_text(column[index]) for column in table.aucs.values()])
-        for index, (name, positives) in enumerate(zip(FINDINGS, table.positives, strict=True))
-    ]
-    means = [auc_text(table.mean(stage)) for stage in table.stages]
-    mean = line(f"Mean of {table.defined.sum()} findings", "", means)
+    head = line("AUC", "positives", [cell for stage in table.stages for cell in (_NAMES[stage], "paper")])
+    rows = []
+    for index, (name, positives) in enumerate(zip(FINDINGS, table.positives, strict=True)):
+        cells = [(table.aucs[stage][index], published.TABLE_ONE[stage][index]) for stage in table.stages]
+        rows.append(line(display_name(name), int(positives), [auc_text(value) for pair in cells for value in pair]))
+    means = [auc_text(value) for stage in table.stages for value in (table.mean(stage), table.papers_mean(stage))]
     rule = "-" * len(head)
-    caveats = all_caveats(table.evaluations)
-    notes = [part for sentence in caveats for part in textwrap.wrap(f"NOTE: {sentence}", _WIDTH)]
+    notes = [f"NOTE: {sentence}" for sentence in all_caveats(table.evaluations)]
+    wrapped = [part for sentence in [*_t_tests(table), *notes] for part in textwrap.wrap(sentence, _WIDTH)]
     heading = textwrap.wrap("; ".join(measured_on(table.evaluations)), _WIDTH)
-    return "\n".join([*heading, "", head, rule, *rows, rule, mean, "", *notes]).rstrip() + "\n"
+    mean = line(f"Mean of {table.defined.sum()} findings", "", means)
+    return "\n".join([*heading, "", head, rule, *rows, rule, mean, "", *wrapped]).rstrip() + "\n"
+
+
+def _t_tests(table: TableOne) -> list[str]:
+    """Returns a sentence for each pair of networks: the paper's paired t-test over the findings."""
+    sentences = []
+    for first, second in itertools.combinations(reversed(table.stages), 2):
+        t, p = comparison.paper_t_test(table.aucs[first], table.aucs[second])
+        gain = table.mean(first) - table.mean(second)
+        found = "undefined" if math.isnan(p) else f"t = {t:.2f}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+        sentences.append(f"{_NAMES[first]} less {_NAMES[second]}: {gain:+.3f}; paired t-test over findings: {found}")
+    return sentences
 
 
 def write(path: str | Path, table: TableOne) -> None:

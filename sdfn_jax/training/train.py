@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from sdfn_jax.core import checkpoint, files, processes, progress
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.stops import Stopped, StopWish
+from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training.input_pipeline import (
     Examples,
     Rows,
@@ -187,7 +188,7 @@ class _Run:
             log.write(line)
         if book.finished or self.unsaved_seconds() > min(_SHORT_EPOCH, 60 * self.config.checkpoint_minutes):
             self.save(state)
-        bar.write(_describe_epoch(line, self.config.num_epochs, self.task.best, is_best))
+        bar.write(_describe_epoch(line, self.config.num_epochs, is_best))
         return state
 
     def unsaved_seconds(self) -> float:
@@ -230,11 +231,14 @@ class _Run:
         )
 
 
-def _describe_epoch(line: dict, num_epochs: int, best: str, is_best: bool) -> str:
-    names = [name for name in line if name.startswith("validation_")]
-    shown = ", ".join(f"{name.removeprefix('validation_').replace('_', ' ')} {line[name]:.4g}" for name in names)
-    mark = f"  (best {best.replace('_', ' ')} so far)" if is_best else ""
-    return (
-        f"  epoch {line['epoch']}/{num_epochs}: training loss {line['train_loss']:.4f}; validation {shown}; "
-        f"learning rate {line['learning_rate']:.2e}{mark}"
-    )
+def _describe_epoch(line: dict, num_epochs: int, is_best: bool) -> str:
+    """Returns an epoch's line for the screen."""
+    shown = {name.removeprefix("validation_"): value for name, value in line.items() if name.startswith("validation_")}
+    loss, findings = shown.pop("loss"), shown.pop("classes_with_auc", 0)
+    parts = [f"loss {line['train_loss']:.4f}, validation {loss:.4f}"]
+    for name, value in shown.items():
+        of = f" of {findings}" if 0 < findings < len(FINDINGS) else ""
+        parts.append(f"{name.replace('_', ' ').replace('auc', 'AUC')}{of} {value:.4f}")
+    mark = "  best" if is_best else ""
+    place = f"{line['epoch']:>{len(str(num_epochs))}}/{num_epochs}"
+    return f"  epoch {place}  {'  '.join(parts)}  rate {line['learning_rate']:.1e}{mark}"

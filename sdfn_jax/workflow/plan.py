@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import processes
+from sdfn_jax.core import processes, progress
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.workflow.classifier_stages import Calibration, ClassifierResults, ImageNetWeights, TrainedClassifier
 from sdfn_jax.workflow.data_stages import FoundData, PreparedDataSet, SyntheticRadiographs, box_table_of
@@ -114,7 +114,8 @@ def follow(steps: list[Step], workdir: str) -> None:
         else:
             processes.by_first(step.run)
         now = time.monotonic()
-        print(f"{place}: {_clock(now - step_begun)} (in all {_clock(now - begun)})", flush=True)
+        passed, in_all = progress.clock(now - step_begun), progress.clock(now - begun)
+        print(f"{place}: done in {passed} ({in_all} in all)", flush=True)
 
 
 def _lungs(config: ConfigDict, flag: str, synthetic: Sequence[Stage]) -> tuple[PreparedDataSet, LungRegionGenerator]:
@@ -153,8 +154,3 @@ def _with_data(stage: ConfigDict, data: ConfigDict) -> ConfigDict:
     with stage.unlocked():
         stage.data = data
     return stage
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes}:{seconds:02d} min"
