@@ -83,7 +83,7 @@ def test_what_is_refused_is_refused_in_the_same_words(decoders):
 @pytest.mark.parametrize(
     ("film", "told"),
     [
-        (b"slow", "takes longer than 3 s to decode, and was given up"),
+        (b"slow", "takes longer than 3 s to decode, and was stopped"),
         (b"crash", r"cannot be decoded \(the decoder ended with status -6\)"),
         (b"huge", r"cannot be decoded \(the decoder ended with status 1\)"),
         (b"mistake", r"cannot be decoded \(the decoder ended with status 1\)"),

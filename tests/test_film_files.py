@@ -124,5 +124,5 @@ def test_a_list(folder):
 def test_no_list(folder, content):
     if content is not None:
         Path("list.txt").write_bytes(content)
-    with pytest.raises(UserError, match="--list=list.txt.*: .*expected a .*path in each line"):
+    with pytest.raises(UserError, match="--list=list.txt.*: .*expected a .*path on each line"):
         inputs.read_list("list.txt")

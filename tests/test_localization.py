@@ -204,7 +204,7 @@ class TestFiles:
             ("kind", "sort", "columns"),
             ("Mass", "Masses", "row 2: unknown finding 'Masses'"),
             ("10.5", "ten", "row 2: could not convert"),
-            ("10.5", "nan", "row 2: nan is no number"),
+            ("10.5", "nan", "row 2: nan is not a number"),
             ("10.5", "1" * 200_000, "field larger than field limit"),
             ("reference", "61", "row 2: '61'"),
             ("b.png,8,Mass,32,16,reference", "c.png,8,Mass,32,16,60", "c.png has no reference box of Mass"),
@@ -269,7 +269,7 @@ class TestHeatmapFiles:
         with pytest.raises(UserError, match="Atelectasis.npy: not a .npy file"):
             localize.of_files(folder, tables)
         (folder / "00000005_000_Atelectasis.npy").unlink()
-        with pytest.raises(UserError, match="1 of 2 heatmaps are not there, such as 00000005_000_Atelectasis.npy"):
+        with pytest.raises(UserError, match="1 of 2 heatmaps are missing, such as 00000005_000_Atelectasis.npy"):
             localize.of_files(folder, tables)
         with pytest.raises(UserError, match="--heatmaps needs --tables"):
             localize_command.main([f"--heatmaps={folder}"])

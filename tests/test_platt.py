@@ -259,26 +259,26 @@ class TestOfCheckpoint:
         path = run / metrics_calibration.CALIBRATION_FILE
         path.write_text(path.read_text()[:-200])
 
-    @pytest.mark.parametrize(("harm", "state"), [("older", "of an older version"), ("cut", "damaged")])
+    @pytest.mark.parametrize(("harm", "state"), [("older", "was written by an older version"), ("cut", "is damaged")])
     def test_what_cannot_be_used_is_made_from_the_evaluation_and_said_once(self, run, capsys, harm, state):
         getattr(self, harm)(run)
         for _ in range(2):
             assert metrics_calibration.of_checkpoint(run, "c0ffee") == (metrics_calibration.make(evaluation()), "")
         assert capsys.readouterr().err == (
-            f"note: {run}/calibration.json is {state}; what it should say is made from {run}/evaluation/validation\n"
+            f"note: {run}/calibration.json {state}; it is computed again from {run}/evaluation/validation\n"
         )
 
     def test_without_the_evaluation_a_damaged_one_is_refused_and_an_older_one_not_used(self, run):
         (run / "evaluation" / "validation" / "probabilities.csv").unlink()
         self.older(run)
-        assert metrics_calibration.of_checkpoint(run, "c0ffee") == (None, "is of an older version")
+        assert metrics_calibration.of_checkpoint(run, "c0ffee") == (None, "was written by an older version")
         self.cut(run)
         with pytest.raises(UserError, match=r"calibration\.json: not the calibration of a run"):
             metrics_calibration.of_checkpoint(run, "c0ffee")
 
     def test_an_evaluation_of_another_checkpoint_serves_nobody(self, run):
         self.older(run)
-        assert metrics_calibration.of_checkpoint(run, "another") == (None, "is of an older version")
+        assert metrics_calibration.of_checkpoint(run, "another") == (None, "was written by an older version")
 
 
 def test_thresholds_are_chosen_before_calibration():

@@ -137,9 +137,12 @@ def spoil(table, row, column, text):
     ("change", "message"),
     [
         (lambda t: [row.pop(5) for row in t], r"probabilities.csv: no column probability_Infiltration"),
-        (lambda t: [row.insert(5, row.pop(6)) for row in t], r"column 6 is 'probability_Mass' where 'probability_Infi"),
+        (
+            lambda t: [row.insert(5, row.pop(6)) for row in t],
+            r"column 6 is 'probability_Mass', expected 'probability_Infi",
+        ),
         (lambda t: [row.append("x") for row in t], "unexpected column 'x'"),
-        (lambda t: spoil(t, 2, "image", t[1][0]), "row 3: image 00000000_000.png is named a second time"),
+        (lambda t: spoil(t, 2, "image", t[1][0]), "row 3: image 00000000_000.png appears twice"),
         (lambda t: spoil(t, 2, "image", ""), "row 3: no image name"),
         (lambda t: spoil(t, 2, "patient", "x"), "row 3: patient of 00000001_000.png is 'x', not a whole number"),
         (lambda t: spoil(t, 2, "probability_Mass", "nan"), "row 3: probability_Mass of 00000001_000.png is nan"),
@@ -149,7 +152,7 @@ def spoil(table, row, column, text):
         (lambda t: spoil(t, 2, "label_Hernia", "2"), "row 3: label_Hernia .* is 2, neither 0 nor 1"),
         (lambda t: spoil(t, 2, "label_Hernia", "-1"), "row 3: label_Hernia .* is -1, neither 0 nor 1"),
         (lambda t: spoil(t, 2, "label_Hernia", "0.5"), "row 3: label_Hernia .* is '0.5', not a whole number"),
-        (lambda t: t[2].pop(), "row 3: 29 values where the header has 30"),
+        (lambda t: t[2].pop(), "row 3: 29 values, but the header has 30"),
         (lambda t: t.__delitem__(slice(1, None)), "no images, only the header"),
         (lambda t: t.clear(), "no column image, patient"),
     ],
@@ -179,7 +182,7 @@ def test_a_picture_is_not_a_table(tmp_path):
     [
         ({"probabilities": np.full((50, 14), np.nan)}, "image 00000000_000.png: probability_Atelectasis .* is nan"),
         ({"labels": np.full((50, 14), 2)}, "image 00000000_000.png: label_Atelectasis"),
-        ({"images": ("a.png",) * 50}, "a.png is named a second time"),
+        ({"images": ("a.png",) * 50}, "a.png appears twice"),
         ({"probabilities": np.zeros((49, 14))}, r"\(49, 14\).* do not fit 50 images"),
         ({"patients": np.zeros(49, int)}, r"\(49,\).* do not fit 50 images"),
     ],

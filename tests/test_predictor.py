@@ -335,11 +335,11 @@ class TestCalibration:
         self.write(run, "another")
         loaded = Predictor.load(run)
         assert (loaded.calibration, loaded.provenance.thresholds, loaded.provenance.calibrated) == (None, {}, ())
-        assert "calibration.json is of another checkpoint" in loaded.uncalibrated
+        assert "calibration.json belongs to another checkpoint" in loaded.uncalibrated
 
     def test_without_one_the_command_that_makes_it_is_named(self, runs, predictor, readings):
         assert set(readings[0].calibrated.values()) == {None}
         assert predictor.uncalibrated.endswith(
-            f"calibration.json is not there. Make it: python -m sdfn_jax.main --config=configs/fusion.py:demo "
+            f"calibration.json is missing. Make it: python -m sdfn_jax.main --config=configs/fusion.py:demo "
             f"--config.workdir={runs / 'fusion'} --mode=evaluate --split=validation"
         )

@@ -28,7 +28,7 @@ def activation_maps(
       {branch: (B, h, w, K) float32}, neither clipped nor scaled.
 
     Raises:
-      ValueError: if the kernel has not one row for each feature of these branches.
+      ValueError: if the kernel does not have one row for each feature of these branches.
     """
     channels = [features[branch].shape[-1] for branch in branches]
     if sum(channels) != len(kernel):
@@ -59,7 +59,7 @@ def resize_map(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def on_radiograph(
     maps: Mapping[str, np.ndarray], lung_box: tuple[int, int, int, int] | None, size: tuple[int, int]
 ) -> np.ndarray:
-    """Lays a network's maps of one finding on the radiograph, each where its branch looks, and adds them up (eq. 6).
+    """Places a network's maps of one finding on the radiograph, each where its branch looks, and adds them (eq. 6).
 
     Args:
       maps: {branch: (h, w) float}, at least one. A map adds nothing outside the part that its branch sees.

@@ -49,8 +49,8 @@ def read(folder: str | Path) -> tuple[list[FindingBoxes], dict]:
     """Reads what `write` wrote: the cases and their origin.
 
     Raises:
-      DamagedError: naming the file, and the row or key, for a table or record that is not one, or two that do not
-        belong together.
+      DamagedError: naming the file, and the row or key, for an invalid table or record, or two that do not belong
+        together.
       OSError: for a missing file.
     """
     folder = Path(folder)
@@ -95,5 +95,5 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no number")
+        raise ValueError(f"{text} is not a number")
     return value

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Box = tuple[float, float, float, float]
-# The dashes tell them apart in grey print.
+# Dashes distinguish them in greyscale print.
 _LUNG_BOX = {"edgecolor": palette.LUNG_BOX, "linestyle": "--"}
 _REFERENCE_BOX = {"edgecolor": palette.REFERENCE_BOX, "linestyle": "-"}
 _COLUMNS = ("Radiograph", "Entire CXR", "Lung region", "SDFN (sum)")
@@ -67,7 +67,7 @@ def heatmap_page(path: str | Path, cases: Sequence[FindingMaps], *, drawings: bo
     Raises:
       ValueError: for no case, or a lung box outside its radiograph.
     """
-    from matplotlib.cm import ScalarMappable  # here, because importing it takes longer than drawing no page
+    from matplotlib.cm import ScalarMappable  # imported here: slow to import
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 

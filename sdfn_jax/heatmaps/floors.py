@@ -1,4 +1,4 @@
-"""What a method without eyes would score: boxes that never see the image. No score means anything below these."""
+"""Baselines that never see the image: a score that is no higher means nothing."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def median_box(cases: Sequence[FindingBoxes], finding: int, patient: int) -> np.
 
     Args:
       cases: of the whole box list.
-      finding: place in `FINDINGS`.
+      finding: index in `FINDINGS`.
       patient: whose boxes are left out; all are used if no other patient has the finding.
     """
     mine = [case for case in cases if case.finding == finding]
@@ -34,13 +34,13 @@ def median_floor(cases: Sequence[FindingBoxes]) -> list[FindingBoxes]:
 
 
 def random_floor(cases: Sequence[FindingBoxes], criterion: str, level: float, seed: int) -> dict[str, float]:
-    """Scores boxes thrown at random: of the size of a random reference box of the finding, anywhere in the image.
+    """Scores random boxes: the size of a random reference box of the finding, anywhere in the image.
 
     Args:
       cases: of the whole box list.
       criterion: `IoBB` or `IoU`.
       level: of overlap.
-      seed: of the 200 throws at each image.
+      seed: of the 200 boxes drawn for each image.
 
     Returns:
       {finding: expected accuracy, `mean`: over the findings}.

@@ -25,7 +25,7 @@ class FindingBoxes:
     Attributes:
       image: file name.
       patient: number of the patient.
-      finding: place in `FINDINGS`.
+      finding: index in `FINDINGS`.
       size: (height, width) of the image, in pixels.
       references: (R, 4) float, its reference boxes, at least one; (left, top, right, bottom) in pixels, half-open.
       detections: {threshold: (D, 4) float}, the boxes around the regions above it.
@@ -87,7 +87,7 @@ def locate(image: str, patient: int, finding: int, references: np.ndarray, heatm
     Args:
       image: file name.
       patient: number of the patient.
-      finding: place in `FINDINGS`.
+      finding: index in `FINDINGS`.
       references: (R, 4) its reference boxes, R at least 1.
       heatmap: (H, W) float, 0 to 255, in the pixels of the reference boxes.
     """
@@ -119,7 +119,7 @@ def overlaps(criterion: str, references: np.ndarray, drawn: np.ndarray) -> np.nd
 
 
 def findings_of(cases: Sequence[FindingBoxes]) -> list[int]:
-    """Returns the findings that occur, as places in `FINDINGS`, in their order."""
+    """Returns the findings that occur, as indices in `FINDINGS`, in order."""
     return sorted({case.finding for case in cases})
 
 
@@ -158,7 +158,7 @@ def by_size(
 ) -> list[tuple[float, float, Score]]:
     """Scores reference boxes by their size, all findings together, in four groups of equally many boxes.
 
-    Arguments as of `score`.
+    Arguments as for `score`.
 
     Returns:
       (smallest, largest, score) of each group, smallest first; size is the square root of the area, in pixels.

@@ -83,7 +83,8 @@ def of_network(run: Path, method: str) -> tuple[list[localization.FindingBoxes],
     data = prepared.prepared_directory(config.data)
     if not data.is_dir():
         raise UserError(
-            f"--run={run}: the data set that its config names, {data}, is not there; run from the same folder"
+            f"--run={run}: the data set that its config names, {data}, is missing; run from the "
+            "folder that it was trained in"
         )
     examples = Examples(data, ["test"])
     boxes = (example["reference_boxes"] for example in examples.told("reference_boxes"))
@@ -119,7 +120,7 @@ def of_files(folder: Path, tables: Path) -> tuple[list[localization.FindingBoxes
     absent = [path.name for path in paths.values() if not path.is_file()]
     if absent:
         raise UserError(
-            f"--heatmaps={folder}: {len(absent)} of {len(paths)} heatmaps are not there, such as "
+            f"--heatmaps={folder}: {len(absent)} of {len(paths)} heatmaps are missing, such as "
             f"{', '.join(absent[:3])}; every box of the official list needs its own"
         )
     cases = []
@@ -131,7 +132,7 @@ def of_files(folder: Path, tables: Path) -> tuple[list[localization.FindingBoxes
 
 
 def table(cases: Sequence[localization.FindingBoxes], method: str) -> str:
-    """Lays the scores out for a terminal: method and floors, mean over the findings."""
+    """Formats the scores for a terminal: method and floors, mean over the findings."""
     resamples = bootstrap.draw([case.patient for case in cases], 2000, _SEED)
     floor = localization.score(floors.median_floor(cases), resamples)
     lines = [

@@ -33,7 +33,7 @@ def stream(
     kernel = variables["params"]["head"]["kernel"]
     on_device = jax.device_put(variables)
     batches = evaluation_batches(examples, task.select, config.evaluation_batch_size)
-    # The device works on a batch while the maps of the one before are used.
+    # The device works on a batch while the maps of the previous one are used.
     for features, count in one_ahead((features_of(on_device, batch), count) for batch, count in batches):
         maps = cam.METHODS[method](jax.device_get(features), kernel, task.model.branches)
         for row in range(count):

@@ -42,13 +42,13 @@ def predict(
       fixes: corrections for the films that are flagged so (`quality.FIXES`).
       keep_identifiers: whether the identifiers of DICOM headers go into the tables.
       not_found: (place, what is wrong with it) of the places where no films were found.
-      left_out: what was passed over in the folders; it is counted, and listed in the output folder.
+      left_out: what was skipped in the folders; it is counted, and listed in the output folder.
 
     Returns:
-      how many films could not be read, places without films among them.
+      the number of films that could not be read, including places without films.
 
     Raises:
-      UserError: if the folder holds a finished prediction, or one begun with other networks or settings.
+      UserError: if the folder holds a finished prediction, or one started with other networks or settings.
       OSError: if it cannot be written.
     """
     output = Path(output)
@@ -82,7 +82,7 @@ def predict(
 
 
 def _made_by(predictor: Predictor, fixes: Sequence[str], keep_identifiers: bool) -> dict:
-    """Returns what decides what the journal holds of a film."""
+    """Returns what determines a film's entry in the journal."""
     calibration = None
     if predictor.calibration is not None:
         text = json.dumps(dataclasses.asdict(predictor.calibration), sort_keys=True)
@@ -104,7 +104,7 @@ def _read(
     fixes: Sequence[str],
     keep_identifiers: bool,
 ) -> None:
-    """Adds to the journal what it lacks of these films."""
+    """Adds the films that the journal lacks."""
     size = predictor.classifier.batch_size
     stamps = {film.name: _stamp(film.path) for film in films}
     done = {film.name for film in films if film.name in journal and journal[film.name]["stamp"] == stamps[film.name]}
@@ -138,7 +138,7 @@ def count_films(count: int) -> str:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """Tells a file from a later one of the same name; None if it cannot be looked at."""
+    """Distinguishes a file from a later one of the same name; None if it cannot be accessed."""
     try:
         status = path.stat()
     except OSError:

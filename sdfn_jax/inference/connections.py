@@ -1,7 +1,7 @@
-"""The viewer's connections: whoever is silent goes, and a newcomer always finds room.
+"""The viewer's connections: silent ones are closed, and a new one always finds room.
 
-uvicorn waits for the rest of a request for ever, and answers 503 to everybody once there are as many connections as it
-takes; a few dozen half-open ones, of a broken program or a hostile one, would shut the viewer.
+uvicorn waits forever for the rest of a request, and answers 503 to everyone once it has as many connections as it
+accepts; a few dozen half-open ones, from a broken or hostile program, would block the viewer.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # At a time, so that memory is bounded. A browser keeps several open for each of its windows.
 MOST = 32
-# Seconds that a request's head may take in all, that an upload may pause, and that an answer may wait to be fetched.
+# Seconds that a request's head may take in total, that an upload may pause, and that an answer may wait to be read.
 PATIENCE = 10.0
 
 
 class Connection(H11Protocol):
-    """A connection that is broken off when the other side keeps it waiting, or when its place is needed more."""
+    """A connection that is closed when the other side keeps it waiting, or when its slot is needed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accepts a connection; if there are too many, closes the one with the most reason to go."""
@@ -45,7 +45,7 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """Notes since when the other side has not fetched what it is sent."""
+        """Notes since when the other side has not read what it is sent."""
         self._stuck_since = self.loop.time()
         super().pause_writing()
 
@@ -60,7 +60,7 @@ class Connection(H11Protocol):
 
     @property
     def _idle(self) -> bool:
-        """Whether no request has begun, or not all of its head is there."""
+        """Whether no request has begun, or its head is incomplete."""
         return self.cycle is None or self.cycle.response_complete
 
     @property
@@ -76,7 +76,7 @@ class Connection(H11Protocol):
             self._timer = self.loop.call_later(PATIENCE / 10, self._look)
 
     def _make_room(self) -> None:
-        """Breaks off the connection that has been idle longest, else the slowest upload, else this one."""
+        """Closes the connection that has been idle longest, else the slowest upload, else this one."""
         now = self.loop.time()
         others = [each for each in self._connections - {self} if not each.transport.is_closing()]
         idle = [each for each in others if each._idle]

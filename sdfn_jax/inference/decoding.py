@@ -1,7 +1,7 @@
-"""Decodes strangers' films in processes of their own: one that takes too long, or crashes, takes nothing with it.
+"""Decodes untrusted films in separate processes: one that takes too long, or crashes, affects nothing else.
 
-A thread that decodes cannot be ended, a process can. What it is sent and what it answers are plain bytes, so that even
-a decoder taken over by a film has no other way back than an image with flags that there are, or a sentence.
+A decoding thread cannot be killed, a process can. Requests and answers are plain bytes, so that even a decoder that a
+film has taken over can return nothing but an image with known flags, or a sentence.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.flags import FLAGS
 from sdfn_jax.radiographs.limits import MAX_PIXELS, Refused
 
-# Of one film, seconds; on two cores, the largest that may be read takes some 5.
+# Seconds per film; on two cores, the largest one allowed takes some 5.
 TIME_LIMIT = 30
-# Of a process until it takes its first film, seconds; a busy machine or a cold disk is no film's fault.
+# Seconds until a process accepts its first film; a busy machine or a cold disk is not the film's fault.
 _START_LIMIT = 120
-# Of one process, bytes of address space, where the system can limit them; DICOM of MAX_PIXELS takes some 2 GiB of it.
+# Bytes of address space per process, where the system can limit them; DICOM of MAX_PIXELS takes some 2 GiB.
 MEMORY_LIMIT = 6 * 2**30
-# At a time. Where one film is slow, others are still decoded.
+# Number of processes: while one film is slow, others are still decoded.
 PROCESSES = 3
 _COMMAND = "from sdfn_jax.inference.decoding import work; work()"
 _REQUEST = struct.Struct("<QQ")  # bytes of the film, and of the suffix
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Decoders:
-    """Processes that decode, started when they are first needed; leaving the context ends them, at work or not.
+    """Processes that decode, started when they are first needed; leaving the context ends them, busy or not.
 
     Thread-safe: `decode` may be called by any number of threads, which wait for a free process.
     """
@@ -63,7 +63,7 @@ class Decoders:
 
         Raises:
           ValueError: for bytes that cannot be decoded, or not in `time_limit` seconds, or that crash the decoder.
-          MissingPackageError: if DICOM takes packages that are not installed.
+          MissingPackageError: if DICOM needs packages that are not installed.
         """
         decoder = self._free.get()
         try:
@@ -73,7 +73,7 @@ class Decoders:
 
 
 class _Decoder:
-    """One process, and another one once that has ended; for one thread at a time."""
+    """One process, replaced when it has ended; for one thread at a time."""
 
     def __init__(self, time_limit: float):
         self._time_limit = time_limit
@@ -88,11 +88,11 @@ class _Decoder:
             late = f"not read: the decoder did not start within {_START_LIMIT} s"
             _within(process, _START_LIMIT, late, lambda: _read(_streams(process)[1], len(_READY)))
             self._ready = process
-        late = f"takes longer than {self._time_limit:g} s to decode, and was given up"
+        late = f"takes longer than {self._time_limit:g} s to decode, and was stopped"
         return _within(process, self._time_limit, late, lambda: _ask(process, data, suffix))
 
     def end(self) -> None:
-        """Ends the process, also while another thread waits for its answer; no other is started."""
+        """Ends the process, even while another thread waits for its answer; no other is started."""
         with self._starting:
             self._ended = True
             if self._process is not None:
@@ -118,10 +118,10 @@ class _Decoder:
 
 
 def _within(process: subprocess.Popen, seconds: float, too_late: str, exchange: Callable[[], T]) -> T:
-    """Returns what an exchange with a process gives; ends the process when it takes longer than that.
+    """Returns the result of an exchange with a process; kills the process if that takes too long.
 
     Raises:
-      Refused: `too_late`, or with the status of a process that has ended by itself.
+      Refused: with `too_late`, or with the status of a process that has ended by itself.
     """
     late = threading.Event()
 
@@ -143,7 +143,7 @@ def _within(process: subprocess.Popen, seconds: float, too_late: str, exchange: 
         raise Refused(f"cannot be decoded (the decoder ended with status {process.returncode})") from None
     finally:
         timer.cancel()
-        timer.join()  # it ends no process that already decodes another film
+        timer.join()  # so that it kills no process that already decodes another film
         if late.is_set():
             process.wait()
 
@@ -190,14 +190,14 @@ def _read(stream: IO[bytes], size: int) -> bytes:
 
 
 def work() -> None:
-    """What a decoding process does: answers films until there are no more."""
+    """Runs a decoding process: answers films until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the viewer ends it
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a decoder prints is no answer
+    os.dup2(2, 1)  # what a decoder prints is not an answer
     answers.write(_READY)
     answers.flush()
     with contextlib.suppress(EOFError):

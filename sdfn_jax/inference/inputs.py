@@ -17,18 +17,18 @@ from sdfn_jax.radiographs.opening import ImageFile
 def find(
     places: Iterable[str], leave_out: Path | None = None
 ) -> tuple[list[ImageFile], list[tuple[str, str]], list[LeftOut]]:
-    """Finds the films that are meant.
+    """Finds the films in the given places.
 
-    A file is called by its path below the folder or the unvaried part of the pattern that was given, a file given by
-    itself by its name. If two have the same name, as many of the folders above come before it as tell them apart.
+    A film's name is its path below the given folder or below the fixed part of the given pattern; a file given directly
+    has its file name. Films with the same name get as many parent folders in front as distinguish them.
 
     Args:
       places: files, folders (searched by `find.below`) and patterns (`films/*.png`, `films/**/*.dcm`).
-      leave_out: a folder whose files are not films: where output goes.
+      leave_out: the output folder, whose files are not films.
 
     Returns:
-      the films, each real file once, in the order given and by path within a place; (place, what is wrong) of the
-      places that are not there, without a film in them, or cannot be reached; and what else was left out.
+      the films, each real file once, in the order given and by path within a place; (place, problem) of the places
+      that do not exist, hold no film, or cannot be reached; and what else was left out.
 
     Raises:
       UserError: if no place has a film.
@@ -69,7 +69,7 @@ def find(
 
 
 def read_list(path: str | Path) -> list[str]:
-    """Reads a file that names a place in each line; empty lines are passed over.
+    """Reads a file that names a place on each line; empty lines are skipped.
 
     Raises:
       UserError: for a file that cannot be read, or names nothing.
@@ -77,15 +77,15 @@ def read_list(path: str | Path) -> list[str]:
     try:
         text = tables.read_text(Path(path))
     except UserError as error:
-        raise UserError(f"--list={error}; expected a text file with a path in each line") from error
+        raise UserError(f"--list={error}; expected a text file with a path on each line") from error
     places = [line.strip() for line in text.splitlines() if line.strip()]
     if not places:
-        raise UserError(f"--list={path}: empty; expected a path in each line")
+        raise UserError(f"--list={path}: empty; expected a path on each line")
     return places
 
 
 def _exists(place: str) -> bool:
-    """Tells whether a place can hold films: a pattern always can."""
+    """Returns whether a place can hold films: a pattern always can."""
     return os.path.exists(place) or glob.has_magic(place)
 
 
@@ -123,11 +123,11 @@ def _matching(
 ) -> Iterator[tuple[Path, int]]:
     """Yields the files below a folder whose path in it has the parts of a pattern, `**` being any number of folders.
 
-    `glob` would not end if a link leads back.
+    `glob` would not terminate if a link leads back.
     """
     found = below(folder, leave_out)
     left_out += found.left_out
-    # A pattern that ends in ** says nothing of names: films are meant.
+    # A pattern that ends in ** does not restrict names: only films match it.
     for path in found.films if pattern[-1] == "**" else found.files:
         parts = path.relative_to(folder).parts
         if _fits(parts, pattern):

@@ -1,15 +1,15 @@
 """The files that `predict` leaves: what each holds, and how they are assembled from the journal. No JAX.
 
-predictions.csv     a line a film; provenance.json says what its columns mean.
-predictions.jsonl   the same, a JSON object a film, with the thresholds and the boxes of the heatmaps.
-boxes.csv           a line a box. film, finding, threshold (60 or 180 of the heatmap's 0 to 255), left, top, right,
+predictions.csv     one line per film; provenance.json says what its columns mean.
+predictions.jsonl   the same, one JSON object per film, with the thresholds and the boxes of the heatmaps.
+boxes.csv           one line per box. film, finding, threshold (60 or 180 of the heatmap's 0 to 255), left, top, right,
                     bottom; of the findings called positive and of the most probable one (Wang et al., CVPR 2017, 5.2).
-errors.csv          a line a file that could not be read, or a place without films: film, problem. Only if there is
+errors.csv          one line per file that could not be read, or place without films: film, problem. Only if there is
                     one.
-left_out.csv        a line a file or folder that was passed over (hidden, reached twice, no radiograph): path, reason.
-                    Only if there is one.
-overlays/           a picture a film: the heatmap of its most probable finding, the lung box. Under the film's name,
-                    shortened if a file system would not take it.
+left_out.csv        one line per file or folder that was skipped (hidden, reached twice, not a radiograph): path,
+                    reason. Only if there is one.
+overlays/           one picture per film: the heatmap of its most probable finding, and the lung box. Named like the
+                    film, shortened if a file system would not take the name.
 index.html          all films, every heatmap; of over 500 films the others in index_2.html and so on, linked.
 provenance.json     networks, data, thresholds, software, counts, columns of predictions.csv.
 
@@ -92,12 +92,12 @@ PREDICTION_COLUMNS: tuple[tuple[str, str, Callable[..., object]], ...] = (
 
 
 def row(reading: Reading, identifiers: Mapping[str, str]) -> dict:
-    """Returns what `predictions.jsonl` holds of a reading: `Reading.to_dict`, its picture and identifiers."""
+    """Returns a reading's line of `predictions.jsonl`: `Reading.to_dict`, its picture and identifiers."""
     return reading.to_dict() | {"overlay": overlay_path(reading.name)} | dict(identifiers)
 
 
 def overlay_path(film: str) -> str:
-    """Returns the name of a film's picture within the output folder, another for every film."""
+    """Returns the name of a film's picture within the output folder, different for every film."""
     path = PurePosixPath(film)
     name = os.fsencode(path.name)
     if len(name) > _LONGEST_NAME:
@@ -126,7 +126,7 @@ def assemble(
     Args:
       folder: the output folder.
       names: of the films that were read, in order.
-      problems: (film or place, what is wrong with it) of what was not read.
+      problems: (film or place, problem) of what was not read.
       piece: {`row`: from `row`, `entry`: from `film_page.entry`} of a film.
       provenance: of all of them.
       record: what else `provenance.json` says.
@@ -171,7 +171,7 @@ def assemble(
 
 
 def _columns(keep_identifiers: bool) -> dict[str, Callable[[dict], object]]:
-    """Returns {column: what gives its value of a `row`}, in the table's order."""
+    """Returns {column: function from a `row` to its value}, in the table's order."""
     columns: dict[str, Callable[[dict], object]] = {}
     for name, _, value in PREDICTION_COLUMNS:
         if name in KEPT and not keep_identifiers:

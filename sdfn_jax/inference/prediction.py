@@ -22,10 +22,10 @@ class Provenance:
       stage: `entire`, `lung` or `fusion`.
       checkpoint: digest of the classifier's checkpoint.
       lrg_checkpoint: digest of the lung region generator's; None if none was used.
-      data_version: full name of the data set that the classifier was trained on; None if it is not known.
-      label_version: `2017` or `v2020`; None if it is not known.
-      drawings: whether it was trained on synthetic radiographs: its findings then mean nothing of radiographs; None if
-        it is not known.
+      data_version: full name of the data set that the classifier was trained on; None if unknown.
+      label_version: `2017` or `v2020`; None if unknown.
+      drawings: whether it was trained on synthetic radiographs: its findings then mean nothing; None if
+        unknown.
       imported: {branch: weights file}, for the branches that were not trained here.
       preprocessing: `Preprocessing.as_dict()`.
       thresholds: {finding: operating point}, for the findings that have one.
@@ -53,13 +53,12 @@ class Reading:
     """What the networks found on one radiograph.
 
     Attributes:
-      name: tells it apart from the others: the path as given, or below the folder that was given. Never taken from a
-        header.
-      radiograph: (H, W) uint8 as the networks saw it before they resized it: after the corrections asked for.
+      name: unlike that of any other: the path as given, or below the given folder. Never taken from a header.
+      radiograph: (H, W) uint8 as the networks saw it before resizing, with the requested corrections.
       lung_box: (left, top, right, bottom) in its pixels, half-open; None if no lung region generator was used.
       rule: `none`, or the rules of B.2.2 that fired, joined by `+`; empty without a lung box.
-      flags: names from `flags.FLAGS`: what looks wrong with the radiograph, what of its header could not be used.
-      fixes: names from `quality.FIXES` of the corrections that were asked for and applied.
+      flags: names from `flags.FLAGS`: what looks wrong with the radiograph, or with elements of its header.
+      fixes: names from `quality.FIXES` of the requested corrections that were applied.
       probabilities: {finding: 0 to 1}, in the order of `FINDINGS`.
       calibrated: {finding: 0 to 1; None for a finding without a calibration}, in that order.
       maps: {branch: (h, w, 14) float32}, class activation maps (eq. 5), as `cam.on_radiograph` takes them.
@@ -95,7 +94,7 @@ class Reading:
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
     def heatmap(self, finding: str) -> np.ndarray:
-        """Returns where a finding is seen: the network's activation maps on the radiograph (eq. 6), as pages show it.
+        """Returns where a finding is seen: the network's activation maps on the radiograph (eq. 6), as on the pages.
 
         It is rescaled on its own, its smallest value to 0 and its largest to 1, however small the probability.
 
@@ -123,7 +122,7 @@ class Reading:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all but the pixels and maps, as JSON can hold it: what a line of `predictions.jsonl` holds.
+        """Returns everything but the pixels and maps, as JSON values: a line of `predictions.jsonl`.
 
         Returns:
           `film` (the name), `width`, `height`, `lung_box`, `rule`, `flags`, `fixes`, `top`, `probabilities`,

@@ -1,6 +1,6 @@
 """A trained classifier with its lung region generator: radiographs -> readings, in order.
 
-Everything from the file to the networks' input is what training did: one reader, one resize, the lung region found by
+Everything from the file to the networks' input is as in training: one reader, one resize, the lung region found by
 the same post-processing and cut at full resolution (`crops`), the preprocessing that the checkpoint stores.
 """
 
@@ -115,8 +115,8 @@ class Predictor:
     Attributes:
       classifier: the network that reads the branches' images.
       lungs: the lung region generator, with the post-processing that the classifier's training data had; None if the
-        classifier needs none and none is there.
-      calibration: what the run's validation split says of its probabilities; None if it was not evaluated there.
+        classifier needs none and none was found.
+      calibration: of its probabilities, from the run's validation split; None if it was not evaluated there.
       uncalibrated: why there is no calibration, and the command that makes one; empty if there is one.
       provenance: what its readings are made with.
     """
@@ -136,7 +136,7 @@ class Predictor:
             network in it, or else its one extractor.
           lrg: folder of the lung region generator. If None, the one that the run's config names, or that of the same
             name next to `run`; only the latter if `run` is not in the place that its config names. A network of the
-            entire radiograph alone does without, and then says nothing of lungs.
+            entire radiograph alone works without one, and then reports no lungs.
           batch_size: radiographs at a time.
 
         Raises:
@@ -188,7 +188,7 @@ class Predictor:
 
         Args:
           radiographs: a path, an (H, W) array in any form that `grey_levels.as_radiograph` takes (bones bright), or an
-            iterable of these. A reading is called by the path as given, or by the array's place among the others.
+            iterable of these. A reading is named by the path as given, or by the array's position.
 
         Returns:
           the reading of one; of many an iterator, in order, with an `Unreadable` (`.name`, `.reason`) for each that
@@ -197,7 +197,7 @@ class Predictor:
         Raises:
           ValueError: for one radiograph that cannot be read as one.
           OSError: for one file that cannot be opened.
-          TypeError: for anything else than paths and arrays.
+          TypeError: for anything but paths and arrays.
           ImportError: for DICOM without its packages.
         """
         if not opening.is_one(radiographs):
@@ -258,10 +258,10 @@ class Predictor:
         Args:
           name: for the reading.
           radiograph: in any form that `grey_levels.as_radiograph` takes, bones bright.
-          flags: names from `flags.FLAGS` that it carries already.
+          flags: names from `flags.FLAGS` that are known already.
 
         Raises:
-          ValueError: for what cannot be taken as one radiograph, in a sentence that begins with `name`.
+          ValueError: for an array that is not one radiograph, in a sentence that begins with `name`.
         """
         return self._read(ImageArray(name, radiograph, flags))
 
@@ -373,7 +373,7 @@ def _lung_finder(run: str | Path, config: dict, named: str | Path | None, batch_
 
 
 def _lrg_folder(run: str | Path, config: dict) -> Path | None:
-    """Returns where the lung region generator of a classifier is; None if it is not there and not needed."""
+    """Returns where the lung region generator of a classifier is; None if it is neither found nor needed."""
     stored = Path(config["lrg"]["workdir"]) if "lrg" in config else Path("lrg")
     places = [Path(run).absolute().parent / stored.name]
     # The config's own path may be relative. If it leads to the run too, it leads to what the run was trained with;
@@ -386,7 +386,7 @@ def _lrg_folder(run: str | Path, config: dict) -> Path | None:
     if "lung" not in config["branches"]:
         return None
     raise UserError(
-        f"{run}: this network reads the lung region, and its lung region generator is not there; looked for a trained "
+        f"{run}: this network reads the lung region, and its lung region generator was not found; looked for a trained "
         f"one in {' and '.join(map(str, places))}. Name its folder: --lrg=FOLDER"
     )
 

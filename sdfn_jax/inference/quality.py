@@ -1,10 +1,10 @@
-"""Names what looks wrong with a film before anybody believes its probabilities; never corrects it unasked.
+"""Flags what looks wrong with a film before anyone trusts its probabilities; never corrects it unasked.
 
 A frontal chest film, however exposed, has two dark lungs next to a bright middle, above a bright abdomen: a few slow
 cosine waves, even about the vertical axis. Turned or inverted, the same waves change places or signs, so one small
-template tells which of the eight (four turns, each as it is or inverted) a film is in; and how far its waves are from
-those of chest films tells what is none. The numbers were fitted by `tools/guards.py` to 238 films of ChestX-ray14
-and Montgomery; its table says what they do on the other 224, and on pictures of other things.
+template identifies which of the eight (four rotations, inverted or not) a film is in; and the distance of its waves
+from those of chest films identifies what is not one. The numbers were fitted by `tools/guards.py` to 238 films of
+ChestX-ray14 and Montgomery; its table shows what they do on the other 224, and on pictures of other things.
 """
 
 import numpy as np
@@ -53,14 +53,14 @@ _FARTHEST = 5.47
 def check(radiograph: np.ndarray, region: LungRegion | None) -> tuple[str, ...]:
     """Names what looks wrong with a film.
 
-    What is nearly empty, or no chest, is not asked how it is turned.
+    The orientation of a film that is nearly empty, or not of a chest, is not judged.
 
     Args:
       radiograph: (H, W) uint8, bones bright.
       region: what the lung region generator found on it; None if there is none.
 
     Returns:
-      names from `flags.FLAGS`, in its order; none of them for an ordinary film.
+      names from `flags.FLAGS`, in its order; empty for an ordinary film.
     """
     found = set()
     if min(radiograph.shape) < SMALLEST_SIDE:
@@ -72,7 +72,7 @@ def check(radiograph: np.ndarray, region: LungRegion | None) -> tuple[str, ...]:
         if share < _LEAST_CONTENT:
             found.add("border")
         found |= _looks(content)
-    if region is not None and not _believable(region, radiograph.shape):
+    if region is not None and not _plausible(region, radiograph.shape):
         found.add("lung_region_fallback")
     return tuple(name for name in FLAGS if name in found)
 
@@ -82,7 +82,7 @@ def fix(radiograph: np.ndarray, name: str) -> np.ndarray:
 
     Args:
       radiograph: (H, W) uint8.
-      name: from `FIXES`; `rotated_90` finds out itself which way the film has to be turned.
+      name: from `FIXES`; `rotated_90` determines which way the film has to be turned.
 
     Returns:
       uint8, (W, H) for `rotated_90`, otherwise (H, W).
@@ -105,15 +105,15 @@ def fix(radiograph: np.ndarray, name: str) -> np.ndarray:
 
 
 def _content(radiograph: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """Returns a small copy of the film without its blank border, and the share of the film that it is.
+    """Returns a small copy of the film without its blank border, and its share of the film.
 
-    None and 0 for a film that shows next to nothing.
+    None and 0 for an almost empty film.
     """
     overview = resize(radiograph, (_OVERVIEW, _OVERVIEW))
     if np.ptp(np.percentile(overview, (1, 99))) < _LEAST_CONTRAST:
         return None, 0.0
     top, bottom, left, right = 0, _OVERVIEW, 0, _OVERVIEW
-    for _ in range(3):  # without blank columns a row may be seen to be blank, and so on
+    for _ in range(3):  # once blank columns are gone, a row may turn out to be blank, and so on
         for across in (True, False):
             inner = overview[top:bottom, left:right]
             used = np.flatnonzero(np.ptp(np.percentile(inner, (10, 90), axis=int(across)), axis=0) > _BLANK_LINE)
@@ -135,10 +135,10 @@ def _waves(content: np.ndarray) -> np.ndarray:
 
 
 def _hypotheses(waves: np.ndarray) -> np.ndarray:
-    """Returns the waves of the film put right, were it turned or inverted, (2, 2, 2, 8, 8).
+    """Returns the film's waves as they would be upright, for each way it may be turned or inverted, (2, 2, 2, 8, 8).
 
     The axes: whether it is on its side; whether the neck is then at the right, or at the bottom; whether it is
-    inverted. Mirror images are not told apart.
+    inverted. Mirror images are not distinguished.
     """
     sides = np.stack([waves, waves.T])
     odd = (-1.0) ** np.arange(_WAVES)[:, None]
@@ -160,12 +160,12 @@ def _likeness(hypotheses: np.ndarray) -> np.ndarray:
 
 
 def _strangeness(upright: np.ndarray) -> float:
-    """Returns how far a film's waves, put right, are from those of chest films: Mahalanobis' distance."""
+    """Returns how far a film's upright waves are from those of chest films: the Mahalanobis distance."""
     return float(np.linalg.norm(_SCALE @ (_description(upright) - _MEAN)))
 
 
 def _description(upright: np.ndarray) -> np.ndarray:
-    """Returns the (9,) numbers that tell a chest from other things: waves, and how much is even, and how much odd."""
+    """Returns the (9,) numbers that distinguish a chest from other things: waves, and how much is even and odd."""
     return np.append(_even(upright), [(upright[:, 0::2] ** 2).sum(), (upright[:, 1::2] ** 2).sum()])
 
 
@@ -181,7 +181,7 @@ def _looks(content: np.ndarray) -> set[str]:
     return turned | ({"inverted"} if inverted else set())
 
 
-def _believable(region: LungRegion, size: tuple[int, int]) -> bool:
+def _plausible(region: LungRegion, size: tuple[int, int]) -> bool:
     left, top, right, bottom = region.box
     side = min((right - left) / size[1], (bottom - top) / size[0])
     return "whole_image" not in region.rule and region.lung_area >= _LEAST_LUNG and side >= _LEAST_BOX_SIDE

@@ -47,7 +47,7 @@ _FIRM = (0.4, 0.6)
 
 @dataclasses.dataclass(frozen=True)
 class FilmDifference:
-    """What one film's reading is off by.
+    """The differences of one film's reading.
 
     Attributes:
       film: its name.
@@ -61,7 +61,7 @@ class FilmDifference:
 
     @property
     def passed(self) -> bool:
-        """Whether it is as it should be."""
+        """Whether it is within the tolerance."""
         return self.probability <= SELFTEST_TOLERANCE and self.pixels == 0
 
 
@@ -100,7 +100,7 @@ def run() -> list[FilmDifference]:
 
 
 def table(differences: Sequence[FilmDifference]) -> str:
-    """Lays the result out for a terminal."""
+    """Formats the result for a terminal."""
     lines = [f"{'drawn film':<12}{'probabilities off by':>22}{'lung box off by':>18}"]
     for each in differences:
         verdict = "pass" if each.passed else "FAIL"

@@ -1,4 +1,4 @@
-"""The viewer's server: a page on one's own machine that takes films and shows what is found."""
+"""The viewer's server: a page on one's own machine that takes films and shows the findings."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ except ImportError as error:
     raise SystemExit(2) from error
 
 LARGEST = 100_000_000  # bytes of an upload; a film of 5,000 x 4,000 pixels of 16 bits has 40,000,000
-MEMORY = 4 * LARGEST  # bytes of all uploads that are there at a time
+MEMORY = 4 * LARGEST  # bytes of all uploads at any one time
 _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -76,7 +76,7 @@ def application(
         return HTMLResponse(page, headers=_HEADERS | {"Content-Security-Policy": policy})
 
     async def readings(request: Request) -> Response:
-        # A browser says which page sends; another site's page could otherwise have this machine compute.
+        # A browser names the sending page; otherwise another site's page could make this machine compute.
         if request.headers.get("origin") != f"http://{request.headers['host']}":
             return _refusal(403, "films are taken from the viewer's own page only")
         with room.of_one() as take:
@@ -94,7 +94,7 @@ def application(
                 return _refusal(error.status, str(error))
             except (ValueError, MissingPackageError) as error:
                 return _refusal(422, str(error))
-            except Exception as error:  # a mistake of ours; what its message may quote of the film stays out of the log
+            except Exception as error:  # a bug of ours; its message may quote the film, and stays out of the log
                 place = "".join(traceback.format_tb(error.__traceback__))
                 print(f"a film could not be read: {type(error).__name__}\n{place}", file=sys.stderr)
                 return _refusal(500, f"cannot be read ({type(error).__name__}); the viewer's terminal says where")
@@ -107,7 +107,7 @@ def application(
 
 
 class _TooMuch(Exception):
-    """An upload that is not taken; the HTTP status, and a sentence."""
+    """An upload that is refused, with an HTTP status and a sentence."""
 
     def __init__(self, status: int, sentence: str):
         super().__init__(sentence)
@@ -122,7 +122,7 @@ class _Room:
 
     @contextlib.contextmanager
     def of_one(self) -> Iterator[Callable[[int], None]]:
-        """Gives a function that takes bytes for one upload, and raises `_TooMuch`; they are free after the block."""
+        """Yields a function that reserves bytes for one upload, or raises `_TooMuch`; the block's end frees them."""
         taken = 0
 
         def take(count: int) -> None:
@@ -140,11 +140,11 @@ class _Room:
 
 
 async def _body(request: Request, largest: int, take: Callable[[int], None]) -> bytes:
-    """Reads the body, whatever the header says of its length.
+    """Reads the body, whatever length the header states.
 
     Raises:
       _TooMuch: as soon as it is known to be larger than allowed, or than `take` gives.
-      ClientDisconnect: for an upload that is broken off.
+      ClientDisconnect: for an upload that is interrupted.
     """
     too_large = _TooMuch(413, f"larger than {largest / 1e6:g} MB, the most that the viewer takes")
     if int(request.headers.get("content-length", 0)) > largest:

@@ -135,7 +135,7 @@ class Record:
         return {name: each.undecided for name, each in self.findings.items() if each.threshold is None}
 
     def gaps(self) -> str:
-        """Returns in one line which findings have no calibration or no operating point, and why; empty if none."""
+        """Returns a line that names the findings without a calibration or an operating point, and why; may be empty."""
         kinds: dict[str, list[str]] = {}
         for name, each in self.findings.items():
             missing = [
@@ -181,7 +181,7 @@ def make(evaluation: Evaluation) -> Record:
 
 
 def calibrate(run: str | Path, evaluation: Evaluation) -> None:
-    """Makes and writes the file of a run; prints in one line which findings have no calibration or no decision."""
+    """Makes and writes the file of a run; prints a line that names the findings without a calibration or a decision."""
     record = make(evaluation)
     write(run, record)
     if gaps := record.gaps():
@@ -222,15 +222,15 @@ def of_checkpoint(run: str | Path, checkpoint: str) -> tuple[Record | None, str]
     except sealed.DamagedError as error:
         made = _from_evaluation(run, checkpoint)
         if made is not None:
-            state = "of an older version" if isinstance(error, sealed.OlderError) else "damaged"
-            sealed.say(f"{path} is {state}; what it should say is made from {evaluation_folder(run, 'validation')}")
+            state = "was written by an older version" if isinstance(error, sealed.OlderError) else "is damaged"
+            sealed.say(f"{path} {state}; it is computed again from {evaluation_folder(run, 'validation')}")
             return made, ""
         if isinstance(error, sealed.OlderError):
-            return None, "is of an older version"
+            return None, "was written by an older version"
         raise
     if found is None:
-        return None, "is not there"
-    return (found, "") if found.checkpoint == checkpoint else (None, "is of another checkpoint")
+        return None, "is missing"
+    return (found, "") if found.checkpoint == checkpoint else (None, "belongs to another checkpoint")
 
 
 def _from_evaluation(run: str | Path, checkpoint: str) -> Record | None:

@@ -90,7 +90,7 @@ def compare(
 def paper_t_test(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """Returns t and two-tailed p of the paired t-test over the class AUCs of two models (section C).
 
-    The paper does not say what it paired; over AUCs, this is the one paired t-test there is. It treats the classes as
+    The paper does not say what it paired; over AUCs, this is the only paired t-test. It treats the classes as
     the sample: it asks whether another finding would show the same, not whether another patient would.
 
     Args:

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
-DELONG_REMARK = "DeLong's test takes images for independent; they come from fewer patients, so its p is too small."
+DELONG_REMARK = "DeLong's test treats images as independent; they come from fewer patients, so its p is too small."
 
 
 @dataclasses.dataclass(frozen=True)

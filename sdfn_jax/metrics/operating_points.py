@@ -149,7 +149,7 @@ class Threshold:
     """A finding's operating point, chosen on validation.
 
     Attributes:
-      probability: a radiograph with at least this one, before calibration, counts as positive.
+      probability: a radiograph with at least this probability, before calibration, counts as positive.
       sensitivity: on validation.
       specificity: on validation.
       positives: of the validation split.

@@ -17,7 +17,7 @@ class Scaling:
     """calibrated = sigmoid(slope * logit(probability) + intercept).
 
     Attributes:
-      slope: above 0, so that the order of images, and with it the AUC, stays.
+      slope: above 0, so that the order of images, and with it the AUC, is preserved.
       intercept: any number.
     """
 
@@ -81,7 +81,7 @@ def cross_fit(labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarra
       patients: (n,) the patient of each image; whole patients go into one of five folds.
 
     Returns:
-      (n,) calibrated; a fold without which no scaling can be fitted stays as it is.
+      (n,) calibrated; a fold without which no scaling can be fitted is left unchanged.
     """
     people, places = np.unique(patients, return_inverse=True)
     folds = (np.random.default_rng(_SEED).permutation(len(people)) % CROSS_FIT_FOLDS)[places]

@@ -134,8 +134,8 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     """Reads what `write_evaluation` wrote.
 
     Raises:
-      DamagedError: for a file that `read_predictions` refuses, an `evaluation.json` that is not one, or two files that
-        do not belong together.
+      DamagedError: for a file that `read_predictions` refuses, an invalid `evaluation.json`, or two files that do not
+        belong together.
       OSError: for a missing file.
     """
     folder = Path(folder)
@@ -147,8 +147,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         raise sealed.DamagedError(f"{error}; evaluate again") from error
     if file_digest(table) != record["predictions_sha256"]:
         raise sealed.DamagedError(
-            f"{table}: not the file that {EVALUATION_FILE} next to it describes (its SHA-256 is "
-            "another); evaluate again"
+            f"{table}: not the file that {EVALUATION_FILE} next to it describes (its SHA-256 differs); evaluate again"
         )
     names = [field.name for field in dataclasses.fields(Origin)]
     return Evaluation(Origin(**{name: record[name] for name in names if name in record}), predictions)
@@ -163,11 +162,11 @@ def read_record(folder: str | Path) -> dict:
     """
     record = sealed.read(Path(folder) / EVALUATION_FILE, _RECORD, "the record of an evaluation", "evaluate again")
     data = record.get("data")
-    return record | {"data": data if isinstance(data, dict) else {}}  # which earlier versions do not name
+    return record | {"data": data if isinstance(data, dict) else {}}  # which earlier versions lack
 
 
 def table_of(folder: str | Path) -> Path:
-    """Returns where an evaluation's table is, under its name or, if only that is there, under its old one."""
+    """Returns the path of an evaluation's table, under its former name if only that exists."""
     table, old = Path(folder) / PROBABILITIES_FILE, Path(folder) / _OLD_FILE
     return old if old.is_file() and not table.is_file() else table
 
@@ -183,7 +182,7 @@ def evaluation_command(run: str | Path, split: str, config: Mapping | None) -> s
     Args:
       run: folder of a classifier.
       split: `validation` or `test`.
-      config: what its checkpoint says of its training; None if that is not known.
+      config: of its training, from its checkpoint; None if unknown.
     """
     config = config or {}
     stage, demo = config.get("stage"), ["demo"] if "synthetic" in config else []
@@ -281,7 +280,7 @@ def software() -> dict[str, str | None]:
 
 
 def image_list_digest(images: Sequence[str]) -> str:
-    """Returns the SHA-256 (hexadecimal) of the sorted names joined by newlines: two runs saw the same images or not."""
+    """Returns the SHA-256 (hexadecimal) of the sorted names, joined by newlines: equal for the same images."""
     return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()
 
 
@@ -291,7 +290,7 @@ def _header_problem(header: Sequence[str]) -> str | None:
         return f"no column {', '.join(missing)}; predictions have image, patient, 14 probabilities, 14 labels"
     for number, (found, expected) in enumerate(zip(header, PROBABILITY_COLUMNS, strict=False), start=1):
         if found != expected:
-            return f"column {number} is {found!r} where {expected!r} belongs; the order of the columns is fixed"
+            return f"column {number} is {found!r}, expected {expected!r}; the order of the columns is fixed"
     if len(header) > len(PROBABILITY_COLUMNS):
         return f"unexpected column {header[len(PROBABILITY_COLUMNS)]!r} after the last one"
     return None
@@ -299,7 +298,7 @@ def _header_problem(header: Sequence[str]) -> str | None:
 
 def _parse_row(row: Sequence[str]) -> tuple[str, int, list[float], list[int]]:
     if len(row) != len(PROBABILITY_COLUMNS):
-        raise ValueError(f"{len(row)} values where the header has {len(PROBABILITY_COLUMNS)}")
+        raise ValueError(f"{len(row)} values, but the header has {len(PROBABILITY_COLUMNS)}")
     image, *numbers = row
     if not image:
         raise ValueError("no image name")
@@ -335,7 +334,7 @@ def _first_problem(predictions: Predictions) -> tuple[int, str] | None:
     seen = set()
     for index, image in enumerate(predictions.images):
         if image in seen:
-            return index, f"image {image} is named a second time"
+            return index, f"image {image} appears twice"
         seen.add(image)
     return None
 

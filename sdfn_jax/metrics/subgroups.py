@@ -52,7 +52,7 @@ def within(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     without seeing a finding. Pairs within a view leave it nothing to gain.
 
     Args:
-      pairs: {group: ordered pairs, all pairs}, (B,) each, as of `bootstrap.auc_pairs`.
+      pairs: {group: ordered pairs, all pairs}, (B,) each, as from `bootstrap.auc_pairs`.
 
     Returns:
       (B,); NaN where no group has a pair.
