@@ -22,7 +22,7 @@ from sdfn_jax.metrics import calibration as metrics_calibration
 from sdfn_jax.metrics import operating_points, platt
 from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.reporting import inputs, report, table_one
+from sdfn_jax.reporting import material, report, table_one
 from sdfn_jax.reporting.sections import provenance
 from tests import other_process
 from tests.browser import chromium
@@ -210,7 +210,7 @@ class TestPage:
 
     def test_no_jax(self, made):
         code = (
-            "import sys; from sdfn_jax.reporting import estimates, inputs, page, report, table_one; "
+            "import sys; from sdfn_jax.reporting import estimates, material, page, report, table_one; "
             "print([name for name in ('jax', 'flax', 'tensorflow', 'matplotlib') if name in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -496,7 +496,7 @@ def test_images_of_the_test_list_that_were_not_evaluated_are_counted(tmp_path):
     with (tables / "test_list.txt").open("a") as file:
         file.write("\nabsent_1.png\nabsent_2.png")
     write_evaluation(tmp_path / "run/evaluation/test", evaluation("lung"))
-    section = provenance.measured(inputs.gather([tmp_path / "run"], tables, (), 5))
+    section = provenance.measured(material.gather([tmp_path / "run"], tables, (), 5))
     text = " ".join(section.text)
     assert "2 images of the official test list were not evaluated, such as absent_1.png" in text
     assert "120 images under labels 2017, not the paper's 25,596" in text

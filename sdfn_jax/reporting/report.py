@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sdfn_jax.core import progress
 from sdfn_jax.core.files import folder_locked
-from sdfn_jax.reporting import inputs, page
+from sdfn_jax.reporting import material, page
 from sdfn_jax.reporting.sections import calibration, discrimination, groups, localization, lungs, provenance, thresholds
 
 SECTIONS = (
@@ -40,6 +40,6 @@ def write_report(
         writing to `output`.
     """
     with folder_locked(output):
-        material = inputs.gather(folders, tables, others, replicates)
-        sections = [make(material) for make in progress.bar(SECTIONS, what="report", unit="section")]
-        return page.write(output, f"SDFN on chest radiographs: {', '.join(material.names)}", sections)
+        found = material.gather(folders, tables, others, replicates)
+        sections = [make(found) for make in progress.bar(SECTIONS, what="report", unit="section")]
+        return page.write(output, f"SDFN on chest radiographs: {', '.join(found.names)}", sections)

@@ -3,8 +3,9 @@
 from sdfn_jax.metrics import bootstrap, calibration
 from sdfn_jax.reporting import charts, estimates
 from sdfn_jax.reporting.estimates import Estimate
-from sdfn_jax.reporting.inputs import FINDING_NAMES, Material, Run
+from sdfn_jax.reporting.material import FINDING_NAMES, Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
+from sdfn_jax.reporting.runs import Run
 
 
 def calibration_section(material: Material) -> Section:

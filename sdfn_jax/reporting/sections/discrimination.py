@@ -6,8 +6,9 @@ from sdfn_jax.metrics import comparison, delong, published
 from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.reporting import charts, estimates, roc_curves, table_one
 from sdfn_jax.reporting.estimates import Estimate, P
-from sdfn_jax.reporting.inputs import FINDING_NAMES, Material, Run
+from sdfn_jax.reporting.material import FINDING_NAMES, Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
+from sdfn_jax.reporting.runs import Run
 
 
 def table_one_section(material: Material) -> Section:

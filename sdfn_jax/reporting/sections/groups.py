@@ -7,8 +7,9 @@ import numpy as np
 from sdfn_jax.metrics import bootstrap, subgroups
 from sdfn_jax.reporting import charts, estimates
 from sdfn_jax.reporting.estimates import Estimate
-from sdfn_jax.reporting.inputs import FINDING_NAMES, Material, Run
+from sdfn_jax.reporting.material import FINDING_NAMES, Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
+from sdfn_jax.reporting.runs import Run
 
 _Pairs = list[tuple[np.ndarray, np.ndarray]]  # of each finding, what `bootstrap.auc_pairs` counted
 

@@ -10,8 +10,9 @@ from sdfn_jax.metrics.predictions import SMALL_SAMPLE
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting import charts
 from sdfn_jax.reporting.estimates import Estimate
-from sdfn_jax.reporting.inputs import SEED, Localization, Material
+from sdfn_jax.reporting.material import SEED, Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
+from sdfn_jax.reporting.runs import Localization
 
 
 def localization_section(material: Material) -> Section:

@@ -6,7 +6,7 @@ from sdfn_jax.core import run_metadata
 from sdfn_jax.metrics import published
 from sdfn_jax.metrics.predictions import RECIPE_FILE, image_list_digest
 from sdfn_jax.reporting.comparable import all_caveats, seed_text
-from sdfn_jax.reporting.inputs import Material
+from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Section, Table
 
 _RECIPE = (

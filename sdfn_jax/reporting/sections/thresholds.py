@@ -2,8 +2,9 @@
 
 from sdfn_jax.metrics import bootstrap, operating_points
 from sdfn_jax.reporting.estimates import Estimate
-from sdfn_jax.reporting.inputs import FINDING_NAMES, Material, Run
+from sdfn_jax.reporting.material import FINDING_NAMES, Material
 from sdfn_jax.reporting.page import Cell, Section, Table
+from sdfn_jax.reporting.runs import Run
 
 _TITLE = "Operating points"
 _RULES = (

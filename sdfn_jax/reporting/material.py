@@ -1,0 +1,113 @@
+"""What a report is made of: evaluated runs on the same images, and the resamples that all comparisons share."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sdfn_jax.core.errors import UserError
+from sdfn_jax.metrics import bootstrap
+from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.reporting import estimates, official, runs
+from sdfn_jax.reporting.comparable import in_table_order
+from sdfn_jax.reporting.estimates import Estimate
+from sdfn_jax.reporting.official import Official
+from sdfn_jax.reporting.runs import Localization, Run
+from sdfn_jax.reporting.table_one import TableOne
+
+SEED = 0
+FINDING_NAMES = tuple(display_name(name) for name in FINDINGS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """Everything the sections need.
+
+    Attributes:
+      runs: in the order of Table I.
+      table: Table I of these runs.
+      resamples: of the patients of the test images; one set for all comparisons.
+      aucs: {stage: (14, B)}, each run's AUCs on these resamples.
+      official: None without tables.
+      generators: folders of lung region generators.
+      localizations: of the runs, then of other methods; all of the same images and findings.
+    """
+
+    runs: list[Run]
+    table: TableOne
+    resamples: bootstrap.Resamples
+    aucs: dict[str, np.ndarray]
+    official: Official | None
+    generators: list[Path]
+    localizations: list[Localization]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N, 14) uint8, shared by all runs."""
+        return self.runs[0].test.predictions.labels
+
+    @property
+    def names(self) -> list[str]:
+        """The networks', in the order of the runs."""
+        return [run.name for run in self.runs]
+
+    @property
+    def replicates(self) -> int:
+        """Of the bootstrap."""
+        return self.resamples.counts.shape[1]
+
+    @property
+    def few(self) -> np.ndarray:
+        """(14,) bool: findings with so few positives or negatives that an AUC must not be believed."""
+        return estimates.few(self.labels)
+
+    def mean_auc(self, stage: str) -> Estimate:
+        """Returns a network's mean AUC over the defined findings."""
+        return estimates.with_mean(self.table.aucs[stage], self.aucs[stage], self.few)[-1]
+
+
+def gather(folders: Sequence[Path], tables: Path | None, others: Sequence[Path], replicates: int) -> Material:
+    """Reads runs and tables.
+
+    Args:
+      folders: of runs (extractors, fusion networks, lung region generators), or of several runs.
+      tables: folder of the official tables; None for a report without them.
+      others: folders of `localize` for other methods' heatmaps.
+      replicates: of the bootstrap.
+
+    Raises:
+      UserError: naming the run, file, row or first few images for whatever does not fit.
+    """
+    if replicates < 1:
+        raise UserError(f"--replicates={replicates}: at least one, 2000 for figures to publish")
+    networks, generators = runs.find(folders)
+    found = [runs.read(folder) for folder in networks]
+    if not found:
+        raise UserError("no run of a classifier (entire, lung or fusion) among the folders; there is no AUC to report")
+    try:
+        order = in_table_order([run.test for run in found])
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    stages = [each.origin.stage for each in order]
+    images = order[0].predictions.images
+    found = [
+        dataclasses.replace(run, test=runs.in_order(run.test, images))
+        for run in sorted(found, key=lambda run: stages.index(run.stage))
+    ]
+    resamples = bootstrap.draw(found[0].test.predictions.patients, replicates, SEED)
+    localizations = [run.localization for run in found if run.localization is not None]
+    localizations += [runs.read_localization(folder) for folder in others]
+    runs.check_same_cases(localizations)
+    return Material(
+        runs=found,
+        table=TableOne.of([run.test for run in found]),
+        resamples=resamples,
+        aucs={
+            run.stage: bootstrap.auc_replicates(run.test.predictions.labels, run.probabilities, resamples)
+            for run in found
+        },
+        official=None if tables is None else official.read(tables, found[0].test),
+        generators=generators,
+        localizations=localizations,
+    )
