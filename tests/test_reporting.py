@@ -6,8 +6,10 @@ import dataclasses
 import html.parser
 import io
 import json
+import shutil
 import subprocess
 import sys
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -15,21 +17,32 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sdfn_jax import report as report_command
-from sdfn_jax.core import sealed
+from sdfn_jax.core import job_record, sealed
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.heatmaps import detections, localization
 from sdfn_jax.metrics import calibration as metrics_calibration
-from sdfn_jax.metrics import operating_points, platt
+from sdfn_jax.metrics import operating_points, platt, published
 from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.reporting import material, report, table_one
+from sdfn_jax.reporting import material, report, table_one, verdict
 from sdfn_jax.reporting.sections import provenance
 from tests import other_process
 from tests.browser import chromium
 from tests.official_files import HEADER_2017
 
 SECTIONS = [
-    *("measured", "table-one", "roc", "differences", "calibration", "operating-points", "subgroups", "label-versions"),
+    *(
+        "reproduced",
+        "training",
+        "measured",
+        "table-one",
+        "roc",
+        "differences",
+        "calibration",
+        "operating-points",
+        "subgroups",
+        "label-versions",
+    ),
     *("localization", "heatmaps", "lung-regions", "segmentation", "model-card"),
 ]
 COUNT = 120
@@ -120,8 +133,17 @@ def write_runs(folder):
     results.mkdir()
     for name in ("figure_9", "heatmaps", "lung_boxes_smallest", "lung_boxes_mirror"):
         Image.new("RGB", (400, 300), "grey").save(results / f"{name}.png")
+    for stage, score in (("fusion", "validation_mean_auc"), ("lrg", "validation_dice")):
+        (folder / stage).mkdir(exist_ok=True)
+        epochs = [
+            {"epoch": n, "step": n, "train_loss": 1 / n, "validation_loss": 1 / n, score: 0.5, "best_epoch": 2}
+            for n in (1, 2, 3)
+        ]
+        (folder / stage / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in epochs))
+    for seconds in (60.0, 30.0):
+        job_record.add(folder / "fusion", job_record.StepTime("fusion network", seconds, "1 GPU", seconds < 60))
     lrg = folder / "lrg"
-    (lrg / "cross_validation").mkdir(parents=True)
+    (lrg / "cross_validation").mkdir()
     boxes = [f"{n}.png,100,100,5,5,95,95,{'none' if n < 95 else 'drop_small+mirror'},0.3,digest" for n in range(100)]
     head = "image,width,height,left,top,right,bottom,rule,lung_area,checkpoint"
     (lrg / "lung_boxes.csv").write_text("\n".join([head, *boxes, ""]))
@@ -148,7 +170,11 @@ def made(tmp_path_factory):
 
 
 def rows(folder, name):
-    with (folder / "tables" / f"{name}.csv").open(newline="") as file:
+    return read(folder / "tables" / f"{name}.csv")
+
+
+def read(path):
+    with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -169,7 +195,11 @@ class TestPage:
     def test_every_section_is_there_and_linked(self, made):
         page = Page((made / "index.html").read_text())
         assert [each["id"] for each in page.all("section")] == SECTIONS
-        assert [each["href"] for each in page.all("a")] == [f"#{name}" for name in SECTIONS]
+        links = [each["href"] for each in page.all("a")]
+        assert links[: len(SECTIONS)] == [f"#{name}" for name in SECTIONS]
+        files = {unquote(link) for link in links[len(SECTIONS) :]}
+        written = {str(path.relative_to(made)) for path in made.rglob("*.*")} - {"index.html"}
+        assert files == written  # a file's name is the link to it
 
     def test_it_needs_nothing_else(self, made):
         text = (made / "index.html").read_text()
@@ -188,7 +218,7 @@ class TestPage:
     def test_every_table_and_figure_is_a_file_too(self, made):
         page = Page((made / "index.html").read_text())
         tables = {each["id"].removeprefix("table-") for each in page.all("table")}
-        assert {path.stem for path in (made / "tables").glob("*.csv")} == tables | {"table_1"}
+        assert {path.stem for path in (made / "tables").glob("*.csv")} == tables
         figures = {each["id"].removeprefix("figure-") for each in page.all("figure")}
         assert {path.stem for path in (made / "figures").glob("*.png")} == figures
         drawn = {path.stem for path in (made / "figures").glob("*.svg")}
@@ -217,6 +247,85 @@ class TestPage:
         assert done.stdout.strip() == "[]"
 
 
+class TestFirstScreen:
+    def judged(self, tmp_path, monkeypatch, images=COUNT, **origin):
+        monkeypatch.setattr(published, "TEST_IMAGES", images)
+        for stage in STAGES:
+            write_evaluation(tmp_path / stage / "evaluation/test", evaluation(stage, **origin))
+        return verdict.judge(material.gather([tmp_path], None, (), 60))
+
+    def test_of_synthetic_radiographs_nothing_can_be_concluded(self, tmp_path, monkeypatch):
+        said = self.judged(tmp_path, monkeypatch, drawings=True)
+        assert said.answer == "Nothing can be concluded: these are synthetic radiographs."
+        assert not any("holds" in reason or "within" in reason for reason in said.reasons)
+        page = report.write_report([tmp_path], tmp_path / "out", None, (), 5).read_text()
+        assert "<title>SDFN on synthetic radiographs: a demo</title>" in page and said.answer in page
+
+    def test_other_images_than_the_papers_are_not_compared(self, tmp_path, monkeypatch):
+        said = self.judged(tmp_path, monkeypatch, images=25_596)
+        assert said.answer.startswith("Not comparable with the paper: 120 images of split test under labels 2017")
+        assert said.reasons[0].startswith("For orientation only, SDFN: mean AUC 0.")
+
+    @pytest.mark.parametrize(
+        ("paper", "answer"),
+        [
+            (None, "Yes: the paper's mean AUC of 0.{} is within the 95 % interval of ours, "),
+            (0.6, "Yes, and better: our mean AUC is "),
+            (0.999, "No: our mean AUC is "),
+        ],
+    )
+    def test_on_the_papers_images_the_interval_decides(self, tmp_path, monkeypatch, paper, answer):
+        values = evaluation("fusion").predictions
+        ours = [
+            roc_auc_score(values.labels[:, index], values.probabilities[:, index]) if index < 13 else 0.9
+            for index in range(14)
+        ]
+        figures = {stage: tuple(ours) if paper is None else (paper,) * 14 for stage in STAGES}
+        monkeypatch.setattr(published, "TABLE_ONE", figures)
+        said = self.judged(tmp_path, monkeypatch)
+        assert said.answer.startswith(answer.format(f"{np.mean(ours[:13]):.3f}"[2:]))
+        inside = {None: 13, 0.999: 0}.get(paper)
+        if inside is not None:
+            assert any(f"our interval for {inside} of 13 findings" in reason for reason in said.reasons)
+        (gain,) = [reason for reason in said.reasons if reason.startswith("That fusion beats Entire CXR")]
+        assert gain.startswith("That fusion beats Entire CXR holds: +0.")
+        assert any("One training (seed 3)" in reason for reason in said.reasons)
+
+    def test_another_recipe_is_named(self, tmp_path, monkeypatch):
+        recipe = {"config": {"num_epochs": 5, "batch_size": 16, "learning_rate": 1e-4, "data": {"size": 128}}}
+        monkeypatch.setattr(published, "TEST_IMAGES", COUNT)
+        write_evaluation(tmp_path / "lung/evaluation/test", evaluation("lung"))
+        sealed.write(tmp_path / "lung/evaluation/test/recipe.json", recipe)
+        said = verdict.judge(material.gather([tmp_path / "lung"], None, (), 60))
+        assert "than the paper's: size 128 (the paper's: 224), num_epochs 5 (the paper's: 100)." in " ".join(
+            said.reasons
+        )
+        assert any("this is about Lung region alone" in reason for reason in said.reasons)
+
+    def test_means_are_next_to_the_papers_with_their_difference(self, made):
+        found = {row["Network"]: row for row in rows(made, "means")}
+        mean = {row["Finding"]: row for row in rows(made, "table_1_intervals")}["Mean of 13"]
+        for name in ("Entire CXR", "SDFN"):
+            assert (found[name]["ours"], found[name]["ours_low"]) == (mean[name], mean[f"{name}_low"])
+            assert float(found[name]["ours less paper"]) == pytest.approx(
+                float(mean[name]) - float(found[name]["paper"])
+            )
+
+    def test_the_time_of_an_interrupted_step_counts(self, made):
+        assert [(row["Step"], row["time"], row["on"]) for row in rows(made, "durations")] == [
+            *(("fusion network", "1:30", "1 GPU"), ("all", "1:30", "")),
+        ]
+        assert 'id="figure-learning_curves"' in (made / "index.html").read_text()
+
+    def test_a_folder_of_runs_is_the_runs_in_it(self, tmp_path):
+        runs = write_runs(tmp_path)
+        found = material.gather([tmp_path], None, (), 5)
+        assert ([run.folder for run in found.runs], found.generators) == (runs[:3], runs[3:])
+        shutil.copytree(tmp_path / "lung", tmp_path / "lung_again")
+        with pytest.raises(UserError, match="2 runs of the stage lung: .*lung, .*lung_again; name the one you mean"):
+            material.gather([tmp_path], None, (), 5)
+
+
 class TestNumbers:
     def test_table_one_has_our_aucs_their_intervals_and_the_papers(self, made):
         found = rows(made, "table_1_intervals")
@@ -236,8 +345,8 @@ class TestNumbers:
     def test_table_one_is_the_file_of_the_main_job(self, made, tmp_path):
         table = table_one.TableOne.of([evaluation(stage) for stage in STAGES])
         table_one.write(tmp_path / "main_job.csv", table)
-        assert (made / "tables" / "table_1.csv").read_bytes() == (tmp_path / "main_job.csv").read_bytes()
-        for row, shown in zip(rows(made, "table_1"), rows(made, "table_1_intervals"), strict=True):
+        assert (made / "table_1.csv").read_bytes() == (tmp_path / "main_job.csv").read_bytes()
+        for row, shown in zip(read(made / "table_1.csv"), rows(made, "table_1_intervals"), strict=True):
             assert row["fusion"] == (f"{float(shown['SDFN']):.6f}" if shown["SDFN"] else "")
             assert row["positives"] == shown["positives"]
 
@@ -329,8 +438,9 @@ class TestNumbers:
         assert 0 < float(found["IoU > 0.1"]["random box"]) < 1
         assert float(found["IoU > 0.7"]["SDFN"]) < 1
         assert all(row["theirs"] == row["Entire CXR"] for row in found.values())  # another method, by the same rules
-        by_finding = {row["Finding"]: row for row in rows(made, "localization_findings")}
-        assert by_finding["Atelectasis"]["Wang"] == "0.7277"
+        by_finding = {(row["Finding"], row["method"]): row for row in rows(made, "localization_findings")}
+        assert by_finding["Atelectasis", "Wang et al."]["IoBB > 0.1"] == "0.7277"
+        assert by_finding["Mean", "theirs"]["IoU > 0.1"] == by_finding["Mean", "Entire CXR"]["IoU > 0.1"]
 
     def test_lung_rules_and_segmentation(self, made):
         rules = {row["Rule"]: row for row in rows(made, "lung_rules")}
@@ -511,6 +621,15 @@ def browser(request):
 def test_the_page_in_a_real_browser(made, browser):
     kind, driver = browser
     driver.get((made / "index.html").as_uri())
+    measured = "return document.documentElement.scrollHeight"
+    assert driver.execute_script(measured) < 4 * driver.execute_script("return window.innerHeight")
+    assert driver.execute_script("return document.querySelectorAll('section.first').length") == 2
+    driver.execute_script("location.hash = 'calibration'")  # a link opens what it leads to
+    assert driver.execute_script("return document.getElementById('calibration').closest('details').open")
+    driver.execute_script("document.querySelectorAll('details').forEach(each => each.open = true)")
+    if kind == "desktop":
+        cut = "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
+        assert driver.execute_script(cut) == 0
     shown = driver.execute_script(
         "const box = e => e.getBoundingClientRect();"
         "return {sections: [...document.querySelectorAll('section')].filter(e => box(e).height > 40).map(e => e.id),"

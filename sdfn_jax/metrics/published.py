@@ -14,6 +14,9 @@ TABLE_ONE = {
 # The heads of its columns.
 COLUMN_NAMES = {"entire": "Entire CXR", "lung": "Lung region", "fusion": "SDFN"}
 
+# Of the classifiers (B.3, B.5); `size` is the images' height and width in pixels.
+RECIPE = {"size": 224, "batch_size": 16, "num_epochs": 100, "learning_rate": 1e-4, "learning_rate_decay": 1e-5}
+
 # Share of the 112,120 lung masks that needed none of the rules, and some rule (B.2.2).
 NO_RULE_SHARE, SOME_RULE_SHARE = 0.9584, 0.0416
 

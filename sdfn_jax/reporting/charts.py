@@ -1,4 +1,4 @@
-"""Figures of the report. Each function returns another that draws into a path, whose suffix chooses the format."""
+"""Figures of the report. Each function returns another that draws into a PNG file and an SVG file next to it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARKERS = ("o", "s", "D", "^")
+_SCORES = {"validation_mean_auc": "validation mean AUC", "validation_dice": "validation Dice"}
 
 
 def forest(
@@ -104,13 +105,80 @@ def sizes(curves: dict[str, Sequence[tuple[float, float, Estimate]]], label: str
     return _drawn(fill, (9, 4.5))
 
 
+def against_paper(names: Sequence[str], ours: Sequence[Estimate], papers: Sequence[float]) -> Callable[[Path], None]:
+    """Draws our AUCs with their intervals next to the paper's, one row a finding, the last row for the mean."""
+
+    def fill(figure: "Figure") -> None:
+        axes = figure.subplots()
+        rows = np.arange(len(names))
+        value, low, high = np.array([(each.value, each.low, each.high) for each in ours]).T
+        axes.axhline(len(names) - 1.5, color=palette.REFERENCE, linewidth=0.8)
+        axes.hlines(rows, low, high, color=palette.BLUE, linewidth=2.2)
+        axes.plot(value, rows, "o", color=palette.BLUE, markersize=6, label="ours, 95 % interval")
+        style = {"markeredgecolor": palette.VERMILION, "markerfacecolor": "none", "markeredgewidth": 1.8}
+        axes.plot(papers, rows, "D", markersize=7, label="paper", **style)
+        axes.set_yticks(rows, names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel("AUC")
+        axes.grid(axis="x", color=palette.GRID)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        figure.legend(loc="outside upper left", ncols=2, frameon=False)
+
+    return _drawn(fill, (8, 6.6))
+
+
+def learning_curves(curves: dict[str, Sequence[dict]]) -> Callable[[Path], None]:
+    """Draws the training: losses on the left, the score that is watched on the right, one row a network.
+
+    Args:
+      curves: {name of the network: the lines of its log}.
+    """
+
+    def fill(figure: "Figure") -> None:
+        panels = figure.subplots(len(curves), 2, squeeze=False)
+        for (loss, score), (name, lines) in zip(panels, curves.items(), strict=True):
+            epochs = [line["epoch"] for line in lines]
+            kept = lines[-1].get("best_epoch")
+            for key, label, colour in (("train_loss", "training", 0), ("validation_loss", "validation", 1)):
+                _curve(loss, epochs, [line.get(key, np.nan) for line in lines], palette.SERIES[colour], label, kept)
+            watched = next((key for key in ("validation_mean_auc", "validation_dice") if key in lines[-1]), None)
+            if watched is not None:
+                values = [line.get(watched, np.nan) for line in lines]
+                _curve(score, epochs, values, palette.SERIES[1], _SCORES[watched], kept)
+            loss.set_title(f"{name}: loss", loc="left", fontsize=10)
+            score.set_title(f"{name}: {_SCORES.get(watched, '')}", loc="left", fontsize=10)
+            for axes in (loss, score):
+                axes.grid(color=palette.GRID)
+                axes.spines[["top", "right"]].set_visible(False)
+        for axes in panels[-1]:
+            axes.set_xlabel("epoch")
+        panels[0, 0].legend(frameon=False, fontsize=9)
+
+    return _drawn(fill, (9, 0.6 + 1.7 * len(curves)))
+
+
+def _curve(axes, epochs: Sequence[int], values: Sequence[float], colour: str, label: str, kept: int | None) -> None:
+    axes.plot(epochs, values, color=colour, label=label, linewidth=1.6)
+    if kept in epochs and label != "training":
+        axes.plot(kept, values[epochs.index(kept)], "o", color=colour, markersize=6)
+
+
 def _drawn(fill: Callable[["Figure"], None], size: tuple[float, float]) -> Callable[[Path], None]:
     def draw(path: Path) -> None:
         from matplotlib.figure import Figure  # here, because importing it takes longer than reading a result
 
         figure = Figure(figsize=size, layout="constrained")
         fill(figure)
-        with appears_when_complete(path) as unfinished:
-            figure.savefig(unfinished, dpi=120)
+        save(figure, path)
 
     return draw
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Writes a figure as the PNG of a path, and as an SVG next to it; the layout is computed once."""
+    for each in (path, path.with_suffix(".svg")):
+        with appears_when_complete(each) as unfinished:
+            figure.savefig(unfinished, dpi=120)
+        figure.set_layout_engine("none")

@@ -6,10 +6,20 @@ from pathlib import Path
 from sdfn_jax.core import progress
 from sdfn_jax.core.files import folder_locked
 from sdfn_jax.reporting import material, page
-from sdfn_jax.reporting.sections import calibration, discrimination, groups, localization, lungs, provenance, thresholds
+from sdfn_jax.reporting.comparable import measured_on
+from sdfn_jax.reporting.sections import (
+    calibration,
+    discrimination,
+    groups,
+    localization,
+    lungs,
+    provenance,
+    summary,
+    thresholds,
+)
 
 SECTIONS = (
-    provenance.measured,
+    *(summary.reproduced, summary.training, provenance.measured),
     *(discrimination.table_one_section, discrimination.roc, discrimination.differences),
     calibration.calibration_section,
     thresholds.thresholds,
@@ -41,5 +51,7 @@ def write_report(
     """
     with folder_locked(output):
         found = material.gather(folders, tables, others, replicates)
-        sections = [make(found) for make in progress.bar(SECTIONS, what="report", unit="section")]
-        return page.write(output, f"SDFN on chest radiographs: {', '.join(found.names)}", sections)
+        sections = [make(found) for make in progress.bar(SECTIONS, what="report", unit="section", stays=False)]
+        kind = "synthetic radiographs: a demo" if found.runs[0].test.origin.drawings else "chest radiographs"
+        subtitle = "; ".join([", ".join(found.names), *measured_on([run.test for run in found.runs])[:-1]])
+        return page.write(output, f"SDFN on {kind}", subtitle, sections)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdfn_jax.core import palette
-from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.metrics import published
 from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.reporting import charts
 from sdfn_jax.reporting.comparable import all_caveats, auc_text, measured_on
 from sdfn_jax.reporting.table_one import TableOne
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 _DASHES = {"entire": "--", "lung": ":", "fusion": "-"}  # they tell the curves apart in grey print
 
 
-def draw(path: str | Path, table: TableOne) -> None:
-    """Draws the ROC curves as in Figure 8: one panel a finding, one curve a network, its AUC next to it.
+def draw(path: Path, table: TableOne) -> None:
+    """Draws the ROC curves as in Figure 8, as PNG and SVG: one panel a finding, one curve a network with its AUC.
 
     A finding without positives or without negatives has a panel with a remark. The last panel holds the legend and what
     the curves were measured on; the caveats are below.
 
     Args:
-      path: of the picture; its suffix chooses the format (`.png`).
+      path: of the PNG file.
       table: Table I of the networks.
     """
     from matplotlib.figure import Figure  # here, because importing it takes longer than reading a result
@@ -44,8 +44,7 @@ def draw(path: str | Path, table: TableOne) -> None:
     notes = "\n".join(part for sentence in all_caveats(table.evaluations) for part in textwrap.wrap(sentence, 150))
     if notes:
         figure.supxlabel(notes, fontsize=11, color=palette.WARNING)
-    with appears_when_complete(path) as unfinished:
-        figure.savefig(unfinished, dpi=120)
+    charts.save(figure, path)
 
 
 def _line(stage: str) -> dict[str, str]:

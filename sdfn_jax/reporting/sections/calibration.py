@@ -58,7 +58,7 @@ def _platt(material: Material) -> list[Table]:
         "each image is calibrated by a fit that never saw its patient. undefined: not calibrated"
     )
     columns = ["Finding", "network", "validation positives", "slope", "intercept", *heads, "why not"]
-    return [Table("platt_scaling", caption, columns, rows, wide=True)] if rows else []
+    return [Table("platt_scaling", caption, columns, rows, long=True)] if rows else []
 
 
 def _platt_rows(material: Material, run: Run) -> list[list[Cell]]:

@@ -15,7 +15,7 @@ def table_one_section(material: Material) -> Section:
     """Table I: our AUCs with intervals, the paper's next to them."""
     return Section(
         "table-one",
-        "Table I: AUC",
+        "Table I",
         [
             "Area under the ROC curve with its 95 % interval from a bootstrap that resamples patients "
             f"({material.replicates:,} replicates), next to the paper's figures, which were measured on "
@@ -54,7 +54,7 @@ def differences(material: Material) -> Section:
     )
     return Section(
         "differences",
-        "Differences between the networks",
+        "Differences",
         [
             "Both networks are scored on the same resamples of patients. p is two-sided; Holm's correction is over the "
             f"14 findings. {delong.DELONG_REMARK} The paper's own test is a paired two-tailed t-test; over the class "

@@ -141,7 +141,7 @@ def _details(material: Material, groups: list[_Group], aucs: dict[str, list[list
             for index, finding in enumerate(FINDING_NAMES)
         ]
     heads = ["Group", "finding", "images", "patients", "positives", *material.names]
-    return Table("subgroups_by_finding", "AUC by group and finding", heads, rows, wide=True)
+    return Table("subgroups_by_finding", "AUC by group and finding", heads, rows, long=True)
 
 
 def _within_view(material: Material, groups: list[_Group], pairs: dict[str, list[_Pairs]]) -> Table:

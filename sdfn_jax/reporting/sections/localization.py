@@ -130,7 +130,7 @@ def _everything(scores: Mapping[str, list[localization.Score]]) -> Table:
             for name, rows in scores.items()
             for row in rows
         ],
-        wide=True,
+        long=True,
     )
 
 
@@ -165,23 +165,22 @@ def _by_finding(
         for name, rows in scores.items()
         for row in rows
     }
-    rows = []
+    rows: list[list[Cell]] = []
     for finding in [name for name in FINDINGS if (names[0], "IoU", 0.1, name) in found] + ["mean"]:
-        cells: list[Cell] = [display_name(finding), found[names[0], "IoU", 0.1, finding].of]
+        boxes = found[names[0], "IoU", 0.1, finding].of
         for name in names:
-            cells += [_estimate(found[name, *level, finding]) for level in levels]
-            cells.append(found[name, "IoBB", 0.1, finding].false_boxes)
-        for wangs in (published.WANG_ACCURACY, published.WANG_FALSE_BOXES):
-            cells.append(float(np.mean(list(wangs.values()))) if finding == "mean" else wangs.get(finding, ""))
-        rows.append(cells)
-    heads = [
-        f"{name}: {head}"
-        for name in names
-        for head in ("IoBB > 0.1", "IoU > 0.1", "IoU > 0.5", "pointing", "false boxes at IoBB > 0.1")
-    ]
+            accuracies = [_estimate(found[name, *level, finding]) for level in levels]
+            rows.append(
+                [display_name(finding), name, boxes, *accuracies, found[name, "IoBB", 0.1, finding].false_boxes]
+            )
+        wang = [
+            float(np.mean(list(figures.values()))) if finding == "mean" else figures.get(finding, float("nan"))
+            for figures in (published.WANG_ACCURACY, published.WANG_FALSE_BOXES)
+        ]
+        rows.append([display_name(finding), "Wang et al.", "", wang[0], "", "", "", wang[1]])
     return Table(
         "localization_findings",
         "Accuracy by finding, and Wang et al.'s at IoBB > 0.1",
-        ["Finding", "boxes", *heads, "Wang", "Wang: false boxes"],
+        ["Finding", "method", "boxes", "IoBB > 0.1", "IoU > 0.1", "IoU > 0.5", "pointing", "false boxes"],
         rows,
     )

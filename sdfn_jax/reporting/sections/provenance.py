@@ -5,6 +5,7 @@ import json
 from sdfn_jax.core import run_metadata
 from sdfn_jax.metrics import published
 from sdfn_jax.metrics.predictions import RECIPE_FILE, image_list_digest
+from sdfn_jax.reporting import verdict
 from sdfn_jax.reporting.comparable import all_caveats, seed_text
 from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Section, Table
@@ -25,7 +26,7 @@ def measured(material: Material) -> Section:
             f"{', '.join(absent[:3])}."
         )
     origin, count = material.runs[0].test.origin, len(material.labels)
-    if not origin.drawings and (count, origin.label_version) != (published.TEST_IMAGES, "2017"):
+    if not origin.drawings and not verdict.is_papers_test(material):
         notes.append(
             f"NOTE: {count:,} images under labels {origin.label_version}, not the paper's {published.TEST_IMAGES:,} "
             "under 2017: the paper's figures are next to ours for orientation, not for comparison."
@@ -56,10 +57,7 @@ def measured(material: Material) -> Section:
     return Section(
         "measured",
         "What was measured",
-        [
-            "For research only; not for diagnosis. A value marked few comes from fewer than 30 positives or negatives.",
-            *notes,
-        ],
+        notes,
         [Table("measured", "Every figure below is of these evaluations", heads, rows)],
     )
 

@@ -1,0 +1,136 @@
+"""The answer to "did I reproduce the paper?", in words, computed from intervals."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sdfn_jax.core import run_metadata
+from sdfn_jax.metrics import bootstrap, published
+from sdfn_jax.reporting import estimates
+from sdfn_jax.reporting.estimates import Estimate
+from sdfn_jax.reporting.material import FINDING_NAMES, Material
+from sdfn_jax.reporting.runs import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The answer.
+
+    Attributes:
+      answer: one sentence.
+      reasons: what it rests on and what limits it, a sentence each.
+    """
+
+    answer: str
+    reasons: tuple[str, ...]
+
+
+def judge(material: Material) -> Verdict:
+    """Compares the last network of Table I, the SDFN if it was evaluated, with the paper's."""
+    run = material.runs[-1]
+    origin, count = run.test.origin, len(material.labels)
+    if origin.drawings:
+        return Verdict(
+            "Nothing can be concluded: these are synthetic radiographs.",
+            (
+                "The whole pipeline ran, from the films to this page: that is what a demo shows. Its AUCs say nothing "
+                "about patients, and being above or below the paper's means nothing.",
+            ),
+        )
+    ours, paper = material.mean_auc(run.stage), material.table.papers_mean(run.stage)
+    if math.isnan(ours.value):
+        return Verdict("Nothing can be concluded: the AUC of no finding is defined.", ())
+    compared = f"{run.name}: mean AUC {with_interval(ours)}, the paper's is {paper:.3f}."
+    if not is_papers_test(material):
+        return Verdict(
+            f"Not comparable with the paper: {count:,} images of split {origin.split} under labels "
+            f"{origin.label_version}, not the {published.TEST_IMAGES:,} of the official test list under 2017.",
+            (f"For orientation only, {compared}", *_further(material, run)),
+        )
+    if ours.low <= paper <= ours.high:
+        answer = f"Yes: the paper's mean AUC of {paper:.3f} is within the 95 % interval of ours, {with_interval(ours)}."
+    elif ours.value > paper:
+        answer = f"Yes, and better: our mean AUC is {with_interval(ours)}, above the paper's {paper:.3f}."
+    else:
+        answer = f"No: our mean AUC is {with_interval(ours)}, below the paper's {paper:.3f}."
+    return Verdict(answer, tuple(_further(material, run)))
+
+
+def is_papers_test(material: Material) -> bool:
+    """Returns whether the networks were evaluated on as many images, and under the labels, as the paper's."""
+    origin = material.runs[-1].test.origin
+    return (origin.split, origin.label_version, len(material.labels)) == ("test", "2017", published.TEST_IMAGES)
+
+
+def less_paper(ours: Estimate, paper: float) -> Estimate:
+    """Returns how much higher ours is than the paper's figure, which has no interval of its own."""
+    return Estimate(ours.value - paper, ours.low - paper, ours.high - paper, ours.few)
+
+
+def with_interval(estimate: Estimate, form: str = ".3f") -> str:
+    """Returns a number with its interval, in a sentence."""
+    if math.isnan(estimate.low):
+        return f"{estimate.value:{form}}"
+    return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
+
+
+def _further(material: Material, run: Run) -> Iterator[str]:
+    if estimates.mean_is_few(material.few):
+        yield "SMALL SAMPLE: most findings have few positives or negatives; no mean of them is worth much."
+    yield from _gains(material, run)
+    yield from _findings(material, run)
+    if run.stage != "fusion":
+        yield f"The fusion network was not evaluated: this is about {run.name} alone."
+    if others := _other_recipe(run.recipe):
+        yield f"Trained by another recipe than the paper's: {others}."
+    yield (
+        f"One training (seed {run.test.origin.seed}): the interval is over patients; another seed would move the mean "
+        "too."
+        if run.test.origin.seed is not None
+        else "Its weights were trained elsewhere."
+    )
+
+
+def _gains(material: Material, run: Run) -> Iterator[str]:
+    """The paper's claim: the fusion is better than either of its extractors."""
+    if run.stage != "fusion":
+        return
+    for other in material.runs[:-1]:
+        replicates = [bootstrap.mean_replicates(material.aucs[each.stage]) for each in (run, other)]
+        values = [material.table.mean(each.stage) for each in (run, other)]
+        gain = estimates.estimate(values[0] - values[1], bootstrap.interval(replicates[0] - replicates[1]), False)
+        if gain.low > 0:
+            said = "holds"
+        elif gain.high < 0:
+            said = "does not hold"
+        else:
+            said = "is not shown: the interval includes 0"
+        yield f"That fusion beats {other.name} {said}: {with_interval(gain, '+.3f')}."
+
+
+def _findings(material: Material, run: Run) -> Iterator[str]:
+    table = material.table
+    ours = estimates.with_mean(table.aucs[run.stage], material.aucs[run.stage], material.few)[:-1]
+    known = [
+        (name, each, paper)
+        for name, each, paper in zip(FINDING_NAMES, ours, published.TABLE_ONE[run.stage], strict=True)
+        if not math.isnan(each.low)
+    ]
+    outside = [(name, each, paper) for name, each, paper in known if not each.low <= paper <= each.high]
+    said = ", ".join(f"{name} ({each.value:.3f}, paper {paper:.3f})" for name, each, paper in outside)
+    inside = f"The paper's AUC is within our interval for {len(known) - len(outside)} of {len(known)} findings"
+    yield f"{inside}; not for {said}." if outside else f"{inside}."
+
+
+def _other_recipe(recipe: Mapping[str, Any] | None) -> str:
+    """Returns which numbers of a network's recipe are not the paper's; empty if all are, or if it is unknown."""
+    if recipe is None or run_metadata.is_imported(recipe):
+        return ""
+    config = recipe["config"]
+    found = {name: config.get(name) for name in published.RECIPE} | {"size": config.get("data", {}).get("size")}
+    return ", ".join(
+        f"{name} {found[name]:g} (the paper's: {value:g})"
+        for name, value in published.RECIPE.items()
+        if isinstance(found[name], int | float) and found[name] != value
+    )
