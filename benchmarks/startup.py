@@ -78,7 +78,7 @@ def prepare(folder, options):
     argument = "demo" if options.quick else ""
     config = fusion.get_config(argument)
     shape = jax.ShapeDtypeStruct((1, config.data.size, config.data.size, 3), np.float32)
-    model = SDFN(densenet=config.model.to_dict())
+    model = SDFN(shape=config.model.to_dict())
     variables = initial_variables(model, 0, dict.fromkeys(model.branches, shape), train=False)
     metadata = run_metadata.make(config, {}, data_version="random weights", drawings=False)
     checkpoint.save_best(folder / "fusion", 1, variables, metadata)

@@ -46,6 +46,7 @@ def recipe(branch: str, demo: bool, runs: FieldReference) -> ConfigDict:
     # "imagenet" (torchvision's, downloaded once), a weights file of any source that docs/weights.md lists, or "random"
     # (then nothing pretrained is used, as the demo does).
     config.pretrained = "random" if demo else "imagenet"
+    config.backbone = "densenet"  # a name of models/backbones.py; config.model is its shape
     config.model = densenet(demo)
     config.preprocessing = imagenet_preprocessing()
     config.flip = True  # random horizontal flip

@@ -46,6 +46,7 @@ def get_config(argument: str = "") -> ConfigDict:
     # True: each image's features are computed once and kept in <workdir>/features, and the head is trained on them;
     # False: the whole network runs at every step. Both train the same head.
     config.cache_features = True
+    config.backbone = "densenet"  # the extractors': the same network
     config.model = classifier.densenet(demo)
     config.preprocessing = classifier.imagenet_preprocessing()
     config.flip = True  # both images of a radiograph together

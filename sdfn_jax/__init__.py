@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sdfn_jax.models.densenet import DenseNet
     from sdfn_jax.models.sdfn import SDFN
     from sdfn_jax.models.unet import UNet
-    from sdfn_jax.models.weights import load_weights
+    from sdfn_jax.models.weights.weights_file import load_weights
     from sdfn_jax.radiographs.findings import FINDINGS
     from sdfn_jax.radiographs.opening import Unreadable
     from sdfn_jax.radiographs.reader import read_radiograph
@@ -45,7 +45,7 @@ _MODULES = {
     "Unreadable": "sdfn_jax.radiographs.opening",
     "load": "sdfn_jax.inference.predictor",
     "load_lungs": "sdfn_jax.lungs.finder",
-    "load_weights": "sdfn_jax.models.weights",
+    "load_weights": "sdfn_jax.models.weights.weights_file",
     "read_radiograph": "sdfn_jax.radiographs.reader",
 }
 

@@ -37,11 +37,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     if options.output is not None and options.output.suffix != ".safetensors":
         parser.error(f"--output={options.output}: the name must end with .safetensors")
 
-    from sdfn_jax.models.densenet import DenseNet  # here and below, so that --help needs no JAX
+    from sdfn_jax.models import backbones  # here and below, so that --help needs no JAX
     from sdfn_jax.models.weights import weights_file
     from sdfn_jax.training import imported
 
-    model = DenseNet() if config is None else DenseNet(**config.model.to_dict())
+    model = backbones.build(backbones.PAPERS, {}) if config is None else backbones.from_config(config)
     classes = None if options.classes is None else weights_file.parse_classes(options.classes)
     found = weights_file.read(options.weights, model, classes)
     print(found.describe())

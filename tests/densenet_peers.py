@@ -75,7 +75,7 @@ def our_outputs(weights, images: np.ndarray, model: dict = SMALL) -> tuple[np.nd
 @functools.cache
 def _compiled(model: FrozenDict, classes: int):
     """Returns our network as a function of variables and images, compiled once for all tests."""
-    return jax.jit(functools.partial(SDFN(branches=("entire",), densenet=model, classes=classes).apply, train=False))
+    return jax.jit(functools.partial(SDFN(branches=("entire",), shape=model, classes=classes).apply, train=False))
 
 
 def random_images(size: tuple[int, int, int], channels: int = 3) -> np.ndarray:

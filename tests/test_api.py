@@ -68,7 +68,7 @@ def imagenet(tmp_path_factory):
 
 def test_the_page_runs_from_top_to_bottom(place, imagenet, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    monkeypatch.setattr(download, "fetch", lambda: imagenet)
+    monkeypatch.setattr(download, "fetch", lambda published: imagenet)
     found = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(block, found)

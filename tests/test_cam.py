@@ -37,7 +37,7 @@ def test_the_means_of_the_maps_and_the_bias_are_the_logit(rng):
 def test_the_maps_of_the_network_explain_its_logits(rng):
     branches = ("lung", "entire")  # jit hands the features back in the alphabet's order
     tiny = {"growth_rate": 4, "block_sizes": (1, 1), "init_features": 6, "bottleneck": 2}
-    model = SDFN(branches=branches, densenet=tiny)
+    model = SDFN(branches=branches, shape=tiny)
     images = {name: rng.normal(size=(2, 32, 32, 3)).astype(np.float32) for name in branches}
     variables = initial_variables(model, 0, images, train=False)
     logits, features = jax.jit(lambda variables, images: model.apply(variables, images, False))(variables, images)

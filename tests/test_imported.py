@@ -15,8 +15,9 @@ from test_weights import variables_of
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
+from sdfn_jax.models import backbones
 from sdfn_jax.models.densenet import DenseNet
-from sdfn_jax.models.weights import download, torchxrayvision
+from sdfn_jax.models.weights import torchxrayvision
 from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import evaluate, imported, tasks
@@ -66,7 +67,7 @@ def test_training_takes_the_run_as_it_is(tmp_path, config):
     imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
     assert planning.training_state(config, {"data": "any"}) == "there"
     config.pretrained = "imagenet"
-    assert not ImageNetWeights([config]).asked_for  # nothing starts from it
+    assert ImageNetWeights.where_needed([config]) == []  # nothing starts from it
     config.model.growth_rate = 5
     with pytest.raises(UserError, match="weights.safetensors, another network than --config.model"):
         planning.training_state(config, {})
@@ -175,12 +176,12 @@ class TestStart:
     def test_imagenet_is_the_first_step_of_the_plan_until_it_is_there(self, tmp_path, config, monkeypatch):
         monkeypatch.setenv("SDFN_CACHE", str(tmp_path / "cache"))
         config.pretrained = "imagenet"
-        stage = ImageNetWeights([config])
-        assert stage.asked_for
-        assert (stage.name, stage.status.state, stage.reads) == ("ImageNet weights", "to do", download.URL)
+        (stage,) = ImageNetWeights.where_needed([config])
+        url = backbones.BACKBONES["densenet"].imagenet.url
+        assert (stage.name, stage.status.state, stage.reads) == ("ImageNet weights", "to do", url)
         assert stages.starting_points(config, {}) == {}
         (tmp_path / "cache").mkdir()
         stage.writes.write_bytes(b"x")
         assert ImageNetWeights([config]).there
         config.pretrained = "random"
-        assert not ImageNetWeights([config]).asked_for
+        assert ImageNetWeights.where_needed([config]) == []

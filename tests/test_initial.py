@@ -16,7 +16,7 @@ NARROW = UNet(filters=(16, 32))
 
 
 @pytest.mark.parametrize(
-    ("model", "inputs", "options"), [(SDFN(densenet=SMALL), BRANCHES, {"train": False}), (NARROW, PIXELS, {})]
+    ("model", "inputs", "options"), [(SDFN(shape=SMALL), BRANCHES, {"train": False}), (NARROW, PIXELS, {})]
 )
 def test_variables_are_distributed_as_those_of_model_init(model, inputs, options):
     ours = traverse_util.flatten_dict(initial_variables(model, 0, inputs, **options))
@@ -37,7 +37,7 @@ def test_variables_are_distributed_as_those_of_model_init(model, inputs, options
 
 
 def test_scales_are_those_of_the_published_code():
-    variables = initial_variables(SDFN(densenet=SMALL), 0, BRANCHES, train=False)["params"]
+    variables = initial_variables(SDFN(shape=SMALL), 0, BRANCHES, train=False)["params"]
     stem = variables["entire"]["conv0"]["kernel"]
     assert stem.std() == pytest.approx(np.sqrt(2 / (7 * 7 * 3)), rel=0.05)  # torch.nn.init.kaiming_normal_
     head = variables["head"]["kernel"]
@@ -47,7 +47,7 @@ def test_scales_are_those_of_the_published_code():
 
 
 def test_the_seed_decides_and_branches_differ():
-    first, again, other = (initial_variables(SDFN(densenet=SMALL), seed, BRANCHES, train=False) for seed in (0, 0, 1))
+    first, again, other = (initial_variables(SDFN(shape=SMALL), seed, BRANCHES, train=False) for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     kernels = [variables["params"][name]["conv0"]["kernel"] for variables, name in [(first, "entire"), (first, "lung")]]
     kernels.append(other["params"]["entire"]["conv0"]["kernel"])

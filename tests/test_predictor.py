@@ -89,7 +89,7 @@ def test_a_reading_is_what_the_steps_of_training_give_one_by_one(runs, films, re
     segmenter = lungs_segmenter.Segmenter.load(runs / "lrg")
     processing = PostProcessing(**metadata["config"]["lrg"]["postprocessing"])
     config = metadata["config"]
-    model = SDFN(branches=tuple(config["branches"]), densenet=config["model"])
+    model = SDFN(branches=tuple(config["branches"]), shape=config["model"])
     network = jax.jit(lambda inputs: model.apply(variables, inputs, train=False))
     for index in (0, 4):
         film, reading = films[index], readings[index]

@@ -21,7 +21,7 @@ def images():
 
 
 def small(**options) -> SDFN:
-    return SDFN(**({"branches": BRANCHES, "densenet": SMALL} | options))
+    return SDFN(**({"branches": BRANCHES, "shape": SMALL} | options))
 
 
 def infer(model: SDFN, variables, images):

@@ -160,11 +160,13 @@ def test_an_lrgs_setting_out_of_range_is_named(name, value, expected):
 
 def test_every_rule_is_tried():
     names = {name for name, _, _ in CLASSIFIER_FAULTS + LRG_FAULTS}
-    assert names == {*checks._RULES, "data.name"}
+    shapes = {f"model.{name}" for config in (classifier.get_config(), lrg.get_config()) for name in config.model}
+    assert names == {*checks._RULES, *shapes, "data.name"}
 
 
 def test_every_number_of_the_shipped_configs_has_a_rule():
-    elsewhere = {"preprocessing"}  # checked where it is read, with the checkpoint's
+    # preprocessing: checked where it is read, with the checkpoint's; model: every number is one of layers or maps
+    elsewhere = {"preprocessing", "model"}
     for config in (classifier.get_config("entire,demo"), lrg.get_config("demo"), fusion.get_config("demo")):
         flat = {".".join(path): value for path, value in numbers(config)}
         unruled = {name for name in flat if name not in checks._RULES and name.split(".")[0] not in elsewhere}

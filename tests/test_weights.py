@@ -142,7 +142,7 @@ def test_half_a_file_is_refused_with_what_is_missing(path):
 
 def test_another_network_is_refused(path):
     save_file({"layer1.0.conv1.weight": np.zeros((2, 2, 1, 1), np.float32), "fc.weight": np.zeros(2)}, path)
-    with pytest.raises(ValueError, match="not a DenseNet of a known source .*2 tensors.*(layer1|fc)"):
+    with pytest.raises(ValueError, match="not weights for DenseNet-121 .*from a known source .*2 tensors.*(layer1|fc)"):
         weights_file.read(path, DenseNet())
 
 

@@ -24,7 +24,7 @@ _NOT_RECIPE = {
     "tensorboard",
 }
 # Settings that were added later, and the values that earlier runs had.
-_LATER = {"dtype": "float32", "learning_rate_rule": "inverse_time"}
+_LATER = {"dtype": "float32", "learning_rate_rule": "inverse_time", "backbone": "densenet"}
 # Inputs that earlier runs did not record.
 _LATER_INPUTS = {"films"}
 # {a field's name up to version 0.1.0: its name now}
@@ -52,6 +52,11 @@ def precision(config: ConfigDict | dict) -> str:
 def learning_rate_rule(config: ConfigDict | dict) -> str:
     """Returns the name of a stage's learning-rate rule, from its config or the stored one."""
     return config.get("learning_rate_rule", _LATER["learning_rate_rule"])
+
+
+def backbone(config: ConfigDict | dict) -> str:
+    """Returns the name of a classifier's backbone, from its config or from what its checkpoint stores of it."""
+    return config.get("backbone", _LATER["backbone"])
 
 
 def recipe(config: dict) -> dict:

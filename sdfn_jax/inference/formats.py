@@ -70,6 +70,7 @@ def record_of(metadata: dict) -> dict[str, Any]:
     preprocessing = Preprocessing.of(config).as_dict()
     imported = {branch: dataclasses.asdict(each) for branch, each in run_metadata.read(metadata).imported.items()}
     record |= {"branches": list(config["branches"]), "classes": list(FINDINGS), "preprocessing": preprocessing}
+    record["backbone"] = run_identity.backbone(config)
     return record | ({"imported": imported} if imported else {})
 
 
@@ -99,7 +100,7 @@ def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:
 def to_tensors(variables: dict, branches: list[str]) -> dict[str, np.ndarray]:
     """Returns a stage's variables under torchvision's names, in its layout.
 
-    An extractor's are those of torchvision's DenseNet; a fusion network has them once for each branch, after the
+    Those of a DenseNet extractor are torchvision's own; a fusion network has them once for each branch, after the
     branch's name (`entire.features.conv0.weight`), and one `classifier`. Other networks (the LRG, no branches) keep our
     modules' names.
     """
@@ -182,7 +183,7 @@ def _write_onnx(path: Path, variables: dict, metadata: dict) -> str:
 
     record = record_of(metadata)
     tensors = to_tensors(variables, record["branches"])
-    content = onnx_graph.build(tensors, record, metadata["config"]["model"]["block_sizes"])
+    content = onnx_graph.build(tensors, record, metadata["config"]["model"])
     path.write_bytes(content)
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return _compare(

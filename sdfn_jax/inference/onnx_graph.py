@@ -4,13 +4,14 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.models.preprocessing import Preprocessing
 
 OUTPUT = "probabilities"
@@ -19,23 +20,32 @@ _OPSET, _IR_VERSION = 17, 8
 _EPSILON = 1e-5
 
 
-def build(tensors: Mapping[str, np.ndarray], record: Mapping[str, Any], block_sizes: Sequence[int]) -> bytes:
+def build(tensors: Mapping[str, np.ndarray], record: Mapping[str, Any], shape: Mapping[str, Any]) -> bytes:
     """Returns the graph's bytes.
 
     Args:
       tensors: under torchvision's names, as `export.to_tensors` gives them.
-      record: `branches`, `preprocessing`, `classes` and what else is to stand in the file's metadata.
-      block_sizes: layers of each dense block.
+      record: `backbone`, `branches`, `preprocessing`, `classes` and what else the file's metadata is to hold.
+      shape: of the backbone, `config.model`.
 
     Returns:
       A model with one input for each branch, (batch, S, S) uint8, and one output, (batch, classes) float32.
+
+    Raises:
+      UserError: for a backbone without a graph here.
     """
+    if record["backbone"] not in GRAPHS:
+        raise UserError(
+            f"the backbone {record['backbone']} is not exported to .onnx ({', '.join(GRAPHS)} is): .safetensors and "
+            ".stablehlo take every backbone"
+        )
+    backbone = GRAPHS[record["backbone"]]
     preprocessing = Preprocessing(**record["preprocessing"])
     graph = _Graph(tensors)
     pools = []
     for branch in record["branches"]:
         prefix = "" if len(record["branches"]) == 1 else f"{branch}."
-        features = _densenet(graph, _prepare(graph, branch, preprocessing), f"{prefix}features.", block_sizes)
+        features = backbone(graph, _prepare(graph, branch, preprocessing), f"{prefix}features.", shape)
         pools.append(graph.add("Flatten", graph.add("GlobalAveragePool", features)))
     pooled = graph.add("Concat", *pools, axis=1)
     logits = graph.add("Gemm", pooled, graph.weight("classifier.weight"), graph.weight("classifier.bias"), transB=1)
@@ -90,8 +100,9 @@ def _prepare(graph: _Graph, branch: str, preprocessing: Preprocessing) -> str:
     return graph.add("Add", x, graph.constant("offset", offset.astype(np.float32)))
 
 
-def _densenet(graph: _Graph, x: str, prefix: str, block_sizes: Sequence[int]) -> str:
+def _densenet(graph: _Graph, x: str, prefix: str, shape: Mapping[str, Any]) -> str:
     """See `models.densenet.DenseNet`."""
+    block_sizes = shape["block_sizes"]
 
     def conv(x: str, name: str, stride: int = 1) -> str:
         size = graph.tensors[f"{prefix}{name}.weight"].shape[-1]
@@ -113,3 +124,7 @@ def _densenet(graph: _Graph, x: str, prefix: str, block_sizes: Sequence[int]) ->
             x = graph.add("AveragePool", norm(x, f"transition{block}.norm"), kernel_shape=[2, 2], strides=[2, 2])
             x = conv(x, f"transition{block}.conv")
     return norm(x, "norm5")
+
+
+# {backbone: (graph, name of the images, prefix of the tensors' names, shape) -> name of the feature maps}.
+GRAPHS: dict[str, Callable[[_Graph, str, str, Mapping[str, Any]], str]] = {"densenet": _densenet}

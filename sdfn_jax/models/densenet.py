@@ -15,6 +15,7 @@ from sdfn_jax.models.initial import KAIMING_NORMAL
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of the running statistics; PyTorch writes 0.1 for the same
+_LAYERS = {(6, 12, 24, 16): 121, (6, 12, 32, 32): 169, (6, 12, 48, 32): 201, (6, 12, 36, 24): 161}  # in its name
 KAIMING_INIT = nn.initializers.variance_scaling(*KAIMING_NORMAL)
 
 
@@ -77,23 +78,37 @@ class DenseNet(nn.Module):
           **attributes: of the network, if it is not DenseNet-121 in float32.
 
         Returns:
-          the module, and `{"params": ..., "batch_stats": ...}` of float32 NumPy arrays for its `apply`.
+          the module, on a CPU its faster twin (`kernels.for_backend`), and `{"params": ..., "batch_stats": ...}` of
+          float32 NumPy arrays for its `apply`.
 
         Raises:
           UserError: naming the file and what is wrong with it; a ValueError.
         """
+        from sdfn_jax.models import kernels
         from sdfn_jax.models.weights import weights_file
 
-        model = cls(**attributes)
-        return model, weights_file.load(source, model).variables
+        model = kernels.for_backend(cls)(**attributes)
+        return model, weights_file.load_weights(source, model).variables
+
+    @property
+    def smallest_side(self) -> int:
+        """Height and width of the smallest image that the poolings leave a pixel of."""
+        return 2 ** (len(self.block_sizes) + 1)
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        blocks = tuple(self.block_sizes)
+        name = f"DenseNet-{_LAYERS[blocks]}" if blocks in _LAYERS else "a DenseNet"
+        return f"{name} (blocks of {', '.join(map(str, blocks))} layers)"
 
     @nn.nowrap
     def check_size(self, x: jax.Array) -> None:
         """Raises ValueError for images, (B, H, W, C), that are too small for the poolings."""
-        smallest = 2 ** (len(self.block_sizes) + 1)
-        if min(x.shape[1:3]) < smallest:
+        if min(x.shape[1:3]) < self.smallest_side:
             raise ValueError(
-                f"an image of {x.shape[1]} x {x.shape[2]}: this DenseNet needs at least {smallest} x {smallest}"
+                f"an image of {x.shape[1]} x {x.shape[2]}: this DenseNet needs at least {self.smallest_side} x "
+                f"{self.smallest_side}"
             )
 
 

@@ -23,7 +23,7 @@ def initial_variables(model: nn.Module, seed: int, *inputs: Any, **options: Any)
     `LINEAR_UNIFORM`; scales and variances are 1, biases and means 0.
 
     Args:
-      model: a `UNet`, `DenseNet` or `SDFN`.
+      model: a `UNet`, a backbone or an `SDFN`.
       seed: the same seed gives the same variables, bit for bit.
       *inputs: the model's arguments; only shapes and dtypes matter, so `jax.ShapeDtypeStruct` works.
       **options: the model's keyword arguments (`train=False`).
@@ -49,8 +49,15 @@ def initial_variables(model: nn.Module, seed: int, *inputs: Any, **options: Any)
 
 def variable_shapes(model: nn.Module, *inputs: Any, **options: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Returns {path: shape} of a network's variables, traced from the arguments of `initial_variables`."""
-    variables = jax.eval_shape(lambda *args: model.init(jax.random.key(0), *args, **options), *inputs)
-    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables).items()}
+    return traced_shapes(model, *inputs, **options)[1]
+
+
+def traced_shapes(model: nn.Module, *inputs: Any, **options: Any) -> tuple[Any, dict[tuple[str, ...], tuple[int, ...]]]:
+    """Returns a network's outputs, as shapes, and {path: shape} of its variables, traced as by `variable_shapes`."""
+    outputs, variables = jax.eval_shape(
+        lambda *args: model.init_with_output(jax.random.key(0), *args, **options), *inputs
+    )
+    return outputs, {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables).items()}
 
 
 def _draw_kernel(

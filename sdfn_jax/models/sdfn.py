@@ -1,4 +1,4 @@
-"""The segmentation-based deep fusion network (B.4), and with one branch the fine-tuned DenseNet of B.3."""
+"""The segmentation-based deep fusion network (B.4), and with one branch the fine-tuned extractor of B.3."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,18 +9,18 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from sdfn_jax.core import run_identity
-from sdfn_jax.models import kernels
-from sdfn_jax.models.densenet import DenseNet
-from sdfn_jax.models.initial import KAIMING_NORMAL, LINEAR_UNIFORM
+from sdfn_jax.models import backbones
+from sdfn_jax.models.initial import LINEAR_UNIFORM
 from sdfn_jax.radiographs.findings import FINDINGS
 
 
 class SDFN(nn.Module):
-    """One DenseNet per branch, global average pools, one linear layer over all of them.
+    """One backbone per branch, global average pools, one linear layer over all of them.
 
     Attributes:
       branches: their names, in the order in which the head reads their feature maps.
-      densenet: arguments of every branch's `DenseNet`, if they differ from DenseNet-121's.
+      backbone: of every branch, a name of `backbones.BACKBONES`; the paper's is DenseNet-121.
+      shape: the backbone's attributes, where they differ from its defaults.
       frozen: whether the branches are fixed: no gradient, no update of their statistics (B.5, stage 3).
       classes: outputs.
       dtype: of the branches' activations; parameters, statistics, pools and logits are float32.
@@ -29,19 +29,23 @@ class SDFN(nn.Module):
     """
 
     branches: tuple[str, ...] = ("entire", "lung")
-    densenet: Mapping[str, Any] = FrozenDict()
+    backbone: str = backbones.PAPERS
+    shape: Mapping[str, Any] = FrozenDict()
     frozen: bool = False
     classes: int = len(FINDINGS)
     dtype: Any = jnp.float32
     remat: bool = False
     backend: str | None = None
 
-    conv_scaling = KAIMING_NORMAL
-
     def __post_init__(self):
         # Flax compares and hashes a module by its attributes; a plain dict cannot be hashed.
-        object.__setattr__(self, "densenet", FrozenDict(self.densenet))
+        object.__setattr__(self, "shape", FrozenDict(self.shape))
         super().__post_init__()
+
+    @property
+    def conv_scaling(self) -> tuple[float, str, str]:
+        """The distribution of its backbone's initial kernels (`models.initial`)."""
+        return backbones.named(self.backbone).load().conv_scaling
 
     @nn.compact
     def __call__(self, images: Mapping[str, jax.Array], train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -69,27 +73,35 @@ class SDFN(nn.Module):
         return linear_head(self.classes, name="head")(jnp.concatenate(pools, axis=-1)), features
 
     @nn.nowrap
-    def extractor(self, name: str | None = None) -> DenseNet:
+    def extractor(self, name: str | None = None) -> nn.Module:
         """Returns the network of a branch."""
-        network = kernels.for_backend(DenseNet, self.backend)
-        return network(**self.densenet, dtype=self.dtype, remat=self.remat, name=name)
+        return backbones.build(
+            self.backbone, self.shape, backend=self.backend, dtype=self.dtype, remat=self.remat, name=name
+        )
 
 
 def from_config(config: Mapping[str, Any]) -> SDFN:
     """Builds the network of a classifier's config: the one place that does.
 
     Args:
-      config: of `configs/classifier.py` or `configs/fusion.py`; or as a checkpoint stores it, lists becoming tuples,
-        because a module is hashed.
+      config: of `configs/classifier.py` or `configs/fusion.py`, or as a checkpoint stores it.
     """
-    shape = {name: tuple(value) if isinstance(value, list) else value for name, value in config["model"].items()}
     return SDFN(
         branches=tuple(config["branches"]),
-        densenet=shape,
+        backbone=run_identity.backbone(config),
+        shape=backbones.shape_of(config),
         frozen=bool(config.get("frozen")),
         dtype=jnp.dtype(run_identity.precision(config)),
         remat=config.get("remat", False),  # runs of version 0.1.0 do not store it
     )
+
+
+def branch_variables(variables: Mapping[str, Mapping], branch: str) -> dict[str, Any]:
+    """Returns the variables of one branch's backbone, `{"params": ..., "batch_stats": ...}`, from an `SDFN`'s.
+
+    A backbone without running statistics has no `batch_stats`.
+    """
+    return {kind: tree[branch] for kind, tree in variables.items() if branch in tree}
 
 
 def pool(features: jax.Array) -> jax.Array:

@@ -25,7 +25,7 @@ from sdfn_jax.core import processes, progress, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.models.preprocessing import Preprocessing
-from sdfn_jax.models.sdfn import pool
+from sdfn_jax.models.sdfn import branch_variables, pool
 from sdfn_jax.training.input_pipeline import Examples, Rows, evaluation_batches, one_ahead
 from sdfn_jax.training.tasks import Task
 
@@ -50,8 +50,7 @@ class Extractors:
         self._select, self._batch_size = task.select, config.evaluation_batch_size
         self.width = variables["params"]["head"]["kernel"].shape[0]
         self._branches = {
-            branch: jax.device_put({kind: variables[kind][branch] for kind in ("params", "batch_stats")}, everywhere)
-            for branch in task.model.branches
+            branch: jax.device_put(branch_variables(variables, branch), everywhere) for branch in task.model.branches
         }
         extractor = task.model.extractor()
         preprocessing, order = Preprocessing.of(config), task.model.branches

@@ -22,15 +22,13 @@ def write_run(config: ConfigDict, weights: Weights) -> None:
         other images than this config prepares; or while another command writes into the workdir.
     """
     if config.stage not in ("entire", "lung"):
-        raise UserError(f"weights of one DenseNet make an extractor, not the stage {config.stage}")
+        raise UserError(f"weights of one backbone make an extractor, not the stage {config.stage}")
     _check_is_new(config.workdir)
     check_same_preprocessing(weights.preprocessing, config, weights.file, any_size=False)
     head = weights.findings_head()
     (branch,) = config.branches
-    variables = {
-        "params": {branch: weights.variables["params"], "head": head},
-        "batch_stats": {branch: weights.variables["batch_stats"]},
-    }
+    variables = {kind: {branch: tree} for kind, tree in weights.variables.items()}
+    variables["params"]["head"] = head
     task = tasks.classification(config)
     found = {tuple(name.split("/")): leaf.shape for name, leaf in checkpoint.flatten(variables).items()}
     if found != variable_shapes(task.model, task.inputs, train=False):

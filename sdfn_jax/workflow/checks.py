@@ -6,9 +6,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from sdfn_jax.core import run_identity
 from sdfn_jax.core.arguments import LARGEST_COUNT, LARGEST_SEED, LARGEST_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs.contrast import CONTRASTS
+from sdfn_jax.models import backbones
 from sdfn_jax.radiographs.nih_tables import LABEL_TABLES
 from sdfn_jax.training import optimizer
 from tfds_builders import registry
@@ -61,11 +63,6 @@ _RULES = {
     "postprocessing.small_lung": _SHARE_OR_ALL,
     "postprocessing.smallest_side": _SHARE_OR_ALL,
     **{f"postprocessing.margin_{side}": (lambda value: 0 <= value <= 256, "0 to 256") for side in _SIDES},
-    "model.growth_rate": _COUNT,
-    "model.init_features": _COUNT,
-    "model.bottleneck": _COUNT,
-    "model.block_sizes": _COUNTS,
-    "model.filters": _COUNTS,
     "synthetic.seed": _SEED,
     "synthetic.jsrt_films": _COUNT,
     "synthetic.chestxray14_films": _COUNT,
@@ -95,6 +92,8 @@ def check(config: ConfigDict, flag: str = "--config") -> None:
 def _faults(config: ConfigDict, flag: str) -> list[str]:
     faults = []
     rules = dict(_RULES)
+    # A network's shape: numbers of feature maps and layers.
+    rules |= {f"model.{name}": _COUNTS if isinstance(value, tuple) else _COUNT for name, value in config.model.items()}
     if "data" in config:
         rules["data.name"] = _one_of(*registry.serving(config.stage))
     if config.stage == "lrg":
@@ -104,7 +103,10 @@ def _faults(config: ConfigDict, flag: str) -> list[str]:
             f"a multiple of {multiple}, at most {LARGEST_SIZE}",
         )
     else:
-        smallest = 2 ** (len(config.model.block_sizes) + 1)  # as DenseNet halves it
+        try:
+            smallest = backbones.from_config(config).smallest_side
+        except UserError as error:
+            return [f"{flag}.backbone={run_identity.backbone(config)}: {error}"]
         rules["data.size"] = (lambda size: smallest <= size <= LARGEST_SIZE, f"{smallest} to {LARGEST_SIZE}")
     if config.stage == "fusion" and not config.frozen:
         rules["cache_features"] = (

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from sdfn_jax.core import run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import calibration
+from sdfn_jax.models import backbones
 from sdfn_jax.models.weights import download, weights_file
 from sdfn_jax.training.resume import standing
 from sdfn_jax.training.steps import batch_size_problems
@@ -19,25 +21,25 @@ class ImageNetWeights(Stage):
     """The published weights that extractors start from."""
 
     name = "ImageNet weights"
-    reads = download.URL
 
-    def __init__(self, classifiers: list[ConfigDict]):
-        """Takes the configs of all classifiers."""
-        self._classifiers = classifiers
-        self.writes = download.cached()
+    def __init__(self, readers: list[ConfigDict]):
+        """Takes the configs of the extractors that start from them, all of one backbone."""
+        self._published = stages.imagenet_weights(readers[0])
+        self.reads, self.writes = self._published.url, download.cached_file(self._published)
 
-    @property
-    def asked_for(self) -> bool:
-        """Whether an extractor whose training has not begun starts from them."""
-        readers = [stage for stage in self._classifiers if stage.get("pretrained") == weights_file.IMAGENET]
-        return not all(standing(stage.workdir) or holds_import(stage) for stage in readers)
+    @classmethod
+    def where_needed(cls, classifiers: list[ConfigDict]) -> "list[ImageNetWeights]":
+        """Returns the stage if an extractor whose training has not begun starts from them, in a list."""
+        readers = [stage for stage in classifiers if stage.get("pretrained") == weights_file.IMAGENET]
+        waiting = [stage for stage in readers if not (standing(stage.workdir) or holds_import(stage))]
+        return [cls(waiting)] if waiting else []
 
     def _look(self) -> Status:
         return Status(THERE if self.writes.is_file() else TO_DO)
 
     def run(self) -> None:
         """Downloads them."""
-        download.fetch()
+        download.fetch(self._published)
 
 
 class TrainedClassifier(Stage):
@@ -79,8 +81,10 @@ class TrainedClassifier(Stage):
     def _missing_start(self) -> list[str]:
         config = self.config
         for branch in self._upstream:
-            if config[branch].model.to_dict() != config.model.to_dict():
-                return [f"config.model differs from config.{branch}.model: fusion takes over that network as it is"]
+            for setting, of in (("backbone", run_identity.backbone), ("model", backbones.shape_of)):
+                if of(config[branch]) != of(config):
+                    differs = f"config.{setting} differs from config.{branch}.{setting}"
+                    return [f"{differs}: fusion takes over that network as it is"]
         path = None if self._upstream else stages.weights_file(config)
         if path is None or (config.pretrained == weights_file.IMAGENET and not path.is_file()):
             return []

@@ -76,8 +76,7 @@ def job(config: ConfigDict) -> list[Stage]:
         table = BoxTable(config, generator, found, shown)
         lungs = [films, generator, table]
     data = PreparedDataSet(found, "--config.data", shown, table)
-    weights = ImageNetWeights(shown)
-    before = [weights] if weights.asked_for else []
+    before = ImageNetWeights.where_needed(shown)
     trained: list[TrainedClassifier] = []
     for stage in shown:  # in the table's order: a fusion network is last, and needs those before it
         flag = "--config" if stage is config else f"--config.{stage.stage}"

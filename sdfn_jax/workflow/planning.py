@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import checkpoint, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.models import backbones
 from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
 from sdfn_jax.training.resume import has_diverged, standing
 
@@ -116,7 +117,7 @@ def holds_import(config: ConfigDict) -> bool:
             f"--config=configs/classifier.py:{config.stage}"
         )
     check_same_preprocessing(Preprocessing.of(stored["config"]), config, config.workdir, any_size=False)
-    if stored["config"]["model"] != run_identity.as_json(config)["model"]:
+    if any(of(stored["config"]) != of(config) for of in (run_identity.backbone, backbones.shape_of)):
         raise UserError(f"{config.workdir} holds {imported.file}, another network than --config.model")
     return True
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from sdfn_jax.core import checkpoint, processes, progress, run_identity, run_metadata, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.lungs import contrast as lungs_contrast
-from sdfn_jax.models.densenet import DenseNet
+from sdfn_jax.models import backbones, sdfn
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
 from sdfn_jax.models.weights import download
@@ -78,7 +79,7 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
     """
     before = upstream(config)
     if not before and config.pretrained == weights_weights_file.IMAGENET:
-        download.fetch()
+        download.fetch(imagenet_weights(config))
     inputs = data_inputs(data) | starting_points(config, before)
     with processes.writing_alone(config.workdir):
         _check_before_training(config, inputs)
@@ -89,8 +90,8 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
         branches, source = _branches(config, before)
         variables = initial_variables(task.model, config.seed, task.inputs, train=False)
         for branch, start in branches.items():
-            for kind in ("params", "batch_stats"):
-                variables[kind][branch] = start[kind]
+            for kind, tree in start.items():
+                variables[kind][branch] = tree
         metadata = _metadata(config, inputs, data, **source)
         if before and config.cache_features:
             training, validation = _cached_features(task, config, variables, training, validation, metadata)
@@ -114,6 +115,7 @@ def _cached_features(
         **metadata["inputs"],
         "data_version": metadata["data_version"],
         "branches": list(config.branches),
+        "backbone": run_identity.backbone(config),
         "model": config.model.to_dict(),
         "preprocessing": Preprocessing.of(config).as_dict(),
         "dtype": run_identity.precision(config),
@@ -142,7 +144,14 @@ def weights_file(config: ConfigDict) -> Path | None:
     """Returns the weights file that an extractor starts from, there or not; None for random weights."""
     if config.pretrained == RANDOM:
         return None
-    return download.cached() if config.pretrained == weights_weights_file.IMAGENET else Path(config.pretrained)
+    if config.pretrained == weights_weights_file.IMAGENET:
+        return download.cached_file(imagenet_weights(config))
+    return Path(config.pretrained)
+
+
+def imagenet_weights(config: ConfigDict) -> download.Published:
+    """Returns the ImageNet weights of a classifier's backbone; a UserError says that there are none."""
+    return backbones.named(run_identity.backbone(config)).published()
 
 
 def load_pretrained(config: ConfigDict) -> weights_weights_file.Weights:
@@ -154,13 +163,13 @@ def load_pretrained(config: ConfigDict) -> weights_weights_file.Weights:
     """
     path = weights_file(config)
     written = path.stat().st_mtime_ns if path.is_file() else None
-    found = _read_weights(path, written, DenseNet(**config.model.to_dict()))
+    found = _read_weights(path, written, backbones.from_config(config))
     check_same_preprocessing(found.preprocessing, config, found.file, any_size=True)
     return found
 
 
 @functools.lru_cache(maxsize=1)  # the plan reads it, and then both extractors start from it
-def _read_weights(path: Path, written: int | None, model: DenseNet) -> weights_weights_file.Weights:
+def _read_weights(path: Path, written: int | None, model: nn.Module) -> weights_weights_file.Weights:
     del written  # its time: a file that was written again is read again
     return weights_weights_file.read(path, model)
 
@@ -236,7 +245,7 @@ def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
 
 
 def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dict], dict]:
-    """Returns {branch: variables of its DenseNet} to start from, and what the checkpoint is to say of weights files.
+    """Returns {branch: variables of its backbone} to start from, and what the checkpoint is to say of weights files.
 
     Both are empty for random weights.
     """
@@ -251,7 +260,7 @@ def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dic
     for branch, workdir in before.items():
         variables, extractors[branch] = checkpoint.read_best(workdir)
         check_same_preprocessing(Preprocessing.of(extractors[branch]["config"]), config, workdir, any_size=False)
-        branches[branch] = {kind: variables[kind][branch] for kind in ("params", "batch_stats")}
+        branches[branch] = sdfn.branch_variables(variables, branch)
     return branches, run_metadata.of_fusion(extractors)
 
 

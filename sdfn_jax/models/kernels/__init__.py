@@ -1,25 +1,29 @@
-"""Twins of the networks for a CPU: the same variables and values, computed faster there.
+"""Twins of networks for a CPU: the same variables and values, computed faster there.
 
 Each twin is a subclass of the network that it replaces. `for_backend` is the one place that chooses. A GPU or TPU runs
 the plain networks, until a measurement there shows a faster form.
 """
 
+import importlib
+
 import jax
 from flax import linen as nn
+
+# {network: module and class of its twin}; loaded when needed, because twins import the networks.
+_TWINS = {
+    "DenseNet": ("sdfn_jax.models.kernels.densenet", "CpuDenseNet"),
+    "UNet": ("sdfn_jax.models.kernels.unet", "CpuUNet"),
+}
 
 
 def for_backend(network: type[nn.Module], backend: str | None = None) -> type[nn.Module]:
     """Returns the class that computes a network on a backend.
 
     Args:
-      network: `models.densenet.DenseNet` or `models.unet.UNet`.
+      network: `models.unet.UNet`, or a backbone's. One without a twin is computed as it is.
       backend: `cpu`, `gpu`, `tpu` or `cuda`; JAX's default backend if None.
     """
-    if (backend or jax.default_backend()) != "cpu":
+    if (backend or jax.default_backend()) != "cpu" or network.__name__ not in _TWINS:
         return network
-    # Imported here, because the twins import the networks.
-    from sdfn_jax.models.kernels.densenet import CpuDenseNet
-    from sdfn_jax.models.kernels.unet import CpuUNet
-
-    (twin,) = (each for each in (CpuDenseNet, CpuUNet) if issubclass(each, network))
-    return twin
+    module, name = _TWINS[network.__name__]
+    return getattr(importlib.import_module(module), name)

@@ -1,10 +1,11 @@
-"""The ImageNet weights that torchvision publishes: from the cache, or downloaded into it.
+"""Weights that a library publishes: from the cache, or downloaded into it.
 
 `requests` carries the transfer (proxies and certificates from the environment). Pooch, which others wrap around it, was
 considered: it restarts from zero after a broken connection, and checks only whole hashes; PyTorch publishes the
 first digits of the SHA-256, in the file's name, and `torch.hub` checks those.
 """
 
+import dataclasses
 from pathlib import Path
 
 import requests
@@ -13,33 +14,41 @@ from sdfn_jax.core import progress
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import CACHE_VARIABLE, cache_folder, file_digest
 
-URL = "https://download.pytorch.org/models/densenet121-a639ec97.pth"
-SHA256_START = "a639ec97"
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A file of weights that a library publishes.
+
+    Attributes:
+      url: of the file.
+      sha256_start: the first digits, or all, of its SHA-256 in hexadecimal.
+    """
+
+    url: str
+    sha256_start: str
+
 
 _ATTEMPTS = 5  # consecutive connections without new data
 _TIMEOUT = 30  # seconds without a byte
 _CHUNK = 1 << 18
 
 
-def cached(url: str = URL) -> Path:
+def cached_file(published: Published) -> Path:
     """Returns the path of a download, there or not."""
-    return cache_folder() / url.rsplit("/", 1)[1]
+    return cache_folder() / published.url.rsplit("/", 1)[1]
 
 
-def fetch(url: str = URL, sha256_start: str = SHA256_START) -> Path:
+def fetch(published: Published) -> Path:
     """Returns the path of a file, downloading it if it is not in the cache.
 
     An interrupted download resumes, in this call or a later one.
-
-    Args:
-      url: of the file.
-      sha256_start: the first digits, or all, of its SHA-256 in hexadecimal.
 
     Raises:
       UserError: if it cannot be downloaded, naming what to fetch, from where, and where to put it; or if its hash
         differs from the published one.
     """
-    path = cached(url)
+    url, sha256_start = published.url, published.sha256_start
+    path = cached_file(published)
     if path.is_file():
         _check_hash(path, sha256_start, f"delete {path} to have it downloaded again")
         return path

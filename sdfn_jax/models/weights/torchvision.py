@@ -6,7 +6,7 @@ Our modules have torchvision's names, so a name turns into a path by renaming it
 
 import collections
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -76,6 +76,13 @@ def is_densenet(names) -> bool:
     return any(name.startswith("features.denseblock") for name in names)
 
 
+def block_sizes(names: Iterable[str]) -> tuple[int, ...]:
+    """Returns how many layers each dense block has, by the modern names; empty for another network."""
+    layers = {tuple(name.split(".")[1:3]) for name in names if name.startswith("features.denseblock")}
+    blocks = sorted({block for block, _ in layers})
+    return tuple(sum(block == other for other, _ in layers) for block in blocks)
+
+
 def outputs(tensors: Mapping[str, np.ndarray]) -> int | None:
     """Returns the number of classes of the classifier, or None if there is none."""
     heads = [tensors[name] for name, modern in modern_names(tensors).items() if modern == HEAD[0]]
@@ -85,13 +92,13 @@ def outputs(tensors: Mapping[str, np.ndarray]) -> int | None:
 def torch_name(variable: tuple[str, ...], prefix: str = "features.") -> str:
     """Turns ("params", "denseblock1", ..., "kernel") into "features.denseblock1. ... .weight"."""
     _, *modules, leaf = variable
-    return prefix + ".".join([*modules, _LEAVES[leaf]])
+    return prefix + ".".join([*modules, _LEAVES.get(leaf, leaf)])
 
 
 def variable_of(name: str, tensor: np.ndarray) -> tuple[str, ...]:
     """Reverses `torch_name` without a prefix."""
     *modules, last = name.split(".")
-    leaf = {"bias": "bias", "running_mean": "mean", "running_var": "var"}.get(last)
+    leaf = {"bias": "bias", "running_mean": "mean", "running_var": "var"}.get(last, last)
     if last == "weight":
         leaf = "scale" if tensor.ndim == 1 else "kernel"
     return ("batch_stats" if last.startswith("running_") else "params", *modules, leaf)

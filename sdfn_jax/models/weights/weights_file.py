@@ -1,4 +1,4 @@
-"""Reads the variables of a DenseNet, all or none, from any known weights file; and writes our own compact file."""
+"""Reads the variables of a backbone, all or none, from any known weights file; and writes our own compact file."""
 
 import codecs
 import collections
@@ -21,22 +21,20 @@ from safetensors.numpy import save as to_bytes
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import appears_when_complete, file_digest
-from sdfn_jax.models.initial import variable_shapes
+from sdfn_jax.models import backbones
+from sdfn_jax.models.initial import traced_shapes
 from sdfn_jax.models.preprocessing import Preprocessing
-from sdfn_jax.models.weights import bounds, chexnet, download, keras, torch_pickle, torchvision, torchxrayvision
+from sdfn_jax.models.weights import bounds, download, keras, torch_pickle, torchvision
 from sdfn_jax.radiographs.findings import FINDINGS
 
-# The first source that recognises a file reads it.
-SOURCES = (keras, torchxrayvision, chexnet, torchvision)
 # The record in the header of our own files: keys and types.
 _RECORD = {"source": str, "file": str, "sha256": str, "classes": (list, type(None)), "preprocessing": dict}
-IMAGENET = "imagenet"  # in place of a file: what torchvision publishes, downloaded once
+IMAGENET = "imagenet"  # in place of a file: what the backbone's line in `backbones` names, downloaded once
 NO_CLASS = "-"  # in a class list: an output that was never trained
 HEADER = "sdfn_jax"  # key of our record in a converted file's header
 _SHOWN = 3  # tensors named for each kind of fault
 _SAFETENSORS_DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 _COUNTER = ".num_batches_tracked"  # used only with torch's momentum=None
-_KNOWN_BLOCKS = {(6, 12, 24, 16): 121, (6, 12, 32, 32): 169, (6, 12, 48, 32): 201, (6, 12, 36, 24): 161}
 # {how a file begins that people have in the place of weights: what it is, and what to do}.
 _NOT_WEIGHTS = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with git lfs pull",
@@ -50,7 +48,7 @@ _NOT_WEIGHTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """A DenseNet's weights and everything needed to use them.
+    """A backbone's weights and everything needed to use them.
 
     Attributes:
       variables: `{"params": ..., "batch_stats": ...}`, nested dicts of float32 NumPy arrays: one branch of an `SDFN`.
@@ -105,13 +103,25 @@ class Weights:
         return {"kernel": self.head["kernel"][:, order], "bias": self.head["bias"][order]}
 
 
-def load(source: str | Path, model: nn.Module, classes: Sequence[str] | None = None) -> Weights:
-    """Reads the weights of a source: as `read`, and `imagenet` is downloaded once.
+def load_weights(source: str | Path, model: nn.Module | None = None, classes: Sequence[str] | None = None) -> Weights:
+    """Reads a backbone's weights.
+
+    Args:
+      source: `imagenet` (what torchvision publishes for DenseNet-121, downloaded once), or a file of torchvision, timm,
+        a CheXNet reproduction, TorchXRayVision or Keras, or one that this project wrote.
+      model: the network that the weights must fill; DenseNet-121 if None.
+      classes: names of the classifier's outputs, in the file's order, if it has a classifier and does not name them.
+
+    Returns:
+      variables, classifier, and the preprocessing that the weights expect.
 
     Raises:
-      UserError: as `read`; or if the download fails.
+      UserError: naming the file and what is wrong with it, or if the download fails; a ValueError.
     """
-    return read(download.fetch() if source == IMAGENET else source, model, classes)
+    if model is None:
+        model = backbones.build(backbones.PAPERS, {})
+    path = download.fetch(backbones.of(model).published()) if source == IMAGENET else source
+    return read(path, model, classes)
 
 
 def read(path: str | Path, model: nn.Module, classes: Sequence[str] | None = None) -> Weights:
@@ -121,7 +131,7 @@ def read(path: str | Path, model: nn.Module, classes: Sequence[str] | None = Non
 
     Args:
       path: of torchvision, timm, a CheXNet reproduction, TorchXRayVision, Keras, or one that `save` wrote.
-      model: the DenseNet that the weights must fill.
+      model: the backbone's network that the weights must fill.
       classes: names of the classifier's outputs, in the file's order; `NO_CLASS` for one without meaning. None for
         those that a converted file names.
 
@@ -134,7 +144,7 @@ def read(path: str | Path, model: nn.Module, classes: Sequence[str] | None = Non
         bounds.check_file(path)
         tensors, record = _open(path)
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
-        source, named, preprocessing = _recognise(tensors, record)
+        source, named, preprocessing = _recognise(tensors, record, model)
         variables, head = _fill(named, model, preprocessing.channels)
         if classes is None:
             classes = record.get("classes")
@@ -179,7 +189,7 @@ def save(path: str | Path, weights: Weights) -> None:
 
 
 def branch_tensors(variables: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Returns a DenseNet's variables under torchvision's names, in its layout."""
+    """Returns a backbone's variables under torchvision's names, in its layout."""
     return {
         torchvision.torch_name(variable): torchvision.to_torch(np.asarray(array))
         for variable, array in traverse_util.flatten_dict(variables).items()
@@ -284,37 +294,36 @@ def _printable(text: str) -> str:
 
 
 def _recognise(
-    tensors: Mapping[str, np.ndarray], record: Mapping[str, Any]
+    tensors: Mapping[str, np.ndarray], record: Mapping[str, Any], model: nn.Module
 ) -> tuple[str, dict[str, np.ndarray], Preprocessing]:
     """Returns the source's name, the tensors under torchvision's names, and the source's preprocessing."""
     if record:
         if not record.keys() >= _RECORD.keys():
-            raise ValueError(f"an exported network of the stage {record.get('stage')}, not the weights of one DenseNet")
+            raise ValueError(f"an exported network of the stage {record.get('stage')}, not the weights of one branch")
         return record["source"], dict(tensors), Preprocessing(**record["preprocessing"])
-    for source in SOURCES:
+    sources = backbones.of(model).load_sources()
+    for source in sources:
         if source.recognises(tensors):
             return source.NAME, source.to_torchvision(tensors), source.PREPROCESSING
     shown = ", ".join(list(tensors)[:4])
     raise ValueError(
-        f"not a DenseNet of a known source ({', '.join(source.NAME for source in SOURCES)}): it holds {len(tensors)} "
-        f"tensors, the first of them {shown or 'none'}"
+        f"not weights for {model.title} from a known source "
+        f"({', '.join(source.NAME for source in sources) or 'there is none'}): it holds {len(tensors)} tensors, the "
+        f"first of them {shown or 'none'}"
     )
 
 
 def _fill(
     tensors: Mapping[str, np.ndarray], model: nn.Module, channels: int
 ) -> tuple[dict[str, Any], dict[str, np.ndarray] | None]:
-    """Returns the DenseNet's variables and its classifier; a ValueError lists every tensor at fault."""
-    image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
-    expected = {
-        torchvision.torch_name(path): (path, shape)
-        for path, shape in variable_shapes(model, image, train=False).items()
-    }
+    """Returns the backbone's variables and its classifier; a ValueError lists every tensor at fault."""
+    image = jax.ShapeDtypeStruct((1, model.smallest_side, model.smallest_side, channels), jnp.float32)
+    maps, shapes = traced_shapes(model, image, train=False)
+    expected = {torchvision.torch_name(path): (path, shape) for path, shape in shapes.items()}
     kernel, bias = torchvision.HEAD
     if kernel in tensors or bias in tensors:
         outputs = next(tensors[name].shape[:1] for name in torchvision.HEAD if name in tensors)
-        features = expected["features.norm5.weight"][1][0]
-        expected |= {kernel: (("head", "kernel"), (features, *outputs)), bias: (("head", "bias"), outputs)}
+        expected |= {kernel: (("head", "kernel"), (maps.shape[-1], *outputs)), bias: (("head", "bias"), outputs)}
     norms = [name.removesuffix(".running_var") for name in expected if name.endswith(".running_var")]
     counters = {norm + _COUNTER for norm in norms}
     tensors = {name: tensor for name, tensor in tensors.items() if name not in counters}
@@ -336,10 +345,9 @@ def _fill(
         elif name.endswith("running_var") and tensor.min() < 0:
             faults.append(f"negative variance: {name}")
     if faults:
-        wanted = tuple(model.block_sizes)
         count = "1 tensor is" if len(faults) == 1 else f"{len(faults):,} tensors are"
         raise ValueError(
-            f"not the weights of {_name_of(wanted)}{_what_it_is(tensors, wanted)}; {count} at fault:\n  "
+            f"not the weights of {model.title}{_what_it_is(tensors, model)}; {count} at fault:\n  "
             + "\n  ".join(_shortened(faults))
         )
     head = {leaf: variables.pop(("head", leaf)) for leaf in ("kernel", "bias")} if kernel in tensors else None
@@ -359,17 +367,12 @@ def _shortened(faults: Iterable[str]) -> list[str]:
     return lines
 
 
-def _what_it_is(names: Iterable[str], wanted: tuple[int, ...]) -> str:
+def _what_it_is(names: Iterable[str], model: nn.Module) -> str:
     """Says which DenseNet the names are those of, where it is another than the one wanted."""
-    layers = {tuple(name.split(".")[1:3]) for name in names if name.startswith("features.denseblock")}
-    blocks = sorted({block for block, _ in layers})
-    found = tuple(sum(block == other for other, _ in layers) for block in blocks)
-    return f" but of {_name_of(found)}" if found and found != wanted else ""
-
-
-def _name_of(blocks: tuple[int, ...]) -> str:
-    name = f"DenseNet-{_KNOWN_BLOCKS[blocks]}" if blocks in _KNOWN_BLOCKS else "a DenseNet"
-    return f"{name} (blocks of {', '.join(map(str, blocks))} layers)"
+    found = torchvision.block_sizes(names)
+    if not found or found == tuple(getattr(model, "block_sizes", ())):
+        return ""
+    return f" but of {backbones.build('densenet', {'block_sizes': found}).title}"
 
 
 def _check_classes(classes: Sequence[str], head: dict[str, np.ndarray] | None) -> tuple[str, ...]:

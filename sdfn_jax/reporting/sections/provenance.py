@@ -12,7 +12,7 @@ from sdfn_jax.reporting.page import Section, Table
 
 _RECIPE = (
     *("num_epochs", "batch_size", "learning_rate", "learning_rate_decay", "plateau", "flip", "frozen", "pretrained"),
-    *("model", "preprocessing"),
+    *("backbone", "model", "preprocessing"),
 )
 
 
