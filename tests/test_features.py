@@ -1,5 +1,7 @@
 """Cached features: the head trained on them is the one that the whole network trains; they are not taken on trust."""
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -274,8 +276,32 @@ class TestOnDisk:
         lines = (copy / "train.jsonl").read_text().splitlines(keepends=True)
         for wrong in (lines[1].replace("4,", "8,", 1), lines[1].replace('"rows"', '"rovs"'), "[]\n", "3\n"):
             (copy / "train.jsonl").write_text("".join([lines[0], wrong, *lines[2:]]))
-            cache(fusion_config(copy), copy)
-            assert content(copy) == content(stored[0])
+            films = Counted(TRAINING)
+            cache(fusion_config(copy), copy, films)
+            assert set(films.read) == {film["name"] for film in TRAINING}
+            assert content(copy)["train.npy"] == content(stored[0])["train.npy"]
+
+    def test_a_record_of_an_older_version_is_not_believed(self, copy, stored, capsys):
+        """It had no digests: an origin, then the rows up to the end of each block."""
+        table = (copy / "train.npy").read_bytes()
+        origin = {**ORIGIN, "images": len(TRAINING), "row": "any"}
+        block = {"rows": len(TRAINING), "sha256": hashlib.sha256(table).hexdigest()}
+        (copy / "train.jsonl").write_text(f"{json.dumps(origin)}\n{json.dumps(block)}\n")
+        (copy / "train.npy").write_bytes(bytes(len(table)))
+        cache(fusion_config(copy), copy)
+        assert "computed from something else (its journal is damaged or of an older version)" in capsys.readouterr().out
+        assert content(copy) == content(stored[0])
+
+    def test_batches_of_another_size_go_on_where_the_last_ended(self, tmp_path, stored):
+        with pytest.raises(OSError, match="went away"):
+            cache(fusion_config(tmp_path), tmp_path, Counted(TRAINING, limit=13))
+        config, films = fusion_config(tmp_path), Counted(TRAINING)
+        config.evaluation_batch_size = 8
+        rows = cache(config, tmp_path, films)
+        assert 1 < len(set(films.read)) <= 11
+        assert len(cache(fusion_config(tmp_path), tmp_path)) == len(TRAINING)
+        for index in range(len(TRAINING)):
+            np.testing.assert_allclose(rows[index]["features"], stored[1][index]["features"], rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize(
         ("name", "value"),

@@ -10,7 +10,19 @@ from sdfn_jax.core import files, sealed
 from sdfn_jax.core.errors import UserError
 
 
-class Journal:
+class OtherWorkError(UserError):
+    """A journal is of other work.
+
+    Attributes:
+      begun: what determines the pieces of that work; None if the journal's first line cannot be read.
+    """
+
+    def __init__(self, message: str, begun: dict | None):
+        super().__init__(message)
+        self.begun = begun
+
+
+class Journal(Mapping[str, dict]):
     """The finished pieces, on disk; only their positions are in memory."""
 
     def __init__(self, path: str | Path, made_by: Mapping):
@@ -23,8 +35,8 @@ class Journal:
           made_by: what determines the pieces; work resumes only if it is the same.
 
         Raises:
-          UserError: for a journal of other work, one whose first line is damaged or of an older version, or one that
-            another command writes into.
+          OtherWorkError: for a journal of other work, or one whose first line is damaged or of an older version.
+          UserError: for one that another command writes into.
         """
         self._path = Path(path)
         self._places: dict[str, int] = {}
@@ -44,7 +56,7 @@ class Journal:
         """Closes the file and releases its lock."""
         self._held.close()
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._places
 
     def __len__(self) -> int:
@@ -86,7 +98,7 @@ class Journal:
             self._append(first)
             files.sync(self._path.parent)
         elif found != first:
-            raise UserError(_other_work(self._path, found, made_by))
+            raise _other_work(self._path, found, made_by)
         else:
             self._take_up()
 
@@ -105,15 +117,17 @@ class Journal:
             sealed.say(f"{self._path}: {damaged} of its lines are damaged; their work is repeated")
 
 
-def _other_work(path: Path, first: bytes, made_by: Mapping) -> str:
+def _other_work(path: Path, first: bytes, made_by: Mapping) -> OtherWorkError:
     try:
         begun = sealed.read_line(first)
     except ValueError as error:
-        return (
+        return OtherWorkError(
             f"{path}: its first line is damaged, or was written by an older version without digests ({error}); delete "
-            "the file to start over"
+            "the file to start over",
+            None,
         )
-    return (
+    return OtherWorkError(
         f"{path} was started with other networks or settings: {json.dumps(begun)}; now they are "
-        f"{json.dumps(made_by)}. Continue with the former, or delete the file to start over."
+        f"{json.dumps(made_by)}. Continue with the former, or delete the file to start over.",
+        begun,
     )

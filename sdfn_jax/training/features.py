@@ -1,9 +1,9 @@
 """Pooled features of frozen extractors, computed once and kept on disk: all that the fusion head is trained on (B.4).
 
 With frozen extractors and a flip as the only augmentation, an image has the same features in every epoch: one vector of
-the image, one of its mirror image. `<folder>/<split>.npy` is a table with a row an image; `<split>.jsonl` says what it
-was computed from, and the SHA-256 of each finished block of rows. A block is listed only when it is on the disk: the
-computation can be killed at any moment, and goes on behind the last block listed.
+the image, one of its mirror image. `<folder>/<split>.npy` is a table with a row an image; the journal `<split>.jsonl`
+holds what it was computed from, and the SHA-256 of each finished block of rows. A block is listed only when it is on
+disk: the computation can be killed at any moment, and resumes after the last block that is there as it was listed.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import processes, progress, run_identity
+from sdfn_jax.core import processes, progress
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.core.journal import Journal, OtherWorkError
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.sdfn import branch_variables, pool
 from sdfn_jax.training.input_pipeline import Examples, Rows, evaluation_batches, one_ahead
@@ -80,46 +80,45 @@ class Extractors:
 def cached(
     extractors: Extractors, examples: Examples, path: str | Path, *, mirrored: bool, origin: Mapping[str, Any]
 ) -> Rows:
-    """Returns the features and labels of every example, computing those that are not on the disk yet.
+    """Returns the features and labels of every example, computing those that are not on disk yet.
 
-    Of several processes the first computes, on its own devices, while the others wait; all read the table.
-
-    A table that was computed from anything else than `origin` says, or is damaged, is not used but computed anew, and
-    why is printed.
+    Process 0 computes, on its own devices, while the others wait; all read the table. A table that was computed from
+    anything but `origin`, or is damaged, is computed again, from the first wrong row on, and the reason is printed.
 
     Args:
       extractors: the frozen branches.
       examples: a split of a prepared chestxray14.
-      path: the table's file, `.npy`; the record beside it ends in `.jsonl`.
+      path: the table's file, `.npy`; the journal next to it ends in `.jsonl`.
       mirrored: whether the mirror images are wanted too.
-      origin: whatever decides the features, as JSON can hold it.
+      origin: whatever determines the features, as JSON values.
 
     Returns:
       rows of `features`, (V, D) float32, and `labels`, (14,) uint8: V = 2 with mirror images (the image first), 1
-      without; D is the width of the head. They are read from the disk as they are needed.
+      without; D is the width of the head. They are read from disk as they are needed.
 
     Raises:
-      UserError: where the disk has no room.
+      UserError: if the disk has no room, or while another command computes the same table.
     """
+    path, count = Path(path), len(examples)
     features = ("features", np.float32, (1 + mirrored, extractors.width))
     row = np.dtype([features, ("labels", np.uint8, np.shape(examples[0]["labels"]))], align=True)
-    table = _Table(Path(path), row, len(examples), dict(origin))
 
     def complete() -> None:
-        done = table.open()
-        if done == len(examples):
-            return
-        table.check_room(done)
-        rest = examples.take(np.arange(done, len(examples)))
-        what = f"compute the extractors' features, {table.path.stem}"
-        with progress.bar(what=what, unit="image", total=len(examples), initial=done) as bar:
-            for block in extractors.blocks(rest, row):
-                table.append(block)
-                bar.update(len(block))
+        with _journal(path, {**origin, "images": count, "row": str(row)}) as journal:
+            table = _Table(path, row, count, journal)
+            if table.done == count:
+                return
+            table.check_room()
+            rest = examples.take(np.arange(table.done, count))
+            what = f"compute the extractors' features, {path.stem}"
+            with progress.bar(what=what, unit="image", total=count, initial=table.done) as bar:
+                for block in extractors.blocks(rest, row):
+                    table.append(block)
+                    bar.update(len(block))
 
-    # It is two passes over the images, beside the training of the extractors a trifle: not worth sharing out.
+    # Two passes over the images: next to the training of the extractors too little to share out.
     processes.by_first(complete)
-    return Rows(np.load(table.path, mmap_mode="r"))
+    return Rows(np.load(path, mmap_mode="r"))
 
 
 def _block(row: np.dtype, pools: list[jax.Array], labels: np.ndarray, count: int) -> np.ndarray:
@@ -131,110 +130,83 @@ def _block(row: np.dtype, pools: list[jax.Array], labels: np.ndarray, count: int
     return block
 
 
+def _journal(path: Path, origin: Mapping[str, Any]) -> Journal:
+    """Opens the journal of a table, which begins again if it is that of another origin."""
+    record = path.with_suffix(".jsonl")
+    made_by = json.loads(json.dumps(origin, sort_keys=True))  # one spelling, whatever order the caller has
+    try:
+        return Journal(record, made_by)
+    except OtherWorkError as error:
+        print(f"{path} was computed from something else ({_why(error.begun, made_by)}): it is computed again")
+    record.unlink()
+    return Journal(record, made_by)
+
+
 class _Table:
-    """A table on the disk that grows by blocks of rows, and the record of what it holds."""
+    """A table on disk that grows by blocks of rows.
 
-    def __init__(self, path: Path, row: np.dtype, count: int, origin: dict):
-        self.path, self.row, self.count = path, row, count
-        self.record = path.with_suffix(".jsonl")
-        self.header = _header(row, count)
-        self.origin = json.loads(json.dumps({**origin, "images": count, "row": str(row)}))
+    Its journal has {first row of a block: its number of rows and the SHA-256 of its bytes}.
 
-    def open(self) -> int:
-        """Makes the table ready for the next block, with what was written before where it is sound.
+    Attributes:
+      done: number of rows that are there.
+    """
 
-        Returns:
-          the number of rows that are there.
-        """
-        origin, blocks = self._recorded()
-        if origin is None or not self.path.is_file():
-            return self._begin()
-        if changed := _changed(origin, self.origin):
-            print(f"{self.path} was computed from something else ({'; '.join(changed[:5])}): it is computed anew")
-            return self._begin()
-        sound = self._sound(blocks)
-        done = sound[-1].rows if sound else 0
-        if len(sound) < len(blocks):
-            print(f"{self.path} is damaged: from image {done + 1} of {self.count} on it is computed anew")
-        if not sound:
-            return self._begin()
-        self._cut(sound)
-        return done
+    def __init__(self, path: Path, row: np.dtype, count: int, journal: Journal):
+        """Makes the table ready for the next block, with the rows that are there as the journal lists them."""
+        self._path, self._row, self._count, self._journal = path, row, count, journal
+        self._header = _header(row, count)
+        self.done = self._sound_rows()
+        if str(self.done) in journal:
+            print(f"{path} is damaged: from image {self.done + 1} of {count} on it is computed again")
+        if self.done == 0:
+            path.write_bytes(self._header)
+        elif path.stat().st_size != self._size():
+            os.truncate(path, self._size())  # half a block of a killed process, or damage
 
     def append(self, rows: np.ndarray) -> None:
-        """Writes the next rows to the disk, then says so."""
+        """Writes the next rows to the disk, then lists them."""
         data = rows.tobytes()
-        with self.path.open("r+b") as file:
-            before = (file.seek(0, os.SEEK_END) - len(self.header)) // self.row.itemsize
+        with self._path.open("r+b") as file:
+            file.seek(self._size())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        with self.record.open("a") as file:
-            file.write(_line(_Block(before + len(rows), hashlib.sha256(data).hexdigest())._asdict()))
+        block = {"rows": len(rows), "sha256": hashlib.sha256(data).hexdigest()}
+        if self._listed(self.done) != block:
+            self._journal.write(str(self.done), block)
+        self.done += len(rows)
 
-    def check_room(self, done: int) -> None:
-        """Raises UserError where the rest of the table does not fit on the disk."""
-        needed, free = (self.count - done) * self.row.itemsize, shutil.disk_usage(self.path.parent).free
+    def check_room(self) -> None:
+        """Raises UserError if the rest of the table does not fit on the disk."""
+        needed, free = (self._count - self.done) * self._row.itemsize, shutil.disk_usage(self._path.parent).free
         if needed > free:
             raise UserError(
-                f"the features take {needed / 1e9:.1f} GB in {self.path.parent}, where {free / 1e9:.1f} GB are free: "
+                f"the features take {needed / 1e9:.1f} GB in {self._path.parent}, where {free / 1e9:.1f} GB are free: "
                 "make room, give another --config.workdir, or --config.cache_features=False"
             )
 
-    def _begin(self) -> int:
-        self.record.unlink(missing_ok=True)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_bytes(self.header)
-        with appears_when_complete(self.record) as record:
-            record.write_text(_line(self.origin))
-        return 0
+    def _sound_rows(self) -> int:
+        """Returns the number of rows, from the first on, that are on disk as they were listed."""
+        if not self._path.is_file():
+            return 0
+        done = 0
+        with self._path.open("rb") as file:
+            if file.read(len(self._header)) != self._header:
+                return 0
+            while (block := self._listed(done)) is not None:
+                data = file.read(block["rows"] * self._row.itemsize)
+                if hashlib.sha256(data).hexdigest() != block["sha256"]:
+                    break
+                done += block["rows"]
+        return done
 
-    def _recorded(self) -> tuple[dict | None, list["_Block"]]:
-        """Returns the origin and the blocks of the record, as far as its lines are whole."""
-        if not self.record.is_file():
-            return None, []
-        found = []
-        for line in self.record.read_bytes().splitlines(keepends=True):
-            try:
-                found.append(_Block(**json.loads(line)) if found else dict(json.loads(line)))
-            except (ValueError, TypeError):
-                break  # a process was killed while it wrote this line, or it is damaged
-        return (run_identity.under_present_names(found[0]), found[1:]) if found else (None, [])
+    def _listed(self, first: int) -> dict | None:
+        """Returns the block that begins with a row, if it is listed."""
+        return self._journal.get(str(first))
 
-    def _sound(self, blocks: list["_Block"]) -> list["_Block"]:
-        """Returns the blocks, from the first on, that are on the disk as they were written."""
-        with self.path.open("rb") as file:
-            if file.read(len(self.header)) != self.header:
-                return []
-            done = 0
-            for number, block in enumerate(blocks):
-                data = file.read((block.rows - done) * self.row.itemsize)
-                if hashlib.sha256(data).hexdigest() != block.sha256:
-                    return blocks[:number]
-                done = block.rows
-        return blocks
-
-    def _cut(self, blocks: list["_Block"]) -> None:
-        """Drops what lies behind these blocks: half a block or half a line of a killed process, or damage."""
-        size = len(self.header) + blocks[-1].rows * self.row.itemsize
-        if self.path.stat().st_size != size:
-            os.truncate(self.path, size)
-        text = "".join(map(_line, [self.origin, *(block._asdict() for block in blocks)]))
-        if self.record.read_bytes() != text.encode():
-            with appears_when_complete(self.record) as record:
-                record.write_text(text)
-
-
-class _Block(NamedTuple):
-    """A line of the record.
-
-    Attributes:
-      rows: number of rows in the table up to the end of this block.
-      sha256: of the block's bytes.
-    """
-
-    rows: int
-    sha256: str
+    def _size(self) -> int:
+        """Returns the size of the file up to the last row that is done."""
+        return len(self._header) + self.done * self._row.itemsize
 
 
 def _header(row: np.dtype, count: int) -> bytes:
@@ -245,13 +217,13 @@ def _header(row: np.dtype, count: int) -> bytes:
     return file.getvalue()
 
 
-def _line(record: dict) -> str:
-    return json.dumps(record) + "\n"
-
-
-def _changed(there: dict, asked: dict) -> list[str]:
-    return [
-        f"{name}: {json.dumps(there.get(name))[:60]} then, {json.dumps(asked.get(name))[:60]} now"
-        for name in sorted({*there, *asked})
-        if there.get(name) != asked.get(name)
+def _why(begun: dict | None, asked: dict) -> str:
+    """Says what another table was computed from."""
+    if begun is None:
+        return "its journal is damaged or of an older version"
+    changed = [
+        f"{name}: {json.dumps(begun.get(name))[:60]} then, {json.dumps(asked.get(name))[:60]} now"
+        for name in sorted({*begun, *asked})
+        if begun.get(name) != asked.get(name)
     ]
+    return "; ".join(changed[:5])
