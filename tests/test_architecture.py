@@ -131,14 +131,14 @@ def test_a_public_class_or_constant_has_a_name_of_its_own():
 
 
 def defined(tree: ast.Module) -> Iterator[str]:
-    """The public classes and constants of a module."""
+    """The public classes, types and constants of a module."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             names = [node.name]
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and "TypeVar(" not in ast.unparse(node):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             found = (each for target in targets for each in ast.walk(target))
-            names = [each.id for each in found if isinstance(each, ast.Name) and each.id.isupper()]
+            names = [each.id for each in found if isinstance(each, ast.Name) and each.id[0].isupper()]
         else:
             continue
         yield from (name for name in names if not name.startswith("_"))

@@ -15,7 +15,6 @@ from sdfn_jax.radiographs.findings import display_name
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Box = tuple[float, float, float, float]
 # Dashes distinguish them in greyscale print.
 _LUNG_BOX = {"edgecolor": palette.LUNG_BOX, "linestyle": "--"}
 _REFERENCE_BOX = {"edgecolor": palette.REFERENCE_BOX, "linestyle": "-"}
@@ -44,7 +43,7 @@ class FindingMaps:
     probability: float
     label: int
     lung_box: tuple[int, int, int, int]
-    reference_boxes: Sequence[Box]
+    reference_boxes: Sequence[tuple[float, float, float, float]]
     entire: np.ndarray
     lung: np.ndarray
 
@@ -151,7 +150,7 @@ def _draw_case(row: Sequence["Axes"], case: FindingMaps) -> None:
     )
 
 
-def _draw_panel(panel: "Axes", case: FindingMaps, overlay: tuple[Box, np.ndarray] | None) -> None:
+def _draw_panel(panel: "Axes", case: FindingMaps, overlay: tuple[tuple[float, ...], np.ndarray] | None) -> None:
     """Draws the radiograph, a heatmap over a part of it, and the boxes."""
     from matplotlib.patches import Rectangle
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.parallel import map_in_order
 from sdfn_jax.lungs import lung_boxes
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
@@ -62,7 +63,7 @@ class LungFinder:
     postprocessing: PostProcessing
 
     @classmethod
-    def load(cls, run: str | Path, batch_size: int = 8) -> "LungFinder":
+    def load(cls, run: str | Path, batch_size: int = BATCH_SIZE) -> "LungFinder":
         """Loads a trained lung region generator, with the post-processing that its config names.
 
         Args:

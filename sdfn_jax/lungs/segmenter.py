@@ -13,6 +13,7 @@ from flax import linen as nn
 from numpy.typing import ArrayLike
 
 from sdfn_jax.core import checkpoint, run_identity
+from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.lungs import contrast
@@ -56,11 +57,11 @@ class Segmenter:
     size: int
     digest: str
     postprocessing: PostProcessing
-    batch_size: int = 8
+    batch_size: int = BATCH_SIZE
     drawings: bool = False
 
     @classmethod
-    def load(cls, workdir: str | Path, batch_size: int = 8) -> "Segmenter":
+    def load(cls, workdir: str | Path, batch_size: int = BATCH_SIZE) -> "Segmenter":
         """Loads the best checkpoint of a trained LRG.
 
         Raises:

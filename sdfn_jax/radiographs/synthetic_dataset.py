@@ -287,7 +287,7 @@ def _write_jsrt_film(folder: Path, film: SyntheticFilm) -> None:
         Image.fromarray(mask.astype(np.uint8) * 255).save(masks / lung / f"{film.name}.gif", optimize=False)
 
 
-def _write_png(folder: Path, film: SyntheticFilm, rgba: bool) -> dict[str, synthetic_film.Box]:
+def _write_png(folder: Path, film: SyntheticFilm, rgba: bool) -> dict[str, synthetic_film.FindingBox]:
     drawn = film.draw()
     image = Image.fromarray(drawn.image)
     if rgba:
@@ -307,7 +307,7 @@ def _deal(rng: np.random.Generator) -> Iterator[tuple[str, ...]]:
         yield tuple(FINDINGS[index] for index in sorted(hand))
 
 
-def _write_tables(folder: Path, plan: list[SyntheticRecord], boxes: list[dict[str, synthetic_film.Box]]) -> None:
+def _write_tables(folder: Path, plan: list[SyntheticRecord], boxes: list[dict[str, synthetic_film.FindingBox]]) -> None:
     rows_2017, rows_v2020 = [_COMMON_HEADER + ","], [_COMMON_HEADER]
     for film in plan:
         width, height, spacing, spacing_v2020 = film.detector

@@ -21,7 +21,7 @@ FILM_SIDE = 1024
 _CANVAS = FILM_SIDE // 2
 _BOX_LEVEL = 0.25  # a finding's box contains all pixels above this share of its strongest one
 
-Box = tuple[int, int, int, int]
+FindingBox = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Drawing:
     image: np.ndarray
     left_lung: np.ndarray
     right_lung: np.ndarray
-    boxes: dict[str, Box]
+    boxes: dict[str, FindingBox]
 
 
 def draw(rng: np.random.Generator, findings: Iterable[str]) -> Drawing:
@@ -305,7 +305,7 @@ def _expose(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(film, 0, 255).astype(np.uint8)
 
 
-def _box(strength: np.ndarray) -> Box:
+def _box(strength: np.ndarray) -> FindingBox:
     strong = strength > _BOX_LEVEL * strength.max()
     rows, columns = np.flatnonzero(strong.any(1)), np.flatnonzero(strong.any(0))
     scale = FILM_SIDE // _CANVAS
