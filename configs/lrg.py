@@ -41,7 +41,7 @@ def get_config(argument: str = "jsrt", runs: FieldReference | None = None) -> Co
     config.data.data_dir = runs + "/tfds" if demo else "data/tfds"  # where prepared data sets go
     config.data.size = 256  # pixels, height and width (B.2.1)
     config.data.require_complete = False  # True: every official file must be there
-    config.data.skip_bad_files = False  # True: list unreadable files and go on
+    config.data.skip_bad_files = False  # True: list unreadable files and continue
 
     # Of the films that are not in the test fold this share chooses the best epoch. The paper does not say how many.
     config.validation_share = 0.1

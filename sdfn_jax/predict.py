@@ -110,10 +110,10 @@ examples:
 
 in the output folder (docs/own_radiographs.md lists the columns):
   index.html          every image with its heatmaps, lung box and flags
-  predictions.csv     an image a line; predictions.jsonl: the same with the heatmaps' boxes
+  predictions.csv     one line per image; predictions.jsonl: the same with the heatmaps' boxes
   boxes.csv           boxes from heatmaps
   overlays/           a picture of each image
-  errors.csv          what could not be read; left_out.csv: what was passed over
+  errors.csv          what could not be read; left_out.csv: what was skipped
   provenance.json     networks, data, thresholds, software"""
 
 if __name__ == "__main__":

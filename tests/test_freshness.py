@@ -97,7 +97,7 @@ class TestDifferences:
 
     def test_another_validation_split_and_other_lung_boxes_are_noticed(self, chest, data_dir):
         prepared(chest, data_dir)
-        assert "validation_share = 0.4, and 0.2 is asked for" in differences(chest, data_dir, validation_share=0.2)
+        assert "validation_share = 0.4, but 0.2 was requested" in differences(chest, data_dir, validation_share=0.2)
         boxes = official.write_boxes(chest / "mine.csv", official.NAMES[:1])
         assert f"other lung boxes than {boxes} holds" in differences(chest, data_dir, boxes=boxes)
 
@@ -122,10 +122,12 @@ class TestDamage:
         harms = {"half": whole[: len(whole) // 2], "changed": whole.replace(b'"2017"', b'"2016"')}
         path.write_bytes(harms[harm] if isinstance(harm, str) else harm)
         sealed.say.cache_clear()
-        with pytest.raises(UserError, match=r"metadata.json: not what a prepared data set says .*delete .* prepared"):
+        with pytest.raises(
+            UserError, match=r"metadata.json: not the metadata of a prepared data set .*delete .* prepared"
+        ):
             prepared_command.data_metadata(folder)
         assert prepare.look("chestxray14", **asked(chest, data_dir)).prepared is None
-        assert f"note: {path}: not what a prepared data set says of itself" in capsys.readouterr().err
+        assert f"note: {path}: not the metadata of a prepared data set" in capsys.readouterr().err
         prepared(chest, data_dir)
         assert path.read_bytes() == whole
 
@@ -191,7 +193,7 @@ class TestPlaces:
         moved = shutil.copytree(chest, tmp_path / "moved", ignore=shutil.ignore_patterns("images"))
         assert differences(moved, data_dir) == ""  # told by its tables
         elsewhere = tmp_path / "elsewhere"
-        assert differences(elsewhere, data_dir) == f"it was prepared from {chest}, and no film is in {elsewhere}"
+        assert differences(elsewhere, data_dir) == f"it was prepared from {chest}, but no film is in {elsewhere}"
 
     def test_prepare_and_the_plan_agree(self, chest, data_dir, capsys):
         prepared(chest, data_dir)
@@ -228,7 +230,7 @@ class TestEarlierVersions:
         (chest / "images" / official.NAMES[2]).unlink()
         assert "other names or sizes" in differences(chest, data_dir)
         (chest / "lung_boxes.csv").unlink()
-        assert differences(chest, data_dir) == f"it has 6 films, and {chest} holds 5"
+        assert differences(chest, data_dir) == f"it has 6 films, but {chest} holds 5"
 
     def test_a_run_that_does_not_know_its_films_goes_on(self):
         config = fusion_config(Path("runs"))
@@ -331,7 +333,7 @@ class TestPlan:
         with pytest.raises(UserError, match=f"1 file gone .{official.NAMES[0]}"):
             plan.make_plan(config)
         config.data.manual_dir = str(tmp_path / "nowhere")
-        with pytest.raises(UserError, match="prepared from .*films, and no film is in .*nowhere"):
+        with pytest.raises(UserError, match="prepared from .*films, but no film is in .*nowhere"):
             plan.make_plan(config)
 
     def test_a_split_without_films_is_said_before_anything_is_made(self, config, chest, data_dir):

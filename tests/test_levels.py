@@ -61,9 +61,12 @@ HEART[60:100, 50:84] = True
     ("mask", "message"),
     [
         (of(0, 0, 0), "an empty mask"),
-        (of(0, 1, 2, 3, regions=(LEFT, RIGHT, HEART)), "a mask of the levels 0, 1, 2, 3: which of them are lung"),
-        (of(0, 1, 2, regions=(BOTH, HEART)), "a mask of the levels 0, 1, 2: which of them are lung"),
-        (of(0, 85, 170, 255, regions=(LEFT, RIGHT, HEART)), "0, 85, 170, 255: which of them are lung"),
+        (
+            of(0, 1, 2, 3, regions=(LEFT, RIGHT, HEART)),
+            "a mask of the levels 0, 1, 2, 3: it is unclear which of them are lung",
+        ),
+        (of(0, 1, 2, regions=(BOTH, HEART)), "a mask of the levels 0, 1, 2: it is unclear which of them are lung"),
+        (of(0, 85, 170, 255, regions=(LEFT, RIGHT, HEART)), "0, 85, 170, 255: it is unclear which of them are lung"),
         (of(255, 0, 0), "lung on 100% of the image's border: an inverted mask"),
         (of(1, 0, 0), "an inverted mask|no lungs on a dark background"),
         (of(255, 255, 255), "one level, 255: no lungs on a dark background"),
@@ -77,7 +80,7 @@ def test_other_levels_are_refused(mask, message):
 
 
 def test_two_levels_in_the_mask_of_one_lung_are_refused():
-    with pytest.raises(ValueError, match="a mask of the levels 0, 1, 2: which of them are lung"):
+    with pytest.raises(ValueError, match="a mask of the levels 0, 1, 2: it is unclear which of them are lung"):
         levels.lungs(of(0, 1, 2), both=False)
 
 

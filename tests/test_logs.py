@@ -61,7 +61,7 @@ def test_a_damaged_line_is_left_out_and_counted(tmp_path, harm, capsys):
     lines[1] = harm.encode(errors="surrogateescape") + b"\n"
     path.write_bytes(b"".join(lines))
     assert MetricsLog.read(tmp_path) == [line(1), line(3)]
-    assert capsys.readouterr().err == f"note: {path}: 1 of its lines are no epoch's and are left out\n"
+    assert capsys.readouterr().err == f"note: {path}: 1 of its lines are damaged and left out\n"
 
 
 def test_a_loss_may_be_nan(tmp_path):

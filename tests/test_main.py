@@ -237,7 +237,7 @@ class TestPlan:
         config = fusion_config(job[0])
         config.synthetic.chestxray14_films += 8
         with pytest.raises(
-            UserError, match=r"chestxray14 holds synthetic radiographs with films = 32; asked for is 40"
+            UserError, match=r"chestxray14 holds synthetic radiographs with films = 32, but 40 was requested"
         ):
             plan.make_plan(config)
 
@@ -306,7 +306,7 @@ class TestPlan:
     def test_real_films_are_not_taken_for_the_synthetic_ones(self, copy, tmp_path):
         config = fusion_config(copy)
         config.data.manual_dir = str(official.write_chestxray14(tmp_path / "films"))
-        with pytest.raises(UserError, match=r"is not what would be prepared from .*films now: .* began with it"):
+        with pytest.raises(UserError, match=r"is not what would be prepared from .*films now: .* started with it"):
             plan.make_plan(config)
 
     def test_the_plan_says_where_films_come_from_and_how_many_there_are(self, copy):
@@ -360,7 +360,9 @@ class TestPlan:
     def test_boxes_are_made_again_for_other_postprocessing_unless_a_run_began_with_them(self, copy):
         config = fusion_config(copy)
         config.lrg.postprocessing.margin_top = 0
-        with pytest.raises(UserError, match="would be made otherwise now: postprocessing had other settings.* began"):
+        with pytest.raises(
+            UserError, match="would be made differently now: postprocessing had other settings.* started"
+        ):
             plan.make_plan(config)
         for stage in STAGES[1:]:
             shutil.rmtree(copy / stage)
@@ -636,7 +638,7 @@ def test_a_config_is_found_from_any_folder_and_its_neighbours_with_it(tmp_path):
     file = ROOT / "configs" / "fusion.py"
     result = command(f"--config={file}:demo", "--mode=evaluate", cwd=tmp_path)
     assert result.returncode == 2
-    assert "runs/demo/tfds/chestxray14/size96_labels2017/1.0.0 is not there; make it" in result.stderr
+    assert "runs/demo/tfds/chestxray14/size96_labels2017/1.0.0 is missing; make it" in result.stderr
     result = command("--config", str(file), "--config.batch_size=0", cwd=tmp_path)
     assert "--config.batch_size=0: expected" in result.stderr
 

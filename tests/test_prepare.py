@@ -189,7 +189,7 @@ def test_nothing_is_left_in_the_temporary_folder_nor_asked_over_the_network(down
 def test_a_full_disk_is_said_beforehand(download, data_dir, monkeypatch):
     almost_full = shutil.disk_usage(download)._replace(free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: almost_full)
-    with pytest.raises(UserError, match=r"GiB are needed .*another --data_dir"):
+    with pytest.raises(UserError, match=r"GiB are needed, .*another --data_dir"):
         run(download, data_dir)
 
 

@@ -228,7 +228,7 @@ def test_an_epoch_with_an_absurd_validation_loss_is_never_the_best(tmp_path, mon
     config = extractor_config("entire", tmp_path)
     answers = iter([False, True, False, True])  # the training and the validation loss of both epochs
     monkeypatch.setattr(train, "has_diverged", lambda _: next(answers))
-    with pytest.raises(UserError, match="no epoch has a believable validation loss"):
+    with pytest.raises(UserError, match="no epoch has a plausible validation loss"):
         run(config)
 
 

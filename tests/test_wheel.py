@@ -80,4 +80,4 @@ def test_an_installed_config_is_found_from_an_empty_folder(installed, tmp_path):
     done = sdfn(installed, tmp_path, "evaluate", "--config=configs/fusion.py:demo")
     assert done.returncode == 2
     assert done.stdout == f"config: {installed / 'sdfn_jax' / 'configs' / 'fusion.py'}\n"
-    assert "runs/demo/tfds/chestxray14/size96_labels2017/1.0.0 is not there; make it" in done.stderr
+    assert "runs/demo/tfds/chestxray14/size96_labels2017/1.0.0 is missing; make it" in done.stderr

@@ -1,4 +1,4 @@
-"""The command line of `prepare`. Imports neither TFDS nor a builder, so that --help is there at once."""
+"""The command line of `prepare`. Imports neither TFDS nor a builder, so that --help is immediate."""
 
 import argparse
 import contextlib
@@ -8,11 +8,11 @@ from typing import Any
 from sdfn_jax.core.arguments import LARGEST_SIZE, Parser, seed, whole_number_in
 from tfds_builders import registry
 
-AGAIN = "the same command starts again; prepared sets are as they were"
+AGAIN = "the same command starts again; prepared sets are unchanged"
 
 
 def parse_arguments(arguments: Sequence[str] | None, prog: str) -> dict[str, Any]:
-    """Returns the arguments of `prepare.prepare` that a command line names; its own defaults are those of the others.
+    """Returns the arguments of `prepare.prepare` that a command line names; its defaults apply to the others.
 
     Args:
       arguments: the command line; that of this process if None.

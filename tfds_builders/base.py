@@ -48,10 +48,10 @@ class Inputs:
     Attributes:
       splits: {split: what to decode, in order}; each item has a `name`, and `files`, its films and masks. No split is
         empty.
-      missing: (image, what of it is not there), a row for each file.
+      missing: (image, what is missing of it), one row per file.
       digest: SHA-256 of everything that decides the result, in hexadecimal.
-      left_out: what of the folder was not taken, and why.
-      metadata: what else the prepared set says of itself.
+      left_out: what in the folder was left out, and why.
+      metadata: further metadata of the prepared set.
     """
 
     splits: dict[str, list[Any]]
@@ -74,9 +74,9 @@ class _LocalInfo(tfds.core.DatasetInfo):
 
 
 class _RecordWriter(tfds.core.writer.ExampleWriter):
-    """Writes array_record without compressing: grey levels shrink by a sixth, at the price of an eighth of the time.
+    """Writes array_record uncompressed: compression would shrink grey levels by a sixth and take an eighth of the time.
 
-    (TFDS's own compresses by zstd. Readers take either; what is not compressed is read four times as fast.)
+    (TFDS's own writer compresses with zstd. Readers take either; uncompressed files are read four times as fast.)
     """
 
     def write(self, path: str, examples: Iterable[tuple[Any, bytes]]) -> None:
@@ -139,7 +139,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         super().__init__(file_format=file_format or "array_record", **kwargs)
 
     def dataset_info_from_configs(self, **kwargs: Any) -> tfds.core.DatasetInfo:
-        """Returns the description, with what README.md and CITATIONS.bib of the builder's folder say."""
+        """Returns the description, with README.md and CITATIONS.bib of the builder's folder."""
         metadata = self.get_metadata()
         return _LocalInfo(builder=self, description=metadata.description, citation=metadata.citation, **kwargs)
 
@@ -148,32 +148,32 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         """Finds files and reads tables; decodes nothing.
 
         Raises:
-          UserError: for what the user must mend.
+          UserError: for what the user must fix.
         """
 
     @abc.abstractmethod
     def films(self, manual_dir: Path) -> dict[str, Path]:
-        """Returns {name: file} of the films and masks that are there and belong to the set; decodes nothing.
+        """Returns {name: file} of the available films and masks of the set; decodes nothing.
 
         Raises:
-          NothingFoundError: where no film is there.
-          UserError: for what else the user must mend.
+          NothingFoundError: if there is no film.
+          UserError: for what else the user must fix.
         """
 
     def tables(self, manual_dir: Path) -> dict[str, Path]:
-        """Returns {name: file} of the tables that the set is made with, there or not."""
+        """Returns {name: file} of the tables that the set is made with, whether they exist or not."""
         del manual_dir
         return {}
 
     def split_counts(self, manual_dir: Path) -> dict[str, int]:
-        """Returns how many films that are there each split will have, as far as that is known before decoding."""
+        """Returns how many of the available films each split will have, as far as known before decoding."""
         return {split: len(items) for split, items in self.inputs(manual_dir).splits.items()}
 
     def other_settings(self, metadata: dict[str, Any], manual_dir: Path) -> list[str]:
-        """Returns a phrase for each setting that a prepared set, of this metadata, was made with otherwise."""
+        """Returns a phrase for each setting in which a prepared set with this metadata differs."""
         del manual_dir
         if self._require_complete and metadata["missing"]:
-            return [f"it lacks {metadata['missing']:,} official images, and require_complete asks for all"]
+            return [f"it lacks {metadata['missing']:,} official images, but require_complete demands all"]
         return []
 
     @abc.abstractmethod
@@ -198,7 +198,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         """Returns what is in the folder; reads it at the first call.
 
         Raises:
-          UserError: for what the user must mend, naming file and row.
+          UserError: for what the user must fix, naming file and row.
         """
         if self._inputs is None:
             inputs = self._read_inputs(manual_dir)
@@ -273,7 +273,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         self.info.metadata.update(sealed.seal(metadata))
 
     def _record(self) -> dict[str, sources.Source]:
-        """Returns the record of every film, mask and table: decoded ones as they were then, the others as they are."""
+        """Returns the record of every film, mask and table: as they were when decoded, or as they are now."""
         files = {**self.films(self._manual_dir), **self.tables(self._manual_dir)}
         there = {name: path for name, path in files.items() if path.exists()}
         return {name: self._looked_at.get(path) or sources.look_at(path) for name, path in there.items()}
@@ -307,7 +307,7 @@ def read_metadata(directory: Path, shape: Mapping[str, sealed.Kind]) -> dict[str
       OSError: for a file that cannot be read.
     """
     mend = f"delete {directory} to have it prepared again"
-    return sealed.read(directory / "metadata.json", shape, "what a prepared data set says of itself", mend)
+    return sealed.read(directory / "metadata.json", shape, "the metadata of a prepared data set", mend)
 
 
 def _write_list(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

@@ -26,17 +26,17 @@ class Freshness:
 
 
 def compare(final: Path, builder: RadiographBuilder, manual_dir: str | Path) -> Freshness | None:
-    """Compares a prepared set with the films, tables and settings that are there now; decodes nothing.
+    """Compares a prepared set with the current films, tables and settings; decodes nothing.
 
-    Films that were deleted since, all of them, are no difference: the set is complete without them.
+    If all films have been deleted since, that is not a difference: the set is complete without them.
 
     Args:
       final: its folder.
-      builder: of the set that is asked for.
+      builder: of the requested set.
       manual_dir: the user's download, as the user calls it.
 
     Returns:
-      what was found; None where no set is there that can be read.
+      what was found; None if there is no readable set.
     """
     try:
         metadata = read_metadata(final, builder.METADATA)
@@ -72,14 +72,14 @@ def _there(tables: dict[str, Path]) -> dict[str, Path]:
 def _without_films(
     metadata: dict[str, Any], record: dict[str, sources.Source] | None, builder: RadiographBuilder, folder: Path
 ) -> tuple[list[str], list[str]]:
-    """Returns differences and notes where no film is in the folder: tables that were kept still count."""
+    """Returns differences and notes if no film is in the folder: remaining tables still count."""
     tables = builder.tables(folder)
     recorded = {name: source for name, source in (record or {}).items() if name in tables}
     found = sources.compare(recorded, _there(tables), "compare tables")
     source = metadata.get("source")
     its_tables = bool(recorded) and not found.describe()
     if source is not None and not its_tables and not _same_place(source, folder):
-        return [f"it was prepared from {source}, and no film is in {folder}"], []
+        return [f"it was prepared from {source}, but no film is in {folder}"], []
     if found.changed:
         return found.describe(), []
     return [], [f"no film is in {folder} now: used as it was prepared"]
@@ -96,7 +96,7 @@ def _by_size(
     earlier = "prepared by an earlier version, which kept no record of its files"
     try:
         digest = builder.inputs(folder).digest
-    except UserError:  # for want of lung boxes, which are not compared here
+    except UserError:  # because there are no lung boxes, which are not compared here
         pass
     else:
         if settings or digest == metadata["inputs_digest"]:
@@ -105,5 +105,5 @@ def _by_size(
     images = sum(split["images"] for split in metadata["splits"].values())
     there = sum(builder.split_counts(folder).values())
     if images != there and not metadata["skipped"]:
-        return [f"it has {images:,} films, and {folder} holds {there:,}"], []
+        return [f"it has {images:,} films, but {folder} holds {there:,}"], []
     return [], [f"{earlier}: only their number could be compared"]

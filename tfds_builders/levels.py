@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-# Values this near, as a share of the largest, are one level: JPEG and resizing blur them.
+# Values this close, as a share of the largest, are one level: JPEG and resizing blur them.
 _SAME = 0.1
 # A level is a region of one value: a square of this share of the image's shorter side fits into it. Edges are narrower.
 _REGION = 1 / 32
@@ -27,7 +27,7 @@ def lungs(mask: np.ndarray, both: bool) -> np.ndarray:
       (H, W) bool.
 
     Raises:
-      ValueError: for an empty mask, other levels (of which we could not know which are lung), or an inverted mask.
+      ValueError: for an empty mask, other levels (it would be unclear which are lung), or an inverted mask.
     """
     if not mask.any():
         raise ValueError("an empty mask")
@@ -40,7 +40,7 @@ def lungs(mask: np.ndarray, both: bool) -> np.ndarray:
     elif len(others) == 2 and both and _side_by_side(mask, others):
         found = mask > others[0][0] // 2
     else:
-        raise ValueError(f"{_describe(levels)}: which of them are lung cannot be told; give masks of the lungs alone")
+        raise ValueError(f"{_describe(levels)}: it is unclear which of them are lung; give masks of the lungs alone")
     border = np.concatenate([found[0], found[-1], found[:, 0], found[:, -1]])
     if border.mean() > 0.5:
         raise ValueError(f"lung on {border.mean():.0%} of the image's border: an inverted mask; lungs must be bright")
@@ -48,7 +48,7 @@ def lungs(mask: np.ndarray, both: bool) -> np.ndarray:
 
 
 def is_mask(picture: np.ndarray) -> bool:
-    """Tells whether a picture, (H, W) uint8, has but two grey levels: then it is no radiograph."""
+    """Returns whether a picture, (H, W) uint8, has only two grey levels, and so is not a radiograph."""
     counts = np.bincount(picture.ravel(), minlength=256)
     near = round(_SAME * 255 / 3)
     share = 0
@@ -74,7 +74,7 @@ def _levels(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _side_by_side(mask: np.ndarray, two: list[tuple[int, int]]) -> bool:
-    """Tells whether two levels are one lung each: on the image's two sides, and not too unlike in size."""
+    """Returns whether two levels are one lung each: on opposite sides of the image, and similar in size."""
     columns = [np.nonzero((mask >= low) & (mask <= high))[1] for low, high in two]
     first, second = sorted(columns, key=np.mean)
     middle = (first.mean() + second.mean()) / 2

@@ -30,7 +30,7 @@ _FOLDERS = (
     (re.compile(r".*(image|cxr|xray|film|radiograph|raw|original).*|img|org"), RADIOGRAPH),
 )
 _FORMAT = re.compile(r"(png|gif|jpe?g|bmp|tiff?|img)$")
-# These say nothing of what is in them: the folder above does.
+# These say nothing about their content: the folder above does.
 _NEUTRAL = re.compile(r"(fold|train|training|val|validation|test|part|set)?")
 # Marks in the name of a file that is a mask of both lungs.
 _MARK = r"([ _-]?(msk|mask|lungs?|lung_?masks?))?"
@@ -58,8 +58,8 @@ class Film:
     Attributes:
       name: the official one.
       radiograph: its file.
-      masks: {`BOTH`, `LEFT` or `RIGHT`: files}; of both lungs, or of each, or all three. Where there are several files
-        they must show the same.
+      masks: {`BOTH`, `LEFT` or `RIGHT`: files}; of both lungs, or of each, or all three. Several files of one
+        kind must show the same.
     """
 
     name: str
@@ -180,7 +180,7 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
         return (match["name"].upper(), match["name"] != stem) if match else (None, False)
 
     def _one_of(self, name: str, paths: list[Path], left_out: list[find.LeftOut]) -> Path:
-        """Returns the radiograph that is meant: the official file, whatever copies there are, or one of equal files."""
+        """Returns the radiograph to use: the official file, whatever copies there are, or one of equal files."""
         first, *others = paths
         for other in others:
             official = [path.suffix.lower() in self.OFFICIAL_SUFFIXES for path in (first, other)]
@@ -189,7 +189,7 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
             else:
                 self._faults.report(
                     name,
-                    f"{other}: a second radiograph of {name}, beside {first}; keep one, and name a folder of lung "
+                    f"{other}: a second radiograph of {name}, next to {first}; keep one, and name a folder of lung "
                     "masks `masks`, or `left lung` and `right lung`",
                 )
         return first
@@ -198,8 +198,8 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
         radiograph = reader.read_radiograph(item.radiograph)
         if levels.is_mask(radiograph):
             raise ValueError(
-                f"{item.radiograph}: two grey levels, as a mask has, where a radiograph belongs; name a folder of lung "
-                "masks `masks`, or `left lung` and `right lung`, and take away other masks"
+                f"{item.radiograph}: two grey levels, like a mask; expected a radiograph. Name a folder of lung masks "
+                "`masks`, or `left lung` and `right lung`, and remove other masks"
             )
         lungs = self._read_lungs(item, radiograph.shape)
         size = (self.builder_config.size, self.builder_config.size)
@@ -239,7 +239,7 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
 
 
 def _part(folder: Path) -> str:
-    """Returns what the files of a folder are, by its path in `manual_dir`: the nearest folder that says it."""
+    """Returns what the files of a folder are, by the nearest folder name in its path that says so."""
     unknown = False
     for name in reversed(folder.parts):
         letters = _FORMAT.sub("", re.sub(r"[^a-z]", "", name.lower()))
@@ -263,7 +263,7 @@ def _check_fits(
 
 def _check_equal(lungs: np.ndarray, path: Path, other: np.ndarray, other_path: Path) -> None:
     if not np.array_equal(lungs, other):
-        raise ValueError(f"{other_path}: not the same lungs as {path}; keep what is right")
+        raise ValueError(f"{other_path}: not the same lungs as {path}; keep the right one")
 
 
 def _how_many(found: Iterable[tuple[str, str]]) -> str:

@@ -27,7 +27,7 @@ def prepared_dir(name: str, data_dir: str | Path, size: int | None = None, **set
       name: of the data set, in `registry.DATA_SETS`.
       data_dir: the folder of all prepared sets.
       size: height and width of the images, in pixels; the set's own if None.
-      settings: `CONFIG_SETTINGS` of its builder; the set's own where left out.
+      settings: `CONFIG_SETTINGS` of its builder; the set's defaults for the others.
     """
     builder = registry.builder(name)
     return Path(data_dir, name, builder.config(size, **settings).name, str(builder.VERSION))
@@ -43,7 +43,7 @@ def prepare(
     skip_bad_files: bool = False,
     **settings: Any,
 ) -> Path:
-    """Prepares a data set, unless it is there from the same inputs already; prints a summary.
+    """Prepares a data set, unless it already exists from the same inputs; prints a summary.
 
     The set is built in a scratch folder of `data_dir` and takes its place when it is complete: whatever stops the
     work, an older version stays usable. What a killed run left is removed by the next one.
@@ -55,13 +55,13 @@ def prepare(
       size: height and width of the images, in pixels; the set's own if None.
       require_complete: whether a missing official file is an error.
       skip_bad_files: whether bad files are listed and left out, instead of an error.
-      settings: those of the set (`registry.DataSet`); its own defaults where left out.
+      settings: those of the set (`registry.DataSet`); its defaults for the others.
 
     Returns:
       The folder of the prepared set, as `prepared_dir`.
 
     Raises:
-      UserError: for what the user must mend, naming file and row.
+      UserError: for what the user must fix, naming file and row.
     """
     source, manual_dir, data_dir = str(manual_dir), Path(manual_dir).absolute(), Path(data_dir).absolute()
     if not manual_dir.is_dir():
@@ -92,12 +92,12 @@ def prepare(
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What is there of a data set, before anything is made.
+    """The state of a data set before anything is made.
 
     Attributes:
       prepared: the prepared set, compared with what would be prepared now; None if there is none.
       counts: {split: films} that would be prepared now, before decoding.
-      problem: why nothing could be prepared now; None where something could.
+      problem: why nothing could be prepared now; None if something could.
     """
 
     prepared: freshness.Freshness | None
@@ -142,7 +142,7 @@ def _of_config(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _scratch_folder(name: str, data_dir: Path) -> Iterator[Path]:
-    """Gives an empty folder to one process at a time; it is gone afterwards, at the latest when the next one starts."""
+    """Yields an empty folder to one process at a time; it is removed afterwards, at the latest by the next one."""
     scratch = data_dir / f".preparing_{name}"
     with locked(data_dir / f".preparing_{name}.lock", f"{name} in {data_dir}"):
         shutil.rmtree(scratch, ignore_errors=True)
@@ -157,7 +157,8 @@ def _check_space(data_dir: Path, needed: int) -> None:
     free = shutil.disk_usage(data_dir).free
     if free < needed:
         raise UserError(
-            f"{data_dir}: {needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB free; name another --data_dir"
+            f"{data_dir}: {needed / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB are free; choose "
+            "another --data_dir"
         )
 
 

@@ -1,4 +1,4 @@
-"""The data sets: one line for each, besides its builder's folder (`tfds_builders/<name>/`). Loads no builder itself."""
+"""The data sets: one line each, in addition to the builder's folder (`tfds_builders/<name>/`). Loads no builder."""
 
 import dataclasses
 import importlib
@@ -15,8 +15,8 @@ class DataSet:
 
     Attributes:
       stages: the stages that are trained on it.
-      settings: what of its config it is prepared with, besides the settings that all sets share.
-      open_alternative: a set for the same stages that takes no registration; None if this one takes none.
+      settings: those of its config that it is prepared with, in addition to the settings that all sets share.
+      open_alternative: a set for the same stages that needs no registration; None if this one needs none.
     """
 
     stages: tuple[str, ...]

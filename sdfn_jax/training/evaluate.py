@@ -33,7 +33,7 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
       split: `train`, `validation` or `test`.
 
     Returns:
-      the predictions and what they are of, the same in every process.
+      the predictions and their origin, the same in every process.
 
     Raises:
       UserError: if there is no trained checkpoint or no such split, or the checkpoint reads other inputs than the

@@ -121,7 +121,7 @@ def score_film(film: dict, probability: np.ndarray, fold: int, processing: lung_
 
 
 def write_segmentation(folder: Path, results: list[Segmentation], origin: dict) -> str:
-    """Writes `segmentation.csv` (a row a film) and `segmentation.json` (per fold, mean, sd); returns the printed table.
+    """Writes `segmentation.csv` (by film) and `segmentation.json` (per fold, mean, sd); returns the table as text.
 
     Args:
       folder: where they go.

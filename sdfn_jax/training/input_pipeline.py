@@ -1,9 +1,9 @@
 """Prepared TFDS folder -> Grain -> batches of NumPy arrays -> sharded device batches.
 
-A batch is global; of several processes each reads only the rows of its own devices.
+A batch is global; each process of a run reads only the rows of its own devices.
 
-The step number is the whole data state: the order of an epoch is a function of (seed, epoch), so going on in the middle
-of one is a slice, and a resumed run sees exactly the batches an uninterrupted one does.
+The step number is the whole data state: the order of an epoch is a function of (seed, epoch), so resuming in the
+middle of an epoch is a slice of it, and a resumed run sees exactly the batches that an uninterrupted one does.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,14 +21,14 @@ from sdfn_jax.core.parallel import one_ahead
 
 # Few elements ahead: after `batch`, one element is a whole batch (Grain's own default would hold 500 of them).
 _READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-_ALL = slice(None)  # a process by itself reads every row of a batch
+_ALL = slice(None)  # a single process reads every row of a batch
 
 
 class Examples(Sequence):
     """The examples of one or several splits of a prepared data set, by number.
 
     `examples[i]` is a dict: images and masks as (S, S) uint8, texts as str, image files as bytes,
-    everything else as TFDS gives it.
+    everything else as TFDS returns it.
     """
 
     def __init__(self, directory: str | Path, splits: Sequence[str], indices: np.ndarray | None = None):
@@ -36,11 +36,11 @@ class Examples(Sequence):
 
         Args:
           directory: a prepared data set (`.../size224_labels2017/1.0.0`).
-          splits: names of its splits, put one after the other.
-          indices: the examples to keep and their order; all of them where None.
+          splits: names of its splits, concatenated in this order.
+          indices: the examples to keep, in this order; all if None.
 
         Raises:
-          UserError: for a split it does not have.
+          UserError: for a missing split.
         """
         builder = tfds.builder_from_directory(directory)
         for split in splits:
@@ -73,7 +73,7 @@ class Examples(Sequence):
         return self._with_texts(example)
 
     def told(self, *names: str) -> Iterator[dict]:
-        """Yields these features alone of every example, in order: images are not decoded for the sake of a name."""
+        """Yields only these features of every example, in order; images are not decoded for the sake of a name."""
         features = tfds.features.FeaturesDict({name: self._features[name] for name in names})
         for index in range(len(self)):
             source, place = self._find(index)
@@ -103,11 +103,11 @@ class Rows(Sequence):
     """
 
     def __init__(self, table: np.ndarray, indices: np.ndarray | None = None):
-        """Takes the array; a memory map is read as its rows are asked for.
+        """Takes the array; a memory map is read only as its rows are requested.
 
         Args:
           table: (N,) of a structured dtype.
-          indices: the rows to keep and their order; all of them where None.
+          indices: the rows to keep, in this order; all if None.
         """
         self._table = table
         self._indices = np.arange(len(table)) if indices is None else np.asarray(indices)
@@ -125,7 +125,7 @@ class Rows(Sequence):
 
 
 def steps_per_epoch(examples: Examples, batch_size: int) -> int:
-    """Returns the number of whole batches; the remainder of an epoch waits for the next one's order.
+    """Returns the number of whole batches; the remainder is shuffled into the next epoch.
 
     Raises:
       UserError: if there is not even one batch.
@@ -159,12 +159,12 @@ def training_batches(
 
     Args:
       examples: the training split.
-      select: takes an example and returns the arrays a batch is to hold, each stacked along a new first axis.
+      select: maps an example to the arrays of a batch, each stacked along a new first axis.
       batch_size: B; the last partial batch is dropped.
       seed: of the run.
       epoch: counts from 0; each has its own order.
-      first_step: batches of this epoch an earlier run has had.
-      rows: of each batch, those that are read and yielded.
+      first_step: batches of this epoch that an earlier run has already used.
+      rows: which rows of each batch are read and yielded.
     """
     steps = steps_per_epoch(examples, batch_size)
     order = np.random.default_rng((seed, epoch)).permutation(len(examples))
@@ -177,7 +177,7 @@ def evaluation_batches(
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
     """Yields every example once, in order: (`rows` of a batch of B, how many examples of the whole batch are real).
 
-    The last batch is filled up with copies of the last example, so that one compiled shape serves all.
+    The last batch is padded with copies of the last example, so that one compiled shape serves all.
     """
     starts = range(0, len(examples), batch_size)
     places = np.arange(len(starts) * batch_size).clip(max=len(examples) - 1).reshape(-1, batch_size)
@@ -186,12 +186,12 @@ def evaluation_batches(
 
 
 def to_device(batches: Iterable[dict[str, np.ndarray]], sharding: jax.sharding.Sharding) -> Iterator[dict]:
-    """Yields the batches on the devices, one always under way while another is used."""
+    """Yields the batches on the devices, always with the next one under way."""
     return one_ahead(put(batch, sharding) for batch in batches)
 
 
 def put(batch: dict[str, np.ndarray], sharding: jax.sharding.Sharding) -> dict[str, jax.Array]:
-    """Starts to copy a batch to the devices; of several processes each gives its own rows of it."""
+    """Starts to copy a batch to the devices; each process of a run contributes its own rows."""
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 

@@ -1,4 +1,4 @@
-"""The log of a run: `metrics.jsonl`, one line per epoch, and TensorBoard events if asked for."""
+"""The log of a run: `metrics.jsonl`, one line per epoch, and TensorBoard events if requested."""
 
 import json
 import os
@@ -13,13 +13,13 @@ _LINE = {"epoch": sealed.COUNT, "step": sealed.COUNT}
 
 
 class MetricsLog:
-    """Appends to `<workdir>/metrics.jsonl`; lines of epochs that a resumed run goes through again are dropped first."""
+    """Appends to `<workdir>/metrics.jsonl`; lines of epochs that a resumed run repeats are dropped first."""
 
     def __init__(self, workdir: str | Path, epochs_done: int, tensorboard: bool):
         """Opens the log of a run that has finished `epochs_done` epochs.
 
         Raises:
-          UserError: if TensorBoard events are asked for and tensorboardX is not installed.
+          UserError: if TensorBoard events are requested and tensorboardX is not installed.
         """
         self._path = Path(workdir) / "metrics.jsonl"
         kept = [line for line in self.read(workdir) if line["epoch"] <= epochs_done]
@@ -39,7 +39,7 @@ class MetricsLog:
 
     @staticmethod
     def read(workdir: str | Path) -> list[dict]:
-        """Returns the lines of a run, oldest first; a line torn by a kill is left out, and a damaged one is counted."""
+        """Returns the lines of a run, oldest first; a line torn by a kill is ignored, and damaged ones are reported."""
         path = Path(workdir) / "metrics.jsonl"
         lines, damaged = [], 0
         content = path.read_bytes() if path.exists() else b""
@@ -50,14 +50,14 @@ class MetricsLog:
             elif text.endswith(b"\n"):
                 damaged += 1
         if damaged:
-            sealed.say(f"{path}: {damaged} of its lines are no epoch's and are left out")
+            sealed.say(f"{path}: {damaged} of its lines are damaged and left out")
         return lines
 
 
 def _parse(text: bytes) -> dict | None:
     """Returns an epoch's line; None for anything else."""
     try:
-        line = json.loads(text.decode())  # NaN is a loss too: of a run that diverged
+        line = json.loads(text.decode())  # NaN is a loss too, if a run diverged
         sealed.check(line, _LINE)
     except (ValueError, RecursionError):
         return None

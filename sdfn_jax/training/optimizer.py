@@ -23,11 +23,11 @@ LEARNING_RATE_RULES: dict[str, Callable[[ConfigDict], Schedule]] = {"inverse_tim
 
 
 def schedule(config: ConfigDict) -> Schedule:
-    """Returns the learning rate of a stage as a function of the updates before, without the plateau rule's factor.
+    """Returns a stage's learning rate as a function of the number of past updates, without the plateau rule's factor.
 
     Args:
-      config: the stage's config; `learning_rate_rule` names the rule, which reads `learning_rate` and what else it
-        needs.
+      config: the stage's config; `learning_rate_rule` names the rule, which reads `learning_rate` and whatever else
+        it needs.
     """
     return LEARNING_RATE_RULES[run_identity.learning_rate_rule(config)](config)
 
@@ -53,7 +53,7 @@ def make_plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     """Returns the rule "times `factor` when the validation loss has not fallen for `patience` epochs" (B.3).
 
     Called once an epoch with `value=` the validation loss; its state's `scale` multiplies the learning rate. As in
-    Keras's ReduceLROnPlateau, a fall of less than `minimum_fall` is none.
+    Keras's ReduceLROnPlateau, a fall of less than `minimum_fall` does not count.
     """
     return contrib.reduce_on_plateau(
         factor=config.plateau.factor, patience=config.plateau.patience, rtol=0.0, atol=config.plateau.minimum_fall

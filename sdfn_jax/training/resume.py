@@ -1,4 +1,4 @@
-"""How far a run is: what it resumes from, whether it has finished, whether it has diverged."""
+"""How far a run has come: what it resumes from, whether it has finished, whether it has diverged."""
 
 import dataclasses
 import logging
@@ -15,7 +15,7 @@ from sdfn_jax.training.metrics_log import MetricsLog
 from sdfn_jax.training.steps import TrainState, initial_state, replicate, without
 from sdfn_jax.training.tasks import Task
 
-# Nats. A mean cross-entropy above it gives the truth, on average, a probability that float32 cannot tell from 0.
+# Nats. A mean cross-entropy above this gives the truth, on average, a probability that is 0 in float32.
 _DIVERGED = -math.log(np.finfo(np.float32).tiny)
 
 
@@ -32,7 +32,7 @@ class Bookkeeping:
 def start(
     task: Task, config: ConfigDict, initial_variables: Callable[[], dict], mesh: Mesh
 ) -> tuple[TrainState, Bookkeeping]:
-    """Returns the state on the devices and the bookkeeping to train on from: the latest saved, or the first.
+    """Returns the state on the devices and the bookkeeping to start from: the latest saved, or the first.
 
     Args:
       task: what is trained.
@@ -64,7 +64,7 @@ def start(
 def standing(workdir: str | Path) -> dict | None:
     """Returns the metadata of the state that the run in a folder resumes from; None if nothing was saved.
 
-    A run that has finished stays so without an undamaged state of its end: its log and its best checkpoint say so.
+    A finished run counts as finished even if its last state is damaged: its log and its best checkpoint prove it.
 
     Raises:
       UserError: if it has not finished, and every state is damaged.
@@ -85,7 +85,7 @@ def standing(workdir: str | Path) -> dict | None:
 
 
 def _finished_by_its_log(workdir: str | Path) -> dict | None:
-    """Returns what `standing` does for a run whose log holds every epoch, if the best of them is there."""
+    """Returns what `standing` does for a run whose log holds every epoch, if its best checkpoint exists."""
     log = MetricsLog.read(workdir)
     if not log:
         return None
@@ -100,5 +100,5 @@ def _finished_by_its_log(workdir: str | Path) -> dict | None:
 
 
 def has_diverged(loss: float) -> bool:
-    """Returns whether a mean loss, in nats, is not that of a network which learns: finite perhaps, and absurd."""
+    """Returns whether a mean loss, in nats, is absurd for a network that learns, even if it is finite."""
     return not loss < _DIVERGED

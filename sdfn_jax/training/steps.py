@@ -66,7 +66,7 @@ def without(state: TrainState, frozen: Sequence[str]) -> TrainState:
 
 
 def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns devices in a row; a batch is shared out over them, everything else is on each.
+    """Returns devices in a row; a batch is divided among them, everything else is on each.
 
     By default those of all processes; a process's own are neighbours, so that its rows of a batch are contiguous.
     """
@@ -75,14 +75,14 @@ def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Returns a tree of arrays, the same in every process, on each device."""
+    """Copies a tree of arrays, equal in all processes, to each device."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     # Not jax.device_put: with several processes it sends every leaf around to compare them.
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)), tree)
 
 
 def make_train_step(task: Task, config: ConfigDict, mesh: Mesh) -> Callable[[TrainState, dict], TrainState]:
-    """Returns the jitted step (state, batch) -> state; the old state's memory is given up.
+    """Returns the jitted step (state, batch) -> state; the old state's memory is donated.
 
     The batch is global: its loss and its BatchNorm statistics are those of all its films, on however many devices.
     """
@@ -139,13 +139,13 @@ def run_over_split(
 ) -> dict[str, np.ndarray]:
     """Runs an evaluation step over every example of a split, the last partial batch included.
 
-    The devices work on a batch while the results of the one before are fetched. Every process gets all results.
+    The devices work on a batch while the results of the previous one are fetched. Every process gets all results.
 
     Args:
       step: of `make_evaluation_step`.
       variables: of the network.
       examples: of the split.
-      task: what the network is for.
+      task: of the network.
       batch_size: examples at a time, over all devices.
       mesh: the devices.
       what: names the work next to the progress bar.

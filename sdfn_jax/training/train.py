@@ -39,7 +39,7 @@ from sdfn_jax.training.steps import (
 from sdfn_jax.training.tasks import Task
 
 # Seconds; epochs shorter than this share a checkpoint, which can take longer than the epoch of a head on kept
-# features. A killed run makes again what it had not saved, bit-identically.
+# features. A killed run redoes what it had not saved, bit-identically.
 _SHORT_EPOCH = 10.0
 
 
@@ -65,7 +65,7 @@ def train(
       metadata: stored with the best checkpoint.
 
     Raises:
-      UserError: if the loss is not finite or training has diverged, or the checkpoint there was made by another
+      UserError: if the loss is not finite or training has diverged, or the checkpoint there was made with another
         recipe.
       Stopped: after Ctrl-C or SIGTERM in any process, with the state saved.
     """
@@ -74,7 +74,7 @@ def train(
     files.make_folder(workdir)
     steps = steps_per_epoch(training, config.batch_size)
     found = standing(workdir)
-    processes.check_agreement(f"the checkpoint to go on from in {workdir}", str(found))
+    processes.check_agreement(f"the checkpoint to resume from in {workdir}", str(found))
     if found is not None and found["finished"]:
         return
     mesh = device_mesh()
@@ -130,7 +130,7 @@ class _Run:
         """Saves the state and raises `Stopped`, at the same call in all processes."""
         if self.vote.ask(stop.came):
             self.save(state)
-            processes.wait_for_all()  # for the first, which may still write
+            processes.wait_for_all()  # for process 0, which may still be writing
             raise Stopped(self.stopped_at(state))
 
     def finish_epoch(
@@ -174,7 +174,9 @@ class _Run:
             self.unsaved_best = int(state.step), copied, {**self.metadata, **found}
         book.finished = epoch + 1 == self.config.num_epochs
         if book.finished and book.best_score is None:
-            raise UserError(self.diverged(f"no epoch has a believable validation loss, the last {scores['loss']:.3g}"))
+            raise UserError(
+                self.diverged(f"no epoch has a plausible validation loss, the last is {scores['loss']:.3g}")
+            )
         line = {
             "epoch": epoch + 1,
             "step": int(state.step),

@@ -39,22 +39,22 @@ class SyntheticRadiographs(Stage):
         return Status(THERE if all(drawn) else TO_DO)
 
     def run(self) -> None:
-        """Draws what is not drawn yet."""
+        """Draws what is missing."""
         synthetic_dataset.write_jsrt(self.writes / "jsrt", **self._jsrt)
         synthetic_dataset.write_chestxray14(self.writes / "chestxray14", **self._chestxray14)
 
 
 class FoundData:
-    """What there is of a data set before anything runs: the user's download and the prepared set.
+    """The state of a data set before anything runs: the user's download and the prepared set.
 
     Attributes:
       data: the data set's config.
-      boxes: its table of lung boxes, there or not; None for a set without any.
+      boxes: its table of lung boxes, which need not exist; None for a set without any.
       synthetic: the stage that draws the download, in a list; empty if nothing does.
     """
 
     def __init__(self, data: ConfigDict, boxes: Path | None, synthetic: Sequence[Stage] = ()):
-        """Looks at nothing yet."""
+        """Reads nothing yet."""
         self.data, self.boxes = data, boxes
         self.synthetic = [stage for stage in synthetic if Path(data.manual_dir).is_relative_to(stage.writes)]
 
@@ -67,7 +67,7 @@ class FoundData:
 
     @property
     def comes_later(self) -> bool:
-        """Whether the films are still to be drawn: whether a prepared set fits them is seen then."""
+        """Whether the films are still to be drawn; only then is it known whether a prepared set fits them."""
         return any(not stage.there for stage in self.synthetic)
 
     @functools.cached_property
@@ -81,7 +81,7 @@ class FoundData:
             **self.options,
         )
         if processes.several():
-            processes.by_first(look)  # what it has to read and compare, the others need not read again
+            processes.by_first(look)  # so that the others need not read and compare the same files
         return look()
 
     @property
@@ -152,14 +152,14 @@ class PreparedDataSet(Stage):
             return []
         return [
             f"{self.writes} is not what would be prepared from {self.found.data.manual_dir} now: "
-            f"{'; '.join(prepared.differences)}. {', '.join(trained)} began with it as it is. To keep what was "
-            f"trained, put the files and settings back, or say where they are ({self._flag}.manual_dir=FOLDER). To "
+            f"{'; '.join(prepared.differences)}. {', '.join(trained)} started with it as it is. To keep what was "
+            f"trained, restore the files and settings, or say where they are ({self._flag}.manual_dir=FOLDER). To "
             f"train on what is there now, give new folders ({self._flag}.data_dir=FOLDER, and workdir of these "
             "stages), or delete these runs."
         ]
 
     def missing(self) -> list[str]:
-        """Returns what of the download is missing."""
+        """Returns what is missing in the download."""
         data, flag = self.found.data, self._flag
         if self.found.comes_later or self.found.is_fresh or self._conflict():
             return []
@@ -177,7 +177,7 @@ class PreparedDataSet(Stage):
             return [problem]
         return [
             problem,
-            f"{data.name.upper()} needs a registration; open data serve as well: "
+            f"{data.name.upper()} needs a registration; open data work as well: "
             f"{flag}.name={instead} {flag}.manual_dir=FOLDER",
         ]
 
@@ -188,7 +188,7 @@ class PreparedDataSet(Stage):
 
 
 def box_table_of(config: ConfigDict) -> Path | None:
-    """Returns the box table of a stage's data set, there or not; None for the lung region generator's."""
+    """Returns the box table of a stage's data set, which need not exist; None for the lung region generator's."""
     if config.stage == "lrg":
         return None
     return Path(config.data.boxes) if config.data.boxes else Path(config.lrg.workdir) / "lung_boxes.csv"
@@ -198,7 +198,7 @@ def check_prepared(config: ConfigDict) -> Path:
     """Returns the folder of a stage's prepared data set, for modes that make nothing.
 
     Raises:
-      UserError: if it is not there, or is not what would be prepared now; with the command that prepares it.
+      UserError: if it is missing, or is not what would be prepared now; with the command that prepares it.
     """
     data, directory = config.data, prepared_directory(config.data)
     found = FoundData(data, box_table_of(config))
@@ -207,11 +207,11 @@ def check_prepared(config: ConfigDict) -> Path:
         f"--size={data.size}" + ("" if found.boxes is None else f" --boxes={found.boxes}")
     )
     if found.prepared is None:
-        raise UserError(f"the prepared data set {directory} is not there; make it: {command}")
+        raise UserError(f"the prepared data set {directory} is missing; make it: {command}")
     if found.prepared.differences:
         raise UserError(
             f"{directory} is not what would be prepared from {data.manual_dir} now: "
-            f"{'; '.join(found.prepared.differences)}. Put the files and settings back, or prepare it again: {command}"
+            f"{'; '.join(found.prepared.differences)}. Restore the files and settings, or prepare it again: {command}"
         )
     for note in found.prepared.notes:
         print(f"{directory}: {note}")
@@ -225,9 +225,9 @@ def _is_drawn(folder: Path, settings: dict) -> bool:
     for name, value in settings.items():
         if found[name] != value:
             raise UserError(
-                f"{folder} holds synthetic radiographs with {name} = {found[name]}; asked for is {value}. What "
-                "was made from them would not fit the new ones: give the settings they were drawn with, or new folders "
-                "for all (--config.synthetic.folder, manual_dir, data_dir, workdir)."
+                f"{folder} holds synthetic radiographs with {name} = {found[name]}, but {value} was requested. "
+                "What was made from them would not fit new ones: use the settings they were drawn with, or new folders "
+                "for everything (--config.synthetic.folder, manual_dir, data_dir, workdir)."
             )
     return synthetic_dataset.is_whole(folder)
 

@@ -64,7 +64,7 @@ class BoxTable(Stage):
         Args:
           config: of a classifier, with `data` and `lrg`.
           generator: what finds the lungs.
-          data: what there is of the data set.
+          data: the state of the data set.
           readers: configs of the stages that are trained on the data set.
         """
         self._config, self._generator, self._data, self._readers = config, generator, data, readers
@@ -75,7 +75,7 @@ class BoxTable(Stage):
 
     @property
     def made_again(self) -> bool:
-        """Whether the table is there, would be made otherwise now, and may be."""
+        """Whether the table exists, would be made differently now, and may be made again."""
         return bool(self._differences) and not self._conflict()
 
     @property
@@ -84,7 +84,7 @@ class BoxTable(Stage):
 
     @functools.cached_property
     def _found(self) -> box_record.BoxTableState | None:
-        """What is known of the table that is there; None if there is none."""
+        """What is known of the existing table; None if there is none."""
         if not self.writes.is_file():
             return None
         films: dict[str, Path] = {}
@@ -106,26 +106,26 @@ class BoxTable(Stage):
         return Status(THERE if is_there else TO_DO, tuple(notes), tuple(self._conflict()))
 
     def _conflict(self) -> list[str]:
-        """Returns why a table that would be made otherwise now is not: trained runs, or changes made by hand."""
+        """Returns why an outdated table is not made again: trained runs, or changes made by hand."""
         if not self._differences:
             return []
-        otherwise = f"{self.writes} would be made otherwise now: {'; '.join(self._differences)}"
+        outdated = f"{self.writes} would be made differently now: {'; '.join(self._differences)}"
         if self._found.edited or not self._found.recorded:
             return [
-                f"{otherwise}. It {'was' if self._found.edited else 'may have been'} changed by hand: keep it by "
+                f"{outdated}. It {'was' if self._found.edited else 'may have been'} changed by hand: keep it by "
                 f"naming it, --config.data.boxes={self.writes}, or delete it to have it made again"
             ]
         trained = begun(self._readers) if self._data.is_fresh else []
         if not trained:
             return []
         return [
-            f"{otherwise}. {', '.join(trained)} began with it as it is: set it as it was, or give new folders "
+            f"{outdated}. {', '.join(trained)} started with it as it is: restore it, or give new folders "
             "(--config.data.data_dir=FOLDER, and workdir of these stages and of the lung region generator), or "
             "delete these runs"
         ]
 
     def missing(self) -> list[str]:
-        """Returns why the films cannot be told apart."""
+        """Returns why the films cannot be distinguished."""
         if not self._data.comes_later and self._films.is_dir():
             try:
                 make_box_table.find_radiographs(self._films)

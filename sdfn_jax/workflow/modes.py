@@ -18,14 +18,14 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
       split: what `evaluate` reads of ChestX-ray14.
 
     Raises:
-      UserError: for whatever the user can mend; what cannot be made is reported before anything is trained.
+      UserError: for whatever the user can fix; what cannot be made is reported before anything is trained.
     """
     checks.check(config)
     processes.check_agreement("the command", f"{mode} {split} {config.to_json_best_effort()}")
     backend.start()
     if mode == "train":
         steps = plan.make_plan(config)
-        with processes.writing_alone(config.workdir):  # to the end, so that no second command takes a step of it
+        with processes.writing_alone(config.workdir):  # to the end, so that no second command runs one of its steps
             plan.follow(steps, config.workdir)
             if config.stage != "lrg" and processes.is_first():
                 results.show(config, plan.classifiers(config))

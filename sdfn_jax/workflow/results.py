@@ -1,7 +1,7 @@
-"""What the main job ends with: Table I, then what can be drawn: ROC curves, pages of lung boxes, heatmaps.
+"""The results of the main job: Table I, then whatever can be drawn: ROC curves, pages of lung boxes, heatmaps.
 
-Pictures need the films themselves, which may be gone since they were prepared: what cannot be drawn is left out, with a
-line that gives the reason. A record (`made_from.json`) lists what all of it was made from, and whether it is complete.
+Pictures need the films themselves, which may have been deleted since: what cannot be drawn is left out, with a line
+that gives the reason. A record (`made_from.json`) lists what all of it was made from, and whether it is complete.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def is_fresh(config: ConfigDict, data: Path, split: str) -> bool:
     now = stages.data_inputs(data)
     if origin.data:
         return dict(origin.data) == now
-    # An evaluation of an earlier version does not say: it was of what the network was trained on.
+    # Evaluations of earlier versions do not name their data: it is what the network was trained on.
     trained_on = metadata.get("inputs", {})
     return "data" in trained_on and all(trained_on[name] == now[name] for name in now.keys() & trained_on.keys())
 
@@ -79,17 +79,17 @@ def is_calibrated(config: ConfigDict, data: Path) -> bool:
 
 
 def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
-    """Returns whether the folder of results is complete, and of the evaluations that are on disk.
+    """Returns whether the folder of results is complete, and made from the evaluations on disk.
 
     Args:
-      config: of the stage that was asked for.
+      config: of the requested stage.
       classifiers: configs of the stages in the table, all of them evaluated on test.
     """
     where = folder(config)
     if not (where / table_one.TABLE_ONE_FILE).is_file():
         return False
     record, now = _read_record(where), _made_from(config, classifiers)
-    if not (where / MADE_FROM_FILE).is_file():  # of an earlier version: its table came last, and names its checkpoints
+    if not (where / MADE_FROM_FILE).is_file():  # by an earlier version: its table came last, and names its checkpoints
         try:
             _, rows = csv_table.records(where / table_one.TABLE_ONE_FILE)
         except ValueError:
@@ -98,7 +98,7 @@ def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
         return all(row.get(f"checkpoint_{stage}") == each["checkpoint"] for stage, each in now["stages"].items())
     if record is None or not record["complete"] or record["stages"] != now["stages"]:
         return False
-    return now["lrg"] in (None, record["lrg"])  # one that is gone since has drawn its pages
+    return now["lrg"] in (None, record["lrg"])  # one that has been deleted since has drawn its pages
 
 
 def _made_from(config: ConfigDict, classifiers: list[ConfigDict]) -> dict:
@@ -159,7 +159,7 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     Every process takes part in the evaluation; process 0 draws and writes.
 
     Args:
-      config: of the stage that was asked for.
+      config: of the requested stage.
       classifiers: configs of the stages in the table.
       data: the prepared data set.
     """
@@ -219,7 +219,7 @@ def _draw(
 
 
 def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
-    """Prints Table I from the evaluations on disk, and the paths of what there is to look at."""
+    """Prints Table I from the evaluations on disk, and the paths of the results."""
     where = [evaluate.evaluation_folder(stage.workdir, "test") for stage in classifiers]
     print("\n" + table_one.text(table_one.TableOne.of([read_evaluation(path) for path in where])))
     made = [path for path in sorted(folder(config).iterdir()) if path.name != MADE_FROM_FILE]
@@ -277,7 +277,7 @@ def _draw_heatmaps(
             probabilities = evaluation.predictions.probabilities[boxed, finding]
             chosen.append((boxed[int(np.argmax(probabilities))], finding))
     if not chosen:
-        return [f"{_HEATMAP_PAGE}, {_FIGURE_NINE}: no test film that is there has a reference box"]
+        return [f"{_HEATMAP_PAGE}, {_FIGURE_NINE}: no available test film has a reference box"]
     chosen = chosen[:_HEATMAPS]
     shown = examples.take(np.array([index for index, _ in chosen]))
     maps, traditional = (

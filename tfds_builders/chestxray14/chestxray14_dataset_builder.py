@@ -55,7 +55,7 @@ def config(size: int | None = None, label_version: str = _DEFAULT_LABELS) -> Che
 
 @dataclasses.dataclass(frozen=True)
 class Radiograph:
-    """An image that is there, and what the tables say of it."""
+    """An available image, and what the tables say about it."""
 
     name: str
     path: Path
@@ -71,13 +71,13 @@ class Radiograph:
 
 @dataclasses.dataclass(frozen=True)
 class _Folder:
-    """What the user's folder holds, but for the lung boxes.
+    """What the user's folder holds, except the lung boxes.
 
     Attributes:
       entries: the label table.
       reference_boxes: the box list.
       test: the official test list.
-      images: {file name: path} of the PNG files that are there and that the label table names.
+      images: {file name: path} of the available PNG files that the label table names.
       unknown: how many PNG files it does not name.
       left_out: what else is there.
     """
@@ -104,7 +104,7 @@ class Builder(base.RadiographBuilder):
     }
     BUILDER_CONFIGS = [config(size, labels) for labels in nih_tables.LABEL_TABLES for size in (None, 448, 512)]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-manual_dir holds the PNG files (all or some; beside the tables, or in any folders: images/, images_001/images/), and
+manual_dir holds the PNG files (all or some; next to the tables, or in any folders: images/, images_001/images/), and
 Data_Entry_2017.csv or Data_Entry_2017_v2020.csv, BBox_List_2017.csv, train_val_list.txt and test_list.txt of the NIH,
 and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."""
 
@@ -135,12 +135,12 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
     def summary(self, metadata: dict[str, Any]) -> list[str]:
         """Returns how the label version was recognised, and how many files the label table does not name."""
         images = metadata["images_that_tell_the_labels"]
-        told = (
-            f"as {images:,} images tell that the versions label differently"
+        reason = (
+            f"recognised by {images:,} images that the versions label differently"
             if images
-            else "as asked for: nothing in the table tells the versions apart"
+            else "as requested: nothing in the table distinguishes the versions"
         )
-        lines = [base.summary_line("labels", metadata["label_version"], f", {told}")]
+        lines = [base.summary_line("labels", metadata["label_version"], f", {reason}")]
         if metadata["unknown"]:
             unknown = f"{metadata['unknown']:,}"
             lines.append(base.summary_line("unknown", unknown, " PNG files that the label table does not name"))
@@ -201,11 +201,11 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         return {split: splits.count(split) for split in _SPLITS if split in splits}
 
     def other_settings(self, metadata: dict[str, Any], manual_dir: Path) -> list[str]:
-        """Compares the validation split, and the lung boxes where their table is there."""
+        """Compares the validation split, and the lung boxes if their table exists."""
         asked = {"validation_share": self._validation_share, "validation_seed": self._validation_seed}
         other = super().other_settings(metadata, manual_dir)
         other += [
-            f"it was prepared with {name} = {metadata[name]}, and {value} is asked for"
+            f"it was prepared with {name} = {metadata[name]}, but {value} was requested"
             for name, value in asked.items()
             if metadata[name] != value
         ]
