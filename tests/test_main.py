@@ -230,7 +230,7 @@ class TestPlan:
     def test_another_recipe_is_refused_by_name(self, job):
         config = fusion_config(job[0])
         config.lung.learning_rate = 0.5
-        with pytest.raises(UserError, match=r"lung holds a run with other settings.*learning_rate is 0.003 there, but 0.5"):
+        with pytest.raises(UserError, match=r"lung holds a run with other.*learning_rate is 0.003 there, but 0.5"):
             plan.make_plan(config)
 
     def test_other_synthetic_radiographs_are_not_taken_for_those_asked_for(self, job):
