@@ -18,7 +18,7 @@ from sdfn_jax.models import kernels, sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.training import augmentation
+from sdfn_jax.training import augmentation, wide_augmentation
 
 Batch = dict[str, jax.Array]
 
@@ -68,15 +68,17 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
     model = network(filters=tuple(config.model.filters), dtype=jnp.dtype(run_identity.precision(config)))
     size = config.data.size
     # Plain numbers: the functions below are traced, and must not hold on to the config.
-    ranges = dict(config.augmentation)
+    ranges, wide = dict(config.augmentation), dict(config.get("wide_augmentation", {}))
     mean, std, contrast = normalisation["mean"], normalisation["std"], config.contrast
 
     def select(example: dict) -> dict:
         return {"image": lungs_contrast.contrast(example["image"], contrast), "mask": example["mask"]}
 
     def prepare(batch: Batch, key: jax.Array | None):
-        image = (batch["image"] - mean) / std
-        mask = batch["mask"].astype(jnp.float32) / 255.0
+        image, mask = batch["image"], batch["mask"].astype(jnp.float32) / 255.0
+        if key is not None and wide:
+            image, mask = wide_augmentation.change(jax.random.fold_in(key, 1), image, mask, **wide)
+        image = (image - mean) / std
         if key is not None:
             image, mask = augmentation.random_affine(key, image, mask, **ranges)
         return image[..., None], mask

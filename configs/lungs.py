@@ -1,0 +1,39 @@
+"""The lung region generator that the package ships (`sdfn lungs` and `sdfn_jax.load_lungs()` without a checkpoint).
+
+python -m sdfn_jax.main --config=configs/lungs.py                        (on Montgomery, open data)
+python -m sdfn_jax.main --config=configs/lungs.py --mode=cross_validate  (five folds)
+
+The paper's stage is `configs/lrg.py`. This one is made for films of hospitals that it never saw: a deeper U-Net, whose
+bottom sees the whole film, at half the size, trained on radiographs that are changed more widely than in [21].
+"""
+
+from ml_collections import ConfigDict
+
+from configs import lrg
+
+
+def get_config() -> ConfigDict:
+    """Returns the stage's config."""
+    config = lrg.get_config("montgomery")
+    config.workdir = "runs/lungs"
+    config.data.size = 128
+    config.model.filters = (8, 16, 16, 32, 64, 128)
+
+    config.augmentation.rotation = 25.0
+    config.wide_augmentation = ConfigDict()  # training/wide_augmentation.py; probabilities, unless said otherwise
+    config.wide_augmentation.quarter_turns = 0.15
+    config.wide_augmentation.mirrored = 0.5
+    config.wide_augmentation.inverted = 0.1
+    config.wide_augmentation.whitened = 0.5
+    config.wide_augmentation.collimated = 0.3
+    config.wide_augmentation.foreign = 0.3
+    config.wide_augmentation.shading = 0.1  # standard deviation
+    config.wide_augmentation.gamma = 0.4  # a power of 0.67 to 1.5
+    config.wide_augmentation.blur = 1.0  # share
+    config.wide_augmentation.noise = 0.08  # standard deviation
+
+    config.batch_size = 4
+    config.num_epochs = 60
+    config.learning_rate = 2e-3
+    config.learning_rate_decay = 1e-3
+    return config
