@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     config.wide_augmentation.blur = 1.0  # share
     config.wide_augmentation.noise = 0.08  # standard deviation
 
+    config.mirrored_too = True  # a probability is the mean of the radiograph's and its mirror image's
     config.batch_size = 4
     config.num_epochs = 60
     config.learning_rate = 2e-3

@@ -16,7 +16,8 @@ def film(*lungs: tuple[int, int, int, int], size: tuple[int, int] = (256, 256), 
     mask = np.zeros((256, 256), bool)
     for left, top, right, bottom in lungs:
         mask[top:bottom, left:right] = True
-    return Lungs(name, size, np.full((256, 256), 90, np.uint8), lung_box(mask, size, PostProcessing()))
+    grey, probabilities = np.full((256, 256), 90, np.uint8), mask.astype(np.float32)
+    return Lungs(name, size, grey, probabilities, lung_box(mask, size, PostProcessing()), ())
 
 
 def drawn(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int] | None:

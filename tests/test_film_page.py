@@ -12,10 +12,10 @@ from PIL import Image
 
 from sdfn_jax.core import palette
 from sdfn_jax.heatmaps import cam
-from sdfn_jax.inference import film_page, quality
+from sdfn_jax.inference import film_page
 from sdfn_jax.inference.overlay import colours, screen_size
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
-from sdfn_jax.radiographs.flags import FLAGS
+from sdfn_jax.radiographs.flags import FIXES, FLAGS
 from tests.browser import Keys, chromium
 from tests.readings import PROVENANCE, reading
 
@@ -308,7 +308,7 @@ def test_what_looks_wrong_and_what_was_corrected_is_said(opened, films):
     press(opened, "j")
     assert opened.find_element("id", "flags").text.split("\n") == [
         *(FLAGS[flag] for flag in films[1].flags),
-        f"Corrected as asked: {quality.FIXES['inverted']}",
+        f"Corrected as asked: {FIXES['inverted']}",
     ]
     marks = [each.text for each in opened.find_elements("class name", "flagged")]
     assert marks == ["⚑ 2 flags", "⚑ inverted"]

@@ -230,6 +230,7 @@ def test_random_masks_meet_every_rule():
 
 
 ROW = BoxRow("a.png", 800, 1000, 10, 20, 700, 900, "drop_small+mirror", 0.2345, "c0ffee")
+SURE = dataclasses.replace(ROW, confidence=0.9123, flags="inverted+lung_region_doubtful")
 
 
 class TestTable:
@@ -238,17 +239,26 @@ class TestTable:
         sealed.say.cache_clear()
 
     def test_comes_back_as_written_and_in_order(self, tmp_path):
-        rows = [dataclasses.replace(ROW, image=name) for name in ('b,"1".png', "a.png", "größe.png")]
+        rows = [dataclasses.replace(SURE, image=name) for name in ('b,"1".png', "a.png", "größe.png")]
         box_table.write_box_table(tmp_path / "boxes.csv", rows)
         assert list(box_table.read_box_table(tmp_path / "boxes.csv").items()) == [(row.image, row) for row in rows]
         assert [path.name for path in tmp_path.iterdir()] == ["boxes.csv"]
 
     def test_its_text(self, tmp_path):
-        box_table.write_box_table(tmp_path / "boxes.csv", [ROW])
+        box_table.write_box_table(tmp_path / "boxes.csv", [ROW, dataclasses.replace(SURE, image="b.png")])
         assert (tmp_path / "boxes.csv").read_bytes() == (
-            b"image,width,height,left,top,right,bottom,rule,lung_area,checkpoint,check\n"
-            b"a.png,800,1000,10,20,700,900,drop_small+mirror,0.2345,c0ffee,x2148fd4ca85e\n"
+            b"image,width,height,left,top,right,bottom,rule,lung_area,checkpoint,confidence,flags,check\n"
+            b"a.png,800,1000,10,20,700,900,drop_small+mirror,0.2345,c0ffee,,,x2148fd4ca85e\n"
+            b"b.png,800,1000,10,20,700,900,drop_small+mirror,0.2345,c0ffee,0.9123,inverted+lung_region_doubtful,xb6d0f3564573\n"
         )
+
+    def test_a_table_of_before_there_was_a_confidence_is_read_without_a_word(self, tmp_path, capsys):
+        (tmp_path / "boxes.csv").write_text(
+            "image,width,height,left,top,right,bottom,rule,lung_area,checkpoint,check\n"
+            "a.png,800,1000,10,20,700,900,drop_small+mirror,0.2345,c0ffee,x2148fd4ca85e\n"
+        )
+        assert box_table.read_box_table(tmp_path / "boxes.csv") == {"a.png": ROW}
+        assert capsys.readouterr().err == ""
 
     def test_names_keep_their_blanks(self, tmp_path, capsys):
         rows = [dataclasses.replace(ROW, image=name) for name in (" a.png", "a.png ", "a b.png", "a.png")]
@@ -280,6 +290,7 @@ class TestTable:
         ("old", "new", "message"),
         [
             (",checkpoint", "", "no column checkpoint"),
+            ("c0ffee,,", "c0ffee,1.5,", "row 2: confidence is 1.5, not a share from 0 to 1"),
             (",10,20,", ",10,x,", "row 2: top is 'x', not a whole number"),
             (",10,20,", ",10,20.5,", "row 2: top is '20.5', not a whole number"),
             ("0.2345", "", "row 2: no value for lung_area"),

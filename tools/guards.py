@@ -1,4 +1,4 @@
-"""Fits the numbers of `sdfn_jax/inference/quality.py` to real films, and measures its flags on others.
+"""Fits the numbers of `sdfn_jax/radiographs/quality.py` to real films, and measures its flags on others.
 
 SDFN_DATA=FOLDER python -m tools.guards [--fit]
 
@@ -16,8 +16,7 @@ import numpy as np
 import skimage.data
 from scipy.optimize import minimize
 
-from sdfn_jax.inference import quality
-from sdfn_jax.radiographs import pixels, reader
+from sdfn_jax.radiographs import pixels, quality, reader
 
 # Of the 324 films, these lie on their side, with the neck at the left, and two are inverted: looked at one by one.
 # fmt: off
@@ -127,7 +126,7 @@ def fit(films: dict[str, np.ndarray]) -> None:
 
 
 def measure(films: dict[str, np.ndarray]) -> None:
-    told = {name: set(quality.check(film, None)) for name, film in films.items()}
+    told = {name: set(quality.check(film)) for name, film in films.items()}
     right = sum(told[name] == truth(name) for name in films)
     print(f"  as they are: {right} of {len(films)} as looked at; otherwise:")
     for name, flags in told.items():
@@ -135,7 +134,7 @@ def measure(films: dict[str, np.ndarray]) -> None:
             print(f"    {name}: {', '.join(sorted(flags)) or 'nothing'}; in truth {truth(name) or 'nothing'}")
     upright = [film for name, film in films.items() if not truth(name)]
     for change, (apply, expected) in CHANGES.items():
-        told = [set(quality.check(np.ascontiguousarray(apply(film)), None)) for film in upright]
+        told = [set(quality.check(np.ascontiguousarray(apply(film)))) for film in upright]
         hits, any_flag = sum(expected <= flags for flags in told), sum(bool(flags) for flags in told)
         counts = Counter(flag for flags in told for flag in flags).most_common()
         print(f"  {change}: {hits} of {len(upright)} told; {any_flag} with any flag: {dict(counts)}")
@@ -154,7 +153,7 @@ def main() -> None:
         print(what)
         measure(part)
     pictures = other_pictures()
-    told = {name: set(quality.check(np.ascontiguousarray(picture), None)) for name, picture in pictures.items()}
+    told = {name: set(quality.check(np.ascontiguousarray(picture))) for name, picture in pictures.items()}
     of_content = {"not_frontal_chest", "almost_empty", "border"}
     missed = [name for name, flags in told.items() if not flags & of_content]
     print(f"{len(pictures)} other pictures: {len(pictures) - len(missed)} flagged for what they show; not: {missed}")

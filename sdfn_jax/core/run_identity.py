@@ -17,6 +17,8 @@ _NOT_RECIPE = {
     "lung",
     "synthetic",
     "postprocessing",
+    "mirrored_too",
+    "least_confidence",
     "evaluation_batch_size",
     "cache_features",
     "remat",

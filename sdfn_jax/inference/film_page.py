@@ -20,12 +20,12 @@ from PIL import Image
 from sdfn_jax.core import palette, web_page
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.heatmaps import cam
-from sdfn_jax.inference import provenance_tables, quality
+from sdfn_jax.inference import provenance_tables
 from sdfn_jax.inference.overlay import colours, screen_size
 from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.radiographs import pixels
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
-from sdfn_jax.radiographs.flags import FLAGS
+from sdfn_jax.radiographs.flags import FIXES, FLAGS
 
 _THUMBNAIL_SIDE = 128
 # 1024 x 1024 films of ChestX-ray14 take 73 kB each, 1.6 grey levels (root mean square) from the original.
@@ -190,7 +190,7 @@ def _about(provenance: Provenance) -> dict:
         "undecided": [provenance.undecided.get(name) for name in FINDINGS],
         "rules": _RULES,
         "flags": FLAGS,
-        "fixes": quality.FIXES,
+        "fixes": FIXES,
         "colours": base64.b64encode(colours().tobytes()).decode(),
         "strength": palette.HEATMAP_STRENGTH,
         "cropped": cam.CROPPED,

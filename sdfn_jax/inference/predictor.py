@@ -21,7 +21,6 @@ from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.heatmaps import cam
-from sdfn_jax.inference import quality
 from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.lungs.finder import LungFinder
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
@@ -29,7 +28,7 @@ from sdfn_jax.metrics import calibration as metrics_calibration
 from sdfn_jax.metrics import predictions
 from sdfn_jax.models import sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
-from sdfn_jax.radiographs import crops, opening
+from sdfn_jax.radiographs import crops, flags, opening, quality
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.radiographs.opening import ImageArray, ImageFile, Unreadable
 
@@ -302,30 +301,33 @@ class Predictor:
             opened = self._open(image, fixes)
             return opened, None if isinstance(opened, Unreadable) else self.lungs.shrink(opened.radiograph)
 
-        masks = self.lungs.segmenter.masks(images, open_and_shrink)
-        return map_in_order(lambda found: self._cut(*found), masks)
+        found = self.lungs.segmenter.stream(images, open_and_shrink)
+        return map_in_order(lambda one: self._cut(*one), found)
 
     def _open(self, image: ImageFile | ImageArray, fixes: Sequence[str]) -> _InWork | Unreadable:
         loaded = opening.load(image)
         if isinstance(loaded, Unreadable):
             return loaded
         radiograph, flags = loaded
-        flagged = quality.check(radiograph, None) if fixes else ()
+        flagged = quality.check(radiograph) if fixes else ()
         applied = tuple(fix for fix in quality.FIXES if fix in fixes and fix in flagged)
         for fix in applied:
             radiograph = quality.fix(radiograph, fix)
         return _InWork(image.name, radiograph, flags, applied)
 
-    def _cut(self, work: _InWork | Unreadable, mask: np.ndarray | None) -> _InWork | Unreadable:
+    def _cut(self, work: _InWork | Unreadable, probabilities: np.ndarray | None) -> _InWork | Unreadable:
         """Boxes the lungs, cuts the branches' inputs, and names what looks wrong."""
         if isinstance(work, Unreadable):
             return work
-        region = None if mask is None else self.lungs.region(mask, work.radiograph.shape)
+        region, doubts = None, ()
+        if probabilities is not None:
+            region = self.lungs.region(probabilities, work.radiograph.shape)
+            doubts = self.lungs.doubts(region, work.radiograph.shape)
         return dataclasses.replace(
             work,
             region=region,
             inputs=crops.cut(work.radiograph, region and region.box, self.classifier.preprocessing.size),
-            flags=quality.check(work.radiograph, region) + work.flags,
+            flags=flags.in_order(quality.check(work.radiograph) + doubts + work.flags),
         )
 
     def _reading(self, work: _InWork, logits: np.ndarray, maps: dict[str, np.ndarray]) -> Reading:

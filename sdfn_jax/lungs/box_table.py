@@ -10,6 +10,7 @@ from sdfn_jax.core import csv_table, sealed, tables
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs.lung_boxes import NO_RULE, RULES
 from sdfn_jax.metrics import published
+from sdfn_jax.radiographs.flags import FLAGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,9 @@ class BoxRow:
       rule: `none`, or the rules that fired, joined by `+`.
       lung_area: share of the image that the cleaned lung mask covers, 0 to 1; the table keeps four decimals.
       checkpoint: digest of the lung region generator that made the mask.
+      confidence: the Dice coefficient that the mask is expected to have, 0 to 1 (`doubt.confidence`); the table keeps
+        four decimals. None in tables of versions before 0.3 or from elsewhere.
+      flags: what looks wrong, names from `flags.FLAGS` joined by `+`; empty for an ordinary film.
     """
 
     image: str
@@ -39,6 +43,8 @@ class BoxRow:
     rule: str
     lung_area: float
     checkpoint: str
+    confidence: float | None = None
+    flags: str = ""
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -46,7 +52,12 @@ class BoxRow:
         return self.left, self.top, self.right, self.bottom
 
 
-_PARSE = {str: str, int: tables.whole_number, float: tables.number}
+_PARSE = {
+    **dict.fromkeys(("width", "height", "left", "top", "right", "bottom"), tables.whole_number),
+    **dict.fromkeys(("lung_area", "confidence"), tables.number),
+}
+# Columns that a table may lack, and all columns.
+_LATER = ("confidence", "flags")
 BOX_COLUMNS = tuple(field.name for field in dataclasses.fields(BoxRow))
 # The last column: a digest of the row's values. It does not match a row that was edited or damaged; a message says so.
 CHECK = "check"
@@ -59,7 +70,8 @@ def read_box_table(path: str | Path) -> dict[str, BoxRow]:
     were written, so that damage does not pass for an edit.
 
     Args:
-      path: a table (`tables.read_table`) with the columns of `BoxRow`, in any order; others are ignored.
+      path: a table (`tables.read_table`) with the columns of `BoxRow`, in any order; others are ignored, and those of
+        confidence and flags may be missing.
 
     Returns:
       {file name of the image: its row}, in the file's order.
@@ -70,8 +82,8 @@ def read_box_table(path: str | Path) -> dict[str, BoxRow]:
     """
     path = Path(path)
     rows, changed, has_checks = {}, [], False
-    columns = {name: () for name in BOX_COLUMNS}
-    for number, record in tables.read_table(path, columns, optional=(CHECK,), exact=("image",)):
+    columns = {name: () for name in BOX_COLUMNS if name not in _LATER}
+    for number, record in tables.read_table(path, columns, optional=(*_LATER, CHECK), exact=("image",)):
         try:
             row = parse_row({name: text and csv_table.original(text) for name, text in record.items()})
             if row.image in rows:
@@ -95,7 +107,9 @@ def write_box_table(path: str | Path, rows: Iterable[BoxRow]) -> None:
 
 def _check(row: BoxRow) -> str:
     # A letter first: a spreadsheet would read 12345678 or 123e4567 as a number, and write another text.
-    text = ",".join(_values(row)).encode(errors="surrogateescape")
+    # Rows of earlier versions, without a confidence, keep their check.
+    later = 0 if row.confidence is None else len(_LATER)
+    text = ",".join(_values(row)[: len(BOX_COLUMNS) - len(_LATER) + later]).encode(errors="surrogateescape")
     return f"x{hashlib.sha256(text).hexdigest()[:12]}"
 
 
@@ -112,7 +126,8 @@ def _say_changed(path: Path, changed: Sequence[str], count: int, has_checks: boo
 
 def _values(row: BoxRow) -> list[str]:
     """Returns the values of a row as the table spells them, in the order of `BOX_COLUMNS`."""
-    return [f"{value:.4f}" if isinstance(value, float) else str(value) for value in dataclasses.astuple(row)]
+    values = ("" if value is None else value for value in dataclasses.astuple(row))
+    return [f"{value:.4f}" if isinstance(value, float) else str(value) for value in values]
 
 
 def parse_row(record: Mapping[str, str | None]) -> BoxRow:
@@ -122,23 +137,34 @@ def parse_row(record: Mapping[str, str | None]) -> BoxRow:
       ValueError: for what `read_box_table` refuses in one row.
     """
     values = {}
-    for field in dataclasses.fields(BoxRow):
-        text = record[field.name]
-        if not text or text.isspace():
-            raise ValueError(f"no value for {field.name}")
-        try:
-            values[field.name] = _PARSE[field.type](text)
-        except ValueError as error:
-            raise ValueError(f"{field.name} is {error}") from error
+    for name in BOX_COLUMNS:
+        text = record.get(name)
+        if text and not text.isspace():
+            try:
+                values[name] = _PARSE.get(name, str)(text)
+            except ValueError as error:
+                raise ValueError(f"{name} is {error}") from error
+        elif name not in _LATER:
+            raise ValueError(f"no value for {name}")
     row = BoxRow(**values)
     if not (0 <= row.left < row.right <= row.width and 0 <= row.top < row.bottom <= row.height):
         raise ValueError(
             f"box (left, top, right, bottom) = {row.box} of {row.image} is empty or not inside its {row.width} x "
             f"{row.height} image"
         )
-    if not 0 <= row.lung_area <= 1:
-        raise ValueError(f"lung_area is {row.lung_area}, not a share from 0 to 1")
+    for name in ("lung_area", "confidence"):
+        if (share := getattr(row, name)) is not None and not 0 <= share <= 1:
+            raise ValueError(f"{name} is {share}, not a share from 0 to 1")
     return row
+
+
+def flag_counts(rows: Iterable[BoxRow]) -> str:
+    """Returns a table of text: how many images carry which flag. An image counts once under each of its flags."""
+    flags = [row.flags for row in rows]
+    single = Counter(name for joined in flags if joined for name in joined.split("+"))
+    lines = [("no flag", flags.count("")), *((name, single[name]) for name in FLAGS if name in single)]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}{count:>9,}{count / len(flags):>10.2%}" for name, count in lines)
 
 
 def rule_counts(rows: Iterable[BoxRow]) -> str:

@@ -12,6 +12,7 @@ from sdfn_jax.lungs.finder import Lungs
 from sdfn_jax.lungs.lung_boxes import NO_RULE
 
 FILMS_A_ROW = 9
+FILMS_A_PAGE = 10 * FILMS_A_ROW  # as many as people look through
 _SIDE = 256  # pixels of the longer side of a film
 _GAP = 6
 _LINE = 17  # height of a line of text
@@ -25,7 +26,7 @@ _SYNTHETIC = ("SYNTHETIC radiographs, not films of patients", palette.SHEET_TITL
 
 
 def lung_box_page(films: Sequence[Lungs], path: str | Path, *, drawings: bool) -> None:
-    """Draws films on one PNG page, nine in a row, each with its outlines, its box, its name and the rule that fired.
+    """Draws films on one PNG page, nine in a row, each with its outlines, its box, its name, rules and confidence.
 
     Args:
       films: at least one, with their lung regions.
@@ -46,9 +47,10 @@ def lung_box_page(films: Sequence[Lungs], path: str | Path, *, drawings: bool) -
         x, y = _GAP + index % columns * width, _LINE + 2 * _GAP + index // columns * height
         picture = film_picture(film)
         page.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))
-        rule = film.region.rule
+        rule, sure = film.region.rule, film.region.confidence
+        said = rule if sure is None else f"{rule}, confidence {sure:.2f}"
         draw.text((x, y + _SIDE), _shortened(film.name, draw, font), palette.SHEET_TEXT, font)
-        draw.text((x, y + _SIDE + _LINE), rule, palette.SHEET_TEXT if rule == NO_RULE else palette.SHEET_MIRRORED, font)
+        draw.text((x, y + _SIDE + _LINE), said, palette.SHEET_MIRRORED if film.flags else palette.SHEET_TEXT, font)
     with appears_when_complete(path) as unfinished:
         page.save(unfinished)
 

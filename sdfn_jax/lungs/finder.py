@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 
 from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.parallel import map_in_order
-from sdfn_jax.lungs import lung_boxes
+from sdfn_jax.lungs import doubt, lung_boxes
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
-from sdfn_jax.lungs.segmenter import Segmenter
-from sdfn_jax.radiographs import opening, pixels
+from sdfn_jax.lungs.segmenter import THRESHOLD, Segmenter
+from sdfn_jax.radiographs import flags, opening, pixels, quality
 from sdfn_jax.radiographs.opening import ImageArray, ImageFile, Unreadable
 
 
@@ -26,13 +26,17 @@ class Lungs:
       name: of the file or array.
       size: (height, width) of the radiograph, in pixels.
       resized: (S, S) uint8, the radiograph as the network sees it before the contrast normalisation.
-      region: what the post-processing made of the network's mask.
+      probabilities: (S, S) float32, the network's, of each pixel being lung.
+      region: what the post-processing made of them.
+      flags: names from `flags.FLAGS` of what looks wrong; empty for an ordinary film.
     """
 
     name: str
     size: tuple[int, int]
     resized: np.ndarray
+    probabilities: np.ndarray
     region: LungRegion
+    flags: tuple[str, ...]
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -44,10 +48,20 @@ class Lungs:
         """`none`, or the rules of B.2.2 that fired, joined by `+`."""
         return self.region.rule
 
+    @property
+    def confidence(self) -> float:
+        """The Dice coefficient that the mask is expected to have, 0 to 1 (`doubt.confidence`)."""
+        return self.region.confidence
+
     @functools.cached_property
     def mask(self) -> np.ndarray:
-        """(H, W) bool at the radiograph's size: the lungs that the rules kept, enlarged from the network's mask."""
-        return pixels.resize(self.region.kept * np.uint8(255), self.size) > 127
+        """(H, W) bool at the radiograph's size: the lungs that the rules kept.
+
+        The probabilities are enlarged, not the small mask, so that the outline is finer than the network's pixels.
+        """
+        enlarged = np.rint(255 * self.probabilities).astype(np.uint8)
+        enlarged = np.where(self.region.kept, np.maximum(enlarged, 128), np.minimum(enlarged, 127))
+        return pixels.resize(enlarged, self.size) > 127
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,11 +77,12 @@ class LungFinder:
     postprocessing: PostProcessing
 
     @classmethod
-    def load(cls, run: str | Path, batch_size: int = BATCH_SIZE) -> "LungFinder":
+    def load(cls, run: str | Path | None = None, batch_size: int = BATCH_SIZE) -> "LungFinder":
         """Loads a trained lung region generator, with the post-processing that its config names.
 
         Args:
-          run: its folder, such as `runs/lrg`.
+          run: its folder, such as `runs/lrg`; None stands for the one that comes with the package, which was trained
+            on adult frontal radiographs (`lungs/shipped/MODEL_CARD.md`).
           batch_size: radiographs that the network takes at a time.
 
         Raises:
@@ -117,26 +132,52 @@ class LungFinder:
             loaded = opening.load(image)
             if isinstance(loaded, Unreadable):
                 return loaded, None
-            radiograph, _ = loaded
+            radiograph, carried = loaded
             resized = self.shrink(radiograph)
-            return (image.name, radiograph.shape, resized), resized
+            return (image.name, radiograph.shape, resized, quality.check(radiograph) + carried), resized
 
         def box(found: tuple) -> Lungs | Unreadable:
-            kept, mask = found
-            if mask is None:
+            kept, probabilities = found
+            if probabilities is None:
                 return kept
-            name, size, resized = kept
-            return Lungs(name, size, resized, self.region(mask, size))
+            name, size, resized, noticed = kept
+            return self.lungs(name, size, resized, probabilities, noticed)
 
-        return map_in_order(box, self.segmenter.masks(images, read))
+        return map_in_order(box, self.segmenter.stream(images, read))
 
     def shrink(self, radiograph: np.ndarray) -> np.ndarray:
         """(H, W) uint8 -> (S, S) uint8, the size at which the network works."""
         return pixels.resize(radiograph, (self.segmenter.size,) * 2)
 
-    def region(self, mask: np.ndarray, size: tuple[int, int]) -> LungRegion:
-        """(S, S) bool mask -> the lung region of a radiograph of `size` (height, width)."""
-        return lung_boxes.lung_box(mask, size, self.postprocessing)
+    def lungs(
+        self,
+        name: str,
+        size: tuple[int, int],
+        resized: np.ndarray,
+        probabilities: np.ndarray,
+        noticed: tuple[str, ...] = (),
+    ) -> Lungs:
+        """Post-processes what the network found on one radiograph.
+
+        Args:
+          name: of the radiograph.
+          size: (height, width) of it.
+          resized: (S, S) uint8.
+          probabilities: (S, S) float32 in [0, 1].
+          noticed: names from `flags.FLAGS` that it carries already.
+        """
+        region = self.region(probabilities, size)
+        found = flags.in_order(noticed + self.doubts(region, size))
+        return Lungs(name, size, resized, probabilities, region, found)
+
+    def region(self, probabilities: np.ndarray, size: tuple[int, int]) -> LungRegion:
+        """(S, S) float32 probabilities -> the lung region of a radiograph of `size` (height, width)."""
+        region = lung_boxes.lung_box(probabilities > THRESHOLD, size, self.postprocessing)
+        return dataclasses.replace(region, confidence=doubt.confidence(probabilities, region.kept))
+
+    def doubts(self, region: LungRegion, size: tuple[int, int]) -> tuple[str, ...]:
+        """Names what speaks against a lung region (`doubt.doubts`)."""
+        return doubt.doubts(region, size, self.segmenter.least_confidence)
 
 
 load_lungs = LungFinder.load

@@ -58,12 +58,14 @@ class LungRegion:
       rule: `none`, or the rules that fired, joined by `+`.
       cleaned: (h, w) bool, the mask without specks and holes, before any rule.
       kept: (h, w) bool, the regions that the rules left; without the mirror image that rule 3 adds.
+      confidence: 0 to 1, how sure the network is of `kept` (`doubt.confidence`); None for a mask of unknown origin.
     """
 
     box: tuple[int, int, int, int]
     rule: str
     cleaned: np.ndarray
     kept: np.ndarray
+    confidence: float | None = None
 
     @property
     def lung_area(self) -> float:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from sdfn_jax.core import progress, sources
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.core.files import appears_when_complete, make_folder
 from sdfn_jax.core.journal import Journal
 from sdfn_jax.core.parallel import in_batches
 from sdfn_jax.core.terminal import printable
@@ -61,6 +62,7 @@ def make_box_table(
     output: str | Path,
     postprocessing: PostProcessing,
     skip_bad_files: bool = False,
+    masks: Path | None = None,
 ) -> list[BoxRow]:
     """Writes the lung box of every radiograph to a table (B.2.2); resumes an interrupted call.
 
@@ -74,6 +76,7 @@ def make_box_table(
         made from is recorded (`box_record`).
       postprocessing: the numbers of B.2.2.
       skip_bad_files: leave out, and list, files that cannot be read, instead of stopping at the first.
+      masks: a folder for a PNG of each film's lungs, 0 and 255, as large as the film; None writes none.
 
     Returns:
       the rows.
@@ -85,9 +88,13 @@ def make_box_table(
     output = Path(output)
     partial = output.with_name(output.name + ".partial")
     made_by = {"checkpoint": segmenter.digest, "postprocessing": dataclasses.asdict(postprocessing)}
+    if masks is not None:
+        made_by["masks"] = True
+        _check_mask_names(radiographs)
+        make_folder(masks)
     with Journal(partial, made_by) as journal:
         done, looked_at = _done_before(journal, radiographs)
-        problems = _box_missing(segmenter, radiographs, postprocessing, skip_bad_files, journal, done, looked_at)
+        problems = _box_missing(segmenter, radiographs, postprocessing, skip_bad_files, masks, journal, done, looked_at)
         if len(problems) == len(radiographs):
             raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
         rows = [done[path.name] for path in radiographs if path.name in done]
@@ -116,6 +123,7 @@ def _box_missing(
     radiographs: Sequence[Path],
     postprocessing: PostProcessing,
     skip_bad_files: bool,
+    masks: Path | None,
     journal: Journal,
     done: dict[str, BoxRow],
     looked_at: dict[Path, sources.Source],
@@ -139,6 +147,8 @@ def _box_missing(
         images = (_RecordedFile(path.name, path, looked_at) for path in paths)
         for path, found in zip(paths, LungFinder(segmenter, postprocessing).stream(images), strict=True):
             if isinstance(found, Lungs):
+                if masks is not None:
+                    _write_mask(found, masks / f"{path.stem}.png")
                 done[path.name] = _row(found, segmenter.digest)
                 source = dataclasses.asdict(looked_at[path])
                 journal.write(path.name, {**dataclasses.asdict(done[path.name]), "source": source})
@@ -167,8 +177,22 @@ class _RecordedFile(ImageFile):
 def _row(lungs: Lungs, digest: str) -> BoxRow:
     height, width = lungs.size
     # Four decimals, as the table keeps: a row is the same whether it comes from here or from a partial table.
-    area = round(lungs.region.lung_area, 4)
-    return BoxRow(lungs.name, width, height, *lungs.box, lungs.rule, area, digest)
+    area, confidence = round(lungs.region.lung_area, 4), round(lungs.confidence, 4)
+    return BoxRow(
+        lungs.name, width, height, *lungs.box, lungs.rule, area, digest, confidence, flags="+".join(lungs.flags)
+    )
+
+
+def _check_mask_names(radiographs: Sequence[Path]) -> None:
+    by_stem: dict[str, Path] = {}
+    for path in radiographs:
+        if (other := by_stem.setdefault(path.stem, path)) is not path:
+            raise UserError(f"{other} and {path} would have one mask, {path.stem}.png; rename one of them")
+
+
+def _write_mask(lungs: Lungs, path: Path) -> None:
+    with appears_when_complete(path) as unfinished:
+        Image.fromarray(lungs.mask * np.uint8(255)).save(unfinished, "PNG", compress_level=1)
 
 
 def _list_problems(path: Path, problems: Sequence[str]) -> None:

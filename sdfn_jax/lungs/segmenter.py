@@ -18,6 +18,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.lungs import contrast
 from sdfn_jax.lungs.lung_boxes import PostProcessing
+from sdfn_jax.lungs.shipped import SHIPPED
 from sdfn_jax.models import kernels
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.radiographs import grey_levels
@@ -47,6 +48,8 @@ class Segmenter:
       postprocessing: the numbers of B.2.2 that its config names.
       batch_size: films at a time, the one shape that is compiled.
       drawings: whether it was trained on synthetic radiographs.
+      mirrored_too: whether a probability is the mean of that for the radiograph and that for its mirror image.
+      least_confidence: a lung region of lower confidence is flagged as doubtful; None if no such bound was chosen.
     """
 
     model: nn.Module
@@ -59,15 +62,21 @@ class Segmenter:
     postprocessing: PostProcessing
     batch_size: int = BATCH_SIZE
     drawings: bool = False
+    mirrored_too: bool = False
+    least_confidence: float | None = None
 
     @classmethod
-    def load(cls, workdir: str | Path, batch_size: int = BATCH_SIZE) -> "Segmenter":
+    def load(cls, workdir: str | Path | None = None, batch_size: int = BATCH_SIZE) -> "Segmenter":
         """Loads the best checkpoint of a trained LRG.
+
+        Args:
+          workdir: its run folder; None stands for the one that comes with the package (`shipped`).
+          batch_size: films at a time.
 
         Raises:
           UserError: if `workdir` holds no trained checkpoint, or one of another stage.
         """
-        variables, metadata = checkpoint.read_best(workdir)
+        variables, metadata = checkpoint.read_best(SHIPPED if workdir is None else workdir)
         config = metadata["config"]
         if config["stage"] != "lrg":
             raise UserError(
@@ -86,6 +95,8 @@ class Segmenter:
             postprocessing=PostProcessing(**config["postprocessing"]),
             batch_size=batch_size,
             drawings=bool(metadata.get("drawings")),
+            mirrored_too=config.get("mirrored_too", False),
+            least_confidence=config.get("least_confidence"),
         )
 
     def probabilities(self, films: Sequence[ArrayLike]) -> np.ndarray:
@@ -107,7 +118,7 @@ class Segmenter:
         found = [self.start(inputs[start : start + self.batch_size]) for start in starts]
         return np.concatenate([np.asarray(batch) for batch in found])[: len(films)]
 
-    def masks(
+    def stream(
         self, items: Iterable[Item], read: Callable[[Item], tuple[Kept, np.ndarray | None]]
     ) -> Iterator[tuple[Kept, np.ndarray | None]]:
         """Finds the lungs of many radiographs, in order: threads read ahead of the network.
@@ -121,7 +132,7 @@ class Segmenter:
             it cannot be read.
 
         Yields:
-          (what was kept, (S, S) bool mask; None if the item could not be read) for each item.
+          (what was kept, (S, S) float32 probabilities; None if the item could not be read) for each item.
         """
         empty = np.zeros((self.size,) * 2, np.float32)
 
@@ -134,8 +145,8 @@ class Segmenter:
 
         started = ((batch, start(batch)) for batch in in_batches(map_in_order(prepare, items), self.batch_size))
         for batch, found in one_ahead(started):
-            for (kept, inputs), mask in zip(batch, np.asarray(found) > THRESHOLD, strict=False):
-                yield kept, None if inputs is None else mask
+            for (kept, inputs), probabilities in zip(batch, np.asarray(found), strict=False):
+                yield kept, None if inputs is None else probabilities
 
     def start(self, inputs: np.ndarray) -> jax.Array:
         """Starts the network on one batch and returns at once; `np.asarray` of the result waits for it.
@@ -172,8 +183,13 @@ class Segmenter:
             standardised = (inputs - self.mean) / self.std
             return jax.nn.sigmoid(self.model.apply(variables, standardised[..., None]))
 
+        def both_ways(variables: dict, inputs: jax.Array) -> jax.Array:
+            return (network(variables, inputs) + network(variables, inputs[..., ::-1])[..., ::-1]) / 2
+
+        found = both_ways if self.mirrored_too else network
+
         def one_by_one(variables: dict, inputs: jax.Array) -> jax.Array:
-            return jax.lax.map(lambda film: network(variables, film[None])[0], inputs)
+            return jax.lax.map(lambda film: found(variables, film[None])[0], inputs)
 
         # On a CPU film by film: what one layer leaves in the cache the next one reads there.
-        return jax.jit(one_by_one if jax.default_backend() == "cpu" else network)
+        return jax.jit(one_by_one if jax.default_backend() == "cpu" else found)

@@ -10,7 +10,7 @@ from sdfn_jax.core import csv_table, progress, sealed
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.lungs import contact_sheet, lung_boxes
 from sdfn_jax.lungs import segmenter as lungs_segmenter
-from sdfn_jax.lungs.finder import Lungs
+from sdfn_jax.lungs.finder import LungFinder
 from sdfn_jax.metrics import scores
 from sdfn_jax.radiographs import pixels, reader
 from sdfn_jax.training.input_pipeline import Examples
@@ -79,17 +79,15 @@ def draw_worst(config: ConfigDict, data: Path, results: list[Segmentation], path
       path: the page.
       drawings: whether the films are synthetic; the page is then marked.
     """
-    segmenter = lungs_segmenter.Segmenter.load(config.workdir, config.evaluation_batch_size)
-    processing = lung_boxes.PostProcessing(**config.postprocessing)
+    finder = LungFinder.load(config.workdir, config.evaluation_batch_size)
     examples = Examples(data, [f"fold_{results[0].fold}"])
     worst = sorted(range(len(results)), key=lambda index: results[index].dice)[: contact_sheet.FILMS_A_ROW]
     films = [examples[index] for index in worst]
-    found = segmenter.probabilities(np.stack([film["image"] for film in films]))
-    drawn = []
-    for film, probability in zip(films, found, strict=True):
-        size = tuple(int(side) for side in film["image_size"])
-        region = lung_boxes.lung_box(probability > lungs_segmenter.THRESHOLD, size, processing)
-        drawn.append(Lungs(film["name"], size, film["image"], region))
+    found = finder.segmenter.probabilities(np.stack([film["image"] for film in films]))
+    drawn = [
+        finder.lungs(film["name"], tuple(int(side) for side in film["image_size"]), film["image"], probabilities)
+        for film, probabilities in zip(films, found, strict=True)
+    ]
     contact_sheet.lung_box_page(drawn, path, drawings=drawings)
 
 

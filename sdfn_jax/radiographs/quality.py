@@ -11,7 +11,6 @@ import numpy as np
 from scipy.fft import dctn
 from skimage.exposure import equalize_hist
 
-from sdfn_jax.lungs.lung_boxes import LungRegion
 from sdfn_jax.radiographs.flags import FIXES, FLAGS
 from sdfn_jax.radiographs.pixels import check_radiograph, resize
 
@@ -21,11 +20,6 @@ _LEAST_CONTRAST = 16
 # A line of the film is blank where the middle 80 % of its pixels vary by no more grey levels.
 _BLANK_LINE = 8
 _LEAST_CONTENT = 0.5
-# Lungs and box of Montgomery's 138 reference masks: no lungs cover less than 0.10 of the film, no box has a side below
-# 0.54 of it.
-_LEAST_LUNG = 0.05
-_LEAST_BOX_SIDE = 0.4
-
 _OVERVIEW = 128
 _SIDE = 64
 # Waves looked at, down and across; and those of the template: of these, the even ones across are alike on both sides.
@@ -50,14 +44,13 @@ _SCALE = np.array([row + (0.0,) * (len(_TRIANGLE) - len(row)) for row in _TRIANG
 _FARTHEST = 5.47
 
 
-def check(radiograph: np.ndarray, region: LungRegion | None) -> tuple[str, ...]:
+def check(radiograph: np.ndarray) -> tuple[str, ...]:
     """Names what looks wrong with a film.
 
     The orientation of a film that is nearly empty, or not of a chest, is not judged.
 
     Args:
       radiograph: (H, W) uint8, bones bright.
-      region: what the lung region generator found on it; None if there is none.
 
     Returns:
       names from `flags.FLAGS`, in its order; empty for an ordinary film.
@@ -72,8 +65,6 @@ def check(radiograph: np.ndarray, region: LungRegion | None) -> tuple[str, ...]:
         if share < _LEAST_CONTENT:
             found.add("border")
         found |= _looks(content)
-    if region is not None and not _plausible(region, radiograph.shape):
-        found.add("lung_region_fallback")
     return tuple(name for name in FLAGS if name in found)
 
 
@@ -179,9 +170,3 @@ def _looks(content: np.ndarray) -> set[str]:
         return set()
     turned = {"rotated_90"} if sideways else {"rotated_180"} if reversed_ else set()
     return turned | ({"inverted"} if inverted else set())
-
-
-def _plausible(region: LungRegion, size: tuple[int, int]) -> bool:
-    left, top, right, bottom = region.box
-    side = min((right - left) / size[1], (bottom - top) / size[0])
-    return "whole_image" not in region.rule and region.lung_area >= _LEAST_LUNG and side >= _LEAST_BOX_SIDE
