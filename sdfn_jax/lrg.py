@@ -50,9 +50,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     rows = make_box_table(
         network, found.films, options.output, network.postprocessing, options.skip_bad_files, options.masks
     )
-    print(f"{options.output}: {len(rows):,} lung boxes\n\n{box_table.rule_counts(rows)}\n\n{box_table.flag_counts(rows)}")
+    print(
+        f"{options.output}: {len(rows):,} lung boxes\n\n{box_table.rule_counts(rows)}\n\n{box_table.flag_counts(rows)}"
+    )
     sheet = options.output.with_suffix(".png")
-    least = {row.image for row in sorted(rows, key=lambda row: row.confidence)[: contact_sheet.FILMS_A_PAGE]}
+    least = {row.image for row in sorted(rows, key=lambda row: row.confidence)[: contact_sheet.SHEET_FILMS]}
     films = [path for path in found.films if path.name in least]
     contact_sheet.lung_box_page(list(finder(films)), sheet, drawings=network.drawings)
     print(f"{sheet}: the {len(films)} least certain, to look at")

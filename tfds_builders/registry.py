@@ -27,6 +27,7 @@ class DataSet:
 DATA_SETS = {
     "jsrt": DataSet(("lrg",), open_alternative="montgomery"),
     "montgomery": DataSet(("lrg",)),
+    "own_lungs": DataSet(("lrg",)),
     "chestxray14": DataSet(_CLASSIFIERS, ("boxes", "label_version", "validation_share", "validation_seed")),
 }
 

@@ -12,7 +12,7 @@ from sdfn_jax.lungs.finder import Lungs
 from sdfn_jax.lungs.lung_boxes import NO_RULE
 
 FILMS_A_ROW = 9
-FILMS_A_PAGE = 10 * FILMS_A_ROW  # as many as people look through
+SHEET_FILMS = 10 * FILMS_A_ROW  # as many as people look through
 _SIDE = 256  # pixels of the longer side of a film
 _GAP = 6
 _LINE = 17  # height of a line of text
@@ -50,7 +50,8 @@ def lung_box_page(films: Sequence[Lungs], path: str | Path, *, drawings: bool) -
         rule, sure = film.region.rule, film.region.confidence
         said = rule if sure is None else f"{rule}, confidence {sure:.2f}"
         draw.text((x, y + _SIDE), _shortened(film.name, draw, font), palette.SHEET_TEXT, font)
-        draw.text((x, y + _SIDE + _LINE), said, palette.SHEET_MIRRORED if film.flags else palette.SHEET_TEXT, font)
+        colour = palette.SHEET_MIRRORED if film.flags or rule != NO_RULE else palette.SHEET_TEXT
+        draw.text((x, y + _SIDE + _LINE), said, colour, font)
     with appears_when_complete(path) as unfinished:
         page.save(unfinished)
 

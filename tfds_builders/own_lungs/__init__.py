@@ -1,0 +1,1 @@
+"""Anybody's radiographs with lung masks."""
