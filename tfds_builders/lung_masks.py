@@ -177,7 +177,10 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
         while Path(stem).suffix.lower() in reader.SUFFIXES:  # NAME.IMG.png too
             stem = Path(stem).stem
         match = re.fullmatch(f"(?P<name>{self.NAME}){_MARK}", stem, re.IGNORECASE)
-        return (match["name"].upper(), match["name"] != stem) if match else (None, False)
+        if match is None:
+            return None, False
+        name = match["name"]
+        return name.upper() if self.OFFICIAL_NAMES else name, name != stem
 
     def _one_of(self, name: str, paths: list[Path], left_out: list[find.LeftOut]) -> Path:
         """Returns the radiograph to use: the official file, whatever copies there are, or one of equal files."""

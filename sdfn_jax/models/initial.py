@@ -13,7 +13,11 @@ from flax import traverse_util
 # Distributions of kernels, as the arguments (scale, mode, distribution) of `nn.initializers.variance_scaling`.
 KAIMING_NORMAL = (2.0, "fan_in", "normal")  # torchvision's convolutions
 GLOROT_UNIFORM = (1.0, "fan_avg", "uniform")  # Keras's convolutions
+KAIMING_UNIFORM = (2.0, "fan_in", "uniform")  # keeps the variance through layers with ReLU, as GLOROT_UNIFORM does not
 LINEAR_UNIFORM = (1 / 3, "fan_in", "uniform")  # torch.nn.Linear: within 1 / sqrt(inputs) of 0
+
+# {value of the U-Net's `config.model.initial`: its convolutions' distribution}
+INITIAL = {"glorot_uniform": GLOROT_UNIFORM, "kaiming_uniform": KAIMING_UNIFORM}
 
 
 def initial_variables(model: nn.Module, seed: int, *inputs: Any, **options: Any) -> dict[str, Any]:

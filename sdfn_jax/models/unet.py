@@ -12,8 +12,6 @@ from flax import linen as nn
 
 from sdfn_jax.models.initial import GLOROT_UNIFORM
 
-GLOROT_INIT = nn.initializers.variance_scaling(*GLOROT_UNIFORM)
-
 
 class UNet(nn.Module):
     """Segments lungs: 3 x 3 convolutions with ReLU, 2 x 2 max pooling, nearest-neighbour upsampling, no normalisation.
@@ -25,12 +23,12 @@ class UNet(nn.Module):
       filters: feature maps of each level on the way down; the last is the bottom. A step up to level k is as wide as
         level k + 2, or as the bottom.
       dtype: of the activations; parameters and logits are float32.
+      conv_scaling: distribution of the initial kernels, as the arguments of `variance_scaling`; [21] has Keras's.
     """
 
     filters: tuple[int, ...] = (32, 64, 64, 128, 256)
     dtype: Any = jnp.float32
-
-    conv_scaling = GLOROT_UNIFORM
+    conv_scaling: tuple[float, str, str] = GLOROT_UNIFORM
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -68,7 +66,8 @@ class UNet(nn.Module):
     @nn.nowrap
     def conv(self, features: int, name: str) -> Callable[[jax.Array], jax.Array]:
         """Returns a 3 x 3 convolution, (B, H, W, C) -> (B, H, W, features)."""
-        return nn.Conv(features, (3, 3), dtype=self.dtype, kernel_init=GLOROT_INIT, name=name)
+        kernel_init = nn.initializers.variance_scaling(*self.conv_scaling)
+        return nn.Conv(features, (3, 3), dtype=self.dtype, kernel_init=kernel_init, name=name)
 
     @nn.nowrap
     def upsample_conv(self, features: int, name: str) -> Callable[[jax.Array], jax.Array]:

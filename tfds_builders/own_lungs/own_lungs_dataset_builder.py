@@ -12,7 +12,7 @@ class Builder(lung_masks.LungMaskBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
-    HOMEPAGE = "https://github.com/tensorflow/datasets"
+    HOMEPAGE = ""
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 manual_dir is a folder with a folder `images` of radiographs, and a folder `masks` with the mask of both lungs of each,
 under the same name (images/film1.png, masks/film1.png; any format that radiographs are read from). Instead of one mask

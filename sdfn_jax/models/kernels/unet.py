@@ -18,12 +18,12 @@ class CpuUNet(unet.UNet):
     @nn.nowrap
     def conv(self, features: int, name: str) -> nn.Module:
         """A 3 x 3 convolution, computed by `convolution`."""
-        return CpuUNetConv(features, convolve, self.dtype, name=name)
+        return CpuUNetConv(features, convolve, self.dtype, self.conv_scaling, name=name)
 
     @nn.nowrap
     def upsample_conv(self, features: int, name: str) -> nn.Module:
         """A 3 x 3 convolution after upsampling by 2."""
-        return CpuUNetConv(features, upsample_convolve, self.dtype, name=name)
+        return CpuUNetConv(features, upsample_convolve, self.dtype, self.conv_scaling, name=name)
 
     @nn.nowrap
     def pool(self, x: jax.Array) -> jax.Array:
@@ -37,11 +37,13 @@ class CpuUNetConv(nn.Module):
     features: int
     function: Callable[[jax.Array, jax.Array], jax.Array]
     dtype: Any
+    conv_scaling: tuple[float, str, str]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (B, H, W, C) to (B, H, W, features), or (B, 2H, 2W, features) by `upsample_convolve`."""
-        kernel = self.param("kernel", unet.GLOROT_INIT, (3, 3, x.shape[-1], self.features))
+        kernel_init = nn.initializers.variance_scaling(*self.conv_scaling)
+        kernel = self.param("kernel", kernel_init, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return self.function(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
