@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 from peers import assert_close, import_peer
 
-from sdfn_jax.models.initial import initial_variables, variable_shapes
+from sdfn_jax.models.initial import GLOROT_UNIFORM, initial_variables, variable_shapes
 from sdfn_jax.models.kernels.unet import CpuUNet as Twin
 from sdfn_jax.models.kernels.unet import CpuUNetConv, upsample_convolve
 from sdfn_jax.models.unet import UNet
@@ -48,7 +48,7 @@ def test_upsample_conv_equals_upsampling_then_convolution(size):
     params = {"kernel": jnp.asarray(rng.normal(size=(3, 3, 3, 5)), jnp.float32), "bias": jnp.arange(5.0)}
 
     def ours(params, x):
-        return CpuUNetConv(5, upsample_convolve, jnp.float32).apply({"params": params}, x)
+        return CpuUNetConv(5, upsample_convolve, jnp.float32, GLOROT_UNIFORM).apply({"params": params}, x)
 
     def plain(params, x):
         return nn.Conv(5, (3, 3)).apply({"params": params}, x.repeat(2, axis=1).repeat(2, axis=2))
