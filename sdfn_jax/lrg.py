@@ -35,9 +35,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
 
     from sdfn_jax.core import jit_cache  # here and below, so that --help needs no JAX
     from sdfn_jax.lungs import box_table, contact_sheet, shipped
-    from sdfn_jax.lungs.finder import LungFinder
+    from sdfn_jax.lungs.finder import LungFinder, Lungs
     from sdfn_jax.lungs.make_box_table import find_radiographs, make_box_table, report_left_out
     from sdfn_jax.lungs.segmenter import TRAINED_ON_SYNTHETIC
+    from sdfn_jax.radiographs.opening import ImageFile
 
     found = find_radiographs(options.radiographs)
     jit_cache.use_cache()
@@ -55,9 +56,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     )
     sheet = options.output.with_suffix(".png")
     least = {row.image for row in sorted(rows, key=lambda row: row.confidence)[: contact_sheet.SHEET_FILMS]}
-    films = [path for path in found.films if path.name in least]
-    contact_sheet.lung_box_page(list(finder(films)), sheet, drawings=network.drawings)
-    print(f"{sheet}: the {len(films)} least certain, to look at")
+    lungs = finder.stream(ImageFile(path.name, path) for path in found.films if path.name in least)
+    shown = [each for each in lungs if isinstance(each, Lungs)]
+    contact_sheet.lung_box_page(shown, sheet, drawings=network.drawings)
+    print(f"{sheet}: the {len(shown)} least certain, to look at")
     report_left_out(found, options.output)
 
 
