@@ -4,7 +4,7 @@ python -m benchmarks --output=benchmarks.json
 python -m benchmarks --only=lrg,startup --output=benchmarks.json
 
 A peer that is not installed is left out of its benchmark and listed; a benchmark that fails is listed with its last
-line, and the others go on. With SDFN_DATA naming the folder of real data, films are radiographs.
+line, and the others continue. With SDFN_DATA naming the folder of real data, films are radiographs.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def main():
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default=",".join(BENCHMARKS), help="names, by commas; all of them if left out")
+    parser.add_argument("--only", default=",".join(BENCHMARKS), help="names separated by commas; all if left out")
     parser.add_argument("--quick", action="store_true", help="the smallest form of each: shows that it runs")
     parser.add_argument("--output", default="benchmarks.json")
     options = parser.parse_args()

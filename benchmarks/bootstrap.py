@@ -1,4 +1,4 @@
-"""Patient-level bootstrap of 14 AUCs at the size of the official test list, beside a loop over scikit-learn.
+"""Patient-level bootstrap of 14 AUCs at the size of the official test list, next to a loop over scikit-learn.
 
 python -m benchmarks.bootstrap --output=bootstrap.json
 

@@ -1,4 +1,4 @@
-"""DenseNet-121 with a head of 14 outputs: inference and a training step (BCE, Adam), beside the same network elsewhere.
+"""DenseNet-121 with a head of 14 outputs: inference and a training step (BCE, Adam), next to other libraries.
 
 python -m benchmarks.densenet --output=densenet.json
 python -m benchmarks.densenet --output=densenet.json --device=gpu --what=inference,training --batch=16,64,256 \\
@@ -15,7 +15,7 @@ named. Sides:
     keras          keras.applications on JAX; inference only
 
 Each side is a process of its own, all with the same environment. On a CPU glibc is told to keep large blocks: otherwise
-page faults decide, for each side differently (XLA takes its temporaries anew in each call). There the sides take turns;
+page faults decide, for each side differently (XLA allocates its temporaries in each call). There the sides take turns;
 on a GPU they follow each other, because they need not fit into its memory together. A ratio over 1: ours is faster.
 """
 
@@ -182,7 +182,7 @@ def torch(setting: dict, through_compile: bool = False) -> tuple[Callable[[], No
 
 
 def torch_network():
-    """Returns torchvision's DenseNet-121, beside a PyTorch without its C++ operators too; or else MONAI's."""
+    """Returns torchvision's DenseNet-121, even with a PyTorch without its C++ operators; or else MONAI's."""
     from types import ModuleType
 
     if importlib.util.find_spec("torchvision"):

@@ -1,4 +1,4 @@
-"""The films that benchmarks read: real ones where SDFN_DATA names their folder, drawings otherwise."""
+"""The films that benchmarks read: real ones if SDFN_DATA names their folder, drawings otherwise."""
 
 import os
 from pathlib import Path

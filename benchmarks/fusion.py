@@ -1,4 +1,4 @@
-"""The fusion stage on features that are computed once, beside the whole network at every step.
+"""The fusion stage on features that are computed once, next to the whole network at every step.
 
 python -m benchmarks.fusion --output=fusion.json
 python -m benchmarks.fusion --data=data/tfds/chestxray14/size224_labels2017/1.0.0
@@ -138,7 +138,7 @@ def table_row(variants, width):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="a prepared chestxray14; random images where it is left out")
+    parser.add_argument("--data", help="a prepared chestxray14; random images if left out")
     parser.add_argument("--images", type=int, default=249, help="random training images")
     parser.add_argument("--validation_images", type=int, default=28, help="random validation images")
     parser.add_argument("--steps", type=int, default=3, help="training steps of the whole network that are timed")

@@ -1,4 +1,4 @@
-"""What a training step pays for its data: a pair of images from disk to device, beside decoding image files.
+"""What a training step pays for its data: a pair of images from disk to device, next to decoding image files.
 
 python -m benchmarks.input --output=input.json                  (the demo's small network: short steps, a hard case)
 python -m benchmarks.input --output=input.json --network=full   (DenseNet-121; minutes of compiling on a CPU)
@@ -78,7 +78,7 @@ def published(paths: list[Path]):
 
 
 def torch_loader(paths: list[Path]):
-    """Returns a maker of PyTorch's DataLoader with two worker processes; None where PyTorch is not installed."""
+    """Returns a maker of PyTorch's DataLoader with two worker processes; None if PyTorch is not installed."""
     try:
         from torch.utils.data import DataLoader, Dataset
     except ImportError:

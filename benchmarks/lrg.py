@@ -1,4 +1,4 @@
-"""The lung region generator: the U-Net beside PyTorch's, and the box table beside the U-Net alone.
+"""The lung region generator: the U-Net next to PyTorch's, and the box table next to the U-Net alone.
 
 python -m benchmarks.lrg --output=lrg.json
 
@@ -163,7 +163,7 @@ def torch_sides(torch, segmenter, inputs, masks, memory_format):
 
 
 def compare_box_table(segmenter, paths, folder, options):
-    """Returns the rows of the whole way from files to the box table, beside the network on films in memory."""
+    """Returns the rows of the whole way from files to the box table, next to the network on films in memory."""
     inputs = np.random.default_rng(0).random((options.batch_size, segmenter.size, segmenter.size), np.float32)
     tables = (folder / f"{number}.csv" for number in itertools.count())
 

@@ -1,4 +1,4 @@
-"""Preparing chestxray14 from a given box table, beside decoding alone: all cores, the same files, the same run.
+"""Preparing chestxray14 from a given box table, next to decoding alone: all cores, the same files, the same run.
 
 python -m benchmarks.preparation --output=preparation.json
 

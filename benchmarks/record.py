@@ -1,4 +1,4 @@
-"""What the benchmarks share: both sides of a comparison timed in turn, and the record that each of them writes."""
+"""What the benchmarks share: both sides of a comparison timed in turn, and the record that each benchmark writes."""
 
 import importlib.metadata
 import json
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from sdfn_jax.core.files import appears_when_complete
 
-# One arena, nothing mapped and unmapped anew: without it, whoever takes large blocks times the page faults.
+# One arena, nothing mapped and unmapped repeatedly: otherwise, large allocations time the page faults.
 _ALLOCATOR = "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736"
 _TUNABLES = f"{_ALLOCATOR}:glibc.malloc.top_pad=268435456"
 
 
 def with_one_allocator() -> None:
-    """Starts this process anew with the allocator's settings that every side of a comparison gets."""
+    """Restarts this process with the allocator settings that every side of a comparison gets."""
     if os.environ.get("GLIBC_TUNABLES") != _TUNABLES:
         os.environ["GLIBC_TUNABLES"] = _TUNABLES
         sys.stdout.flush()
@@ -44,7 +44,7 @@ def rate(what: str, ours: float, unit: str, peers: dict[str, float], goal: float
       what: was done.
       ours: our rate.
       unit: of the rates, such as `images/s`.
-      peers: {peer: its rate}; none where there is nothing to compare with.
+      peers: {peer: its rate}; empty if there is nothing to compare with.
       goal: the ratio to reach.
     """
     rows = [

@@ -101,5 +101,5 @@ def chestxray14(demo: bool, runs: FieldReference) -> ConfigDict:
     data.validation_share = 0.2 if demo else 0.1  # of the official train_val patients. The paper does not say how many.
     data.validation_seed = 0
     data.require_complete = False  # True: every image the official tables name must be there
-    data.skip_bad_files = False  # True: list unreadable files and go on
+    data.skip_bad_files = False  # True: list unreadable files and continue
     return data

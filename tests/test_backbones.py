@@ -205,5 +205,5 @@ def test_each_backend_has_its_network():
     assert type(backbones.build("patches", {}, backend="cpu")) is Patches
     for model in (backbones.build("densenet", {}), DenseNet()):
         assert backbones.of(model) is backbones.BACKBONES["densenet"]
-    with pytest.raises(TypeError, match="UNet is no backbone; there are: densenet"):
+    with pytest.raises(TypeError, match="UNet is not a backbone; known are: densenet"):
         backbones.of(UNet())

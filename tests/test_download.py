@@ -121,7 +121,7 @@ def test_a_server_without_ranges_sends_everything_again(server, cache):
 
 def test_a_wrong_hash_leaves_nothing(server, cache):
     server.content = b"<html>" + CONTENT
-    with pytest.raises(UserError, match=f"its SHA-256 is .*, not {DIGEST[:8]}.*thrown away"):
+    with pytest.raises(UserError, match=f"its SHA-256 is .*, not {DIGEST[:8]}.*discarded"):
         download.fetch(download.Published(server.url, DIGEST[:8]))
     assert files(cache) == []
 

@@ -137,14 +137,14 @@ def test_a_preprocessing_without_a_range_is_said(config):
 def test_evaluation_refuses_another_preprocessing_than_the_checkpoints(tmp_path, config):
     imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
     config.preprocessing.std = (1.0, 1.0, 1.0)
-    with pytest.raises(UserError, match="run expects other preprocessing.*std differ"):
+    with pytest.raises(UserError, match="run expects different preprocessing.*std differ"):
         evaluate.evaluate_classifier(config, tmp_path / "no-data", {}, "test")
 
 
 def test_fusion_refuses_an_extractor_of_another_preprocessing(tmp_path, config):
     imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
     config.preprocessing.low = -1.0
-    with pytest.raises(UserError, match="run expects other preprocessing.*low differ"):
+    with pytest.raises(UserError, match="run expects different preprocessing.*low differ"):
         stages._branches(config, {"entire": config.workdir})
 
 

@@ -116,10 +116,10 @@ def test_chosen_examples(prepared, examples):
     assert [given[index]["number"] for index in range(3)] == [chosen[index]["number"] for index in range(3)]
 
 
-def test_some_features_of_every_example_are_told_in_order(examples):
+def test_some_fields_of_every_example_come_in_order(examples):
     chosen = examples.take(np.array([22, 3]))
-    told = list(chosen.told("name", "number", "boxes"))
-    for example, whole in zip(told, chosen, strict=True):
+    found = list(chosen.fields("name", "number", "boxes"))
+    for example, whole in zip(found, chosen, strict=True):
         assert example.keys() == {"name", "number", "boxes"}
         assert (example["name"], example["number"]) == (whole["name"], whole["number"])
         assert example["name"] == f"film-{example['number']}-ä"

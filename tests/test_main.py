@@ -523,7 +523,7 @@ class TestLrgCommand:
         assert not (tmp_path / "lrg").exists()
 
     def test_an_lrg_trained_on_all_films_is_not_evaluated(self, job):
-        with pytest.raises(UserError, match="none is left to evaluate it on"):
+        with pytest.raises(UserError, match="none is left for evaluation"):
             modes.run(fusion_config(job[0]).lrg, "evaluate", "test")
 
     def test_cross_validation_is_for_the_lrg(self, job):

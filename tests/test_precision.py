@@ -115,7 +115,7 @@ class TestClassifier:
             return steps.make_evaluation_step(task, mesh)
 
         class Described(InMemory):
-            def told(self, *_):
+            def fields(self, *_):
                 return ({"name": film["name"], "patient": index} for index, film in enumerate(self))
 
         monkeypatch.setattr(evaluate, "Examples", lambda *_: Described(VALIDATION))

@@ -2,8 +2,8 @@
 
 python -m tools.fuzz_readers --files=6000 --seed=0 [--first=0]
 
-It says what was not refused well. Each file is made from a good one by the seed and its number alone, so any can be
-made again. A process of its own reads them, so that a crash of a decoder is seen, and one that takes too long is ended.
+It lists what was not refused well. Each file is made from a good one by the seed and its number alone, so any can be
+made again. A separate process reads them, so that a decoder's crash is noticed, and one that takes too long is killed.
 Good is an (H, W) uint8 image, or a ValueError or OSError of one line that names the file; everything else is a defect:
 another exception, a warning, words on the screen, a hang, a crash, memory that grows.
 """
@@ -50,9 +50,9 @@ from picture_bytes import (  # noqa: E402
 
 from sdfn_jax.radiographs import reader as radiographs_reader  # noqa: E402
 
-# Of one file, seconds; far above what any took.
+# Seconds per file; far more than any took.
 TIME_LIMIT = 20
-# Of the reading process, bytes: reading a good file of the largest size allowed would take less.
+# Bytes for the reading process: reading a good file of the largest size allowed would take less.
 MEMORY_LIMIT = 8 * 2**30
 # The reading process may grow by so many bytes over its files, .IMG files of 8 MiB among them, after the first of them.
 GROWTH_LIMIT = 200 * 2**20
@@ -184,7 +184,7 @@ def more_work(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _with_checksums(png: bytes) -> bytes:
-    """Makes a PNG's checksums right again, so that what was damaged is looked at."""
+    """Repairs a PNG's checksums, so that the damage behind them is reached."""
     repaired, place = bytearray(png), 8
     while place + 12 <= len(png):
         length = int.from_bytes(png[place : place + 4])
@@ -212,7 +212,7 @@ def read_one(path: Path) -> str:
         text = str(error)
         if type(error) is not ValueError and not isinstance(error, OSError):
             return f"raised a {type(error).__name__}"
-        return "refused" if str(path) in text and "\n" not in text else f"told badly: {text!r}"
+        return "refused" if str(path) in text and "\n" not in text else f"refused badly: {text!r}"
     except BaseException:
         return traceback.format_exc()
     good = isinstance(film, np.ndarray) and film.ndim == 2 and film.dtype == np.uint8 and film.size > 0

@@ -28,7 +28,7 @@ ON_THEIR_SIDE = (
 )
 # fmt: on
 INVERTED = ("00017625_000", "00017999_000")
-# What `check` may say of a film that was changed so.
+# The flags that `check` may give a film changed this way.
 CHANGES = {
     "inverted": (lambda film: 255 - film, {"inverted"}),
     "turned left": (lambda film: np.rot90(film), {"rotated_90"}),

@@ -4,7 +4,7 @@ python tools/versions.py lowest FOLDER                                  (FOLDER:
 python tools/versions.py newest FOLDER --python=python3.13
 python tools/versions.py newest FOLDER --tests "tests/test_cli.py -k help"
 
-Run it when a bound changes. It is no part of CI: it downloads some gigabytes.
+Run it when a bound changes. It is not part of CI: it downloads some gigabytes.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How long the steps of a job took, and on what hardware: `job.json` in the folder of the stage that was asked for.
 
-It is for the reader of a report. Nothing else depends on it: a record that is missing or damaged is passed over.
+It is for the reader of a report. Nothing else depends on it: a missing or damaged record is ignored.
 """
 
 import contextlib

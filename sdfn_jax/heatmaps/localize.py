@@ -87,13 +87,13 @@ def of_network(run: Path, method: str) -> tuple[list[localization.FindingBoxes],
             "folder that it was trained in"
         )
     examples = Examples(data, ["test"])
-    boxes = (example["reference_boxes"] for example in examples.told("reference_boxes"))
+    boxes = (example["reference_boxes"] for example in examples.fields("reference_boxes"))
     boxed = [index for index, found in enumerate(boxes) if len(found["finding"])]
     if not boxed:
         raise UserError(f"--run={run}: no image of the test split of {data} has a reference box")
     chosen = examples.take(np.array(boxed))
-    told = chosen.told("name", "patient", "image_size", "lung_box", "reference_boxes")
-    stream = zip(told, over_split.stream(config, variables, chosen, method), strict=True)
+    described = chosen.fields("name", "patient", "image_size", "lung_box", "reference_boxes")
+    stream = zip(described, over_split.stream(config, variables, chosen, method), strict=True)
     cases = []
     for example, maps in progress.bar(stream, what="heatmaps", unit="image", total=len(chosen)):
         cases += _of_example(example, maps)

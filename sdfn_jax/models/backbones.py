@@ -1,14 +1,14 @@
-"""The backbones: one line for each, besides its network's file. Loads no network itself.
+"""The backbones: one line each, in addition to the network's own file. Loads no network.
 
 A backbone is a Flax module that turns images into the feature maps that are pooled for the head. Training, heatmaps,
-fusion, features and export ask of it:
+fusion, features and export rely on:
 
 * attributes: its shape, which is `config.model`; `dtype` of the activations; `remat` (see `DenseNet`).
 * `__call__(images, train)`: (B, H, W, channels) standardised -> (B, h, w, C) of `dtype`. The head reads their mean over
   h and w, and nothing else: that makes class activation maps exact (eq. 5).
 * `conv_scaling`: the distribution of its initial kernels (`models.initial`).
 * `smallest_side`: of the images that it takes, in pixels.
-* `title`: what messages call it.
+* `title`: its name in messages.
 
 Its variables are `params`, and `batch_stats` if it has running statistics. Under the names of its modules, with
 torchvision's for the leaves, they are exported and read again. `kernels` may have a twin for a CPU, and
@@ -64,7 +64,7 @@ class Backbone:
 
 
 PAPERS = "densenet"
-_COMMON = ("dtype", "remat", "name", "parent")  # attributes that are no part of a shape
+_COMMON = ("dtype", "remat", "name", "parent")  # attributes that are not part of a shape
 _WEIGHTS = "sdfn_jax.models.weights"
 BACKBONES = {
     PAPERS: Backbone(
@@ -116,4 +116,4 @@ def of(model: nn.Module) -> Backbone:
     for backbone in BACKBONES.values():
         if isinstance(model, backbone.load()):
             return backbone
-    raise TypeError(f"{type(model).__name__} is no backbone; there are: {', '.join(BACKBONES)}")
+    raise TypeError(f"{type(model).__name__} is not a backbone; known are: {', '.join(BACKBONES)}")

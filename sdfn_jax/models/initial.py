@@ -33,7 +33,10 @@ def initial_variables(model: nn.Module, seed: int, *inputs: Any, **options: Any)
       **options: the model's keyword arguments (`train=False`).
 
     Returns:
-      *inputs: the model's arguments; only shapes and dtypes are read: `jax.ShapeDtypeStruct` works too.
+      `{"params": ..., "batch_stats": ...}`, nested dicts of float32 NumPy arrays.
+
+    Raises:
+      ValueError: for a variable of another name.
     """
     generator = np.random.default_rng(seed)
     variables = {}

@@ -97,6 +97,6 @@ def check_same_preprocessing(stored: Preprocessing, config: ConfigDict, owner: s
             f"{flags[name]}='{value}'" for name, value in dataclasses.asdict(stored).items() if name in differences
         )
         raise UserError(
-            f"{owner} expects other preprocessing than this config has: {', '.join(differences)} "
+            f"{owner} expects different preprocessing than this config has: {', '.join(differences)} "
             f"differ. For these weights, set {wanted}"
         )

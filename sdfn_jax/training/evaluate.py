@@ -69,7 +69,7 @@ def _evaluate_classifier(
         mesh,
         f"evaluate {config.stage} on {split}",
     )
-    named = list(examples.told("name", "patient"))
+    named = list(examples.fields("name", "patient"))
     evaluation = Evaluation(
         Origin(
             stage=config.stage,

@@ -1,8 +1,8 @@
 """Pooled features of frozen extractors, computed once and kept on disk: all that the fusion head is trained on (B.4).
 
 With frozen extractors and a flip as the only augmentation, an image has the same features in every epoch: one vector of
-the image, one of its mirror image. `<folder>/<split>.npy` is a table with a row an image; the journal `<split>.jsonl`
-holds what it was computed from, and the SHA-256 of each finished block of rows. A block is listed only when it is on
+the image, one of its mirror image. `<folder>/<split>.npy` has one row per image; the journal `<split>.jsonl` holds what
+it was computed from, and the SHA-256 of each finished block of rows. A block is listed only when it is on
 disk: the computation can be killed at any moment, and resumes after the last block that is there as it was listed.
 """
 
@@ -34,7 +34,7 @@ class Extractors:
     """The frozen branches of a fusion network at work.
 
     Attributes:
-      width: number of features of an image, those of all branches side by side.
+      width: number of features of an image, over all branches.
     """
 
     def __init__(self, task: Task, config: ConfigDict, variables: Mapping[str, dict], mesh: Mesh):
@@ -44,7 +44,7 @@ class Extractors:
           task: of the fusion network.
           config: of the stage.
           variables: of the network.
-          mesh: devices of this process; a batch is shared out over them.
+          mesh: devices of this process; a batch is divided among them.
         """
         everywhere, self._shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
         self._select, self._batch_size = task.select, config.evaluation_batch_size
@@ -89,7 +89,7 @@ def cached(
       extractors: the frozen branches.
       examples: a split of a prepared chestxray14.
       path: the table's file, `.npy`; the journal next to it ends in `.jsonl`.
-      mirrored: whether the mirror images are wanted too.
+      mirrored: whether to include the mirror images.
       origin: whatever determines the features, as JSON values.
 
     Returns:
@@ -181,8 +181,8 @@ class _Table:
         needed, free = (self._count - self.done) * self._row.itemsize, shutil.disk_usage(self._path.parent).free
         if needed > free:
             raise UserError(
-                f"the features take {needed / 1e9:.1f} GB in {self._path.parent}, where {free / 1e9:.1f} GB are free: "
-                "make room, give another --config.workdir, or --config.cache_features=False"
+                f"the features take {needed / 1e9:.1f} GB in {self._path.parent}, but {free / 1e9:.1f} GB are free: "
+                "free some space, choose another --config.workdir, or --config.cache_features=False"
             )
 
     def _sound_rows(self) -> int:

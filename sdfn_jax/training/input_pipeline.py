@@ -72,7 +72,7 @@ class Examples(Sequence):
             example[name] = np.frombuffer(example[name], np.uint8).reshape(shape)
         return self._with_texts(example)
 
-    def told(self, *names: str) -> Iterator[dict]:
+    def fields(self, *names: str) -> Iterator[dict]:
         """Yields only these features of every example, in order; images are not decoded for the sake of a name."""
         features = tfds.features.FeaturesDict({name: self._features[name] for name in names})
         for index in range(len(self)):

@@ -33,7 +33,7 @@ def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
 _COUNTS = (lambda values: len(values) > 0 and all(map(_COUNT[0], values)), "one or more whole numbers of at least 1")
 _SIDES = ("top", "left", "right", "bottom")
 
-# {setting: (what holds for it, in words)}; a setting that a stage does not have is passed over.
+# {setting: (what holds for it, in words)}; settings that a stage does not have are skipped.
 _RULES = {
     "seed": _SEED,
     "batch_size": _COUNT,

@@ -84,7 +84,7 @@ class TrainedClassifier(Stage):
             for setting, of in (("backbone", run_identity.backbone), ("model", backbones.shape_of)):
                 if of(config[branch]) != of(config):
                     differs = f"config.{setting} differs from config.{branch}.{setting}"
-                    return [f"{differs}: fusion takes over that network as it is"]
+                    return [f"{differs}: fusion uses that network unchanged"]
         path = None if self._upstream else stages.weights_file(config)
         if path is None or (config.pretrained == weights_file.IMAGENET and not path.is_file()):
             return []
@@ -106,7 +106,7 @@ class TrainedClassifier(Stage):
 
 
 class ClassifierResults(Stage):
-    """Predictions of every classifier for validation and test, Table I and the pictures."""
+    """Predictions of every classifier for validation and test, Table I and the figures."""
 
     name = "evaluation on test"
     together = True
@@ -117,7 +117,7 @@ class ClassifierResults(Stage):
         """Makes the stage.
 
         Args:
-          config: of the stage that was asked for.
+          config: of the requested stage.
           shown: configs of the classifiers in Table I, with it.
           data: their data set.
           trained: their stages.
@@ -134,7 +134,7 @@ class ClassifierResults(Stage):
         return Status(THERE if is_fresh and results.is_made(self._config, self._shown) else TO_DO)
 
     def missing(self) -> list[str]:
-        """Returns which splits have no film, of those that are still to be read."""
+        """Returns which of the splits that are still to be read have no film."""
         training = any(not stage.there for stage in self._trained)
         needed = ("train", "validation", "test") if training else ("validation", "test")
         absent = [split for split in needed if self._data.counts and not self._data.counts.get(split)]

@@ -1,4 +1,4 @@
-"""The plan (B.5): which stages are there, which are missing and will run, and what they read."""
+"""The plan (B.5): which stages are done, which are missing and will run, and what they read."""
 
 import dataclasses
 import time
@@ -24,7 +24,7 @@ class Step:
       reads: what it is made from.
       writes: where it goes.
       state: `there`, `to do`, `not needed`, or how far an interrupted run has come.
-      notes: what a reader must know of it.
+      notes: what a reader must know about it.
       together: whether all processes of the run make it; otherwise process 0 does, and the others wait.
       run: makes it.
     """
@@ -47,18 +47,18 @@ def make_plan(config: ConfigDict) -> list[Step]:
     """Returns the steps to a trained stage (and, for a classifier, its evaluation), in order; makes nothing.
 
     Raises:
-      UserError: naming everything that is missing and cannot be made, with the command or file that mends it; or a
-        folder that holds another run than the one asked for.
+      UserError: naming everything that is missing and cannot be made, with its remedy; or a folder that holds a
+        different run than the requested one.
     """
     stages = job(config)
     problems = []
-    for stage in stages:  # in order: of two runs that are not those asked for, the first is named
+    for stage in stages:  # in order: of two runs that are not the requested ones, the first is named
         problems += stage.status.conflicts
     to_run = _to_run(stages)
     for stage in stages:
         problems += stage.missing() if stage in to_run else []
     if problems:
-        raise UserError("not everything that this needs is there:\n" + "\n".join(f"  * {text}" for text in problems))
+        raise UserError("something that this needs is missing:\n" + "\n".join(f"  * {text}" for text in problems))
     return [_step(stage, stage in to_run) for stage in stages]
 
 
@@ -97,7 +97,7 @@ def follow(steps: list[Step], workdir: str) -> None:
     """Prints the plan and runs what is missing, timing each step.
 
     Raises:
-      UserError: if another process of the run has another plan.
+      UserError: if another process of the run has a different plan.
     """
     processes.check_agreement(f"the plan for {workdir}", str([(step.name, step.state) for step in steps]))
     _print_plan(steps, workdir)
@@ -123,7 +123,7 @@ def _lungs(config: ConfigDict, flag: str, synthetic: Sequence[Stage]) -> tuple[P
 
 
 def _to_run(stages: list[Stage]) -> list[Stage]:
-    """Returns the stages that are not there and that the end of the job needs, directly or not."""
+    """Returns the stages that are missing and that the end of the job needs, directly or not."""
     to_run: list[Stage] = []
     for stage in reversed(stages):
         users = [other for other in stages if stage in other.needs]

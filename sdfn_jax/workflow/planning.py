@@ -1,4 +1,4 @@
-"""What a stage of the job tells the plan: what it needs, how far it is, how it runs."""
+"""What the plan asks of a stage: what it needs, how far it has come, how it runs."""
 
 import abc
 import dataclasses
@@ -19,13 +19,13 @@ THERE, TO_DO, NOT_NEEDED = "there", "to do", "not needed"
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """How far a stage is.
+    """How far a stage has come.
 
     Attributes:
       state: `there`, `to do`, or how far an interrupted run has come.
-      notes: what a reader must know of it.
-      conflicts: what on disk contradicts the config, each with what mends it; the plan is refused even if nothing
-        needs this stage.
+      notes: what a reader must know about it.
+      conflicts: what on disk contradicts the config, each with its remedy; the plan is refused even if nothing needs
+        this stage.
     """
 
     state: str
@@ -40,7 +40,7 @@ class Stage(abc.ABC):
       name: what is made.
       reads: what it is made from, for the reader.
       writes: where it goes.
-      needs: the stages that must be there before it runs.
+      needs: the stages that must be done before it runs.
       together: whether all processes of the run make it; otherwise process 0 does, and the others wait.
     """
 
@@ -52,10 +52,10 @@ class Stage(abc.ABC):
 
     @functools.cached_property
     def status(self) -> Status:
-        """How far it is, as of the first time it was asked.
+        """How far it has come, as of the first call.
 
         Raises:
-          UserError: if `writes` holds another run than the one asked for.
+          UserError: if `writes` holds a different run than the requested one.
         """
         return self._look()
 
@@ -69,7 +69,7 @@ class Stage(abc.ABC):
         """Returns `status`."""
 
     def missing(self) -> list[str]:
-        """Returns what it cannot run without and no other stage makes, each with what mends it."""
+        """Returns what it needs and no other stage makes, each with its remedy."""
         return []
 
     @abc.abstractmethod
@@ -97,7 +97,7 @@ def training_state(config: ConfigDict, inputs: dict[str, str]) -> str:
             f"{config.workdir} holds a run whose training has diverged (learning_rate {config.learning_rate:g}): "
             "delete it and train with a smaller one"
         )
-    return THERE if stored["finished"] else f"to go on after epoch {stored['epochs_done']} of {config.num_epochs}"
+    return THERE if stored["finished"] else f"resumes after epoch {stored['epochs_done']} of {config.num_epochs}"
 
 
 def holds_import(config: ConfigDict) -> bool:

@@ -268,11 +268,11 @@ def _draw_heatmaps(
       a line for each film that is left out, or for the pages.
     """
     examples = Examples(data, ["test"])
-    told = list(examples.told("name", "lung_box", "reference_boxes"))
-    boxes = [_reference_boxes(example) for example in told]
+    described = list(examples.fields("name", "lung_box", "reference_boxes"))
+    boxes = [_reference_boxes(example) for example in described]
     chosen = []
     for finding in range(len(FINDINGS)):
-        boxed = [index for index, found in enumerate(boxes) if finding in found and told[index]["name"] in films]
+        boxed = [index for index, found in enumerate(boxes) if finding in found and described[index]["name"] in films]
         if boxed:
             probabilities = evaluation.predictions.probabilities[boxed, finding]
             chosen.append((boxed[int(np.argmax(probabilities))], finding))
@@ -286,7 +286,7 @@ def _draw_heatmaps(
     )
     cases, own, left_out = [], [], []
     for row, (index, finding) in enumerate(chosen):
-        example = told[index]
+        example = described[index]
         try:
             radiograph = reader.read_radiograph(films[example["name"]])
         except (ValueError, OSError) as error:

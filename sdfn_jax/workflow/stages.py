@@ -1,4 +1,4 @@
-"""The stages at work: what each reads and starts from, handed to the one trainer or to evaluation."""
+"""The stages at work: what each reads and starts from, for the one trainer or for evaluation."""
 
 import functools
 from pathlib import Path
@@ -132,7 +132,7 @@ def _cached_features(
 
 
 def starting_points(config: ConfigDict, before: dict[str, str]) -> dict[str, str]:
-    """Returns {what a classifier starts from: digest}, as far as it is there."""
+    """Returns {what a classifier starts from: digest}, as far as it exists."""
     if not before:
         path = weights_file(config)
         return {"pretrained": file_digest(path)} if path is not None and path.is_file() else {}
@@ -141,7 +141,7 @@ def starting_points(config: ConfigDict, before: dict[str, str]) -> dict[str, str
 
 
 def weights_file(config: ConfigDict) -> Path | None:
-    """Returns the weights file that an extractor starts from, there or not; None for random weights."""
+    """Returns the weights file that an extractor starts from, which need not exist; None for random weights."""
     if config.pretrained == RANDOM:
         return None
     if config.pretrained == weights_weights_file.IMAGENET:
@@ -159,7 +159,7 @@ def load_pretrained(config: ConfigDict) -> weights_weights_file.Weights:
 
     Raises:
       UserError: naming the file and what is wrong with it, or for weights that expect other images than this config
-        prepares (but for their size, which may change).
+        prepares (except for their size, which may change).
     """
     path = weights_file(config)
     written = path.stat().st_mtime_ns if path.is_file() else None
@@ -175,8 +175,8 @@ def _read_weights(path: Path, written: int | None, model: nn.Module) -> weights_
 
 
 def check_validation_labels(validation: Examples) -> None:
-    """Raises UserError where no class has both positives and negatives, so that no epoch could be called best."""
-    labels = np.stack([example["labels"] for example in validation.told("labels")])
+    """Raises UserError if no class has both positives and negatives, so that no epoch could be called best."""
+    labels = np.stack([example["labels"] for example in validation.fields("labels")])
     if not ((labels.sum(axis=0) > 0) & (labels.sum(axis=0) < len(labels))).any():
         raise UserError(
             f"none of the 14 findings has both positives and negatives among the {len(labels)} validation images: the "
@@ -188,7 +188,7 @@ def evaluate_lrg(config: ConfigDict, data: Path) -> str:
     """Scores a trained LRG on its test fold; writes into its folder and returns the table."""
     if config.test_fold is None:
         raise UserError(
-            "this LRG was trained on all films, none is left to evaluate it on: train with --config.test_fold=0 (to "
+            "this LRG was trained on all films, and none is left for evaluation: train with --config.test_fold=0 (to "
             "4), or run --mode=cross_validate"
         )
     _, metadata = checkpoint.read_best(config.workdir)
@@ -245,7 +245,7 @@ def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
 
 
 def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dict], dict]:
-    """Returns {branch: variables of its backbone} to start from, and what the checkpoint is to say of weights files.
+    """Returns {branch: variables of its backbone} to start from, and the checkpoint's entries about weights files.
 
     Both are empty for random weights.
     """

@@ -20,7 +20,7 @@ class TooLargeError(ValueError):
 
 
 def check(amount: int, most: int, what: str, unit: str = "bytes") -> None:
-    """Raises TooLargeError if `what` has more than it may have."""
+    """Raises TooLargeError if `what` takes more than it may."""
     if amount > most:
         raise TooLargeError(f"{what} takes {amount:,} {unit}; weights of a DenseNet take less than {most:,}")
 

@@ -58,12 +58,12 @@ def fetch(published: Published) -> Path:
         _download(url, part)
     except (requests.RequestException, OSError) as error:
         raise UserError(
-            f"{url} cannot be downloaded ({_reason(error)}). What has come is kept; the same command goes on with it. "
+            f"{url} cannot be downloaded ({_reason(error)}). What has arrived is kept, and the same command resumes. "
             f"Without a connection: fetch that file elsewhere (its SHA-256 begins with {sha256_start}) and put it at "
-            f"{path}; another folder is named by the environment variable {CACHE_VARIABLE}"
+            f"{path}; the environment variable {CACHE_VARIABLE} names another folder"
         ) from error
     try:
-        _check_hash(part, sha256_start, "the download was thrown away; try again, or fetch the file elsewhere")
+        _check_hash(part, sha256_start, "the download was discarded; try again, or fetch the file elsewhere")
     except UserError:
         part.unlink()
         raise

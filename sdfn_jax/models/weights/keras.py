@@ -59,7 +59,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """Reads a Keras file.
 
     Returns:
-      {"layer/variable": array}, a layer's name with `_` for `/`.
+      {"layer/variable": array}, with `_` for `/` in a layer's name.
 
     Raises:
       ValueError: if h5py is missing, or the file is damaged, too large, or does not name its layers.
@@ -86,7 +86,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # h5py and zipfile raise whatever the damage leads to
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"not a whole Keras file ({reason}); perhaps a download cut short: fetch it again") from error
+        raise ValueError(
+            f"not a whole Keras file ({reason}); perhaps an interrupted download: fetch it again"
+        ) from error
 
 
 def recognises(tensors: Mapping[str, np.ndarray]) -> bool:
@@ -151,7 +153,7 @@ def _named_by_attribute(file) -> dict[str, Any]:
 
 
 def _check_pooling(file, description: bytes, found: Mapping[str, Any]) -> None:
-    """Refuses a classifier that reads maxima of the feature maps, as far as the file describes it: ours reads means."""
+    """Refuses a classifier that reads maxima of the feature maps, if the file describes it so: ours reads means."""
     heads = (name for name in found if re.fullmatch(_LAYERS[-1][0], name.rpartition("/")[0]))
     if next(heads, None) is None:
         return
@@ -163,7 +165,7 @@ def _check_pooling(file, description: bytes, found: Mapping[str, Any]) -> None:
 
 
 def _items(group) -> list[tuple[str, Any]]:
-    """Returns (path, array or group) of everything in a group, each once; external links are not followed."""
+    """Returns (path, array or group) for everything in a group, once each; external links are not followed."""
     found: list[tuple[str, Any]] = []
 
     def visit(path: str, item) -> None:
@@ -183,24 +185,24 @@ def _text(item, attribute: str) -> str:
         raise RefusedLayoutError("this Keras file does not name its layers: load it in Keras and save it as .h5")
     written = item.attrs.get_id(attribute)
     if written.shape != () or not isinstance(text := item.attrs[attribute], str):
-        raise RefusedLayoutError("this Keras file has a layer whose name is no text")
+        raise RefusedLayoutError("this Keras file has a layer whose name is not text")
     return text
 
 
 def _add(found: dict[str, Any], name: str, item: Any) -> None:
     if name in found:
-        raise RefusedLayoutError(f"it holds several networks, or a classifier of several layers: {name} is there twice")
+        raise RefusedLayoutError(f"it holds several networks, or a classifier of several layers: {name} appears twice")
     found[name] = item
 
 
 def _read_all(found: Mapping[str, Any], file: str) -> dict[str, np.ndarray]:
-    """Reads arrays of a file, if they are small enough together: a few kB can declare any size."""
+    """Reads the arrays of a file, if they are small enough together: a few kB can declare any size."""
     content = 0
     for name, item in found.items():
         if not _is_array(item) or item.shape is None or item.dtype.kind not in "fiub":
-            raise RefusedLayoutError(f"{name} is no array of numbers")
+            raise RefusedLayoutError(f"{name} is not an array of numbers")
         if item.is_virtual or item.external or item.file.filename != file:
-            raise RefusedLayoutError(f"the numbers of {name} lie in another file")
+            raise RefusedLayoutError(f"the numbers of {name} are in another file")
         # A chunk is unpacked whole, and may be larger than its array.
         for shape in (item.shape, item.chunks or ()):
             content += math.prod(shape) * item.dtype.itemsize

@@ -1,4 +1,4 @@
-"""Reads a pickle as data: its content, and what it would have called. Nothing is imported and nothing is called.
+"""Reads a pickle as data: its content, and what it would have called. Imports nothing and calls nothing.
 
 A pickle is a program for a small machine that can call any function of any library. Python's own machine is not used
 here, not even restricted: `pickletools` parses the program, and this reader keeps plain values, lists and dicts, and
@@ -209,7 +209,7 @@ class _Reader:
             case "PROTO" | "FRAME":
                 pass
             case _:
-                raise RefusedFileError(f"its pickle has an instruction that no weights need: {name}")
+                raise RefusedFileError(f"its pickle has an instruction that weights never need: {name}")
 
     def _spend(self, steps: int) -> None:
         self._spent += steps
@@ -230,7 +230,7 @@ class _Reader:
 
     def _call(self, function: Any, arguments: Any) -> Any:
         if isinstance(function, Shell):
-            raise RefusedFileError(f"it asks to run what {function.kind} gives: refused, nothing was run")
+            raise RefusedFileError(f"it asks to run what {function.kind} returns: refused, nothing was run")
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise RefusedFileError(_DAMAGED)
         name = str(function)
@@ -244,10 +244,10 @@ class _Reader:
             return next((each for each in arguments if isinstance(each, list | tuple)), [])
         if name in _HARMLESS or _is_class_of_their_own(function):
             return Shell(name)
-        raise RefusedFileError(f"it asks to run {name}, which no weights need: refused, nothing was run")
+        raise RefusedFileError(f"it asks to run {name}, which weights never need: refused, nothing was run")
 
     def _dict(self, arguments: tuple) -> dict:
-        """Returns what is made of {...} or of [(key, value), ...]; a defaultdict has a class before them."""
+        """Returns the dict made from {...} or [(key, value), ...]; a defaultdict has a class before them."""
         for argument in arguments:
             if isinstance(argument, dict):
                 return argument
@@ -263,7 +263,7 @@ class _Reader:
 
     def _build(self, target: Any, state: Any) -> None:
         if isinstance(target, Shell):
-            # Of an object with slots it is (attributes, those in slots).
+            # For an object with slots it is (attributes, those in slots).
             for part in state if isinstance(state, tuple) else (state,):
                 if isinstance(part, dict):
                     self._spend(len(part))
@@ -296,10 +296,10 @@ def _global(module: Any, name: Any) -> Global:
 
 
 def _is_class_of_their_own(function: Global) -> bool:
-    """Returns whether a name is that of a class in the author's own program, by its capital letter.
+    """Returns whether a name is that of a class in the author's own program: it has a capital letter.
 
     Nothing is called in any case. A file that calls a function, or anything in Python's library that is not known to be
-    harmless, is taken for an attack and refused, so that its owner learns of it.
+    harmless, is treated as an attack and refused, so that its owner notices.
     """
     library = function.module.partition(".")[0]
     theirs = library == "__main__" or library not in sys.stdlib_module_names

@@ -39,7 +39,7 @@ _STORAGES = {
     "UntypedStorage": np.dtype("<u1"),
 }
 _LEVELS = 2  # {"checkpoint": {"model": weights}}
-# Of a network that was stored whole. DenseNet-121 has 431 modules with 727 parameters and buffers.
+# For a network that was stored whole; DenseNet-121 has 431 modules with 727 parameters and buffers.
 _MOST_PARTS, _LONGEST_PREFIX = 20_000, 1_000
 _MOST_AXES = 8
 
@@ -113,7 +113,7 @@ def _read_archive(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise RefusedFileError(
-                "not a PyTorch file: a zip archive without a data.pkl (TorchScript has others beside)"
+                "not a PyTorch file: a zip archive without a data.pkl (TorchScript has others next to it)"
             )
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}constants.pkl" in names:
@@ -142,11 +142,11 @@ def _read_stream(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
     for key in _unpickle(content):
         storage = storages[key]
         if storage.dtype is None:
-            raise RefusedFileError(f"it holds numbers of a type that is not read: {storage.kind}")
+            raise RefusedFileError(f"it holds numbers of an unsupported type: {storage.kind}")
         start = content.tell() + 8
         end = start + storage.size
         if int.from_bytes(content.read(8), "little") != storage.count or not start <= end <= len(whole):
-            raise RefusedFileError("cut short or damaged: it ends before its last tensor")
+            raise RefusedFileError("truncated or damaged: it ends before its last tensor")
         places[key] = whole[start:end]
         content.seek(end)
     return _unpack(_weights(stored), lambda storage: places[storage.key])
@@ -158,7 +158,7 @@ def _unpickle(file: io.BytesIO, storages: dict[str, _Storage] | None = None) -> 
             return named[1]
         kind, storage_type, key, _, count, *view = named
         if kind != "storage" or not isinstance(storage_type, Global) or any(part is not None for part in view):
-            raise RefusedFileError("its pickle refers to something that is no tensor's numbers")
+            raise RefusedFileError("its pickle refers to something other than a tensor's numbers")
         storage = _Storage(str(key), storage_type.name, _STORAGES.get(storage_type.name), count)
         if storages is not None:
             storages[storage.key] = storage
@@ -172,7 +172,7 @@ def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple
 
 
 def _rebuild_tensor_v3(storage: _Storage, offset: int, shape: tuple, strides: tuple, *more: Any) -> Tensor:
-    """Of the types without a storage of their own (float8): `more` are gradient, hooks, type, ..."""
+    """For types without a storage of their own (float8): `more` are gradient, hooks, type, ..."""
     return Tensor(storage._replace(kind=str(more[2]), dtype=None), offset, shape, strides)
 
 
@@ -268,7 +268,7 @@ def _unpack(tensors: dict[str, Tensor], numbers: Numbers) -> dict[str, np.ndarra
     for storage, names in sharing.items():
         values = np.frombuffer(numbers(storage), np.uint8)
         if values.size != storage.size:
-            raise RefusedFileError(f"the numbers of the tensor {names[0]} are cut short")
+            raise RefusedFileError(f"the numbers of the tensor {names[0]} are truncated")
         for name in names:
             arrays[name] = _array(tensors[name], values.view(storage.dtype))
     return {name: arrays[name] for name in tensors}
@@ -277,7 +277,7 @@ def _unpack(tensors: dict[str, Tensor], numbers: Numbers) -> dict[str, np.ndarra
 def _check_inside(name: str, tensor: Tensor) -> None:
     storage = tensor.storage
     if storage.dtype is None:
-        raise RefusedFileError(f"the tensor {name} has numbers of a type that is not read: {storage.kind}")
+        raise RefusedFileError(f"the tensor {name} has numbers of an unsupported type: {storage.kind}")
     whole = (storage.count, tensor.offset, *tensor.shape, *tensor.strides)
     inside = len(tensor.shape) == len(tensor.strides) <= _MOST_AXES
     inside = inside and all(type(number) is int and 0 <= number < 2**48 for number in whole)

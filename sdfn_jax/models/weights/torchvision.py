@@ -1,4 +1,4 @@
-"""ImageNet weights of DenseNet-121 as torchvision and timm publish them, and the names that every source is put in.
+"""ImageNet weights of DenseNet-121 as torchvision and timm publish them, and the names used for every source.
 
 Our modules have torchvision's names, so a name turns into a path by renaming its last part:
 `features.denseblock1.denselayer1.conv1.weight` is `params/denseblock1/denselayer1/conv1/kernel`.
@@ -18,10 +18,10 @@ HEAD = ("classifier.weight", "classifier.bias")
 IMAGENET_CLASSES = 1000
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-# What stands before the names of a network that is held by another: `module.` (DataParallel), `_orig_mod.` (compile),
+# Prefixes of the names of a network inside another one: `module.` (DataParallel), `_orig_mod.` (compile),
 # `model.` (Lightning), `densenet121.` (the CheXNet reproductions), or several of them.
 _PREFIX = re.compile(r"(.*?)features\.(?:conv0|norm0|denseblock\d+|transition\d+|norm5)\.")
-# A classifier with a dropout before it or a sigmoid behind it is numbered.
+# A classifier after a dropout or before a sigmoid is numbered.
 _NUMBERED_HEAD = re.compile(r"^classifier\.\d+\.")
 # PyTorch before 0.4 allowed dots in a module's name; the published files still have them.
 _OLD_NAME = re.compile(r"\b(norm|conv)\.([12])\.")
@@ -66,7 +66,7 @@ def modern_names(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def listed(names: Sequence[str], shown: int = 3) -> str:
-    """Returns the first few of a list of names, and the number of the others."""
+    """Returns the first few names of a list, and how many more there are."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more:,} more" if more > 0 else "")
 

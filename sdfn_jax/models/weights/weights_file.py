@@ -35,7 +35,7 @@ HEADER = "sdfn_jax"  # key of our record in a converted file's header
 _SHOWN = 3  # tensors named for each kind of fault
 _SAFETENSORS_DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 _COUNTER = ".num_batches_tracked"  # used only with torch's momentum=None
-# {how a file begins that people have in the place of weights: what it is, and what to do}.
+# {beginning of files that people mistake for weights: what it is, and what to do}.
 _NOT_WEIGHTS = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with git lfs pull",
     b"\x1f\x8b": "a file packed with gzip: unpack it first",
@@ -87,7 +87,7 @@ class Weights:
           {"kernel": (C, 14), "bias": (14,)}: `params/head` of an `SDFN` with this one branch.
 
         Raises:
-          UserError: without a classifier or class list, or where a finding is not among the classes.
+          UserError: without a classifier or class list, or if a finding is not among the classes.
         """
         if self.head is None or self.classes is None:
             lacks = (
@@ -137,7 +137,7 @@ def read(path: str | Path, model: nn.Module, classes: Sequence[str] | None = Non
 
     Raises:
       UserError: naming the file, if it cannot be read or recognised, or with the tensors that are missing, not
-        expected, of another shape, not exact in float32, or not finite; or where the class list does not fit.
+        expected, of another shape, not exact in float32, or not finite; or if the class list does not fit.
     """
     path = Path(path)
     try:
@@ -197,7 +197,7 @@ def branch_tensors(variables: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def parse_classes(text: str) -> list[str]:
-    """Returns a class list given as names with commas between, or as a file with a name on each line.
+    """Returns a class list given as names separated by commas, or as a file with a name on each line.
 
     Raises:
       UserError: for a file that cannot be read.
@@ -210,7 +210,7 @@ def parse_classes(text: str) -> list[str]:
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         names = content.decode("utf-16" if wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{text}: a class list is names with commas between, or a text file ({error})") from error
+        raise UserError(f"{text}: a class list is names separated by commas, or a text file ({error})") from error
     return [name.strip() for name in re.split(r"[\n,]", names) if name.strip()]
 
 
@@ -240,10 +240,10 @@ def _open_safetensors(path: Path, header: int) -> tuple[dict[str, np.ndarray], d
             bounds.check(len(names), bounds.MOST_TENSORS, "the file", "tensors")
             for name in names:
                 if (dtype := file.get_slice(name).get_dtype()) not in _SAFETENSORS_DTYPES:
-                    raise ValueError(f"the tensor {name} has numbers of a type that is not read: {dtype}")
+                    raise ValueError(f"the tensor {name} has numbers of an unsupported type: {dtype}")
             return {name: file.get_tensor(name) for name in names}, record
     except SafetensorError as error:
-        raise ValueError(f"not a whole .safetensors file ({error}), perhaps cut short: download it again") from error
+        raise ValueError(f"not a whole .safetensors file ({error}), perhaps truncated: download it again") from error
 
 
 def _parse_record(text: str | None) -> dict[str, Any]:
@@ -258,14 +258,14 @@ def _parse_record(text: str | None) -> dict[str, Any]:
             return record  # an exported network of several branches
         for name, kind in _RECORD.items():
             if not isinstance(record.get(name), kind):
-                raise ValueError(f"{name} is missing or of another type")
+                raise ValueError(f"{name} is missing or of the wrong type")
         if type(Preprocessing(**record["preprocessing"]).size) is not int:
-            raise ValueError("the size of its images is no number")
+            raise ValueError("the size of its images is not a number")
         if any(not isinstance(name, str) for name in record["classes"] or ()):
             raise ValueError("classes are not names")
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"its header has a record ({HEADER}) that this program has not written ({error}): convert or export again"
+            f"its header has a record ({HEADER}) that this program did not write ({error}): convert or export again"
         ) from error
     return record
 
@@ -275,11 +275,11 @@ def _is_keras(path: Path) -> bool:
         with path.open("rb") as file, bounds.open_zip(file) as archive:
             return keras.WEIGHTS_ENTRY in archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:
-        raise ValueError("a zip archive cut short or damaged: download it again") from error
+        raise ValueError("a truncated or damaged zip archive: download it again") from error
 
 
 def _as_float32(tensor: np.ndarray) -> np.ndarray:
-    """Returns floating numbers of any width as float32 where that is exact; others as they are."""
+    """Returns floating-point numbers of any width as float32 if that is exact; others unchanged."""
     if tensor.dtype == np.float32 or not jnp.issubdtype(tensor.dtype, jnp.floating):
         return tensor
     with np.errstate(over="ignore"):
@@ -355,7 +355,7 @@ def _fill(
 
 
 def _shortened(faults: Iterable[str]) -> list[str]:
-    """Returns of each kind of fault the first few, and how many there are more."""
+    """Returns the first few faults of each kind, and how many more there are."""
     kinds = collections.defaultdict(list)
     for fault in sorted(faults):
         kinds[fault.partition(":")[0]].append(fault)
@@ -368,7 +368,7 @@ def _shortened(faults: Iterable[str]) -> list[str]:
 
 
 def _what_it_is(names: Iterable[str], model: nn.Module) -> str:
-    """Says which DenseNet the names are those of, where it is another than the one wanted."""
+    """Names the DenseNet that the names belong to, if it is not the expected one."""
     found = torchvision.block_sizes(names)
     if not found or found == tuple(getattr(model, "block_sizes", ())):
         return ""
