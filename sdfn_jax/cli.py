@@ -19,8 +19,8 @@ class Command:
     """A command.
 
     Attributes:
-      module: in `sdfn_jax`; its `main` takes the arguments and what the command is called.
-      summary: of a line.
+      module: in `sdfn_jax`; its `main` takes the arguments and the command's name.
+      summary: one line.
       options: further arguments of `main`.
     """
 

@@ -15,7 +15,7 @@ from sdfn_jax.core.arguments import Parser
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax.pretrained") -> None:
-    """Reads the file, prints what it is, and writes what was asked for."""
+    """Reads the file, describes it, and writes the requested output."""
     parser = Parser(
         prog,
         description="Converts a weights file (PyTorch, Keras, safetensors) into one compact file, or into the run "
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
         examples="examples:\n  %(prog)s densenet121-a639ec97.pth --output=weights/imagenet.safetensors\n"
         "  %(prog)s chexnet.pth.tar --classes=classes.txt --config=configs/classifier.py:entire",
     )
-    parser.add_argument("weights", metavar="FILE", help="the weights file; its content tells what it is")
+    parser.add_argument("weights", metavar="FILE", help="the weights file, recognised by its content")
     parser.add_argument("--output", type=Path, help="the .safetensors file to write")
     parser.add_argument(
         "--classes",

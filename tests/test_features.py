@@ -325,7 +325,7 @@ class TestOnDisk:
     def test_a_full_disk_is_said_before_anything_is_computed(self, tmp_path, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
         films = Counted(TRAINING)
-        with pytest.raises(UserError, match="GB are free: free some space.*--config.cache_features=False"):
+        with pytest.raises(UserError, match="GB are free: make room.*--config.cache_features=False"):
             cache(fusion_config(tmp_path), tmp_path, films)
         assert len(films.read) == 1
 

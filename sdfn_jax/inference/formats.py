@@ -34,13 +34,13 @@ def export(workdir: str | Path, output: str | Path) -> str:
 
     Args:
       workdir: of an LRG (`.safetensors` only), an extractor or a fusion network.
-      output: the file; its ending chooses the format. It appears whole, compared with the checkpoint, or not at all.
+      output: the file; its suffix chooses the format. It appears complete and verified, or not at all.
 
     Returns:
-      What was compared, for the reader.
+      the result of the comparison, as a line for the reader.
 
     Raises:
-      UserError: without a trained checkpoint, for another ending, if the comparison fails, or while another command
+      UserError: without a trained checkpoint, for another suffix, if the comparison fails, or while another command
         writes the same file.
     """
     variables, metadata = checkpoint.read_best(workdir)
@@ -75,7 +75,7 @@ def record_of(metadata: dict) -> dict[str, Any]:
 
 
 def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:
-    """Returns the whole classifier as a function, in float32 whatever it was trained in, as every machine has it.
+    """Returns the whole classifier as a function, always in float32, which every machine has.
 
     Returns:
       (B, S, S) uint8 for each branch of the record, in its order -> (B, 14) float32 probabilities.
@@ -194,7 +194,7 @@ def _write_onnx(path: Path, variables: dict, metadata: dict) -> str:
 
 
 def _sample(metadata: dict) -> list[np.ndarray]:
-    """Returns random images for each branch: smooth ones, as noise tells a network nothing apart."""
+    """Returns random images for each branch: smooth ones, as a network cannot distinguish noise."""
     size = metadata["config"]["data"]["size"]
     generator = np.random.default_rng(0)
     coarse = generator.uniform(0, 255, (len(metadata["config"]["branches"]), _IMAGES, 8, 8)).astype(np.float32)
@@ -208,7 +208,7 @@ def _compare(exported: Callable, original: Callable, metadata: dict) -> str:
     difference = float(np.abs(ours - theirs).max())
     if ours.shape != theirs.shape or not difference <= EXPORT_TOLERANCE:
         raise UserError(
-            f"the exported network gives other probabilities than the checkpoint (by {difference:.2g}, allowed "
+            f"the exported network's probabilities differ from the checkpoint's (by {difference:.2g}, allowed "
             f"{EXPORT_TOLERANCE:g}); nothing was written"
         )
     return (

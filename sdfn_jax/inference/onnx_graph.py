@@ -1,6 +1,6 @@
-"""An SDFN as an ONNX graph, built layer by layer from its tensors: plain operators, which every runtime fuses its way.
+"""An SDFN as an ONNX graph, built layer by layer from its tensors, of plain operators that every runtime can fuse.
 
-(jax2onnx 0.17 was tried: it asks for an older Orbax than we do, and replaces flax functions by its own.)
+(jax2onnx 0.17 was tried: it needs an older Orbax than we do, and replaces Flax functions with its own.)
 """
 
 import json
@@ -25,7 +25,7 @@ def build(tensors: Mapping[str, np.ndarray], record: Mapping[str, Any], shape: M
 
     Args:
       tensors: under torchvision's names, as `export.to_tensors` gives them.
-      record: `backbone`, `branches`, `preprocessing`, `classes` and what else the file's metadata is to hold.
+      record: `backbone`, `branches`, `preprocessing`, `classes` and whatever else goes into the file's metadata.
       shape: of the backbone, `config.model`.
 
     Returns:

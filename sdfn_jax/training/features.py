@@ -181,8 +181,8 @@ class _Table:
         needed, free = (self._count - self.done) * self._row.itemsize, shutil.disk_usage(self._path.parent).free
         if needed > free:
             raise UserError(
-                f"the features take {needed / 1e9:.1f} GB in {self._path.parent}, but {free / 1e9:.1f} GB are free: "
-                "free some space, choose another --config.workdir, or --config.cache_features=False"
+                f"the features take {needed / 1e9:.1f} GB in {self._path.parent}, but only {free / 1e9:.1f} "
+                "GB are free: make room, choose another --config.workdir, or --config.cache_features=False"
             )
 
     def _sound_rows(self) -> int:
