@@ -16,7 +16,7 @@ SIZES = [(2, 64, 64), (3, 75, 51)]
 
 
 def import_torchvision() -> ModuleType:
-    """Imports torchvision beside a PyTorch for CPUs, for which no build with its C++ operators exists.
+    """Imports torchvision with a PyTorch for CPUs, for which no build with its C++ operators exists.
 
     DenseNet needs none of them; the module that would describe their shapes to PyTorch is left out.
     """

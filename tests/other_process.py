@@ -32,7 +32,7 @@ def holding(lock: str | Path) -> Iterator[subprocess.Popen]:
 
 @contextlib.contextmanager
 def stopped_when(file: Path, command: list, **more) -> Iterator[subprocess.Popen]:
-    """Starts a command, and has it pause once a file is there; after the block it goes on, to its end."""
+    """Starts a command and pauses it once a file exists; after the block it runs to its end."""
     with subprocess.Popen(command, **more) as process:
         deadline = time.monotonic() + 300
         while not file.exists():

@@ -27,7 +27,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def deep_png(pixels: np.ndarray, colour: int) -> bytes:
-    """A PNG of 16 bits a channel, (H, W) or (H, W, C) uint16."""
+    """A PNG of 16 bits per channel, (H, W) or (H, W, C) uint16."""
     height, width = pixels.shape[:2]
     header = struct.pack(">LLBBBBB", width, height, 16, colour, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)

@@ -53,7 +53,7 @@ def test_other_postprocessing_is_a_difference(table, films):
     assert box_record.compare(table, other, films).differences == ("postprocessing had other settings",)
 
 
-def test_a_table_mended_by_hand_is_told(table, films):
+def test_a_table_edited_by_hand_is_reported(table, films):
     table.write_text(table.read_text().replace(",mirror,", ",none,"))
     assert box_record.compare(table, POSTPROCESSING, films) == box_record.BoxTableState(True, True, ())
 

@@ -304,7 +304,7 @@ def test_an_empty_or_half_written_folder_is_no_state(run):
     assert metadata["step"] == checkpoint.latest_metadata(run)["step"] == 2
     assert_same(found, make_state(2))
     assert_same(checkpoint.read_best(run)[0], variables(2))
-    # And training goes on over them.
+    # And training continues over them.
     checkpoint.save_latest(run, 7, make_state(7), {})
     checkpoint.save_best(run, 7, variables(7), {})
     assert_same(checkpoint.read_latest(run, make_state())[0], make_state(7))

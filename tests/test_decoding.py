@@ -1,4 +1,4 @@
-"""Decoding in processes of their own, with decoders that hang, crash or talk where they are told to."""
+"""Decoding in separate processes, with decoders that hang, crash or print on request."""
 
 import threading
 
@@ -89,7 +89,7 @@ def test_what_is_refused_is_refused_in_the_same_words(decoders):
         (b"mistake", r"cannot be decoded \(the decoder ended with status 1\)"),
     ],
 )
-def test_a_film_that_takes_the_decoder_with_it_takes_no_other(misled, film, told):
+def test_a_film_that_crashes_the_decoder_affects_no_other(misled, film, told):
     with pytest.raises(ValueError, match=told):
         misled.decode(film)
     np.testing.assert_array_equal(misled.decode(encoded(GREY, "PNG"))[0], GREY)

@@ -1,4 +1,4 @@
-"""What a user sees of a mistake, of what the system does not allow, and of Ctrl-C."""
+"""What a user sees after a mistake, a system error, and Ctrl-C."""
 
 import errno
 import os

@@ -142,7 +142,7 @@ def test_a_lock_that_may_not_be_written_is_said_of_what_it_is_for(tmp_path, monk
     assert caught.value.filename == str(tmp_path / "out")
 
 
-def test_a_user_without_a_home_is_told_what_names_a_folder(monkeypatch, tmp_path):
+def test_a_user_without_a_home_folder_learns_how_to_name_one(monkeypatch, tmp_path):
     for name in ("HOME", "XDG_CACHE_HOME", files.CACHE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
 

@@ -36,7 +36,7 @@ def test_a_file_is_called_by_its_name_whatever_its_suffix(folder):
     assert names("films/a/notes.txt", folder / "b/z.IMG") == ["notes.txt", "z.IMG"]
 
 
-def test_two_of_one_name_are_told_apart_by_the_folders_above(folder):
+def test_two_of_one_name_are_distinguished_by_their_parent_folders(folder):
     assert names("films/a/x.png", "films/b/x.png", "films/b/z.IMG") == ["a/x.png", "b/x.png", "z.IMG"]
     assert names("films/a", "films/b") == ["a/x.png", "deep/y.JPG", "b/x.png", "z.IMG"]
     deep = folder / "c" / "a" / "x.png"

@@ -96,7 +96,7 @@ def test_a_film_reached_twice_is_one_film_under_its_own_path(folder):
     assert left_out(folder) == {"0 link": "reached twice", "0.png": "reached twice"}
 
 
-def test_a_folder_of_links_beside_the_archives_holds_each_film_once(folder):
+def test_a_folder_of_links_next_to_the_archives_holds_each_film_once(folder):
     for name in ("a/x.png", "a/deep/y.JPG"):
         (folder / "images").mkdir(exist_ok=True)
         (folder / "images" / name.replace("/", "_")).symlink_to(folder / name)
@@ -185,7 +185,7 @@ def test_what_was_left_out_is_counted_and_listed(folder, tmp_path, capsys):
     assert not (tmp_path / "list.csv").exists() and capsys.readouterr().out == ""
 
 
-def test_copies_count_once_by_name_and_others_of_that_name_are_told(folder):
+def test_copies_count_once_by_name_and_others_of_that_name_are_reported(folder):
     write(folder / "copies" / "y.JPG", b"a/deep/y.JPG")
     found = find.below(folder)
     by_name, different, copies = find.by_name(found.films)

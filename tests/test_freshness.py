@@ -107,7 +107,7 @@ class TestDifferences:
         assert differences(chest, data_dir) == ""
         assert "lacks 1 official images" in differences(chest, data_dir, require_complete=True)
 
-    def test_an_unknown_picture_beside_the_films_is_no_difference(self, chest, data_dir):
+    def test_an_unknown_picture_next_to_the_films_is_no_difference(self, chest, data_dir):
         prepared(chest, data_dir)
         shutil.copy(chest / "images" / official.NAMES[0], chest / "images" / "figure.png")
         assert differences(chest, data_dir) == ""
@@ -241,7 +241,7 @@ class TestEarlierVersions:
             run_identity.check_same_run("runs/x", stored, config, {"data": "a", "films": "b"})
 
 
-def test_lung_masks_of_the_same_size_are_told_apart(tmp_path):
+def test_lung_masks_of_the_same_size_are_distinguished(tmp_path):
     download = official.write_montgomery(tmp_path / "films", NUMBERS)
     options = {"manual_dir": download, "data_dir": tmp_path / "tfds", "size": 16}
     before = stages.data_inputs(prepare.prepare("montgomery", **options))

@@ -30,7 +30,7 @@ TURNS = {
 
 
 @pytest.mark.parametrize("names", TURNS)
-def test_a_turned_or_inverted_film_is_told_and_put_right(drawings, names):
+def test_a_turned_or_inverted_film_is_flagged_and_corrected(drawings, names):
     expected = tuple(name for name in names if name in quality.FLAGS)
     for drawn in drawings:
         film = np.ascontiguousarray(TURNS[names](drawn.image))
@@ -49,14 +49,14 @@ def test_checking_changes_nothing(drawings):
     np.testing.assert_array_equal(film, drawings[0].image)
 
 
-def test_wide_borders_are_told_and_do_not_hide_a_turn(drawings):
+def test_wide_borders_are_flagged_and_do_not_hide_a_turn(drawings):
     for fill in (0, 128, 255):
         film = np.pad(255 - drawings[0].image, 400, constant_values=fill)
         assert quality.check(film) == ("inverted", "border")
     assert quality.check(np.pad(drawings[0].image, 100)) == ()
 
 
-def test_what_shows_next_to_nothing_is_told():
+def test_an_almost_empty_film_is_flagged():
     rng = np.random.default_rng(0)
     for film in (np.zeros((300, 300)), np.full((300, 250), 255), rng.integers(100, 112, (400, 300))):
         assert quality.check(film.astype(np.uint8)) == ("almost_empty",)
@@ -67,7 +67,7 @@ def test_what_shows_next_to_nothing_is_told():
     assert quality.fix(np.zeros((3, 5), np.uint8), "rotated_90").shape == (5, 3)
 
 
-def test_small_films_are_told(drawings):
+def test_small_films_are_flagged(drawings):
     assert "too_small" in quality.check(pixels.resize(drawings[0].image, (224, 223)))
     assert quality.check(pixels.resize(drawings[0].image, (224, 224))) == ()
 
@@ -75,7 +75,7 @@ def test_small_films_are_told(drawings):
 @pytest.mark.parametrize(
     "name", ["brick", "chelsea", "coffee", "coins", "grass", "gravel", "page", "rocket", "text", "retina", "astronaut"]
 )
-def test_pictures_of_other_things_are_told(name):
+def test_pictures_of_other_things_are_flagged(name):
     """scikit-image's own pictures; nothing in the guards was fitted to any."""
     picture = getattr(skimage.data, name)()
     grey = picture if picture.ndim == 2 else np.rint(picture[..., :3].mean(axis=2)).astype(np.uint8)
@@ -88,7 +88,7 @@ def region(drawn: synthetic_film.Drawing, **changed) -> LungRegion:
     return LungRegion(**{**{name: getattr(found, name) for name in ("box", "rule", "cleaned", "kept")}, **changed})
 
 
-def test_a_lung_region_that_is_none_is_told(drawings):
+def test_an_implausible_lung_region_is_flagged(drawings):
     for drawn in drawings:
         assert doubts(region(drawn), drawn.image.shape, None) == ()
     film = drawings[0].image
@@ -114,7 +114,7 @@ def test_each_flag_has_a_sentence_and_each_fix_a_flag():
 
 
 @pytest.mark.real
-def test_real_films_are_left_alone_and_turned_ones_told(real_data):
+def test_real_films_are_left_alone_and_turned_ones_flagged(real_data):
     """Every seventh film of the half to which nothing was fitted; on all of it, 98.6 % are left alone, and told."""
     films = {name: film for name, film in read_films(real_data).items() if not is_fitted(name)}
     alone, told, flagged, upright = 0, 0, 0, 0

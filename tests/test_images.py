@@ -401,7 +401,7 @@ def test_gamma_and_significant_bits_change_nothing():
         (b"MMORPG, a film?", "not an image file"),
     ],
 )
-def test_what_is_refused_is_called_what_it_is(data, told):
+def test_what_is_refused_is_called_by_its_kind(data, told):
     with pytest.raises(ValueError, match=re.escape(f"cannot be decoded ({told}")):
         reader.decode(data)
 
@@ -536,7 +536,7 @@ class TestBudget:
 
 
 class TestArrays:
-    """What a program hands over is taken by the rules for pictures, or refused in a sentence."""
+    """What a caller passes in is read by the rules for pictures, or refused in a sentence."""
 
     DEEP = GREY.astype(np.uint16) * 16
 

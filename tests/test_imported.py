@@ -159,7 +159,7 @@ class TestStart:
         assert recorded["pretrained"]["sha256"] == file_digest(config.pretrained)
         assert "CheXNet-style" in capsys.readouterr().out
 
-    def test_the_file_is_read_once_and_again_where_it_was_written_anew(self, tmp_path, config, monkeypatch):
+    def test_the_file_is_read_once_and_again_if_it_was_rewritten(self, tmp_path, config, monkeypatch):
         config.pretrained, read, original = str(weights_file(tmp_path)), [], weights_weights_file.read
         monkeypatch.setattr(weights_weights_file, "read", lambda *asked: read.append(asked) or original(*asked))
         first = stages.load_pretrained(config)

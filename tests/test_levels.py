@@ -95,7 +95,7 @@ def test_a_speck_of_another_value_decides_nothing():
 
 
 @pytest.mark.parametrize("blur", [np.array, as_jpeg, lambda mask: through(mask, 64)])
-def test_masks_are_told_from_radiographs(blur):
+def test_masks_are_distinguished_from_radiographs(blur):
     assert levels.is_mask(blur(of(0, 255, 255)))
     assert levels.is_mask(blur(of(0, 255, regions=[HEART])))
 

@@ -44,7 +44,7 @@ def test_a_resumed_run_drops_the_epochs_it_goes_through_again(tmp_path, epochs_d
 
 
 @pytest.mark.parametrize("torn", ['{"epoch": 3, "st', '{"epoch": 3, "step": 3', "\0\0\0"])
-def test_a_line_torn_by_a_kill_is_left_out_and_made_anew(tmp_path, torn):
+def test_a_line_torn_by_a_kill_is_left_out_and_made_again(tmp_path, torn):
     write(tmp_path, [line(1), line(2)])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(torn)

@@ -139,7 +139,7 @@ def test_what_a_partial_jsrt_lacks_is_listed(jsrt):
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_montgomery_is_found_in_its_folder_or_beside_it(montgomery, inside):
+def test_montgomery_is_found_in_its_folder_or_next_to_it(montgomery, inside):
     folder = run("montgomery", montgomery / "MontgomerySet" if inside else montgomery)
     splits = read(folder)
     assert {split: sorted(examples) for split, examples in splits.items()} == {

@@ -241,7 +241,7 @@ class TestPlan:
         ):
             plan.make_plan(config)
 
-    def test_an_extractor_trained_anew_makes_the_fusion_stale(self, copy):
+    def test_an_extractor_trained_again_makes_the_fusion_stale(self, copy):
         config = fusion_config(copy)
         shutil.rmtree(copy / "entire")
         config.entire.seed = 7

@@ -134,7 +134,7 @@ class TestVersions:
         (folder / "synthetic.json").touch()
         assert nih_tables.revealing(folder, entries(folder)) == []
 
-    def test_without_such_images_nothing_is_told(self, folder):
+    def test_without_such_images_the_version_stays_unknown(self, folder):
         for version in nih_tables.LABEL_TABLES:
             assert nih_tables.revealing(folder, entries(folder, version)) == []
 

@@ -261,7 +261,7 @@ class TestGoingOn:
         assert [row["film"] for row in table(tmp_path / "output" / "predictions.csv")] == ["1.png"]
 
 
-def test_fixes_are_applied_where_asked_for_and_told(run, films, tmp_path, capsys):
+def test_requested_fixes_are_applied_and_reported(run, films, tmp_path, capsys):
     Image.fromarray(255 - np.asarray(Image.open(films / "1.png").convert("L"))).save(tmp_path / "dark.png")
     arguments = tmp_path / "dark.png", films / "1.png", f"--checkpoint={run}"
     assert command(*arguments, f"--output={tmp_path / 'as_it_is'}") == 0

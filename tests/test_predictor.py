@@ -267,7 +267,7 @@ class TestLoad:
         for place in (run, run.absolute()):
             assert Predictor.load(place).provenance.lrg_checkpoint == digest
 
-    def test_a_run_that_was_moved_takes_the_one_beside_it(self, runs, tmp_path, monkeypatch):
+    def test_a_moved_run_takes_the_generator_next_to_it(self, runs, tmp_path, monkeypatch):
         """Not the one that others have trained where its config says."""
         variables, metadata = checkpoint.read_best(runs / "lrg")
         del metadata["digest"]
@@ -289,7 +289,7 @@ class TestLoad:
         with pytest.raises(UserError, match="lung boxes need a lung region generator"):
             Predictor.load(runs / "fusion", lrg=runs / "fusion")
 
-    def test_a_folder_of_runs_stands_for_the_fusion_network_in_it(self, runs, tmp_path):
+    def test_a_folder_of_runs_means_the_fusion_network_in_it(self, runs, tmp_path):
         digest = checkpoint.best_metadata(runs / "fusion")["digest"]
         assert Predictor.load(str(runs)).provenance.checkpoint == digest
         shutil.copytree(runs, tmp_path / "runs")
