@@ -6,13 +6,15 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import classifier, fusion, lrg
+from sdfn_jax.core import config_flag
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.workflow import checks
 
 SHIPPED = [
     *((lrg, argument) for argument in ("jsrt", "montgomery", "demo")),
-    *((classifier, argument) for argument in ("entire", "lung", "entire,demo", "lung,demo")),
-    *((fusion, argument) for argument in fusion.VARIANTS),
+    *((classifier, argument) for argument in ("entire", "lung", "entire,demo", "lung,demo", "small,entire")),
+    *((classifier, argument) for argument in ("entire,size448", "lung,size512", "montgomery,lung")),
+    *((fusion, argument) for argument in ("", "montgomery", "demo", "small", "small,montgomery", "size448", "size512")),
 ]
 
 
@@ -22,7 +24,9 @@ def test_the_shipped_configs_pass(module, argument):
 
 
 @pytest.mark.parametrize("module", [lrg, classifier, fusion])
-@pytest.mark.parametrize("argument", ["dmeo", "demo,entire", "entire,dmeo"])
+@pytest.mark.parametrize(
+    "argument", ["dmeo", "demo,demo", "entire,dmeo", "demo,montgomery", "size448,size512", "entire,lung"]
+)
 def test_an_unknown_config_argument_is_refused(module, argument):
     with pytest.raises(ValueError, match=argument.partition(",")[0]):
         module.get_config(argument)
@@ -68,6 +72,30 @@ def test_the_variants_of_the_fusion_are_of_the_films_they_name():
     )
     assert small.model.to_dict() == paper.model.to_dict()  # the published network, from ImageNet weights
     assert (small.entire.pretrained, small.data.size) == ("imagenet", 128)
+
+
+def test_the_words_of_a_config_are_taken_in_any_order():
+    one, other = (fusion.get_config(argument) for argument in ("small,montgomery", "montgomery,small"))
+    assert one.to_dict() == other.to_dict()
+    with pytest.raises(ValueError, match="needs a branch, entire or lung"):
+        classifier.get_config("size512")
+
+
+@pytest.mark.parametrize(("word", "size"), [("size448", 448), ("size512", 512)])
+@pytest.mark.parametrize(("module", "branch"), [(classifier, "entire"), (classifier, "lung"), (fusion, "")])
+def test_the_control_differs_from_the_paper_by_its_size_and_folder_alone(module, branch, word, size):
+    paper, control = (
+        flat(module.get_config(argument)) for argument in (branch or "", ",".join(filter(None, (branch, word))))
+    )
+    assert paper.keys() == control.keys()
+    changed = {name: control[name] for name in paper if control[name] != paper[name]}
+    stages = {paper[name].removeprefix("runs/"): name for name in paper if name.split(".")[-1] == "workdir"}
+    assert changed.pop("data.size") == size
+    assert changed == {name: f"runs/{word}/{stage}" for stage, name in stages.items() if stage != "lrg"}
+
+
+def flat(config):
+    return dict(config_flag._leaves(config))
 
 
 def set_in(config, name, value):
