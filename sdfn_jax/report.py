@@ -1,10 +1,12 @@
 """The report: Table I, ROC curves and all other results, from evaluated runs; no JAX, no checkpoint.
 
-python -m sdfn_jax.report runs/entire runs/lung runs/fusion runs/lrg --tables=data/chestxray14 --output=report/
+python -m sdfn_jax.report runs --tables=data/chestxray14
+python -m sdfn_jax.report runs/entire runs/fusion runs/lrg --tables=data/chestxray14 --output=FOLDER
 
-RUN is the folder of an evaluated network, or of the lung region generator. It writes report/index.html, which needs no
-other file and no network, every table as CSV and every figure as PNG and SVG. Sex, age, view and both label versions
-come from the official tables. A section without its input names the command that makes it.
+RUN is the folder of an evaluated network, of the lung region generator, or of several runs. It writes index.html, which
+needs no other file and no network, every table as CSV and every figure as PNG and SVG. Sex, age, view and both label
+versions come from the official tables. A section without its input names the command that makes it. The main job ends
+with this report.
 
 Every result carries what it was measured on: data, split, label version, seed, images, patients, positives, and the
 caveats that apply.
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdfn_jax.core import errors
-from sdfn_jax.core.arguments import Parser, positive
+from sdfn_jax.core.arguments import REPLICATES, Parser, positive
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax.report") -> None:
@@ -23,18 +25,20 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
         prog,
         description="Writes all results of evaluated runs as one page (OUTPUT/index.html), with every table as CSV and "
         "every figure as PNG and SVG.",
-        examples="example:\n  %(prog)s runs/entire runs/lung runs/fusion runs/lrg --tables=data/chestxray14 "
-        "--output=report/",
+        examples="examples:\n  %(prog)s runs --tables=data/chestxray14\n  %(prog)s runs/entire runs/fusion runs/lrg "
+        "--tables=data/chestxray14 --output=FOLDER",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluated run")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluated run, or of several")
+    parser.add_argument(
+        "--output", type=Path, help="folder of the report (default: that of the main job, results in the last run)"
+    )
     parser.add_argument(
         "--tables", type=Path, help="folder of the official tables: sex, age, view, both label versions"
     )
     parser.add_argument(
         "--localization", nargs="+", type=Path, default=[], help="folders that localize --heatmaps wrote"
     )
-    parser.add_argument("--replicates", type=positive, default=2000, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--replicates", type=positive, default=REPLICATES, help="of the bootstrap (%(default)s)")
     options = parser.parse_args(arguments)
 
     from sdfn_jax.reporting.report import write_report  # here, so that --help needs no Matplotlib

@@ -21,7 +21,7 @@ from small import fusion_config
 
 from sdfn_jax import localize as localize_command
 from sdfn_jax import report as report_command
-from sdfn_jax.core import checkpoint, sealed
+from sdfn_jax.core import checkpoint, job_record, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.heatmaps import detections, over_split
@@ -79,12 +79,31 @@ class TestMainJob:
         table = printed[printed.index("AUC  ") :]
         assert table.split("\n")[0].split()[:2] == ["AUC", "positives"]
         assert all(column in table for column in ("Entire CXR", "Lung region", "SDFN"))
-        for name in ("table_1.csv", "roc_curves.png", "lung_boxes_smallest.png", "heatmaps.png", "figure_9.png"):
-            path = folder / "fusion" / "results" / name
-            assert str(path) in table
-            if name.endswith("png"):
-                Image.open(path).verify()
+        results = folder / "fusion" / "results"
+        for name in ("roc_curves.png", "lung_boxes_smallest.png", "heatmaps.png", "figure_9.png"):
+            Image.open(results / "figures" / name).verify()
+        assert [str(path.relative_to(results)) for path in results.rglob("table_1.csv")] == ["table_1.csv"]
         assert "SYNTHETIC" in printed
+        page, read, view = printed.splitlines()[-3:]
+        film = predictions.read_evaluation(folder / "fusion" / "evaluation" / "test").predictions.images[0]
+        assert page == f"open this page: {results / 'index.html'}"
+        assert read == (
+            f"read films:     python -m sdfn_jax.predict {folder}/synthetic/chestxray14/images/{film} "
+            f"--checkpoint={folder}/fusion --output=findings"
+        )
+        assert view == f"in a browser:   python -m sdfn_jax.viewer --checkpoint={folder}/fusion"
+
+    def test_it_records_how_long_its_steps_took(self, job):
+        steps = job_record.read(job[0] / "fusion")
+        assert [step.name for step in steps][-2:] == ["fusion network", "evaluation on test"]
+        assert len(steps) == 9 and all(step.finished and step.seconds > 0 for step in steps)
+
+    def test_its_report_has_every_section_that_its_files_allow(self, job):
+        page = (job[0] / "fusion" / "results" / "index.html").read_text()
+        assert "Nothing can be concluded: these are synthetic radiographs." in page
+        for name in ("against_the_paper", "learning_curves", "subgroups", "heatmaps", "lung_boxes_smallest"):
+            assert f'id="figure-{name}"' in page
+        assert "lung region generator" in page and "CPU cores" in page  # of the table of steps
 
     def test_the_table_on_disk_is_the_one_of_the_predictions(self, job):
         folder, _ = job
@@ -303,6 +322,19 @@ class TestPlan:
         steps[-1].run()
         assert calibration.read(copy / "fusion").checkpoint == made["fusion"].checkpoint
 
+    def test_results_from_before_they_had_a_report_get_one_and_nothing_is_evaluated(self, copy, monkeypatch):
+        where = copy / "fusion" / "results"
+        shutil.move(where / "figures" / "heatmaps.png", where / "heatmaps.png")
+        for name in ("tables", "figures"):
+            shutil.rmtree(where / name)
+        (where / "index.html").unlink()
+        steps = plan.make_plan(fusion_config(copy))
+        assert [step.name for step in steps if not step.there] == ["report"]
+        monkeypatch.setattr(results.evaluate, "evaluate_classifier", None)  # the network does not run
+        steps[-1].run()
+        assert 'id="figure-heatmaps"' in (where / "index.html").read_text()
+        assert all(step.there for step in plan.make_plan(fusion_config(copy)))
+
     def test_real_films_are_not_taken_for_the_synthetic_ones(self, copy, tmp_path):
         config = fusion_config(copy)
         config.data.manual_dir = str(official.write_chestxray14(tmp_path / "films"))
@@ -326,7 +358,10 @@ class TestPlan:
         printed = capsys.readouterr().out
         assert "no film is in" in printed and "used as it was prepared" in printed
         assert "left out: pictures of films: no radiograph in" in printed
-        assert {path.name for path in where.iterdir()} == {"table_1.csv", "roc_curves.png", "made_from.json"}
+        assert {path.name for path in where.iterdir()} == {
+            *("table_1.csv", "made_from.json", "index.html", "tables", "figures"),
+        }
+        assert not list(where.glob("figures/lung_boxes*")) and not (where / "figures" / "heatmaps.png").exists()
         assert (where / "table_1.csv").read_bytes() == table
 
     def test_a_film_that_cannot_be_drawn_is_left_out_by_name(self, copy):
@@ -341,7 +376,7 @@ class TestPlan:
         left_out = json.loads((copy / "fusion" / "results" / "made_from.json").read_text())["left_out"]
         assert left_out[0].startswith("1 of ") and "test films are not in" in left_out[0]
         assert any(second in line and line.startswith("lung_boxes_smallest.png") for line in left_out[1:])
-        assert (copy / "fusion" / "results" / "heatmaps.png").is_file()
+        assert (copy / "fusion" / "results" / "figures" / "heatmaps.png").is_file()
 
     def test_synthetic_radiographs_that_are_not_all_there_are_drawn_again(self, copy):
         next((copy / "synthetic" / "jsrt").glob("*.IMG")).unlink()

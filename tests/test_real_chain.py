@@ -38,7 +38,8 @@ def test_from_real_films_to_table_one(real_data, tmp_path, capsys):
     assert "47 radiographs of " in printed
     assert "SMALL SAMPLE" in printed
     assert "SYNTHETIC" not in printed
-    for path in ("table_1.csv", "roc_curves.png", "lung_boxes_smallest.png", "heatmaps.png"):
+    pictures = (f"figures/{name}.png" for name in ("roc_curves", "lung_boxes_smallest", "heatmaps"))
+    for path in ("table_1.csv", "index.html", *pictures):
         assert (tmp_path / "fusion" / "results" / path).is_file()
 
     rows = box_table.read_box_table(tmp_path / "lrg" / "lung_boxes.csv")

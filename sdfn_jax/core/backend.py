@@ -28,3 +28,12 @@ def start() -> None:
             f"or name one in lower case: cpu; cuda for a GPU, after {install_command('cuda')}; tpu, after "
             f"{install_command('tpu')}."
         ) from error
+
+
+def describe() -> str:
+    """Returns the hardware that JAX computes on, over all processes: `2 CPU cores`, `4 x NVIDIA H100`."""
+    devices = jax.devices()
+    if devices[0].platform == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return f"{cores} CPU cores"
+    return f"{len(devices)} x {devices[0].device_kind}"

@@ -1,8 +1,9 @@
 """Progress of long work: done / total, rate, time left."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -13,6 +14,7 @@ _SCREEN_INTERVAL = 0.2  # seconds between two states of a bar
 # Seconds between two lines of a log: at first, and at most. In between it is a tenth of the time that has passed, so
 # that days of work make hundreds of lines, not thousands.
 _LOG_INTERVAL, _LONGEST_LOG_INTERVAL = 10.0, 600.0
+_estimate: Callable[[float, float], str] = lambda whole, left: ""  # noqa: E731  of `estimating`
 
 
 class Lines:
@@ -116,6 +118,36 @@ def note(shown: "tqdm | Lines", line: str) -> None:
         print(line, file=sys.stderr)  # `write` would draw the bar and leave its line unfinished
     else:
         shown.write(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def estimating(estimate: Callable[[float, float], str]) -> Iterator[None]:
+    """Within the block, `time_left` returns what a function of its arguments returns."""
+    global _estimate
+    before, _estimate = _estimate, estimate
+    try:
+        yield
+    finally:
+        _estimate = before
+
+
+def time_left(whole: float, left: float) -> str:
+    """Returns a line about the time that the whole job still takes; empty if nobody estimates it.
+
+    Args:
+      whole: seconds that this training takes from beginning to end.
+      left: seconds that are left of it.
+    """
+    return _estimate(whole, left)
+
+
+def roughly(seconds: float) -> str:
+    """Returns a time as one would say it: `40 s`, `12 min`, `3.5 h`, `9 days`."""
+    for size, name in ((172_800, "days"), (5_400, "h"), (90, "min")):
+        if seconds >= size:
+            count = seconds / {"days": 86_400, "h": 3_600, "min": 60}[name]
+            return f"{count:.1f} {name}" if count < 10 and name != "min" else f"{count:.0f} {name}"
+    return f"{seconds:.0f} s"
 
 
 def clock(seconds: float) -> str:

@@ -31,14 +31,14 @@ SECTIONS = (
 
 
 def write_report(
-    folders: Sequence[Path], output: Path, tables: Path | None, others: Sequence[Path], replicates: int
+    folders: Sequence[Path], output: Path | None, tables: Path | None, others: Sequence[Path], replicates: int
 ) -> Path:
     """Writes the report.
 
     Args:
-      folders: of runs.
-      output: where it goes.
-      tables: folder of the official tables.
+      folders: of runs, or of several runs.
+      output: where it goes; None for `results` in the folder of the last network of Table I.
+      tables: folder of the official tables; None for a report without them.
       others: folders of other methods' localization.
       replicates: of the bootstrap.
 
@@ -49,8 +49,9 @@ def write_report(
       UserError: for runs, tables and files that do not fit, before anything is written; if another command is
         writing to `output`.
     """
+    found = material.gather(folders, tables, others, replicates)
+    output = found.runs[-1].results if output is None else output
     with folder_locked(output):
-        found = material.gather(folders, tables, others, replicates)
         sections = [make(found) for make in progress.bar(SECTIONS, what="report", unit="section", stays=False)]
         kind = "synthetic radiographs: a demo" if found.runs[0].test.origin.drawings else "chest radiographs"
         subtitle = "; ".join([", ".join(found.names), *measured_on([run.test for run in found.runs])[:-1]])

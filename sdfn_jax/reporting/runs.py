@@ -69,6 +69,16 @@ class Run:
         return published.COLUMN_NAMES[self.stage]
 
     @property
+    def results(self) -> Path:
+        """Where the main job puts table, page and pictures."""
+        return self.folder / "results"
+
+    def pictures(self, pattern: str) -> list[Path]:
+        """Returns the pictures that the main job drew, by name; earlier versions put them next to the table."""
+        found = {path.name: path for place in (self.results, self.results / "figures") for path in place.glob(pattern)}
+        return [found[name] for name in sorted(found)]
+
+    @property
     def probabilities(self) -> np.ndarray:
         """(N, 14) float64, on the test split."""
         return self.test.predictions.probabilities

@@ -41,6 +41,7 @@ from sdfn_jax.training.tasks import Task
 # Seconds; epochs shorter than this share a checkpoint, which can take longer than the epoch of a head on kept
 # features. A killed run redoes what it had not saved, bit-identically.
 _SHORT_EPOCH = 10.0
+_PACE_AFTER, _PACE_STEPS = 10.0, 3  # seconds and steps after which a training knows its pace
 
 
 def train(
@@ -109,6 +110,7 @@ class _Run:
         self.vote = processes.StopVote(mesh)
         self.last_saved = time.monotonic()
         self.unsaved_best = None
+        self.pace = _Pace(steps * config.num_epochs, book.epochs_done * steps)
 
     def train_epoch(self, state: TrainState, epoch: int, training: Examples, stop: StopWish, bar) -> TrainState:
         first = int(state.step) - epoch * self.steps
@@ -120,6 +122,7 @@ class _Run:
         for batch in to_device(batches, sharding):
             state = self.train_step(state, batch)
             bar.update()
+            self.pace.step(bar)
             self.stop_if_asked(state, stop)
             if self.unsaved_seconds() > 60 * self.config.checkpoint_minutes:
                 self.save(state)
@@ -231,6 +234,27 @@ class _Run:
             f"stopped at step {int(state.step)} of {self.steps * self.config.num_epochs}, saved in {self.workdir}; "
             "the same command resumes from there"
         )
+
+
+class _Pace:
+    """Says once how long the job still takes, when some steps after the first, which compiles, have been made."""
+
+    def __init__(self, total: int, done: int):
+        """Takes the steps of the whole training, and how many were done before."""
+        self.total, self.done, self.counted, self.begun = total, done, -1, 0.0
+
+    def step(self, bar) -> None:
+        """Counts a step."""
+        self.counted += 1
+        self.done += 1
+        if self.counted == 0:
+            self.begun = time.monotonic()
+        passed = time.monotonic() - self.begun
+        if self.begun and passed > _PACE_AFTER and self.counted >= _PACE_STEPS:
+            self.begun = 0.0
+            each = passed / self.counted
+            if line := progress.time_left(each * self.total, each * (self.total - self.done)):
+                bar.write(line)
 
 
 def _describe_epoch(line: dict, num_epochs: int, is_best: bool) -> str:

@@ -12,7 +12,7 @@ from sdfn_jax.models import backbones
 from sdfn_jax.models.weights import download, weights_file
 from sdfn_jax.training.resume import standing
 from sdfn_jax.training.steps import batch_size_problems
-from sdfn_jax.workflow import results, stages
+from sdfn_jax.workflow import results, stages, time_left
 from sdfn_jax.workflow.data_stages import PreparedDataSet
 from sdfn_jax.workflow.planning import THERE, TO_DO, Stage, Status, holds_import, training_state
 
@@ -62,6 +62,8 @@ class TrainedClassifier(Stage):
         self.reads = ", ".join([str(data.writes), *(self._upstream.values() or [config.pretrained])])
         self.writes = Path(config.workdir)
         self.needs = [data, *before]
+        # A fusion head is trained on features that are computed once and kept.
+        self.sets_pace = not (self._upstream and config.cache_features)
 
     def _look(self) -> Status:
         inputs = stages.data_inputs(self._data.writes) if self._data.there else {}
@@ -100,13 +102,21 @@ class TrainedClassifier(Stage):
             return [f"{self._flag}.pretrained: {error}"]
         return []
 
+    def work(self) -> float:
+        """Returns the operations of its training, or of the features on which its head alone is trained."""
+        films, config = self._data.expected, self.config
+        training, validation = films.get("train", 0), films.get("validation", 0)
+        if not self.sets_pace:
+            return ((1 + config.flip) * training + validation) * time_left.film_work(config)
+        return time_left.training_work(config, training, validation)
+
     def run(self) -> None:
         """Trains it, or resumes."""
         stages.train_classifier(self.config, self._data.writes)
 
 
 class ClassifierResults(Stage):
-    """Predictions of every classifier for validation and test, Table I and the figures."""
+    """Predictions of every classifier for validation and test, Table I, the figures and the report."""
 
     name = "evaluation on test"
     together = True
@@ -148,6 +158,11 @@ class ClassifierResults(Stage):
             )
         return problems
 
+    def work(self) -> float:
+        """Returns the operations of the networks over both splits."""
+        films = sum(self._data.expected.get(split, 0) for split in ("validation", "test"))
+        return films * sum(map(time_left.film_work, self._shown))
+
     def run(self) -> None:
         """Evaluates, writes the table and draws."""
         results.make(self._config, self._shown, self._data.writes)
@@ -180,3 +195,29 @@ class Calibration(Stage):
     def run(self) -> None:
         """Makes it from the predictions for validation."""
         results.calibrate(self._shown, self._data.writes)
+
+
+class Report(Stage):
+    """The report of results that were made before they ended with one."""
+
+    name = "report"
+
+    def __init__(self, config: ConfigDict, shown: list[ConfigDict], evaluation: ClassifierResults):
+        """Takes what `ClassifierResults` takes of configs, and the evaluation."""
+        self._config, self._shown, self._evaluation = config, shown, evaluation
+        self.reads = ", ".join(stage.workdir for stage in shown)
+        self.writes = results.folder(config)
+        self.needs = [evaluation]
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether there are results without it."""
+        return self._evaluation.there and not self.there
+
+    def _look(self) -> Status:
+        return Status(THERE if results.has_report(self._config) else TO_DO)
+
+    def run(self) -> None:
+        """Writes it."""
+        for line in results.report(self._config, self._shown):
+            print(f"left out: {line}")

@@ -31,6 +31,15 @@ class SyntheticRadiographs(Stage):
             "test_share": config.test_share,
         }
 
+    def expected(self, data: ConfigDict) -> Mapping[str, int]:
+        """Returns {split: films} of one of its data sets, about as many as there will be."""
+        if data.name != "chestxray14":
+            return {"all": self._jsrt["films"]}
+        films = self._chestxray14["films"]
+        test = round(films * self._chestxray14["test_share"])
+        validation = round((films - test) * data.validation_share)
+        return {"train": films - test - validation, "validation": validation, "test": test}
+
     def _look(self) -> Status:
         drawn = [
             _is_drawn(self.writes / "jsrt", self._jsrt),
@@ -53,7 +62,7 @@ class FoundData:
       synthetic: the stage that draws the download, in a list; empty if nothing does.
     """
 
-    def __init__(self, data: ConfigDict, boxes: Path | None, synthetic: Sequence[Stage] = ()):
+    def __init__(self, data: ConfigDict, boxes: Path | None, synthetic: Sequence[SyntheticRadiographs] = ()):
         """Reads nothing yet."""
         self.data, self.boxes = data, boxes
         self.synthetic = [stage for stage in synthetic if Path(data.manual_dir).is_relative_to(stage.writes)]
@@ -127,6 +136,12 @@ class PreparedDataSet(Stage):
         if self.found.comes_later or self._conflict() or self.missing():
             return {}
         return self.found.look.counts
+
+    @property
+    def expected(self) -> Mapping[str, int]:
+        """{split: films}, of films that are still to be drawn about as many as there will be."""
+        synthetic = self.found.synthetic
+        return synthetic[0].expected(self.found.data) if self.found.comes_later else self.counts
 
     def _look(self) -> Status:
         found, manual_dir = self.found, self.found.data.manual_dir

@@ -11,7 +11,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs import box_record, box_table, lung_boxes, make_box_table
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.training.steps import batch_size_problems
-from sdfn_jax.workflow import stages
+from sdfn_jax.workflow import stages, time_left
 from sdfn_jax.workflow.data_stages import FoundData, PreparedDataSet
 from sdfn_jax.workflow.planning import THERE, TO_DO, Stage, Status, begun, training_state
 
@@ -21,6 +21,7 @@ class LungRegionGenerator(Stage):
 
     name = "lung region generator"
     together = True
+    sets_pace = True
 
     def __init__(self, config: ConfigDict, flag: str, data: PreparedDataSet):
         """Takes the stage's config, how the command line names it, and its data set."""
@@ -47,6 +48,12 @@ class LungRegionGenerator(Stage):
                 "training; give a smaller one, or bring more films"
             )
         return problems
+
+    def work(self) -> float:
+        """Returns the operations of its training."""
+        films = sum(self.data.expected.values())
+        validation = stages.held_out(self.config, films)
+        return time_left.training_work(self.config, films - validation, validation)
 
     def run(self) -> None:
         """Trains it, or resumes."""
@@ -132,6 +139,12 @@ class BoxTable(Stage):
             except UserError as error:
                 return [f"lung boxes: {error}"]
         return []
+
+    def work(self) -> float:
+        """Returns the operations of finding all lungs."""
+        found = self._data
+        films = found.synthetic[0].expected(found.data) if found.comes_later else found.look.counts
+        return sum(films.values()) * time_left.film_work(self._config.lrg)
 
     def run(self) -> None:
         """Finds the lungs on every film."""

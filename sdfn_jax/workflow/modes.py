@@ -1,5 +1,7 @@
 """The modes of the one command."""
 
+import shlex
+
 from ml_collections import ConfigDict
 
 from sdfn_jax.core import backend, processes
@@ -27,8 +29,8 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
         steps = plan.make_plan(config)
         with processes.writing_alone(config.workdir):  # to the end, so that no second command runs one of its steps
             plan.follow(steps, config.workdir)
-            if config.stage != "lrg" and processes.is_first():
-                results.show(config, plan.classifiers(config))
+            if processes.is_first():
+                _show(config)
     elif mode == "cross_validate":
         if config.stage != "lrg":
             raise UserError(f"--mode=cross_validate is for --config=configs/lrg.py, not for the stage {config.stage}")
@@ -45,6 +47,15 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
             print(table_one.text(table_one.TableOne.of(evaluations)))
             for stage in shown:
                 print(evaluation_folder(stage.workdir, split))
+
+
+def _show(config: ConfigDict) -> None:
+    """Prints what the job ends with."""
+    if config.stage != "lrg":
+        results.show(config, plan.classifiers(config))
+    else:
+        run = shlex.quote(config.workdir)
+        print(f"find lungs:     python -m sdfn_jax.lrg FOLDER --checkpoint={run} --output=lung_boxes.csv")
 
 
 def _check_one_process(mode: str) -> None:

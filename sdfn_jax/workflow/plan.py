@@ -1,5 +1,6 @@
 """The plan (B.5): which stages are done, which are missing and will run, and what they read."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -7,9 +8,16 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import processes, progress
+from sdfn_jax.core import backend, job_record, processes, progress
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.workflow.classifier_stages import Calibration, ClassifierResults, ImageNetWeights, TrainedClassifier
+from sdfn_jax.workflow import time_left
+from sdfn_jax.workflow.classifier_stages import (
+    Calibration,
+    ClassifierResults,
+    ImageNetWeights,
+    Report,
+    TrainedClassifier,
+)
 from sdfn_jax.workflow.data_stages import FoundData, PreparedDataSet, SyntheticRadiographs, box_table_of
 from sdfn_jax.workflow.lung_stages import BoxTable, LungRegionGenerator
 from sdfn_jax.workflow.planning import NOT_NEEDED, THERE, Stage
@@ -26,6 +34,8 @@ class Step:
       state: `there`, `to do`, `not needed`, or how far an interrupted run has come.
       notes: what a reader must know about it.
       together: whether all processes of the run make it; otherwise process 0 does, and the others wait.
+      sets_pace: whether it trains a whole network, whose speed tells that of the steps after it.
+      work: returns the operations of its networks, roughly.
       run: makes it.
     """
 
@@ -35,6 +45,8 @@ class Step:
     state: str
     notes: tuple[str, ...]
     together: bool
+    sets_pace: bool
+    work: Callable[[], float]
     run: Callable[[], None]
 
     @property
@@ -83,7 +95,7 @@ def job(config: ConfigDict) -> list[Stage]:
         trained.append(TrainedClassifier(stage, flag, data, trained if stage.stage == "fusion" else before))
     evaluation = ClassifierResults(config, shown, data, trained)
     calibration = Calibration(config, shown, data, evaluation)
-    after = [calibration] if calibration.asked_for else []
+    after = [stage for stage in (calibration, Report(config, shown, evaluation)) if stage.asked_for]
     return [*synthetic, *before, *lungs, data, *trained, evaluation, *after]
 
 
@@ -101,18 +113,26 @@ def follow(steps: list[Step], workdir: str) -> None:
     """
     processes.check_agreement(f"the plan for {workdir}", str([(step.name, step.state) for step in steps]))
     _print_plan(steps, workdir)
+    hardware = backend.describe()
     begun = time.monotonic()
     for number, step in enumerate(steps, start=1):
         if step.state in (THERE, NOT_NEEDED):
             continue
         place = f"[{number}/{len(steps)}] {step.name}"
         print(f"\n{place}", flush=True)
-        step_begun = time.monotonic()
-        if step.together:
-            step.run()
-        else:
-            processes.by_first(step.run)
-        now = time.monotonic()
+        step_begun, finished = time.monotonic(), False
+        to_come = [each.work for each in steps[number - 1 :] if each.state not in (THERE, NOT_NEEDED)]
+        try:
+            with time_left.told(to_come) if step.sets_pace else contextlib.nullcontext():
+                if step.together:
+                    step.run()
+                else:
+                    processes.by_first(step.run)
+            finished = True
+        finally:
+            now = time.monotonic()
+            if processes.is_first():
+                job_record.add(workdir, job_record.StepTime(step.name, now - step_begun, hardware, finished))
         passed, in_all = progress.clock(now - step_begun), progress.clock(now - begun)
         print(f"{place}: done in {passed} ({in_all} in all)", flush=True)
 
@@ -134,7 +154,8 @@ def _to_run(stages: list[Stage]) -> list[Stage]:
 
 def _step(stage: Stage, to_run: bool) -> Step:
     state = stage.status.state if to_run or stage.there else NOT_NEEDED
-    return Step(stage.name, stage.reads, stage.writes, state, stage.status.notes, stage.together, stage.run)
+    of_stage = (stage.name, stage.reads, stage.writes, state, stage.status.notes)
+    return Step(*of_stage, stage.together, stage.sets_pace, stage.work, stage.run)
 
 
 def _print_plan(steps: list[Step], workdir: str) -> None:

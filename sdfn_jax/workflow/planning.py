@@ -42,6 +42,7 @@ class Stage(abc.ABC):
       writes: where it goes.
       needs: the stages that must be done before it runs.
       together: whether all processes of the run make it; otherwise process 0 does, and the others wait.
+      sets_pace: whether it trains a whole network, whose speed tells that of the stages after it.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Stage(abc.ABC):
     writes: Path
     needs: Sequence["Stage"] = ()
     together: bool = False
+    sets_pace: bool = False
 
     @functools.cached_property
     def status(self) -> Status:
@@ -71,6 +73,10 @@ class Stage(abc.ABC):
     def missing(self) -> list[str]:
         """Returns what it needs and no other stage makes, each with its remedy."""
         return []
+
+    def work(self) -> float:
+        """Returns the floating-point operations of its networks, roughly; 0 if it takes no time worth counting."""
+        return 0.0
 
     @abc.abstractmethod
     def run(self) -> None:

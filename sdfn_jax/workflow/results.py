@@ -1,9 +1,11 @@
-"""The results of the main job: Table I, then whatever can be drawn: ROC curves, pages of lung boxes, heatmaps.
+"""The results of the main job: Table I, then whatever can be drawn (pages of lung boxes, heatmaps), then the report.
 
-Pictures need the films themselves, which may have been deleted since: what cannot be drawn is left out, with a line
-that gives the reason. A record (`made_from.json`) lists what all of it was made from, and whether it is complete.
+All of it is in `<workdir>/results`: `table_1.csv`, `index.html`, `tables/`, `figures/`. Pictures need the films
+themselves, which may have been deleted since: what cannot be drawn is left out, with a line that gives the reason. A
+record (`made_from.json`) lists what all of it was made from, and whether it is complete.
 """
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,23 +13,27 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
+from sdfn_jax.core.arguments import REPLICATES
 from sdfn_jax.heatmaps import figures, over_split
 from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes, make_box_table
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.finder import LungFinder, Lungs
 from sdfn_jax.metrics import calibration
 from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record, table_of
-from sdfn_jax.radiographs import reader
+from sdfn_jax.radiographs import nih_tables, reader
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.radiographs.opening import ImageFile, Unreadable
-from sdfn_jax.reporting import roc_curves, table_one
+from sdfn_jax.reporting import table_one
+from sdfn_jax.reporting.report import write_report
 from sdfn_jax.training import evaluate
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.workflow import stages
 from tfds_builders import prepared
 
 MADE_FROM_FILE = "made_from.json"
-_ROC, _LUNG_BOXES, _HEATMAP_PAGE, _FIGURE_NINE = "roc_curves.png", "lung_boxes_{}.png", "heatmaps.png", "figure_9.png"
+REPORT, _FIGURES = "index.html", "figures"
+_LUNG_BOXES, _HEATMAP_PAGE, _FIGURE_NINE = "lung_boxes_{}.png", "heatmaps.png", "figure_9.png"
+_OLD_ROC = "roc_curves.png"  # which earlier versions drew, and next to the table
 _RECORD = {
     "stages": sealed.OBJECT,
     "lrg": sealed.Maybe(sealed.TEXT),
@@ -171,13 +177,39 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     where = folder(config)
     made_from = _made_from(config, classifiers)
     sealed.write(where / MADE_FROM_FILE, made_from | {"complete": False, "left_out": []})
-    for name in (_ROC, _LUNG_BOXES.format("*"), _HEATMAP_PAGE, _FIGURE_NINE):  # of earlier evaluations
-        for old in where.glob(name):
+    for name in (REPORT, _OLD_ROC, _LUNG_BOXES.format("*"), _HEATMAP_PAGE, _FIGURE_NINE):  # of earlier evaluations
+        for old in (*where.glob(name), *(where / _FIGURES).glob(name)):
             old.unlink()
     table = table_one.TableOne.of(evaluations)
     table_one.write(where / table_one.TABLE_ONE_FILE, table)
-    left_out = _draw(config, classifiers, data, table, where)
+    left_out = _draw(config, classifiers, data, table, where / _FIGURES)
+    left_out += report(config, classifiers)
     sealed.write(where / MADE_FROM_FILE, made_from | {"complete": True, "left_out": left_out})
+
+
+def has_report(config: ConfigDict) -> bool:
+    """Returns whether the results have their report, which those of earlier versions lack."""
+    return (folder(config) / REPORT).is_file()
+
+
+def report(config: ConfigDict, classifiers: list[ConfigDict]) -> list[str]:
+    """Writes the report next to the table.
+
+    Args:
+      config: of the stage that was asked for.
+      classifiers: configs of the stages in the table, all of them evaluated.
+
+    Returns:
+      a line if it could not be written.
+    """
+    runs = [Path(stage.workdir) for stage in (*classifiers, config.lrg)]
+    films = Path(config.data.manual_dir)
+    tables = films if (films / nih_tables.LABEL_TABLES[config.data.label_version]).is_file() else None
+    try:
+        write_report([run for run in runs if run.is_dir()], folder(config), tables, (), REPLICATES)
+    except (ValueError, OSError) as error:
+        return [f"{REPORT}: {error}"]
+    return []
 
 
 def _draw(
@@ -192,7 +224,6 @@ def _draw(
         except (ValueError, OSError) as error:
             left_out.append(f"{name}: {error}")
 
-    attempt(_ROC, lambda: roc_curves.draw(where / _ROC, table))
     films: dict[str, Path] = {}
     attempt(
         "pictures of films",
@@ -219,15 +250,35 @@ def _draw(
 
 
 def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
-    """Prints Table I from the evaluations on disk, and the paths of the results."""
+    """Prints Table I from the evaluations on disk, what was left out, and what to do next."""
     where = [evaluate.evaluation_folder(stage.workdir, "test") for stage in classifiers]
-    print("\n" + table_one.text(table_one.TableOne.of([read_evaluation(path) for path in where])))
-    made = [path for path in sorted(folder(config).iterdir()) if path.name != MADE_FROM_FILE]
-    for path in (*made, *map(table_of, where)):
-        print(path)
+    table = table_one.TableOne.of([read_evaluation(path) for path in where])
+    print("\n" + table_one.text(table))
     record = _read_record(folder(config))
     for line in record["left_out"] if record is not None else ():
         print(f"left out: {line}")
+    print("all results:   " + ", ".join(map(str, (folder(config), *map(table_of, where)))))
+    print("\n".join(_next(config, table.evaluations[0].predictions.images[0])))
+
+
+def _next(config: ConfigDict, image: str) -> list[str]:
+    """Returns what to do with a trained classifier, a line each, with commands to copy.
+
+    Args:
+      config: of the classifier.
+      image: name of a film to read, for example.
+    """
+    film = Path(config.data.manual_dir) / "images" / image
+    films = shlex.quote(str(film)) if film.is_file() else "FILES"
+    network = f"--checkpoint={shlex.quote(config.workdir)}"
+    if checkpoint.best_metadata(config.lrg.workdir) is None:
+        network += " --lrg=FOLDER_OF_THE_LUNG_REGION_GENERATOR"
+    page = folder(config) / REPORT
+    return [
+        f"open this page: {page}" if page.is_file() else f"the report:     python -m sdfn_jax.report {config.workdir}",
+        f"read films:     python -m sdfn_jax.predict {films} {network} --output=findings",
+        f"in a browser:   python -m sdfn_jax.viewer {network}",
+    ]
 
 
 def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Evaluation, where: Path) -> list[str]:

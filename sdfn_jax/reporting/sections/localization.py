@@ -54,9 +54,7 @@ def heatmaps(material: Material) -> Section:
             ("figure_9", "Class activation maps: the entire CXR network's own above, the SDFN's below (Figure 9)"),
             ("heatmaps", "The SDFN's maps: entire image, lung region, and their sum at the lung box (eq. 5, 6)"),
         ):
-            path = run.folder / "results" / f"{name}.png"
-            if path.is_file():
-                pictures.append(Picture(name, caption, path))
+            pictures += [Picture(name, caption, path) for path in run.pictures(f"{name}.png")]
     text = [] if pictures else ["NOTE: not there: the main job of a fusion run draws them into its results/."]
     return Section("heatmaps", "Heatmaps", text, pictures)
 

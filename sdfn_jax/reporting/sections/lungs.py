@@ -31,8 +31,9 @@ def lung_regions(material: Material) -> Section:
     tables = [folder / "lung_boxes.csv" for folder in material.generators]
     for path in (path for path in tables if path.is_file()):
         parts.append(_rules(list(box_table.read_box_table(path).values())))
-    folders = [*(run.folder / "results" for run in material.runs), *material.generators]
-    for path in (page for folder in folders for page in sorted(folder.glob("lung_boxes_*.png"))):
+    of_runs = [path for run in material.runs for path in run.pictures("lung_boxes_*.png")]
+    of_generators = [path for folder in material.generators for path in sorted(folder.glob("lung_boxes_*.png"))]
+    for path in {path.name: path for path in [*of_generators, *of_runs]}.values():
         what = path.stem.removeprefix("lung_boxes_").replace("_", " ")
         parts.append(
             Picture(
