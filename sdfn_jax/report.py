@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdfn_jax.core import errors
-from sdfn_jax.core.arguments import REPLICATES, Parser, positive
+from sdfn_jax.core.arguments import REPORT_REPLICATES, Parser, positive
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax.report") -> None:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     parser.add_argument(
         "--localization", nargs="+", type=Path, default=[], help="folders that localize --heatmaps wrote"
     )
-    parser.add_argument("--replicates", type=positive, default=REPLICATES, help="of the bootstrap (%(default)s)")
+    parser.add_argument("--replicates", type=positive, default=REPORT_REPLICATES, help="of the bootstrap (%(default)s)")
     options = parser.parse_args(arguments)
 
     from sdfn_jax.reporting.report import write_report  # here, so that --help needs no Matplotlib

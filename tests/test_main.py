@@ -86,12 +86,12 @@ class TestMainJob:
         assert "SYNTHETIC" in printed
         page, read, view = printed.splitlines()[-3:]
         film = predictions.read_evaluation(folder / "fusion" / "evaluation" / "test").predictions.images[0]
-        assert page == f"open this page: {results / 'index.html'}"
+        assert page == f"open this page:  {results / 'index.html'}"
         assert read == (
-            f"read films:     python -m sdfn_jax.predict {folder}/synthetic/chestxray14/images/{film} "
+            f"read films:      python -m sdfn_jax.predict {folder}/synthetic/chestxray14/images/{film} "
             f"--checkpoint={folder}/fusion --output=findings"
         )
-        assert view == f"in a browser:   python -m sdfn_jax.viewer --checkpoint={folder}/fusion"
+        assert view == f"in a browser:    python -m sdfn_jax.viewer --checkpoint={folder}/fusion"
 
     def test_it_records_how_long_its_steps_took(self, job):
         steps = job_record.read(job[0] / "fusion")

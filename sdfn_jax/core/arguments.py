@@ -16,7 +16,7 @@ LARGEST_COUNT, LARGEST_SEED = 2**31 - 1, 2**32 - 1
 # A radiograph of a prepared data set is one record of two images, and a protocol buffer holds at most 2 GiB.
 LARGEST_SIZE = 16384
 BATCH_SIZE = 8  # images that a network takes at a time when it reads one's own files
-REPLICATES = 2000  # of the bootstrap
+REPORT_REPLICATES = 2000  # of the bootstrap
 HOST, PORT = "127.0.0.1", 8000  # of the viewer
 
 

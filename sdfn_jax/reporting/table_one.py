@@ -98,10 +98,10 @@ def text(table: TableOne) -> str:
     means = [auc_text(value) for stage in table.stages for value in (table.mean(stage), table.papers_mean(stage))]
     rule = "-" * len(head)
     notes = [f"NOTE: {sentence}" for sentence in all_caveats(table.evaluations)]
-    wrapped = [part for sentence in [*_t_tests(table), *notes] for part in textwrap.wrap(sentence, _WIDTH)]
+    wrapped = [part for sentence in notes for part in textwrap.wrap(sentence, _WIDTH)]
     heading = textwrap.wrap("; ".join(measured_on(table.evaluations)), _WIDTH)
     mean = line(f"Mean of {table.defined.sum()} findings", "", means)
-    return "\n".join([*heading, "", head, rule, *rows, rule, mean, "", *wrapped]).rstrip() + "\n"
+    return "\n".join([*heading, "", head, rule, *rows, rule, mean, "", *_t_tests(table), "", *wrapped]).rstrip() + "\n"
 
 
 def _t_tests(table: TableOne) -> list[str]:

@@ -55,7 +55,7 @@ def _show(config: ConfigDict) -> None:
         results.show(config, plan.classifiers(config))
     else:
         run = shlex.quote(config.workdir)
-        print(f"find lungs:     python -m sdfn_jax.lrg FOLDER --checkpoint={run} --output=lung_boxes.csv")
+        print(f"find lungs:      python -m sdfn_jax.lrg FOLDER --checkpoint={run} --output=lung_boxes.csv")
 
 
 def _check_one_process(mode: str) -> None:

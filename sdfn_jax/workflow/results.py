@@ -13,13 +13,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
-from sdfn_jax.core.arguments import REPLICATES
+from sdfn_jax.core.arguments import REPORT_REPLICATES
 from sdfn_jax.heatmaps import figures, over_split
 from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes, make_box_table
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.finder import LungFinder, Lungs
 from sdfn_jax.metrics import calibration
-from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record, table_of
+from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
 from sdfn_jax.radiographs import nih_tables, reader
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.radiographs.opening import ImageFile, Unreadable
@@ -206,7 +206,7 @@ def report(config: ConfigDict, classifiers: list[ConfigDict]) -> list[str]:
     films = Path(config.data.manual_dir)
     tables = films if (films / nih_tables.LABEL_TABLES[config.data.label_version]).is_file() else None
     try:
-        write_report([run for run in runs if run.is_dir()], folder(config), tables, (), REPLICATES)
+        write_report([run for run in runs if run.is_dir()], folder(config), tables, (), REPORT_REPLICATES)
     except (ValueError, OSError) as error:
         return [f"{REPORT}: {error}"]
     return []
@@ -257,7 +257,6 @@ def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
     record = _read_record(folder(config))
     for line in record["left_out"] if record is not None else ():
         print(f"left out: {line}")
-    print("all results:   " + ", ".join(map(str, (folder(config), *map(table_of, where)))))
     print("\n".join(_next(config, table.evaluations[0].predictions.images[0])))
 
 
@@ -275,9 +274,12 @@ def _next(config: ConfigDict, image: str) -> list[str]:
         network += " --lrg=FOLDER_OF_THE_LUNG_REGION_GENERATOR"
     page = folder(config) / REPORT
     return [
-        f"open this page: {page}" if page.is_file() else f"the report:     python -m sdfn_jax.report {config.workdir}",
-        f"read films:     python -m sdfn_jax.predict {films} {network} --output=findings",
-        f"in a browser:   python -m sdfn_jax.viewer {network}",
+        f"all results:     {folder(config)}",
+        f"open this page:  {page}"
+        if page.is_file()
+        else f"make the report: python -m sdfn_jax.report {config.workdir}",
+        f"read films:      python -m sdfn_jax.predict {films} {network} --output=findings",
+        f"in a browser:    python -m sdfn_jax.viewer {network}",
     ]
 
 
