@@ -7,15 +7,20 @@ The paper's stage is `configs/lrg.py`. This one is made for films of hospitals t
 bottom sees the whole film, at half the size, trained on radiographs that are changed more widely than in [21].
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from configs import lrg
 
 
-def get_config() -> ConfigDict:
-    """Returns the stage's config."""
-    config = lrg.get_config("montgomery")
-    config.workdir = "runs/lungs"
+def get_config(argument: str = "montgomery", runs: FieldReference | None = None) -> ConfigDict:
+    """Returns the stage's config.
+
+    Args:
+      argument: name of a data set with lung masks.
+      runs: `config.runs` of the job that this stage is part of; None if it is the job.
+    """
+    config = lrg.get_config(argument, runs)
+    config.workdir = (config.get_ref("runs") if runs is None else runs) + "/lungs"
     config.data.size = 128
     config.model.filters = (8, 16, 16, 32, 64, 128)
     config.model.initial = "kaiming_uniform"  # trains in two thirds of the steps that Keras's takes on this depth
