@@ -6,6 +6,7 @@
   pixels of a lung region are worth about as many per lung as an entire radiograph at 290 to 320: these runs tell what
   the lung region adds from what the pixels add.
 * `montgomery`: lungs learned from open data instead of JSRT.
+* `shipped_lungs`: lungs found by the network that comes with the package, instead of training one.
 
 Whatever trains another classifier has a folder of its own, `runs/size512/entire`; lungs, their boxes and the prepared
 data are shared.
@@ -15,7 +16,7 @@ from collections.abc import Collection
 
 SIZES = {"small": 128, "size448": 448, "size512": 512}  # pixels, height and width of both images
 # Of each group at most one word is taken: the demo draws its films, at its own size.
-GROUPS = (("demo", *SIZES), ("demo", "montgomery"))
+GROUPS = (("demo", *SIZES), ("demo", "montgomery", "shipped_lungs"))
 _OTHER_CLASSIFIER = ("size448", "size512")
 
 
@@ -52,5 +53,5 @@ def folder(words: Collection[str]) -> str:
 
 
 def lungs(words: Collection[str]) -> str:
-    """Returns the argument of `configs/lrg.py`."""
-    return next((word for word in ("demo", "montgomery") if word in words), "jsrt")
+    """Returns the argument of `configs/lungs.py`'s `of_job`."""
+    return next((word for word in GROUPS[1] if word in words), "jsrt")

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 
 from ml_collections import ConfigDict, FieldReference, config_dict
 
-from configs import _words, lrg
+from configs import _words, lrg, lungs
 
 
 def get_config(argument: str = "entire") -> ConfigDict:
@@ -31,7 +31,7 @@ def get_config(argument: str = "entire") -> ConfigDict:
     config = recipe(branch, demo, runs, _words.folder(words))
     config.runs = runs  # the folder of all stages' runs
     config.data = chestxray14(demo, runs)
-    config.lrg = lrg.get_config(_words.lungs(words), runs)
+    config.lrg = lungs.of_job(_words.lungs(words), runs)
     if demo:
         config.synthetic = lrg.synthetic(runs)
     vary(config, words)
@@ -53,9 +53,10 @@ def _make_small(config: ConfigDict, stages: Sequence[ConfigDict]) -> None:
     config.data.validation_share = 0.2
     for stage in stages:
         stage.num_epochs = 20 if stage.stage == "fusion" else 5  # of the head alone, on features that are kept
-    config.lrg.model.filters = (8, 16, 16, 32, 64)
-    config.lrg.num_epochs = 20
-    config.lrg.learning_rate = 2e-3
+    if "shipped_lungs" not in words:
+        config.lrg.model.filters = (8, 16, 16, 32, 64)
+        config.lrg.num_epochs = 20
+        config.lrg.learning_rate = 2e-3
 
 
 def recipe(branch: str, demo: bool, runs: FieldReference, folder: str = "") -> ConfigDict:

@@ -2,6 +2,7 @@
 
 python -m sdfn_jax.main --config=configs/fusion.py
 python -m sdfn_jax.main --config=configs/fusion.py:montgomery              (lungs learned from open data)
+python -m sdfn_jax.main --config=configs/fusion.py:shipped_lungs           (lungs by the network of the package)
 python -m sdfn_jax.main --config=configs/fusion.py:small                   (real films, smaller images, few epochs)
 python -m sdfn_jax.main --config=configs/fusion.py:size512                 (the same recipe on 512 x 512 pixels)
 python -m sdfn_jax.main --config=configs/fusion.py:demo                    (tiny networks, synthetic films, minutes)
@@ -15,7 +16,7 @@ Every stage's numbers can be set from here: --config.batch_size=4, --config.enti
 
 from ml_collections import ConfigDict, FieldReference
 
-from configs import _words, classifier, lrg
+from configs import _words, classifier, lrg, lungs
 
 
 def get_config(argument: str = "") -> ConfigDict:
@@ -46,7 +47,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.learning_rate = 3e-3
 
     config.data = classifier.chestxray14(demo, runs)
-    config.lrg = lrg.get_config(_words.lungs(words), runs)
+    config.lrg = lungs.of_job(_words.lungs(words), runs)
     config.entire = classifier.recipe("entire", demo, runs, folder)
     config.lung = classifier.recipe("lung", demo, runs, folder)
     if demo:

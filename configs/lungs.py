@@ -5,6 +5,8 @@ python -m sdfn_jax.main --config=configs/lungs.py --mode=cross_validate  (five f
 
 The paper's stage is `configs/lrg.py`. This one is made for films of hospitals that it never saw: a deeper U-Net, whose
 bottom sees the whole film, at half the size, trained on radiographs that are changed more widely than in [21].
+
+In the main job: --config=configs/fusion.py:shipped_lungs takes the shipped network instead of training one.
 """
 
 from ml_collections import ConfigDict, FieldReference
@@ -39,9 +41,24 @@ def get_config(argument: str = "montgomery", runs: FieldReference | None = None)
     config.wide_augmentation.noise = 0.08  # standard deviation
 
     config.mirrored_too = True  # a probability is the mean of the radiograph's and its mirror image's
+    config.least_confidence = 0.9
     config.batch_size = 4
     config.num_epochs = 80
     config.learning_rate = 2e-3
     config.learning_rate_decay = 5e-4
     config.adam.b2 = 0.99
+    return config
+
+
+def of_job(argument: str, runs: FieldReference) -> ConfigDict:
+    """Returns the config of the lung region generator in the main job.
+
+    Args:
+      argument: `shipped_lungs` for the network of the package, which is not trained; or that of `configs/lrg.py`.
+      runs: `config.runs` of the job.
+    """
+    if argument != "shipped_lungs":
+        return lrg.get_config(argument, runs)
+    config = get_config("own_lungs", runs)
+    config.shipped = True
     return config

@@ -89,10 +89,10 @@ def write_films(data: Path, networks: list[Segmenter], folder: Path) -> None:
     with progress.bar(what="films and masks", unit="image", total=len(own) + len(named)) as bar:
         for path in own:
             sides = [
-                reader.read_radiograph(montgomery / "ManualMask" / side / path.name) for side in ("leftMask", "rightMask")
+                reader.read_radiograph(montgomery / "ManualMask" / side / path.name)
+                for side in ("leftMask", "rightMask")
             ]
-            both = np.maximum(*sides) > 0
-            _write(folder, path.stem, reader.read_radiograph(path), both)
+            _write(folder, path.stem, reader.read_radiograph(path), np.maximum(*sides) > 0)
             bar.update()
         for name, path in named.items():
             if name not in by_eye["left_out"]:

@@ -13,6 +13,12 @@ def digest() -> str:
     return checkpoint.best_metadata(SHIPPED)["digest"]
 
 
+def copy_to(run: str | Path) -> None:
+    """Saves it as the best checkpoint of a run folder, with the same digest."""
+    variables, metadata = checkpoint.read_best(SHIPPED)
+    checkpoint.save_best(run, metadata["step"], variables, metadata)
+
+
 def describe() -> str:
     """Returns a phrase that names it."""
     return f"the lung region generator of the package ({digest()[:12]}, trained on adult frontal radiographs)"

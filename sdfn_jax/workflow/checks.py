@@ -11,6 +11,7 @@ from sdfn_jax.core.arguments import LARGEST_COUNT, LARGEST_SEED, LARGEST_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs.contrast import CONTRASTS
 from sdfn_jax.models import backbones
+from sdfn_jax.models.initial import INITIAL
 from sdfn_jax.radiographs.nih_tables import LABEL_TABLES
 from sdfn_jax.training import optimizer
 from tfds_builders import registry
@@ -40,6 +41,7 @@ _RULES = {
     "evaluation_batch_size": _COUNT,
     "num_epochs": _COUNT,
     "learning_rate": _FLOAT32,
+    "model.initial": _one_of(*INITIAL),
     "learning_rate_rule": _one_of(*optimizer.LEARNING_RATE_RULES),
     "learning_rate_decay": _NOT_NEGATIVE,
     "adam.b1": _DECAY,
@@ -93,7 +95,11 @@ def _faults(config: ConfigDict, flag: str) -> list[str]:
     faults = []
     rules = dict(_RULES)
     # A network's shape: numbers of feature maps and layers.
-    rules |= {f"model.{name}": _COUNTS if isinstance(value, tuple) else _COUNT for name, value in config.model.items()}
+    rules |= {
+        f"model.{name}": _COUNTS if isinstance(value, tuple) else _COUNT
+        for name, value in config.model.items()
+        if f"model.{name}" not in rules
+    }
     if "data" in config:
         rules["data.name"] = _one_of(*registry.serving(config.stage))
     if config.stage == "lrg":

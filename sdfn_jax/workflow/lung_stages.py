@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.lungs import box_record, box_table, lung_boxes, make_box_table
+from sdfn_jax.lungs import box_record, box_table, lung_boxes, make_box_table, shipped
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.training.steps import batch_size_problems
 from sdfn_jax.workflow import stages, time_left
@@ -60,12 +60,46 @@ class LungRegionGenerator(Stage):
         stages.train_lrg(self.config, self.data.writes)
 
 
+class ShippedGenerator(Stage):
+    """The lung region generator of the package, in the place of a trained one."""
+
+    name = "lung region generator"
+    learns_from_synthetic = False
+
+    def __init__(self, config: ConfigDict):
+        """Takes the stage's config; `config.lrg.shipped` of a classifier asks for this stage."""
+        self.config = config
+        self.reads, self.writes = shipped.describe(), Path(config.workdir)
+
+    def _look(self) -> Status:
+        there = checkpoint.best_metadata(self.writes)
+        if there is None:
+            return Status(TO_DO, (self.reads,))
+        if there["digest"] == shipped.digest():
+            return Status(THERE, (self.reads,))
+        other = (
+            f"{self.writes} holds another lung region generator ({there['digest'][:12]}) than the package: "
+            "give another folder for this run, --config.runs=FOLDER"
+        )
+        return Status(THERE, conflicts=(other,))
+
+    def run(self) -> None:
+        """Copies it, so that the run is complete without this version of the package."""
+        shipped.copy_to(self.writes)
+
+
 class BoxTable(Stage):
     """The lung box of every film of the classifiers' data set."""
 
     name = "lung boxes"
 
-    def __init__(self, config: ConfigDict, generator: LungRegionGenerator, data: FoundData, readers: list[ConfigDict]):
+    def __init__(
+        self,
+        config: ConfigDict,
+        generator: LungRegionGenerator | ShippedGenerator,
+        data: FoundData,
+        readers: list[ConfigDict],
+    ):
         """Makes the stage.
 
         Args:

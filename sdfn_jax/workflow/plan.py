@@ -19,7 +19,7 @@ from sdfn_jax.workflow.classifier_stages import (
     TrainedClassifier,
 )
 from sdfn_jax.workflow.data_stages import FoundData, PreparedDataSet, SyntheticRadiographs, box_table_of
-from sdfn_jax.workflow.lung_stages import BoxTable, LungRegionGenerator
+from sdfn_jax.workflow.lung_stages import BoxTable, LungRegionGenerator, ShippedGenerator
 from sdfn_jax.workflow.planning import NOT_NEEDED, THERE, Stage
 
 
@@ -84,9 +84,9 @@ def job(config: ConfigDict) -> list[Stage]:
     lungs: list[Stage] = []
     table = None
     if not config.data.boxes:
-        films, generator = _lungs(config.lrg, "--config.lrg", synthetic)
-        table = BoxTable(config, generator, found, shown)
-        lungs = [films, generator, table]
+        lungs = _lungs(config.lrg, "--config.lrg", synthetic)
+        table = BoxTable(config, lungs[-1], found, shown)
+        lungs = [*lungs, table]
     data = PreparedDataSet(found, "--config.data", shown, table)
     before = ImageNetWeights.where_needed(shown)
     trained: list[TrainedClassifier] = []
@@ -137,9 +137,12 @@ def follow(steps: list[Step], workdir: str) -> None:
         print(f"{place}: done in {passed} ({in_all} in all)", flush=True)
 
 
-def _lungs(config: ConfigDict, flag: str, synthetic: Sequence[Stage]) -> tuple[PreparedDataSet, LungRegionGenerator]:
+def _lungs(config: ConfigDict, flag: str, synthetic: Sequence[Stage]) -> list[Stage]:
+    """Returns the stages to a lung region generator, which is the last."""
+    if config.get("shipped", False):
+        return [ShippedGenerator(config)]
     data = PreparedDataSet(FoundData(config.data, None, synthetic), f"{flag}.data", [config])
-    return data, LungRegionGenerator(config, flag, data)
+    return [data, LungRegionGenerator(config, flag, data)]
 
 
 def _to_run(stages: list[Stage]) -> list[Stage]:
