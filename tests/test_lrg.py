@@ -1,5 +1,6 @@
 """The lung region generator at work, on drawn films and tiny networks."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from skimage import exposure
 from sdfn_jax import lrg as lrg_command
 from sdfn_jax.core import checkpoint, sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.lungs import box_record, box_table, contrast, make_box_table
+from sdfn_jax.lungs import box_record, box_table, contact_sheet, contrast, make_box_table
 from sdfn_jax.lungs import segmenter as lungs_segmenter
+from sdfn_jax.lungs.finder import LungFinder
 from sdfn_jax.lungs.lung_boxes import PostProcessing, lung_box
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.unet import UNet
@@ -72,6 +74,14 @@ def write_films(folder: Path, count: int) -> list[Path]:
         size = (SIDE * (2 + index % 3), SIDE * (3 + index % 2))
         Image.fromarray(drawing(*kinds[index % 4], size=size)).save(folder / f"film_{index:03d}.png")
     return sorted(folder.iterdir())
+
+
+def test_probabilities_are_the_mean_of_the_film_and_its_mirror_image_if_asked_for():
+    film = noise(3)
+    one_way, both_ways = tiny_unet(), dataclasses.replace(tiny_unet(), mirrored_too=True)
+    seen, mirrored = one_way.probabilities([film, np.ascontiguousarray(film[:, ::-1])])
+    np.testing.assert_allclose(both_ways.probabilities([film])[0], (seen + mirrored[:, ::-1]) / 2, atol=1e-6)
+    assert not np.allclose(seen, mirrored[:, ::-1], atol=1e-3)
 
 
 class TestContrast:
@@ -408,6 +418,37 @@ class TestCommand:
         table = box_table.read_box_table(tmp_path / "boxes.csv")
         assert list(table) == [f"film_{index:03d}.png" for index in range(5)]
         assert {row.checkpoint for row in table.values()} == {checkpoint.best_metadata(tmp_path / "lrg")["digest"]}
+
+    def test_writes_masks_and_a_sheet_of_the_least_certain(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(contact_sheet, "SHEET_FILMS", 2)
+        save_checkpoint(tmp_path / "lrg")
+        films = write_films(tmp_path / "films", 3)
+        command = [str(tmp_path / "films"), f"--checkpoint={tmp_path / 'lrg'}", f"--output={tmp_path / 'boxes.csv'}"]
+        lrg_command.main([*command, f"--masks={tmp_path / 'masks'}"])
+        assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == [path.name for path in films]
+        for path, lungs in zip(films, LungFinder.load(tmp_path / "lrg")(films), strict=True):
+            mask = np.asarray(Image.open(tmp_path / "masks" / path.name))
+            np.testing.assert_array_equal(mask, lungs.mask * np.uint8(255))
+        assert "boxes.png: the 2 least certain, to look at" in capsys.readouterr().out
+        with Image.open(tmp_path / "boxes.png") as sheet:
+            assert sheet.width == 2 * 262 + 6
+
+    def test_two_films_that_would_have_one_mask_are_refused(self, tmp_path):
+        save_checkpoint(tmp_path / "lrg")
+        (film,) = write_films(tmp_path / "films", 1)
+        Image.open(film).save(film.with_suffix(".tif"))
+        with pytest.raises(
+            UserError, match=r"film_000\.(png|tif) and .* would have one mask, film_000.png; rename one"
+        ):
+            lrg_command.main(
+                [
+                    str(tmp_path / "films"),
+                    f"--checkpoint={tmp_path / 'lrg'}",
+                    f"--output={tmp_path / 'boxes.csv'}",
+                    f"--masks={tmp_path / 'masks'}",
+                ]
+            )
+        assert not (tmp_path / "boxes.csv").exists()
 
     @pytest.mark.parametrize("drawings", [True, False])
     def test_a_network_that_was_trained_on_synthetic_radiographs_says_so(self, tmp_path, capsys, drawings):

@@ -21,9 +21,10 @@ from sdfn_jax.core import backend, errors, progress
 from sdfn_jax.lungs.finder import LungFinder
 from sdfn_jax.metrics import scores
 from sdfn_jax.radiographs import pixels, reader
+from sdfn_jax.workflow import stages
 from tfds_builders.montgomery.montgomery_dataset_builder import Builder
 from tfds_builders.registry import FOLDS
-from tools.ship_lungs import chestxray14_films, read_upright
+from tools.ship_lungs import chestxray14_films, prepared, read_upright, teacher_config
 
 Change = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 _ENOUGH = 0.99  # of the lungs in the box
@@ -152,8 +153,10 @@ def main() -> None:
     options = parser.parse_args()
     backend.start()
     data = Path(os.environ["SDFN_DATA"])
-    teachers = [LungFinder.load(options.work / "teachers" / f"fold_{fold}") for fold in range(FOLDS)]
-    print("Montgomery, 138 films, each by the teacher that never saw it")
+    config = teacher_config(data, options.work)
+    print(stages.cross_validate(config, prepared(config)))
+    teachers = [LungFinder.load(f"{config.workdir}/fold_{fold}") for fold in range(FOLDS)]
+    print("\nMontgomery, 138 films, each by the teacher that never saw it")
     measure(teachers, list(_montgomery(data)))
     shipped = LungFinder.load()
     films = [read_upright(name, path) for name, path in chestxray14_films(data).items()]
