@@ -128,9 +128,8 @@ def measure(finders: list[LungFinder], films: list[tuple[int, np.ndarray, np.nda
                 changed = [change(film, mask) for at, film, mask in films if at == place]
                 lungs = finders[place]([np.ascontiguousarray(film) for film, _ in changed])
                 for (_, mask), each in zip(changed, lungs, strict=True):
-                    doubtful = any(flag.startswith("lung_region") for flag in each.flags)
                     recall = scores.lung_recall(mask > 127, each.box)
-                    found.append((scores.dice(each.mask, mask > 127), recall, each.confidence, doubtful))
+                    found.append((scores.dice(each.mask, mask > 127), recall, each.confidence, bool(each.flags)))
                     bar.update()
         rows += [(name, *one) for one in found]
         dice, recall, sure, flagged = (np.array(values) for values in zip(*found, strict=True))

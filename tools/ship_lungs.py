@@ -4,7 +4,7 @@ SDFN_DATA=FOLDER python -m tools.ship_lungs WORK [--write_package]
 
 1. Teachers: three U-Nets of `configs/lungs.py`, each trained on another four fifths of Montgomery's films and masks.
 2. Labels: the mean of the teachers' probabilities on films of ChestX-ray14 gives masks. `ship_lungs_films.json` lists
-   what was said of each by eye: films left out, and outlines drawn by hand. The others were accepted.
+   what was said of each by eye: films left out, and masks cut off below a line. The others were accepted.
 3. Student: one U-Net of the same config on all these films and those of Montgomery.
 4. Package: the student's weights, rounded to float16.
 
@@ -71,27 +71,28 @@ def read_upright(name: str, path: Path) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(film, -1)) if name in ON_THEIR_SIDE else film
 
 
-def label(name: str, film: np.ndarray, networks: list[Segmenter], outlines: dict) -> tuple[np.ndarray, float]:
+def label(name: str, film: np.ndarray, networks: list[Segmenter], cut: dict) -> tuple[np.ndarray, float]:
     """Returns a mask of an upright film's lungs, (512, 512) bool, and the teachers' confidence in theirs.
 
     Args:
       name: of the film.
       film: (512, 512) uint8.
       networks: the teachers.
-      outlines: {name: polygons of (x, y), shares of the side}, drawn by hand; they replace the teachers' mask.
+      cut: {name: line of (x, y), shares of the side}; what is below the line is no lung.
     """
     size = networks[0].size
     small = pixels.resize(film, (size, size))
     probabilities = np.mean([network.probabilities(small[None])[0] for network in networks], axis=0)
     kept = lung_boxes.clean(probabilities > THRESHOLD, networks[0].postprocessing)
-    sure = doubt.confidence(probabilities, kept)
-    if name in outlines:
-        drawn = Image.new("L", (_SIDE, _SIDE))
-        for polygon in outlines[name]:
-            ImageDraw.Draw(drawn).polygon([(x * _SIDE, y * _SIDE) for x, y in polygon], fill=255)
-        return np.asarray(drawn) > 0, sure
     enlarged = pixels.resize(np.rint(255 * probabilities).astype(np.uint8), (_SIDE, _SIDE))
-    return lung_boxes.clean(enlarged > 127, networks[0].postprocessing), sure
+    mask = lung_boxes.clean(enlarged > 127, networks[0].postprocessing)
+    if name in cut:
+        line = cut[name]
+        below = Image.new("L", (_SIDE, _SIDE))
+        polygon = [(x * _SIDE, y * _SIDE) for x, y in (*line, (line[-1][0], 1), (line[0][0], 1))]
+        ImageDraw.Draw(below).polygon(polygon, fill=255)
+        mask &= np.asarray(below) == 0
+    return mask, doubt.confidence(probabilities, kept)
 
 
 def write_films(data: Path, networks: list[Segmenter], folder: Path) -> None:
@@ -111,7 +112,7 @@ def write_films(data: Path, networks: list[Segmenter], folder: Path) -> None:
         for name, path in named.items():
             if name not in by_eye["left_out"]:
                 film = read_upright(name, path)
-                mask, _ = label(name, film, networks, by_eye["outlines"])
+                mask, _ = label(name, film, networks, by_eye["cut"])
                 _write(folder, name, film, mask)
             bar.update()
 
