@@ -53,7 +53,7 @@ def _make_small(config: ConfigDict, stages: Sequence[ConfigDict]) -> None:
     config.data.validation_share = 0.2
     for stage in stages:
         stage.num_epochs = 20 if stage.stage == "fusion" else 5  # of the head alone, on features that are kept
-    if "shipped_lungs" not in words:
+    if "shipped" not in config.lrg:
         config.lrg.model.filters = (8, 16, 16, 32, 64)
         config.lrg.num_epochs = 20
         config.lrg.learning_rate = 2e-3
