@@ -182,7 +182,10 @@ class TestConfig:
         [
             (["--config=configs/fusoin.py"], "no such file .*configs/classifier.py, configs/fusion.py, configs/lrg.py"),
             (["--config=fusion.py"], "no such file"),
-            (["--config=configs/fusion.py:dmeo"], "takes words .*: demo or small or size448 .*montgomery; not 'dmeo'"),
+            (
+                ["--config=configs/fusion.py:dmeo"],
+                "takes words .*: demo or small or size448 .*montgomery or shipped_lungs; not 'dmeo'",
+            ),
             (
                 ["--config=configs/fusion.py", "--config.batchsize=4"],
                 "no such setting: --config.batchsize; did you mean --config.batch_size?",

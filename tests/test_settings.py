@@ -5,7 +5,7 @@ import math
 import pytest
 from ml_collections import ConfigDict
 
-from configs import classifier, fusion, lrg
+from configs import classifier, fusion, lrg, lungs
 from sdfn_jax.core import config_flag
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.workflow import checks
@@ -170,6 +170,22 @@ LRG_FAULTS = [
     ("data.size", 0, "a multiple of 16"),
     ("data.name", "chestxray14", "one of jsrt, montgomery"),
 ]
+LUNGS_FAULTS = [
+    ("model.initial", "zeros", "one of glorot_uniform, kaiming_uniform"),
+    ("least_confidence", 1.5, "0 to 1"),
+    *(
+        (f"wide_augmentation.{name}", 1.5, "0 to 1")
+        for name in ("quarter_turns", "mirrored", "inverted", "whitened", "collimated", "foreign")
+    ),
+    *((f"wide_augmentation.{name}", -0.1, "0 or more") for name in ("shading", "gamma", "blur", "noise")),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), LUNGS_FAULTS)
+def test_a_setting_of_the_shipped_lungs_out_of_range_is_named(name, value, expected):
+    config = set_in(lungs.get_config(), name, value)
+    (fault,) = message(config).splitlines()[1:]
+    assert fault.startswith(f"  * --config.{name}={value}: expected {expected}")
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), CLASSIFIER_FAULTS)
@@ -187,7 +203,7 @@ def test_an_lrgs_setting_out_of_range_is_named(name, value, expected):
 
 
 def test_every_rule_is_tried():
-    names = {name for name, _, _ in CLASSIFIER_FAULTS + LRG_FAULTS}
+    names = {name for name, _, _ in CLASSIFIER_FAULTS + LRG_FAULTS + LUNGS_FAULTS}
     shapes = {f"model.{name}" for config in (classifier.get_config(), lrg.get_config()) for name in config.model}
     assert names == {*checks._RULES, *shapes, "data.name"}
 
@@ -195,7 +211,8 @@ def test_every_rule_is_tried():
 def test_every_number_of_the_shipped_configs_has_a_rule():
     # preprocessing: checked where it is read, with the checkpoint's; model: every number is one of layers or maps
     elsewhere = {"preprocessing", "model"}
-    for config in (classifier.get_config("entire,demo"), lrg.get_config("demo"), fusion.get_config("demo")):
+    jobs = (classifier.get_config("entire,demo"), lrg.get_config("demo"), fusion.get_config("demo"), lungs.get_config())
+    for config in jobs:
         flat = {".".join(path): value for path, value in numbers(config)}
         unruled = {name for name in flat if name not in checks._RULES and name.split(".")[0] not in elsewhere}
         assert unruled == set()

@@ -33,6 +33,7 @@ def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
 
 _COUNTS = (lambda values: len(values) > 0 and all(map(_COUNT[0], values)), "one or more whole numbers of at least 1")
 _SIDES = ("top", "left", "right", "bottom")
+_CHANCES = ("quarter_turns", "mirrored", "inverted", "whitened", "collimated", "foreign")
 
 # {setting: (what holds for it, in words)}; settings that a stage does not have are skipped.
 _RULES = {
@@ -61,6 +62,9 @@ _RULES = {
     "augmentation.rotation": _NOT_NEGATIVE,
     "augmentation.shift": _NOT_NEGATIVE,
     "augmentation.zoom": (lambda value: 0 <= value < 1, "0 or more and under 1"),
+    **{f"wide_augmentation.{name}": _SHARE_OR_ALL for name in _CHANCES},
+    **{f"wide_augmentation.{name}": _NOT_NEGATIVE for name in ("shading", "gamma", "blur", "noise")},
+    "least_confidence": _SHARE_OR_ALL,
     "postprocessing.minimum_area": _SHARE_OR_ALL,
     "postprocessing.small_lung": _SHARE_OR_ALL,
     "postprocessing.smallest_side": _SHARE_OR_ALL,
