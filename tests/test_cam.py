@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from matplotlib.image import AxesImage
 from PIL import Image
 from skimage.transform import resize as skimage_resize
 
@@ -158,6 +159,17 @@ def test_a_page_of_heatmaps_is_a_picture(tmp_path, rng):
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     for colour in ((0x00, 0xE5, 0xFF), (0x39, 0xFF, 0x14)):  # lung box, reference box
         assert (pixels == colour).all(axis=1).sum() > 100
+
+
+def test_a_page_is_the_one_matplotlib_saves_with_each_image_resampled_once(tmp_path, rng, monkeypatch):
+    resampled = []
+    make_image = AxesImage.make_image
+    monkeypatch.setattr(AxesImage, "make_image", lambda *args, **more: resampled.append(1) or make_image(*args, **more))
+    figures.heatmap_page(tmp_path / "ours.png", [case(rng)], drawings=True)
+    assert len(resampled) == 4 + 3  # the radiograph in four panels, a heatmap over three of them
+    monkeypatch.setattr(figures, "_save", lambda figure, path: figure.savefig(path, dpi=100, bbox_inches="tight"))
+    figures.heatmap_page(tmp_path / "plain.png", [case(np.random.default_rng(0))], drawings=True)
+    assert (tmp_path / "ours.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
 
 
 def test_a_page_without_cases_is_refused(tmp_path):

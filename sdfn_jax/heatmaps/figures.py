@@ -14,10 +14,12 @@ from sdfn_jax.radiographs.findings import display_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Dashes distinguish them in greyscale print.
 _LUNG_BOX = {"edgecolor": palette.LUNG_BOX, "linestyle": "--"}
 _REFERENCE_BOX = {"edgecolor": palette.REFERENCE_BOX, "linestyle": "-"}
+_MARGIN = 0.1  # inches around a page
 _COLUMNS = ("Radiograph", "Entire CXR", "Lung region", "SDFN (sum)")
 
 
@@ -72,7 +74,7 @@ def heatmap_page(path: str | Path, cases: Sequence[FindingMaps], *, drawings: bo
 
     if not cases:
         raise ValueError("no case to draw")
-    figure = Figure(figsize=(12.5, 2.8 * len(cases) + 1), layout="compressed")
+    figure = Figure(figsize=(12.5, 2.8 * len(cases) + 1), dpi=100, layout="compressed")
     panels = figure.subplots(len(cases), len(_COLUMNS), squeeze=False)
     for panel, name in zip(panels[0], _COLUMNS, strict=True):
         panel.set_title(name, fontsize=12)
@@ -85,8 +87,7 @@ def heatmap_page(path: str | Path, cases: Sequence[FindingMaps], *, drawings: bo
     figure.legend(handles=_box_legend(), loc="outside lower center", ncols=2, frameon=False)
     if drawings:
         figure.suptitle("SYNTHETIC radiographs, not films of patients", color=palette.WARNING)
-    with appears_when_complete(path) as unfinished:
-        figure.savefig(unfinished, dpi=100, bbox_inches="tight")
+    _save(figure, path)
 
 
 def figure_nine(
@@ -107,7 +108,7 @@ def figure_nine(
 
     if not cases:
         raise ValueError("no case to draw")
-    figure = Figure(figsize=(2.9 * len(cases) + 0.6, 7), layout="compressed")
+    figure = Figure(figsize=(2.9 * len(cases) + 0.6, 7), dpi=100, layout="compressed")
     panels = figure.subplots(2, len(cases), squeeze=False)
     for column, case, heatmap in zip(panels.T, cases, traditional, strict=True):
         size = case.radiograph.shape
@@ -120,8 +121,24 @@ def figure_nine(
     figure.legend(handles=_box_legend(), loc="outside lower center", ncols=2, frameon=False)
     if drawings:
         figure.suptitle("SYNTHETIC radiographs, not films of patients", color=palette.WARNING)
+    _save(figure, path)
+
+
+def _save(figure: "Figure", path: str | Path) -> None:
+    """Saves a page without its empty margins.
+
+    The layout takes a pass of its own over all artists. The images have no part in it, and to resample them is most of
+    the work: they are hidden until it is done.
+    """
+    images = [image for panel in figure.axes for image in panel.images]
+    for image in images:
+        image.set_visible(False)
+    figure.draw_without_rendering()
+    for image in images:
+        image.set_visible(True)
+    figure.set_layout_engine(None)  # "none" would keep a placeholder, for which savefig makes the same pass again
     with appears_when_complete(path) as unfinished:
-        figure.savefig(unfinished, dpi=100, bbox_inches="tight")
+        figure.savefig(unfinished, dpi=figure.dpi, bbox_inches=figure.get_tightbbox().padded(_MARGIN))
 
 
 def _box_legend() -> list:
