@@ -206,10 +206,9 @@ def test_densenet121_equals_monai(network):
     torch_network, _ = monai_densenet(variables, settings)
     torch_network.eval()
     apply = jax.jit(lambda images: network().apply(variables, images, False))
-    for size in SIZES:
-        images = random_images(size)
-        peer = torch_network.features(ours_to_torch(images)).relu()
-        assert_close(apply(images), peer.detach().numpy().transpose(0, 2, 3, 1), f"features of {size}")
+    images = random_images(SIZES[1])  # as it does not halve evenly; the small networks have both sizes
+    peer = torch_network.features(ours_to_torch(images)).relu()
+    assert_close(apply(images), peer.detach().numpy().transpose(0, 2, 3, 1), "features")
 
 
 def relative_error(tree, exact) -> float:
@@ -275,6 +274,6 @@ def test_remat_keeps_less_and_changes_nothing():
 
     texts = [lowered(DenseNet(**SMALL, remat=remat)) for remat in (False, True)]
     assert texts[1].count("stablehlo.convolution") > texts[0].count("stablehlo.convolution")
-    gradients = [train_step(DenseNet(**SMALL, remat=remat), variables, images)[0] for remat in (False, True)]
+    gradients = [our_train_step(DenseNet, SIZES[0])[0], train_step(DenseNet(**SMALL, remat=True), variables, images)[0]]
     scale = largest(gradients[0])
     jax.tree.map(lambda a, b: assert_close(a, b, "gradient", scale=scale), *gradients)

@@ -671,7 +671,7 @@ def test_the_report_over_real_predictions(real_data, tmp_path):
     )
     origin = Origin("entire", "published", "chestxray14/reproduce-chexnet", "v2020", "published", False, 0)
     write_evaluation(tmp_path / "run/evaluation/test", Evaluation(origin, values))
-    report.write_report([tmp_path / "run"], tmp_path / "out", tables, (), 100)
+    report.write_report([tmp_path / "run"], tmp_path / "out", tables, (), 10)
     with (real_data / "predictions/aucs.csv").open(newline="") as file:
         published = [float(row["auc"]) for row in csv.DictReader(file)]
     ours = rows(tmp_path / "out", "table_1_intervals")
