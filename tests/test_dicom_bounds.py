@@ -67,6 +67,16 @@ def test_a_header_without_end_is_refused(tmp_path, film, few_steps, more, messag
         reader.read_radiograph(path)
 
 
+def test_sequences_in_sequences_are_refused_wherever_python_ends_the_reading(tmp_path, film):
+    def called(depth):
+        return called(depth - 1) if depth else reader.read_radiograph(path)
+
+    path = insert(write(tmp_path / "a.dcm", film), (OPEN_SEQUENCE + OPEN_ITEM) * 1000)
+    for depth in range(20):
+        with pytest.raises(ValueError, match="sequences that are nested too deeply"):
+            called(depth)
+
+
 def test_elements_before_the_header_proper_count(tmp_path, film, few_steps):
     path = insert(write(tmp_path / "a.dcm", film), struct.pack("<HH2sH", 2, 0x100, b"LO", 0) * STEPS, place=132)
     with pytest.raises(ValueError, match=TOO_MANY):

@@ -34,6 +34,7 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 # file (pylibjpeg-rle 2.2 panics).
 _DECODER = "pylibjpeg"
 _RLE_DECODER = "pydicom"
+_TOO_DEEP = "its DICOM header has sequences that are nested too deeply"
 
 
 def decode(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -67,10 +68,13 @@ def _errors_named(what: str) -> Iterator[None]:
     except MemoryError:
         raise Refused("needs more memory than there is") from None
     except RecursionError:
-        raise Refused("its DICOM header has sequences that are nested too deeply") from None
+        raise Refused(_TOO_DEEP) from None
     except Exception as error:
-        if isinstance(error.__context__, Refused):  # from `dicom_header.Counted`: pydicom turns it into an OSError
+        # Raised by `dicom_header.Counted` or by Python: pydicom turns either into an OSError.
+        if isinstance(error.__context__, Refused):
             raise error.__context__ from None
+        if isinstance(error.__context__, RecursionError):
+            raise Refused(_TOO_DEEP) from None
         raise Refused(f"{what} ({type(error).__name__})") from None
 
 
