@@ -23,7 +23,7 @@ from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import imported
-from sdfn_jax.workflow import modes, plan
+from sdfn_jax.workflow import modes, plan, results
 
 BRANCHES = ("entire", "lung")
 
@@ -40,6 +40,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
+        patch.setattr(results, "_HEATMAPS", 2)  # each takes a second
         modes.run(config, "train", "test")
     return folder, found, "\n".join(lines)
 

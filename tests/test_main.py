@@ -47,6 +47,7 @@ def job(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
+        patch.setattr(results, "_HEATMAPS", 2)  # each takes a second
         modes.run(fusion_config(folder), "train", "test")
     return folder, "\n".join(lines)
 
@@ -709,7 +710,7 @@ def refused(capsys, *arguments) -> str:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--config=configs/fusion.py", "--config.batchsize=4"], 'Did you mean "batch_size"'),
+        (["--config=configs/fusion.py", "--config.batchsize=4"], "did you mean --config.batch_size?"),
         (
             ["--config=configs/fusion.py", "--config.lung.num_epochs=0"],
             "--config.lung.num_epochs=0: expected 1 to 2147483647",
@@ -718,7 +719,7 @@ def refused(capsys, *arguments) -> str:
         (["--config=configs/fusion.py", "extra"], "unrecognized arguments: extra"),
         (["--config=configs/fusion.py", "--split=validation"], "--split is for evaluating a classifier"),
         (["--config=configs/lrg.py", "--mode=evaluate", "--split=test"], "--split is for evaluating a classifier"),
-        (["--config=configs/lrg.py:none"], "configs/lrg.py takes jsrt, montgomery or demo, not 'none'"),
+        (["--config=configs/lrg.py:none"], "configs/lrg.py takes jsrt, montgomery, own_lungs or demo, not 'none'"),
         (["--config=configs/lrg.py", "--config.batch_size=1.5"], "--config.batch_size=1.5"),
         (["--config=configs/lrg.py", "--mode=none"], "--mode: invalid choice: 'none'"),
         (["--config=configs/lrg.py:demo", f"--config.seed={10**20}"], f"--config.seed={10**20}: expected 0 to"),

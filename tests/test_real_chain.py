@@ -9,7 +9,7 @@ from small import fusion_config
 from sdfn_jax.lungs import box_table
 from sdfn_jax.metrics import predictions
 from sdfn_jax.training.input_pipeline import Examples
-from sdfn_jax.workflow import modes
+from sdfn_jax.workflow import modes, results
 from tfds_builders import prepared
 
 # 00000100_000.png is one of the five RGBA files.
@@ -17,7 +17,8 @@ RGBA = "00000100_000.png"
 
 
 @pytest.mark.real
-def test_from_real_films_to_table_one(real_data, tmp_path, capsys):
+def test_from_real_films_to_table_one(real_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(results, "_HEATMAPS", 2)  # each takes a second
     config = fusion_config(tmp_path)
     del config.synthetic
     config.data.manual_dir = str(real_data / "chestxray14")

@@ -53,10 +53,15 @@ class StopsAt(InMemory):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("uninterrupted")
+def finished_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
     run(extractor_config("entire", workdir))
-    return results(workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(finished_run):
+    return results(finished_run)
 
 
 @pytest.mark.parametrize(("film", "signal_number"), [(1, signal.SIGTERM), (17, signal.SIGINT), (30, signal.SIGTERM)])
@@ -80,13 +85,6 @@ def test_a_stop_during_validation_is_heard_in_the_last_epoch_too(tmp_path, unint
 
 def spoil(step_folder):
     (step_folder / "metadata" / "metadata").write_text("{")
-
-
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("finished")
-    run(extractor_config("entire", workdir))
-    return workdir
 
 
 @pytest.mark.parametrize("spoilt", ["newest", "all", "gone"])
@@ -137,13 +135,12 @@ def test_a_run_that_saves_within_its_epochs_gives_the_same_bits(tmp_path, uninte
     assert results(tmp_path) == uninterrupted
 
 
-def test_a_finished_run_is_left_alone(tmp_path, uninterrupted):
-    config = extractor_config("entire", tmp_path)
-    run(config)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    run(config)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert results(tmp_path) == uninterrupted
+def test_a_finished_run_is_left_alone(finished_run, tmp_path):
+    workdir = shutil.copytree(finished_run, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    run(extractor_config("entire", workdir))
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()} == before
+    assert results(workdir) == results(finished_run)
 
 
 def test_the_log_has_a_line_an_epoch_with_the_rate_of_its_last_update(uninterrupted):
@@ -317,12 +314,10 @@ def test_the_optimizer_keeps_moments_of_the_head_alone(fusion):
     assert sorted(moments) == sorted(2 * head)
 
 
-def test_extractors_update_weights_and_statistics(tmp_path):
-    config = extractor_config("entire", tmp_path)
-    task = tasks.classification(config)
+def test_extractors_update_weights_and_statistics(finished_run):
+    task = tasks.classification(extractor_config("entire", finished_run))
     start = initial_variables(task.model, 0, task.inputs, train=False)
-    run(config)
-    variables, metadata = checkpoint.read_best(tmp_path)
+    variables, metadata = checkpoint.read_best(finished_run)
     before, after = checkpoint.flatten(start), checkpoint.flatten(variables)
     assert before.keys() == after.keys()
     unchanged = [name for name in before if np.array_equal(before[name], after[name])]
