@@ -26,6 +26,7 @@ speaker = ""  # prefix of every message, if several processes share a terminal
 _ended = threading.Event()  # an interrupt has reached the place where it ends the command
 _said = "stopped before anything was done"
 _status = STOPPED
+_decided = False  # a signal has set the status
 
 
 def prepare() -> None:
@@ -153,14 +154,13 @@ def _watch(receiver: socket.socket, _sender: socket.socket) -> None:
     is compiled, and code that swallows every exception swallows this one. Code with its own handler (the trainer, which
     saves its state) handles the first Ctrl-C itself.
     """
-    global _status
     last: float | None = None
     while signals := receiver.recv(64):
         heard = [number for number in _STOPS if number in signals]
         if not heard:
             continue
         if last is None:
-            _status = 128 + heard[0]  # the first decides: `_raise_again` repeats a SIGTERM as SIGINT
+            _set_status(heard[0])  # `_raise_again` repeats a SIGTERM as SIGINT
         if last is not None and time.monotonic() - last < _SAME:
             continue
         first, last = last is None, time.monotonic()
@@ -170,7 +170,15 @@ def _watch(receiver: socket.socket, _sender: socket.socket) -> None:
 
 def _terminate(*_) -> NoReturn:
     """Treats SIGTERM, sent at shutdown or by a batch queue that ends a job, like Ctrl-C."""
+    _set_status(signal.SIGTERM)  # the thread of `_watch` may not have had its turn yet
     raise KeyboardInterrupt
+
+
+def _set_status(number: int) -> None:
+    """Sets the exit status after a signal; the first signal decides."""
+    global _status, _decided
+    if not _decided:
+        _status, _decided = 128 + number, True
 
 
 def _raise_again(ignored: "sys.UnraisableHookArgs") -> None:
