@@ -366,7 +366,11 @@ class TestPlan:
         assert not list(where.glob("figures/lung_boxes*")) and not (where / "figures" / "heatmaps.png").exists()
         assert (where / "table_1.csv").read_bytes() == table
 
-    def test_a_film_that_cannot_be_drawn_is_left_out_by_name(self, copy):
+    def test_a_film_that_cannot_be_drawn_is_left_out_by_name(self, copy, monkeypatch):
+        def full_disk(*_):
+            raise OSError("no space")
+
+        monkeypatch.setattr(results, "write_report", full_disk)
         config = fusion_config(copy)
         del config.synthetic
         shown = plan.classifiers(config)
@@ -378,6 +382,7 @@ class TestPlan:
         left_out = json.loads((copy / "fusion" / "results" / "made_from.json").read_text())["left_out"]
         assert left_out[0].startswith("1 of ") and "test films are not in" in left_out[0]
         assert any(second in line and line.startswith("lung_boxes_smallest.png") for line in left_out[1:])
+        assert left_out[-1] == "index.html: no space"
         assert (copy / "fusion" / "results" / "figures" / "heatmaps.png").is_file()
 
     def test_synthetic_radiographs_that_are_not_all_there_are_drawn_again(self, copy):

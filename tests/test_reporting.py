@@ -6,6 +6,7 @@ import dataclasses
 import html.parser
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -315,6 +316,7 @@ class TestFirstScreen:
         assert [(row["Step"], row["time"], row["on"]) for row in rows(made, "durations")] == [
             *(("fusion network", "1:30", "1 GPU"), ("all", "1:30", "")),
         ]
+        assert re.search(r"<td>\+0\.0\d\d <small>\[\+0\.", (made / "index.html").read_text())  # a difference has a sign
         assert 'id="figure-learning_curves"' in (made / "index.html").read_text()
 
     def test_a_folder_of_runs_is_the_runs_in_it(self, tmp_path):

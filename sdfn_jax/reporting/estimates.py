@@ -13,12 +13,21 @@ _NOTHING = float("nan")
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval, NaN if none was computed; `few` marks one from too small a sample."""
+    """A number with its 95 % interval.
+
+    Attributes:
+      value: NaN if it is undefined.
+      low: end of the interval; NaN if none was computed.
+      high: the other end.
+      few: whether it is from too small a sample.
+      signed: whether it is a difference, and shown with its sign.
+    """
 
     value: float
     low: float
     high: float
     few: bool = False
+    signed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

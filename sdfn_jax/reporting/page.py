@@ -198,8 +198,9 @@ def _shown(cell: Cell) -> str:
     if not isinstance(cell, Estimate):
         return web_page.cell(f"{value:.3f}")
     few = f' class="few" title="{_FEW_NOTE}"' if cell.few else ""
-    around = "" if math.isnan(cell.low) else f" <small>[{cell.low:.3f}, {cell.high:.3f}]</small>"
-    return f"<td{few}>{value:.3f}{around}</td>"
+    form = "+.3f" if cell.signed else ".3f"
+    around = "" if math.isnan(cell.low) else f" <small>[{cell.low:{form}}, {cell.high:{form}}]</small>"
+    return f"<td{few}>{value:{form}}{around}</td>"
 
 
 def _picture(folder: Path, picture: Picture) -> str:

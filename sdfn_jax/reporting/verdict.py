@@ -65,7 +65,7 @@ def is_papers_test(material: Material) -> bool:
 
 def less_paper(ours: Estimate, paper: float) -> Estimate:
     """Returns how much higher ours is than the paper's figure, which has no interval of its own."""
-    return Estimate(ours.value - paper, ours.low - paper, ours.high - paper, ours.few)
+    return Estimate(ours.value - paper, ours.low - paper, ours.high - paper, ours.few, signed=True)
 
 
 def with_interval(estimate: Estimate, form: str = ".3f") -> str:

@@ -105,10 +105,10 @@ def _difference(material: Material, first: Run, second: Run) -> tuple[list[Cell]
     name = f"{first.name} less {second.name}"
     file = f"difference_{first.stage}_{second.stage}"
     found = [
-        Estimate(each.value, *each.interval, bool(rare))
+        Estimate(each.value, *each.interval, bool(rare), signed=True)
         for each, rare in zip(result.classes, material.few, strict=True)
     ]
-    mean = Estimate(result.mean.value, *result.mean.interval, estimates.mean_is_few(material.few))
+    mean = Estimate(result.mean.value, *result.mean.interval, estimates.mean_is_few(material.few), signed=True)
     rows: list[list[Cell]] = [
         [FINDING_NAMES[index], found[index], P(each.p), P(each.holm), each.delong.z, P(each.delong.p)]
         for index, each in enumerate(result.classes)
