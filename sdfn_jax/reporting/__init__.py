@@ -1,1 +1,1 @@
-"""The report: sections of tables and figures, made of what runs left behind; no JAX."""
+"""The report: sections of tables and figures, made from the files of evaluated runs; no JAX."""

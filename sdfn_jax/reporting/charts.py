@@ -22,10 +22,10 @@ _SCORES = {"validation_mean_auc": "validation mean AUC", "validation_dice": "val
 def forest(
     names: Sequence[str], series: dict[str, Sequence[Estimate]], label: str, reference: float | None
 ) -> Callable[[Path], None]:
-    """Draws estimates with intervals, one row a name, one colour a series.
+    """Draws estimates with intervals, one row per name, one colour per series.
 
     Args:
-      names: of the rows, from above.
+      names: of the rows, from top to bottom.
       series: {name in the legend: an estimate for each row}; an undefined one is left out.
       label: of the axis.
       reference: where a line marks "no difference"; None for no line.
@@ -54,7 +54,7 @@ def forest(
 
 
 def reliability(curves: dict[str, Sequence[Reliability]]) -> Callable[[Path], None]:
-    """Draws reliability curves, one panel a finding, one curve a network; both axes logarithmic.
+    """Draws reliability curves, one panel per finding, one curve per network; both axes logarithmic.
 
     Most probabilities are below a tenth, where linear axes show nothing. Bins without a positive are on the lower edge.
     """
@@ -82,7 +82,7 @@ def reliability(curves: dict[str, Sequence[Reliability]]) -> Callable[[Path], No
 
 
 def sizes(curves: dict[str, Sequence[tuple[float, float, Estimate]]], label: str) -> Callable[[Path], None]:
-    """Draws accuracy over the size of the reference box.
+    """Draws accuracy against the size of the reference box.
 
     Args:
       curves: {method: (smallest, largest, accuracy) of each group}.
@@ -106,7 +106,7 @@ def sizes(curves: dict[str, Sequence[tuple[float, float, Estimate]]], label: str
 
 
 def against_paper(names: Sequence[str], ours: Sequence[Estimate], papers: Sequence[float]) -> Callable[[Path], None]:
-    """Draws our AUCs with their intervals next to the paper's, one row a finding, the last row for the mean."""
+    """Draws our AUCs with their intervals next to the paper's, one row per finding, the last row for the mean."""
 
     def fill(figure: "Figure") -> None:
         axes = figure.subplots()
@@ -130,7 +130,7 @@ def against_paper(names: Sequence[str], ours: Sequence[Estimate], papers: Sequen
 
 
 def learning_curves(curves: dict[str, Sequence[dict]]) -> Callable[[Path], None]:
-    """Draws the training: losses on the left, the score that is watched on the right, one row a network.
+    """Draws the training: losses on the left, the score that is watched on the right, one row per network.
 
     Args:
       curves: {name of the network: the lines of its log}.

@@ -10,11 +10,11 @@ from sdfn_jax.metrics.predictions import Evaluation, caveats
 
 
 def in_table_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """Returns evaluations in the order of Table I's columns, once they are known to be comparable.
+    """Checks that evaluations are comparable, and returns them in the order of Table I's columns.
 
     Raises:
-      ValueError: for none at all, an unknown stage, a stage given twice, or evaluations that differ in images (the
-        first few are named), labels, label version, split or kind of data.
+      ValueError: if there are none; for an unknown stage, a stage given twice, or evaluations that differ in images
+        (the first few are named), labels, label version, split or kind of data.
     """
     if not evaluations:
         raise ValueError("no evaluation to report")

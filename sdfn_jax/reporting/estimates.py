@@ -1,4 +1,4 @@
-"""Numbers with their uncertainty, as the sections hand them to the page."""
+"""Numbers with their uncertainty, which the sections pass to the page."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def few(labels: np.ndarray) -> np.ndarray:
 
 
 def mean_is_few(rare: np.ndarray) -> bool:
-    """Returns whether more than half of the findings, (C,) bool, are rare: a mean is as good as what is in it."""
+    """Returns whether more than half of the findings, (C,) bool, are rare, and their mean as uncertain as they are."""
     return bool(rare.mean() > 0.5)
 
 

@@ -59,7 +59,7 @@ class Material:
 
     @property
     def few(self) -> np.ndarray:
-        """(14,) bool: findings with so few positives or negatives that an AUC must not be believed."""
+        """(14,) bool: findings with too few positives or negatives for a trustworthy AUC."""
         return estimates.few(self.labels)
 
     def mean_auc(self, stage: str) -> Estimate:

@@ -35,8 +35,8 @@ class Table:
     Attributes:
       name: of the CSV file, without suffix.
       caption: what it shows.
-      columns: heads; the first is that of the row names.
-      rows: cells. A number is rounded on the page and whole in the CSV; NaN is `undefined` and an empty field.
+      columns: headers; the first is that of the row names.
+      rows: cells. A number is rounded on the page and exact in the CSV; NaN is `undefined` and an empty field.
       long: whether it is folded on the page.
       files: {name: writer} of further CSV files of the same numbers, next to the page.
     """

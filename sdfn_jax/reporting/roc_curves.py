@@ -19,7 +19,7 @@ _DASHES = {"entire": "--", "lung": ":", "fusion": "-"}  # they tell the curves a
 
 
 def draw(path: Path, table: TableOne) -> None:
-    """Draws the ROC curves as in Figure 8, as PNG and SVG: one panel a finding, one curve a network with its AUC.
+    """Draws the ROC curves as in Figure 8, as PNG and SVG: one panel per finding, one curve per network with its AUC.
 
     A finding without positives or without negatives has a panel with a remark. The last panel holds the legend and what
     the curves were measured on; the caveats are below.

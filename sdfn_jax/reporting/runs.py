@@ -29,7 +29,7 @@ class Localization:
 
     Attributes:
       name: of the method.
-      cases: what it was asked for and what it drew.
+      cases: the reference boxes that it was asked for, and the boxes that it drew.
       origin: the content of `localization.json`.
     """
 

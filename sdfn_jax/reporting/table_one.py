@@ -1,4 +1,4 @@
-"""The paper's Table I as one object, and what it becomes: lines for a terminal, a CSV file, a table of the report."""
+"""The paper's Table I as one object, rendered as text for a terminal and as a CSV file."""
 
 import dataclasses
 import itertools
@@ -118,8 +118,8 @@ def _t_tests(table: TableOne) -> list[str]:
 def write(path: str | Path, table: TableOne) -> None:
     """Writes a table as CSV, the paper's columns next to ours.
 
-    One row a finding and a last one for the mean. An undefined AUC is an empty cell. Every row names what the numbers
-    were measured on, so that the two cannot be parted.
+    One row per finding, and a last one for the mean. An undefined AUC is an empty cell. Every row names what the
+    numbers were measured on, so that they are never separated.
     """
     stages = {stage: (table.aucs[stage], table.mean(stage)) for stage in table.stages}
     papers = {stage: (column, table.papers_mean(stage)) for stage, column in published.TABLE_ONE.items()}

@@ -124,7 +124,7 @@ def _findings(material: Material, run: Run) -> Iterator[str]:
 
 
 def _other_recipe(recipe: Mapping[str, Any] | None) -> str:
-    """Returns which numbers of a network's recipe are not the paper's; empty if all are, or if it is unknown."""
+    """Returns the numbers of a network's recipe that differ from the paper's; empty if none does, or if unknown."""
     if recipe is None or run_metadata.is_imported(recipe):
         return ""
     config = recipe["config"]

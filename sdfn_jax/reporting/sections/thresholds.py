@@ -53,8 +53,8 @@ def _rows(material: Material, run: Run, index: int, resamples: bootstrap.Resampl
     """Returns a row for each rule, or one with the reason why there is no threshold.
 
     Args:
-      material: all of it.
-      run: one with an evaluation of validation.
+      material: of the report.
+      run: with an evaluation on validation.
       index: of the finding.
       resamples: of the patients of the validation split.
     """
