@@ -259,6 +259,7 @@ class TestFirstScreen:
         said = self.judged(tmp_path, monkeypatch, drawings=True)
         assert said.answer == "Nothing can be concluded: these are synthetic radiographs."
         assert not any("holds" in reason or "within" in reason for reason in said.reasons)
+        monkeypatch.setattr(report.page, "_picture", lambda *_: "")
         page = report.write_report([tmp_path], tmp_path / "out", None, (), 5).read_text()
         assert "<title>SDFN on synthetic radiographs: a demo</title>" in page and said.answer in page
 
@@ -590,7 +591,8 @@ class TestRefused:
             tmp_path, [run], "evaluate again: python -m sdfn_jax.main --config=configs/classifier.py:lung,demo "
         )
 
-    def test_a_folder_that_another_command_writes_to(self, tmp_path):
+    def test_a_folder_that_another_command_writes_to(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(report.page, "_picture", lambda *_: "")
         with other_process.holding(tmp_path / ".out.lock"):
             self.refused(tmp_path, [self.run(tmp_path)], "out is being written by another command")
         report.write_report([self.run(tmp_path)], tmp_path / "out", None, (), 5)

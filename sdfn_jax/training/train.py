@@ -267,4 +267,4 @@ def _describe_epoch(line: dict, num_epochs: int, is_best: bool) -> str:
         parts.append(f"{name.replace('_', ' ').replace('auc', 'AUC')}{of} {value:.4f}")
     mark = "  best" if is_best else ""
     place = f"{line['epoch']:>{len(str(num_epochs))}}/{num_epochs}"
-    return f"  epoch {place}  {'  '.join(parts)}  rate {line['learning_rate']:.1e}{mark}"
+    return f"  epoch {place}  {'  '.join(parts)}  lr {line['learning_rate']:.1e}{mark}"
