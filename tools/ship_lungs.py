@@ -48,7 +48,7 @@ def teachers(data: Path, work: Path) -> list[Segmenter]:
             config.test_fold = fold
             config.workdir += f"/fold_{fold}"
         stages.train_lrg(config, prepared(config))
-        networks.append(Segmenter.load(config.workdir))
+        networks.append(Segmenter.load(config.workdir, batch_size=1))
     return networks
 
 
