@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
@@ -144,6 +145,32 @@ class TestFile:
             "calibration (fewer than 20 positives or negatives in validation): Pleural thickening, Hernia"
         )
 
+    def test_it_has_the_auc_of_each_finding_with_its_interval(self):
+        given = evaluation()
+        record, labels = metrics_calibration.make(given), given.predictions.labels
+        for index, (name, each) in enumerate(record.findings.items()):
+            if name == "Hernia":  # no film has it
+                assert each.auc is None
+                continue
+            value = roc_auc_score(labels[:, index], given.predictions.probabilities[:, index])
+            assert each.auc.value == pytest.approx(value, abs=1e-12)
+            assert each.auc.low < value < each.auc.high
+        known = [each.auc.value for each in record.findings.values() if each.auc is not None]
+        assert record.mean_auc.value == pytest.approx(np.mean(known), abs=1e-12)
+        assert record.mean_auc.low < record.mean_auc.value < record.mean_auc.high
+        assert record.no_better_than_chance() == ""
+
+    def test_a_file_of_before_there_were_aucs_is_read(self, tmp_path):
+        record = metrics_calibration.make(evaluation())
+        written = dataclasses.asdict(record)
+        del written["mean_auc"]
+        for each in written["findings"].values():
+            del each["auc"]
+        sealed.write(tmp_path / metrics_calibration.CALIBRATION_FILE, written)
+        found = metrics_calibration.read(tmp_path)
+        assert found.thresholds() == record.thresholds()
+        assert (found.mean_auc, found.findings["Mass"].auc, found.no_better_than_chance()) == (None, None, "")
+
     def test_what_is_missing_is_printed_in_one_line_where_it_is_made(self, tmp_path, capsys):
         metrics_calibration.calibrate(tmp_path, evaluation())
         record = metrics_calibration.read(tmp_path)
@@ -157,6 +184,9 @@ class TestFile:
         record = metrics_calibration.make(dataclasses.replace(given, predictions=guessed))
         # Each interval misses 0.5 above in one of 40 draws of a guessing network.
         assert len(record.thresholds()) <= 1
+        assert record.no_better_than_chance().startswith(
+            "Validation does not show this network to be better than chance: mean AUC"
+        )
         assert record.undecided()["Atelectasis"].startswith("no better than chance on validation: AUC 0.")
 
     def test_applied_to_probabilities(self):
@@ -224,6 +254,7 @@ class TestFile:
             ({"scaling": {"slope": -1.0}}, "scaling.slope is -1.0, not a number above 0"),
             ({"scaling": {"intercept": "0"}}, 'scaling.intercept is "0", not a number'),
             ({"positives": True}, "positives is true, not a whole number"),
+            ({"auc": {"low": 2.0}}, "auc.low is 2.0, not a number from 0 to 1"),
         ],
     )
     def test_values_out_of_range_are_refused_under_any_digest(self, tmp_path, values, said):

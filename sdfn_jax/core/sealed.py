@@ -49,8 +49,15 @@ class Maybe:
     shape: "Shape"
 
 
+@dataclasses.dataclass(frozen=True)
+class Later:
+    """A shape, for a key that records of older versions lack."""
+
+    shape: "Shape"
+
+
 # A value of a kind, or an object with at least these keys.
-Shape = Kind | Maybe | Mapping[str, "Shape"]
+Shape = Kind | Maybe | Later | Mapping[str, "Shape"]
 
 
 def _is_number(value: Any) -> bool:
@@ -168,6 +175,9 @@ def check(value: Any, shape: Shape, place: str = "") -> None:
     Raises:
       ValueError: naming the first key that is missing, or whose value is of the wrong kind.
     """
+    if isinstance(shape, Later):
+        check(value, shape.shape, place)
+        return
     if isinstance(shape, Maybe):
         if value is not None:
             check(value, shape.shape, place)
@@ -181,6 +191,8 @@ def check(value: Any, shape: Shape, place: str = "") -> None:
     for key, each in shape.items():
         inside = f"{place}.{key}" if place else key
         if key not in value:
+            if isinstance(each, Later):
+                continue
             raise ValueError(f"{inside} is missing")
         check(value[key], each, inside)
 

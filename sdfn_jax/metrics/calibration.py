@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from sdfn_jax.core import sealed
-from sdfn_jax.metrics import bootstrap, operating_points, platt
+from sdfn_jax.metrics import bootstrap, operating_points, platt, scores
 from sdfn_jax.metrics.operating_points import Threshold
 from sdfn_jax.metrics.predictions import Evaluation, evaluation_folder, image_list_digest, read_evaluation
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
 CALIBRATION_FILE = "calibration.json"
 _SHARES = sealed.several(sealed.SHARE, 2)
+_AUC = sealed.Later(sealed.Maybe({"value": sealed.SHARE, "low": sealed.SHARE, "high": sealed.SHARE}))
 _FINDING = {
     "positives": sealed.COUNT,
     "negatives": sealed.COUNT,
@@ -37,6 +38,7 @@ _FINDING = {
         }
     ),
     "undecided": sealed.TEXT,
+    "auc": _AUC,
 }
 _RECORD = {
     "checkpoint": sealed.TEXT,
@@ -46,8 +48,39 @@ _RECORD = {
     "drawings": sealed.BOOLEAN,
     "images": sealed.COUNT,
     "image_list_sha256": sealed.TEXT,
+    "mean_auc": _AUC,
     "findings": dict.fromkeys(FINDINGS, _FINDING),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Auc:
+    """An AUC on the validation split.
+
+    Attributes:
+      value: 0 to 1.
+      low: lower end of its 95 % interval, from a bootstrap over patients.
+      high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """How well a finding's images of the validation split are told apart from the others.
+
+    Attributes:
+      positives: images with it.
+      negatives: images without.
+      auc: None if it is undefined or unknown.
+    """
+
+    positives: int
+    negatives: int
+    auc: Auc | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +112,7 @@ class Calibrated:
       effect: None without a scaling.
       threshold: operating point by Youden's index, before calibration; None if there is none.
       undecided: why there is no operating point (`operating_points.undecided`); empty otherwise.
+      auc: None without positives or without negatives, and in older files.
     """
 
     positives: int
@@ -88,6 +122,7 @@ class Calibrated:
     effect: Effect | None
     threshold: Threshold | None
     undecided: str
+    auc: Auc | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +138,7 @@ class Record:
       images: of the validation split.
       image_list_sha256: digest of their names.
       findings: {finding: its calibration}, all 14 in their order.
+      mean_auc: of the findings that have an AUC; None if none has one, and in older files.
     """
 
     checkpoint: str
@@ -113,6 +149,7 @@ class Record:
     images: int
     image_list_sha256: str
     findings: Mapping[str, Calibrated]
+    mean_auc: Auc | None = None
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
         """Calibrates (..., 14) probabilities; NaN for a finding without a scaling."""
@@ -133,6 +170,20 @@ class Record:
     def undecided(self) -> dict[str, str]:
         """Returns {finding: why it has no operating point}, for the findings that have none."""
         return {name: each.undecided for name, each in self.findings.items() if each.threshold is None}
+
+    def validation(self) -> dict[str, "Validation"]:
+        """Returns {finding: how well validation was told apart}."""
+        return {name: Validation(each.positives, each.negatives, each.auc) for name, each in self.findings.items()}
+
+    def no_better_than_chance(self) -> str:
+        """Returns a sentence if the mean AUC on validation is not above chance; empty otherwise, or if unknown."""
+        mean = self.mean_auc
+        if mean is None or mean.low > 0.5:
+            return ""
+        return (
+            f"Validation does not show this network to be better than chance: mean AUC {mean.value:.2f}, 95 % interval "
+            f"{mean.low:.2f} to {mean.high:.2f}. Do not rely on its findings."
+        )
 
     def gaps(self) -> str:
         """Returns a line that names the findings without a calibration or an operating point, and why; may be empty."""
@@ -166,8 +217,15 @@ def make(evaluation: Evaluation) -> Record:
     origin, predictions = evaluation.origin, evaluation.predictions
     if origin.split != "validation":
         raise ValueError(f"calibration is fitted on validation, not on {origin.split}")
-    resamples = operating_points.resample(predictions.patients)
-    columns = zip(FINDINGS, predictions.labels.T, predictions.probabilities.T, strict=True)
+    replicates = bootstrap.auc_replicates(
+        predictions.labels, predictions.probabilities, operating_points.resample(predictions.patients)
+    )
+    aucs = [
+        _auc(scores.auc(*columns), drawn)
+        for *columns, drawn in zip(predictions.labels.T, predictions.probabilities.T, replicates, strict=True)
+    ]
+    defined = [each.value for each in aucs if each is not None]
+    columns = zip(FINDINGS, predictions.labels.T, predictions.probabilities.T, aucs, strict=True)
     return Record(
         checkpoint=origin.checkpoint,
         stage=origin.stage,
@@ -176,7 +234,8 @@ def make(evaluation: Evaluation) -> Record:
         drawings=origin.drawings,
         images=len(predictions.images),
         image_list_sha256=image_list_digest(predictions.images),
-        findings={name: _finding(labels, values, predictions.patients, resamples) for name, labels, values in columns},
+        mean_auc=_auc(float(np.mean(defined)), bootstrap.mean_replicates(replicates)) if defined else None,
+        findings={name: _finding(labels, values, predictions.patients, auc) for name, labels, values, auc in columns},
     )
 
 
@@ -205,7 +264,9 @@ def read(run: str | Path) -> Record | None:
     mend = "make it again by evaluating the validation split, or delete it"
     record = sealed.read(path, _RECORD, "the calibration of a run", mend, older=False)
     findings = {name: _from_json(record["findings"][name]) for name in FINDINGS}
-    return Record(**{key: record[key] for key in _RECORD} | {"findings": findings})
+    mean = record.get("mean_auc")
+    read = {"findings": findings, "mean_auc": None if mean is None else Auc(**mean)}
+    return Record(**{key: record.get(key) for key in _RECORD} | read)
 
 
 def of_checkpoint(run: str | Path, checkpoint: str) -> tuple[Record | None, str]:
@@ -242,14 +303,17 @@ def _from_evaluation(run: str | Path, checkpoint: str) -> Record | None:
     return make(evaluation) if (origin.split, origin.checkpoint) == ("validation", checkpoint) else None
 
 
-def _finding(
-    labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray, resamples: bootstrap.Resamples
-) -> Calibrated:
+def _auc(value: float, replicates: np.ndarray) -> Auc | None:
+    """Returns an AUC with the interval of its replicates; None if it is NaN."""
+    return None if np.isnan(value) else Auc(float(value), *bootstrap.interval(replicates))
+
+
+def _finding(labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray, auc: Auc | None) -> Calibrated:
     positives = int(labels.sum())
     scaling, reason, effect = _scaling(labels, probabilities, patients)
-    undecided = operating_points.undecided(labels, probabilities, resamples)
+    undecided = operating_points.too_few(labels) or operating_points.no_better(*dataclasses.astuple(auc))
     point = None if undecided else _point(labels, probabilities)
-    return Calibrated(positives, len(labels) - positives, scaling, reason, effect, point, undecided)
+    return Calibrated(positives, len(labels) - positives, scaling, reason, effect, point, undecided, auc)
 
 
 def _scaling(
@@ -282,9 +346,9 @@ def _point(labels: np.ndarray, probabilities: np.ndarray) -> Threshold:
 
 
 def _from_json(record: dict) -> Calibrated:
-    kinds = {"scaling": platt.Scaling, "effect": Effect, "threshold": Threshold}
-    parts = {name: kind(**record[name]) for name, kind in kinds.items() if record[name] is not None}
-    return Calibrated(**{name: record[name] for name in _FINDING} | parts)
+    kinds = {"scaling": platt.Scaling, "effect": Effect, "threshold": Threshold, "auc": Auc}
+    parts = {name: kind(**record[name]) for name, kind in kinds.items() if record.get(name) is not None}
+    return Calibrated(**{name: record.get(name) for name in _FINDING} | parts)
 
 
 BINS = 15

@@ -71,13 +71,14 @@ def undecided(labels: np.ndarray, scores: np.ndarray, resamples: bootstrap.Resam
     if few := too_few(labels):
         return few
     low, high = bootstrap.interval(bootstrap.ratio(*bootstrap.auc_pairs(labels, scores, resamples)))
+    return no_better(metrics_scores.auc(labels, scores), low, high)
+
+
+def no_better(auc: float, low: float, high: float) -> str:
+    """Returns that an AUC is no better than chance, given its 95 % interval; empty if it is better."""
     if low > 0.5:
         return ""
-    return (
-        f"no better than chance on validation: AUC {metrics_scores.auc(labels, scores):.2f}, 95 % interval {low:.2f} "
-        "to "
-        f"{high:.2f}"
-    )
+    return f"no better than chance on validation: AUC {auc:.2f}, 95 % interval {low:.2f} to {high:.2f}"
 
 
 def youden(labels: np.ndarray, scores: np.ndarray) -> float:
