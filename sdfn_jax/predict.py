@@ -1,6 +1,7 @@
 """One's own radiographs: files -> predictions and a page to look at.
 
 python -m sdfn_jax.predict FILES... --checkpoint=runs/fusion --output=FOLDER
+python -m sdfn_jax.predict FILES... --output=FOLDER                        (the lungs alone, no findings)
 python -m sdfn_jax.predict --selftest                                      (is this installation right?)
 
 Interrupted at any moment, the same command resumes. The exit status is 0; 1 if some files could not be read
@@ -43,8 +44,16 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     )
     parser.add_argument("films", metavar="FILES", nargs="*", help="files, folders with all below them, quoted patterns")
     parser.add_argument("--list", help="a text file with one of these on each line")
-    parser.add_argument("--checkpoint", help="folder of a trained classifier (runs/fusion), or of runs")
-    parser.add_argument("--lrg", help="run folder of its lung region generator, if it has been moved")
+    parser.add_argument(
+        "--checkpoint",
+        help="folder of a trained classifier (runs/fusion), or of runs; without it "
+        "only the lungs are read, and there are no findings",
+    )
+    parser.add_argument(
+        "--lrg",
+        help="run folder of the lung region generator: of the classifier's, if it has been moved; without a "
+        "classifier the package's own by default",
+    )
     parser.add_argument("--output", type=Path, help="folder to write into")
     parser.add_argument(
         "--batch_size", type=positive, default=BATCH_SIZE, help="images at a time (default: %(default)s)"
@@ -65,9 +74,8 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
             named = ", ".join("FILES" if name == "films" else f"--{name}" for name in others)
             parser.error(f"--selftest brings its own films and networks; leave out {named}")
         return options
-    for needed in ("checkpoint", "output"):
-        if getattr(options, needed) is None:
-            parser.error(f"--{needed} is missing")
+    if options.output is None:
+        parser.error("--output is missing")
     if not options.films and options.list is None:
         parser.error("no FILES: name files, folders or patterns, or a list of them with --list")
     return options
@@ -84,7 +92,7 @@ def _run(options: argparse.Namespace) -> int:
     # A batch that is not full takes as long as a full one: a few films are read one at a time.
     batch_size = options.batch_size if len(films) >= options.batch_size else 1
     predictor = Predictor.load(options.checkpoint, options.lrg, batch_size)
-    print(f"{batch.count_films(len(films))}, checkpoint {predictor.provenance.checkpoint[:12]}. {batch.RESEARCH}")
+    print(f"{batch.count_films(len(films))}, {predictor.describe()}. {batch.RESEARCH}")
     for note in _notes(predictor):
         print(note)
     sys.stdout.flush()
@@ -106,6 +114,7 @@ _EXAMPLES = """\
 examples:
   %(prog)s film.dcm --checkpoint=runs/fusion --output=FOLDER
   %(prog)s FOLDER 'more/*.png' --checkpoint=runs/fusion --output=FOLDER
+  %(prog)s FOLDER --output=FOLDER                      (lungs and flags, no findings)
   %(prog)s --selftest
 
 in the output folder (docs/own_radiographs.md lists the columns):

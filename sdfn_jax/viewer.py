@@ -1,6 +1,7 @@
 """A page on one's own machine: drop a radiograph, see what the networks say about it.
 
 python -m sdfn_jax.viewer --checkpoint=runs/fusion
+python -m sdfn_jax.viewer                             (the lungs alone, no findings)
 
 Radiographs stay in memory and are never written; their names stay in the browser. A file that crashes its decoder or
 takes it too long is refused and stops no other (`decoding`), nor does a request that never ends (`connections`). The
@@ -23,10 +24,14 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     )
     parser.add_argument(
         "--checkpoint",
-        required=True,
-        help="folder of a trained classifier (runs/fusion), or of runs",
+        help="folder of a trained classifier (runs/fusion), or of runs; without it only the lungs are read, and there "
+        "are no findings",
     )
-    parser.add_argument("--lrg", help="run folder of its lung region generator, if it has been moved")
+    parser.add_argument(
+        "--lrg",
+        help="run folder of the lung region generator: of the classifier's, if it has been moved; without a classifier "
+        "the package's own by default",
+    )
     parser.add_argument("--host", default=HOST, help="address to listen on; others can reach any but %(default)s")
     parser.add_argument("--port", type=int, default=PORT, help="default %(default)s; 0 takes any free one")
     options = parser.parse_args(arguments)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from sdfn_jax.inference.prediction import Provenance, Reading
+from sdfn_jax.metrics.calibration import Auc, Validation
 from sdfn_jax.metrics.operating_points import Threshold
 from sdfn_jax.radiographs.findings import FINDINGS
 
@@ -20,6 +21,9 @@ PROVENANCE = Provenance(
     thresholds={name: Threshold(0.3, 0.9, 0.625, 31, 1209) for name in FINDINGS[:13]},
     undecided={"Hernia": "3 positives and 1237 negatives in validation; it takes 20 of each"},
     calibrated=("Mass", "Nodule"),
+    validation={name: Validation(31, 1209, Auc(0.81, 0.74, 0.87)) for name in FINDINGS[:13]}
+    | {"Hernia": Validation(3, 1237, Auc(0.7, 0.4, 0.95))},
+    no_better_than_chance="",
     software={"sdfn_jax": "0.1.0", "jax": "0.10.2"},
 )
 
@@ -44,6 +48,9 @@ def reading(
         radiograph=random.integers(0, 256, size, dtype=np.uint8),
         lung_box=(width // 8, height // 10, width - width // 5, height - height // 7),
         rule="nearest_two+mirror",
+        lung_area=0.25,
+        confidence=0.9375,
+        lung_outline=(np.array([(width // 4, height // 4), (width // 2, height // 4), (width // 3, height // 2)]),),
         flags=(),
         fixes=(),
         probabilities=dict(zip(FINDINGS, random.random(14).tolist(), strict=True)),

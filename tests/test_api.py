@@ -104,7 +104,7 @@ def test_every_public_name_is_there_and_an_unknown_one_is_named():
 class TestReading:
     def test_file_and_array_give_the_same(self, model, place, result):
         again = model(sdfn_jax.read_radiograph(place / "film.dcm"))
-        assert again.to_dict() == result.to_dict() | {"film": ""}
+        assert again.to_dict() == result.to_dict() | {"image": ""}
         assert result.name == str(place / "film.dcm")
 
     def test_findings_are_asked_by_name(self, result):

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import errno
 import hashlib
 import json
@@ -19,14 +20,16 @@ from PIL import Image
 from pydicom import uid
 from test_platt import evaluation
 
+from sdfn_jax import cli
 from sdfn_jax import predict as predict_command
 from sdfn_jax.core import checkpoint, csv_table
 from sdfn_jax.core.errors import run_command
 from sdfn_jax.heatmaps import cam, localization
 from sdfn_jax.inference import batch, film_page, outputs, selftest
 from sdfn_jax.inference.predictor import Predictor
+from sdfn_jax.lungs import segmenter
 from sdfn_jax.metrics import calibration
-from sdfn_jax.radiographs import dicom_identifiers, reader
+from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.radiographs.flags import FLAGS
 from sdfn_jax.radiographs.opening import ImageFile
@@ -100,53 +103,43 @@ class TestFiles:
 
     def test_the_table_holds_the_readings(self, done, run, readings):
         rows, record = table(done / "predictions.csv"), calibration.read(run)
-        assert [row["film"] for row in rows] == [reading.name for reading in readings]
+        assert [row["image"] for row in rows] == [reading.name for reading in readings]
         for row, reading in zip(rows, readings, strict=True):
             assert (int(row["height"]), int(row["width"])) == reading.radiograph.shape
             assert tuple(int(row[f"lung_{edge}"]) for edge in ("left", "top", "right", "bottom")) == reading.lung_box
             assert (row["rule"], row["flags"], row["fixes"]) == (reading.rule, "+".join(reading.flags), "")
             calibrated = record.apply(np.array([*reading.probabilities.values()]))
+            assert (float(row["confidence"]), float(row["lung_area"])) == (reading.confidence, reading.lung_area)
             for index, name in enumerate(FINDINGS):
                 assert float(row[f"probability_{name}"]) == reading.probabilities[name]
                 expected = "" if np.isnan(calibrated[index]) else str(calibrated[index])
                 assert row[f"calibrated_{name}"] == expected
                 point = record.findings[name].threshold
-                called = None if point is None else reading.probabilities[name] >= point.probability
-                assert row[f"positive_{name}"] == ("" if point is None else str(int(called)))
-                assert row[f"sensitivity_{name}"] == ("" if point is None else str(point.sensitivity))
-                assert row[f"specificity_{name}"] == ("" if point is None else str(point.specificity))
-                assert row[f"undecided_{name}"] == record.findings[name].undecided
-                assert (row[f"undecided_{name}"] == "") == (point is not None)
-            assert reading.probabilities[row["top"]] == max(reading.probabilities.values())
-            Image.open(done / row["overlay"]).verify()
+                called = "undecided"
+                if point is not None:
+                    called = "positive" if reading.probabilities[name] >= point.probability else "negative"
+                assert row[f"decision_{name}"] == called
 
-    def test_findings_stand_in_the_papers_order(self, done):
-        columns = list(table(done / "predictions.csv")[0])
-        for kind in ("probability", "calibrated", "positive", "sensitivity", "specificity", "undecided"):
-            assert [name for name in columns if name.startswith(kind)] == [f"{kind}_{name}" for name in FINDINGS]
-
-    def test_every_column_is_explained(self, done):
+    def test_a_column_is_what_differs_between_images_and_has_a_meaning(self, done):
         columns = list(table(done / "predictions.csv")[0])
         explained = json.loads((done / "provenance.json").read_text())["columns"]
-        expected = [
-            name.replace("_X", f"_{finding}")
-            for name in explained
-            if name not in dicom_identifiers.KEPT
-            for finding in (FINDINGS if name.endswith("_X") else [""])
-        ]
-        assert columns == expected
         assert all(explained.values())
+        of_images = [name for name in explained if not name.endswith("_X")]
+        kinds = [name.removesuffix("_X") for name in explained if name.endswith("_X")]
+        assert of_images[:4] == ["image", "width", "height", "flags"]
+        assert kinds == ["probability", "calibrated", "decision"]
+        assert columns == of_images + [f"{kind}_{finding}" for finding in FINDINGS for kind in kinds]
 
     def test_the_lines_say_the_same_and_hold_the_boxes(self, done, readings):
         lines = [json.loads(line) for line in (done / "predictions.jsonl").read_text().splitlines()]
         boxes = table(done / "boxes.csv")
         for row, line, reading in zip(table(done / "predictions.csv"), lines, readings, strict=True):
-            assert line["film"] == row["film"]
+            assert line["image"] == row["image"]
             assert list(line["probabilities"]) == list(FINDINGS)
             assert line["probabilities"]["Mass"] == float(row["probability_Mass"])
             called = {name for name, each in line["decisions"].items() if each["positive"]}
             assert [*line["decisions"], *line["undecided"]] == list(FINDINGS)
-            assert line["undecided"]["Hernia"] == row["undecided_Hernia"]
+            assert row["decision_Hernia"] == "undecided"
             assert set(line["boxes"]) == called | {line["top"]}
             for name, found in line["boxes"].items():
                 maps = {branch: each[..., FINDINGS.index(name)] for branch, each in reading.maps.items()}
@@ -157,15 +150,15 @@ class TestFiles:
                     written = [
                         [float(each[edge]) for edge in ("left", "top", "right", "bottom")]
                         for each in boxes
-                        if (each["film"], each["finding"], each["threshold"]) == (line["film"], name, str(threshold))
+                        if (each["image"], each["finding"], each["threshold"]) == (line["image"], name, str(threshold))
                     ]
                     assert written == expected
 
     def test_what_could_not_be_read_is_listed(self, done, films):
         (row,) = table(done / "errors.csv")
-        assert row["film"] == BAD
+        assert row["image"] == BAD
         assert row["problem"].startswith(f"{films / BAD}: cannot be decoded")
-        assert BAD not in {line["film"] for line in table(done / "predictions.csv")}
+        assert BAD not in {line["image"] for line in table(done / "predictions.csv")}
 
     def test_provenance(self, done, run):
         record = json.loads((done / "provenance.json").read_text())
@@ -174,11 +167,19 @@ class TestFiles:
         assert record["note"] == batch.RESEARCH
         assert list(record["thresholds"]) == list(FINDINGS[:11])
         assert list(record["undecided"]) == list(FINDINGS[11:])
+        assert record["undecided"]["Hernia"] == "0 positives and 400 negatives in validation; it takes 20 of each"
+        made = calibration.read(run).findings["Mass"]
+        assert record["validation"]["Mass"]["auc"] == {
+            "value": made.auc.value,
+            "low": made.auc.low,
+            "high": made.auc.high,
+        }
 
-    def test_the_page_holds_every_film(self, done):
+    def test_the_page_holds_every_film_and_says_which_one_was_not_read(self, done):
         page = (done / "index.html").read_text()
         for name in NAMES:
             assert (json.dumps({"name": name})[1:-1].replace(" ", "") in page) == (name != BAD)
+        assert f"<bdi>{BAD}</bdi>" in page and "1 file was not read" in page
 
     def test_over_500_films_there_are_more_pages(self, done, tmp_path, run, monkeypatch):
         monkeypatch.setattr(outputs, "FILMS_A_PAGE", 2)
@@ -187,7 +188,7 @@ class TestFiles:
         monkeypatch.setattr(
             film_page, "write", lambda path, _, *rest: written.append((path.name, list(rest[0]), rest[1]))
         )
-        pieces = {line["film"]: {"row": line, "entry": line["film"]} for line in lines}
+        pieces = {line["image"]: {"row": line, "entry": line["image"]} for line in lines}
         provenance = Predictor.load(run).provenance
         outputs.assemble(tmp_path, list(pieces), [], pieces.__getitem__, provenance, {}, False)
         names = list(pieces)
@@ -247,6 +248,15 @@ class TestGoingOn:
             predict_command.main([*map(str, arguments), "--keep_identifiers"])
         assert content(output) == before
 
+    def test_a_journal_of_a_version_with_other_rows_is_refused(self, run, films, tmp_path, monkeypatch):
+        arguments = [str(films / "1.png"), f"--checkpoint={run}", f"--output={tmp_path / 'output'}"]
+        monkeypatch.setattr(outputs, "assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with monkeypatch.context() as patch:
+            patch.setattr(batch, "_FORMAT", 1)
+            assert command(*arguments) == 130
+        with pytest.raises(batch.UserError, match='"format": 1.*started|started.*"format": 1'):
+            predict_command.main(arguments)
+
     def test_a_finished_prediction_is_not_written_over(self, run, films, done):
         before = content(done)
         with pytest.raises(batch.UserError, match="holds a finished prediction; give another folder, or delete it"):
@@ -258,7 +268,7 @@ class TestGoingOn:
         (tmp_path / "output").mkdir()
         (tmp_path / "output" / "old.png").write_bytes((films / "1.png").read_bytes())
         assert command(tmp_path, f"--checkpoint={run}", f"--output={tmp_path / 'output'}") == 0
-        assert [row["film"] for row in table(tmp_path / "output" / "predictions.csv")] == ["1.png"]
+        assert [row["image"] for row in table(tmp_path / "output" / "predictions.csv")] == ["1.png"]
 
 
 def test_requested_fixes_are_applied_and_reported(run, films, tmp_path, capsys):
@@ -273,6 +283,58 @@ def test_requested_fixes_are_applied_and_reported(run, films, tmp_path, capsys):
     first, second = table(tmp_path / "fixed" / "predictions.csv")
     assert (first["fixes"], second["fixes"]) == ("inverted", "")
     assert float(first["probability_Mass"]) == pytest.approx(float(second["probability_Mass"]), abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def lungs(run, films, tmp_path_factory):
+    """The finished output folder, by the golden lung region generator in the place of the package's own."""
+    output = tmp_path_factory.mktemp("lungs") / "output"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmenter, "SHIPPED", run.parent / "lrg")
+        assert command(films, f"--output={output}", "--batch_size=2") == 1
+    return output
+
+
+class TestWithoutAClassifier:
+    def test_the_lungs_are_those_that_a_classifier_gets(self, lungs, done, run):
+        rows, with_classifier = (table(folder / "predictions.csv") for folder in (lungs, done))
+        for row, other in zip(rows, with_classifier, strict=True):
+            for name in (
+                "image",
+                "width",
+                "height",
+                "flags",
+                "lung_left",
+                "lung_top",
+                "lung_right",
+                "lung_bottom",
+                "rule",
+            ):
+                assert row[name] == other[name]
+            assert float(row["confidence"]) == pytest.approx(float(other["confidence"]), abs=1e-5)
+        assert (
+            json.loads((lungs / "provenance.json").read_text())["lrg_checkpoint"]
+            == (checkpoint.best_metadata(run.parent / "lrg")["digest"])
+        )
+
+    def test_table_page_and_record_say_that_there_are_no_findings(self, lungs):
+        for row in table(lungs / "predictions.csv"):
+            assert row["findings"] == "none: no classifier was given"
+            assert not any(name.endswith("Mass") for name in row)
+        assert film_page.NO_CLASSIFIER in (lungs / "index.html").read_text()
+        assert json.loads((lungs / "provenance.json").read_text())["no_findings"] == film_page.NO_CLASSIFIER
+        assert "boxes.csv" not in content(lungs)
+        assert {f"overlays/{name}.png" for name in NAMES if name != BAD} <= content(lungs).keys()
+
+    def test_the_screen_says_how_to_get_a_classifier(self, run, films, tmp_path, capsys):
+        assert command(films / "1.png", f"--lrg={run.parent / 'lrg'}", f"--output={tmp_path / 'output'}") == 0
+        printed = capsys.readouterr().out
+        assert "no classifier" in printed.splitlines()[0]
+        assert printed.count(film_page.NO_CLASSIFIER) == 1
+
+    def test_each_named_command_exists(self):
+        for name in re.findall("sdfn ([a-z]+)", film_page.NO_CLASSIFIER):
+            assert name in cli.COMMANDS
 
 
 class TestScreen:
@@ -297,17 +359,34 @@ class TestScreen:
         assert command(films / "1.png", f"--checkpoint={run}", f"--output={tmp_path / 'output'}") == 0
         assert "--mode=evaluate --split=validation" in capsys.readouterr().out
         (row,) = table(tmp_path / "output" / "predictions.csv")
-        assert {value for name, value in row.items() if re.match("calibrated|positive|sens|spec", name)} == {""}
-        undecided = {value for name, value in row.items() if name.startswith("undecided")}
-        assert undecided == {"the checkpoint carries no operating points"}
-        assert "--split=validation" in json.loads((tmp_path / "output" / "provenance.json").read_text())["uncalibrated"]
+        assert {value for name, value in row.items() if name.startswith("calibrated")} == {""}
+        assert {value for name, value in row.items() if name.startswith("decision")} == {"undecided"}
+        record = json.loads((tmp_path / "output" / "provenance.json").read_text())
+        assert record["undecided"] == dict.fromkeys(FINDINGS, "the checkpoint carries no operating points")
+        assert "--split=validation" in record["uncalibrated"]
+
+    def test_a_network_that_guesses_decides_nothing_and_says_so(self, films, tmp_path, capsys):
+        run = selftest.unpack(tmp_path / "runs")
+        given = evaluation(stage="fusion", checkpoint=checkpoint.best_metadata(run)["digest"], images=2000)
+        guesses = np.random.default_rng(3).random(given.predictions.probabilities.shape)
+        guessed = dataclasses.replace(given, predictions=dataclasses.replace(given.predictions, probabilities=guesses))
+        calibration.write(run, calibration.make(guessed))
+        assert command(films / "1.png", f"--checkpoint={run}", f"--output={tmp_path / 'output'}") == 0
+        sentence = "Validation does not show this network to be better than chance: mean AUC 0.5"
+        assert capsys.readouterr().out.count(sentence) == 1
+        assert (tmp_path / "output" / "index.html").read_text().split("</header>")[0].count(sentence) == 1
+        (row,) = table(tmp_path / "output" / "predictions.csv")
+        assert row["decision_Infiltration"] == "undecided"
+        record = json.loads((tmp_path / "output" / "provenance.json").read_text())
+        assert record["undecided"]["Infiltration"].startswith("no better than chance on validation: AUC 0.")
+        assert record["no_better_than_chance"].startswith(sentence)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["a.png", "--selftest"], "its own films and networks; leave out FILES"),
             (["--selftest", "--lrg=x", "--fix=inverted"], "leave out --lrg, --fix"),
-            ([], "--checkpoint is missing"),
+            ([], "--output is missing"),
             (["--checkpoint=x"], "--output is missing"),
             (["--checkpoint=x", "--output=y"], "no FILES"),
             (["films", "--checkpoint=x", "--output=y", "--fix=brightness"], "choose from"),
@@ -340,11 +419,11 @@ class TestNames:
         (line,) = [line for line in capsys.readouterr().err.split("\n") if "broken" in line]
         assert line.startswith(f"not read: {folder}/\\x1b[31m\\nbroken.png: ")
         rows = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
-        assert {row["film"] for row in rows} == set(names)
+        assert {row["image"] for row in rows} == set(names)
         assert len({row["overlay"] for row in rows}) == len(names)
         assert all((output / row["overlay"]).is_file() for row in rows)
         header, *lines = csv_table.read(output / "predictions.csv")
-        assert {line[header.index("film")] for line in lines} == set(names)
+        assert {line[header.index("image")] for line in lines} == set(names)
         (error,) = table(output / "errors.csv")
         assert "\n" not in error["problem"]
 
@@ -359,9 +438,9 @@ class TestPlaces:
         printed = capsys.readouterr()
         assert f"not read: {tmp_path / 'gone.png'}: no such file or folder\n" in printed.err
         assert "1 film read, 2 not" in printed.out
-        assert [row["film"] for row in table(output / "predictions.csv")] == ["1.png"]
+        assert [row["image"] for row in table(output / "predictions.csv")] == ["1.png"]
         rows = table(output / "errors.csv")
-        assert [row["film"] for row in rows] == [str(tmp_path / "empty"), str(tmp_path / "gone.png")]
+        assert [row["image"] for row in rows] == [str(tmp_path / "empty"), str(tmp_path / "gone.png")]
         assert rows[0]["problem"].startswith(f"no radiograph in {tmp_path / 'empty'}")
         assert json.loads((output / "provenance.json").read_text())["not_read"] == 2
 

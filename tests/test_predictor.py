@@ -212,6 +212,11 @@ class TestGuards:
             np.testing.assert_array_equal(each.radiograph, readings[0].radiograph)
             np.testing.assert_allclose(values(each), values(readings[0]), atol=1e-6)
 
+    def test_a_film_in_memory_is_corrected_too(self, predictor, readings):
+        one = predictor.read("", 255 - readings[0].radiograph, fixes=("inverted",))
+        assert one.fixes == ("inverted",)
+        np.testing.assert_array_equal(one.radiograph, readings[0].radiograph)
+
     def test_one_that_is_not_asked_for_is_not(self, predictor, wrong):
         found = list(predictor.readings(wrong, fixes=("inverted",)))
         assert [each.fixes for each in found] == [(), ("inverted",), (), ("inverted",)]
@@ -296,6 +301,21 @@ class TestLoad:
         shutil.copytree(runs / "fusion", tmp_path / "runs" / "another")
         with pytest.raises(UserError, match="2 runs of the stage fusion: .*another, .*fusion; name the one you mean"):
             Predictor.load(tmp_path / "runs")
+
+    def test_without_a_run_there_are_lungs_and_no_findings(self, runs, films, readings):
+        loaded = Predictor.load(None, lrg=runs / "lrg", batch_size=2)
+        (reading,) = loaded.readings(films[:1])
+        assert (reading.lung_box, reading.rule, reading.flags) == (
+            readings[0].lung_box,
+            readings[0].rule,
+            readings[0].flags,
+        )
+        assert 0 < reading.confidence <= 1 and 0 < reading.lung_area < 1 and reading.lung_outline
+        assert (reading.probabilities, reading.calibrated, reading.decisions, reading.top) == ({}, {}, {}, None)
+        assert loaded.provenance.lrg_checkpoint == checkpoint.best_metadata(runs / "lrg")["digest"]
+        assert loaded.read("x", readings[0].radiograph).lung_box == reading.lung_box
+        with pytest.raises(ValueError, match="no classifier was loaded"):
+            loaded.features(films[0].path)
 
     def test_an_empty_folder(self, tmp_path):
         with pytest.raises(UserError, match="holds no trained checkpoint"):

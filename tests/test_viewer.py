@@ -41,14 +41,17 @@ class Stub:
     def __init__(self):
         self.running = self.most_running = 0
 
-    def read(self, name, radiograph, flags):
+    def read(self, name, radiograph, flags, fixes):
         if not radiograph.any():
             raise RuntimeError(f"a film of {radiograph.size} pixels")
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         time.sleep(0.02)  # long enough for another to begin
         self.running -= 1
-        return reading(name, radiograph=radiograph, size=radiograph.shape, flags=flags)
+        if "inverted" in fixes and "inverted" in flags:
+            flags = tuple(flag for flag in flags if flag != "inverted")
+            radiograph = 255 - radiograph
+        return reading(name, radiograph=radiograph, size=radiograph.shape, flags=flags, fixes=tuple(fixes))
 
 
 def png(value=100):
@@ -104,7 +107,7 @@ def test_a_film_is_answered_with_its_entry(app):
     assert answer.status == 200
     entry = json.loads(answer.body)
     assert (entry["size"], entry["name"]) == ([50, 40], "")
-    assert len(entry["probabilities"]) == 14
+    assert len(entry["findings"]["probability"]) == 14
     assert answer.headers[b"cache-control"] == b"no-store"
     assert not any(name.startswith(b"access-control") for name in answer.headers)  # no other site may read it
 
@@ -113,6 +116,17 @@ def test_what_of_its_header_could_not_be_used_is_among_a_films_flags(app, tmp_pa
     film = dicom_files.write(tmp_path / "a.dcm", np.full((8, 8), 100, np.uint8), WindowCenter=0, WindowWidth=0)
     answer = ask(app, "POST", "/readings", [film.read_bytes()])
     assert json.loads(answer.body)["flags"] == ["dicom_window"]
+
+
+def test_a_film_is_read_corrected_where_asked_for_by_a_known_name():
+    decode = lambda data, suffix: (reader.decode_with_flags(data, suffix)[0], ("inverted",))  # noqa: E731
+    app = inference_server.application(Stub(), ["127.0.0.1"], decode)
+    plain, fixed, other = (
+        json.loads(ask(app, "POST", "/readings", [png()], query).body) for query in (b"", b"fix=inverted", b"fix=shell")
+    )
+    assert (plain["flags"], plain["fixes"]) == (["inverted"], [])
+    assert (fixed["flags"], fixed["fixes"]) == ([], ["inverted"])
+    assert other == plain
 
 
 def test_the_page_may_run_its_own_script_and_ask_its_own_server_only(app):
@@ -397,7 +411,8 @@ from tests.test_viewer import Stub
 class Predictor(Stub):
     gaps = ""
     load = classmethod(lambda cls, *_: cls())
-    read = lambda self, name, film, flags=(): Stub.read(self, name, film, flags) if film.any() else None
+    def read(self, name, film, flags=(), fixes=()):
+        return Stub.read(self, name, film, flags, fixes) if film.any() else None
 
 server.Predictor = Predictor
 decoding._COMMAND = '''
@@ -524,6 +539,7 @@ def test_a_dropped_film_is_read_and_shown(opened, tmp_path):
     left, top, right, bottom = record["lung_box"]
     corner = [float(box.get_attribute(name)) for name in ("x", "y", "width", "height")]
     assert corner == [left, top, right - left, bottom - top]
+    opened.find_elements("class name", "finding")[0].click()
     first = picture(opened)
     opened.find_elements("class name", "finding")[5].click()
     second = picture(opened)
@@ -543,6 +559,44 @@ def test_text_renamed_to_png_gives_a_readable_message_and_the_others_go_on(opene
     assert names == ["Jane_Doe.png", "film.dcm"]
     same = [each.text for each in opened.find_elements("css selector", "#thumbnails .sorted")]
     assert same[0] == same[1]  # the same film, the same finding
+
+
+def test_while_films_are_read_the_view_stays_and_counts(opened, tmp_path):
+    film, _ = drawing(tmp_path)
+    for name in "abc":
+        Image.fromarray(film).save(tmp_path / f"{name}.png")
+    opened.execute_script(
+        "window.said = new Set();"
+        "new MutationObserver(() => window.said.add(element('reading').textContent))"
+        ".observe(element('reading'), {childList: true})"
+    )
+    drop(opened, *(tmp_path / f"{name}.png" for name in "abc"))
+    assert opened.find_element("id", "name").text == "a.png"
+    said = opened.execute_script("return [...window.said]")
+    assert [line for line in said if line][-1] == "Reading 3 of 3: c.png …"
+    drop(opened, tmp_path / "Jane_Doe.png")  # one alone is what its reader waits for
+    assert opened.find_element("id", "name").text == "Jane_Doe.png"
+    assert "Reading Jane_Doe.png …" in opened.execute_script("return [...window.said]")
+    assert len(opened.find_elements("css selector", "#thumbnails li")) == 4
+
+
+def test_an_inverted_film_is_read_again_as_its_reader_asks(opened, tmp_path):
+    film, _ = drawing(tmp_path)
+    Image.fromarray(255 - film).save(tmp_path / "dark.png")
+    drop(opened, tmp_path / "Jane_Doe.png", tmp_path / "dark.png")
+    upright = opened.execute_script("return films[0].findings.probability")
+    opened.execute_script("show(films[1])")
+    assert not opened.find_element("id", "all").is_displayed()
+    button = opened.find_element("css selector", "#flags button")
+    assert button.text == "Read it inverted"
+    opened.execute_script("window.before = queue")
+    button.click()
+    opened.execute_async_script("queue.then(arguments[0])")
+    assert opened.find_element("id", "name").text == "dark.png"
+    assert "Corrected as asked" in opened.find_element("id", "flags").text
+    assert opened.find_element("id", "all").is_displayed()
+    assert opened.execute_script("return films[1].findings.probability") == pytest.approx(upright, abs=1e-6)
+    assert opened.execute_script("return films.length") == 2
 
 
 def test_a_film_chosen_from_a_folder_is_read(opened, tmp_path):
@@ -582,6 +636,7 @@ def test_a_real_film_is_dropped(opened, real_data):
     assert opened.find_element("id", "name").text == path.name
     assert opened.find_element("css selector", "#box rect:last-child").is_displayed()
     pictures = []
+    opened.execute_script("films[0].anyway = true; showFindings()")  # a golden network may doubt it
     for row in opened.find_elements("class name", "finding")[:2]:
         row.click()
         pictures.append(picture(opened))

@@ -12,7 +12,7 @@ from sdfn_jax.core import palette
 def style(*sheets: str) -> str:
     """Returns the style of a page: the palette's colours, light and dark, the shared sheet, and the page's own."""
     shared = resources.files("sdfn_jax.core").joinpath("page.css").read_text(encoding="utf-8")
-    boxes = {"lung-box": palette.LUNG_BOX}
+    boxes = {"lung-box": palette.LUNG_BOX, "lung-outline": palette.SHEET_LUNG}
     colours = (
         f":root {{ color-scheme: light dark; {_variables(palette.LIGHT | boxes)} }}\n"
         f"@media (prefers-color-scheme: dark) {{ :root {{ {_variables(palette.DARK)} }} }}\n"

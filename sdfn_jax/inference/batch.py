@@ -22,6 +22,7 @@ from sdfn_jax.radiographs.opening import ImageFile, Unreadable
 
 RESEARCH = "For research, not for diagnosis."
 _JOURNAL = "journal.jsonl"
+_FORMAT = 2  # of the journal's pieces: work begun by a version with another one is refused, not mixed
 
 
 def predict(
@@ -70,6 +71,8 @@ def predict(
         record = {"films": len(names), "not_read": len(problems), "note": RESEARCH}
         if predictor.uncalibrated:
             record["uncalibrated"] = predictor.uncalibrated
+        if predictor.classifier is None:
+            record["no_findings"] = film_page.NO_CLASSIFIER
         written = outputs.assemble(
             output, names, problems, journal.__getitem__, predictor.provenance, record, keep_identifiers
         )
@@ -88,6 +91,7 @@ def _made_by(predictor: Predictor, fixes: Sequence[str], keep_identifiers: bool)
         text = json.dumps(dataclasses.asdict(predictor.calibration), sort_keys=True)
         calibration = hashlib.sha256(text.encode()).hexdigest()
     return {
+        "format": _FORMAT,
         "checkpoint": predictor.provenance.checkpoint,
         "lrg": predictor.provenance.lrg_checkpoint,
         "calibration": calibration,
@@ -105,7 +109,7 @@ def _read(
     keep_identifiers: bool,
 ) -> None:
     """Adds the films that the journal lacks."""
-    size = predictor.classifier.batch_size
+    size = predictor.batch_size
     stamps = {film.name: _stamp(film.path) for film in films}
     done = {film.name for film in films if film.name in journal and journal[film.name]["stamp"] == stamps[film.name]}
     # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.

@@ -1,7 +1,7 @@
 """Readings -> one self-contained HTML page: films with a heatmap per finding, from disk, without a network. No JAX.
 
 The page holds each film as a JPEG and each activation map as the few numbers that it is; the browser enlarges them as
-`cam` does. Only the film on show is decoded.
+`cam` does. Only the film on show is decoded. Its script is the files of `_SCRIPTS`, one after the other.
 """
 
 import base64
@@ -9,7 +9,7 @@ import dataclasses
 import html
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -21,12 +21,14 @@ from sdfn_jax.core import palette, web_page
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.heatmaps import cam
 from sdfn_jax.inference import provenance_tables
+from sdfn_jax.inference.columns import columns
 from sdfn_jax.inference.overlay import colours, screen_size
 from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.radiographs import pixels
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.radiographs.flags import FIXES, FLAGS
 
+_SCRIPTS = ("heatmap.js", "view.js", "film.js", "table.js")
 _THUMBNAIL_SIDE = 128
 # 1024 x 1024 films of ChestX-ray14 take 73 kB each, 1.6 grey levels (root mean square) from the original.
 _QUALITY = 80
@@ -41,9 +43,25 @@ SYNTHETIC = (
     "The network was trained on synthetic radiographs, not on films of patients: its findings on a "
     "patient's film mean nothing."
 )
+SYNTHETIC_LUNGS = (
+    "The lung region generator was trained on synthetic radiographs, not on films of patients: what it finds on a "
+    "patient's film means nothing."
+)
 ELSEWHERE = (
     "The network was trained elsewhere: on which data, under which labels, and whether on radiographs is unknown."
 )
+NO_CLASSIFIER = (
+    "There are no findings, only the lungs and what looks wrong with a film, because no classifier was given: train "
+    "one (sdfn train --config=configs/fusion.py) or convert one (sdfn convert FILE --classes=FILE "
+    "--config=configs/classifier.py:entire), and name its folder with --checkpoint=FOLDER."
+)
+# What a network says about a film with one of these flags is shown only to whoever asks for it.
+WITHHELD = ("inverted", "not_frontal_chest", "almost_empty")
+_OFFERS = {
+    "inverted": "Read it inverted",
+    "rotated_90": "Read it turned upright",
+    "rotated_180": "Read it turned upright",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,33 +87,45 @@ def entry(reading: Reading) -> dict:
     """Returns what the page holds of a reading, as JSON can hold it; some 110 kB of text.
 
     Returns:
-      `name`, `size` (width, height) of the radiograph, `lung_box`, `rule`, `flags`, `fixes`, `probabilities`,
-      `calibrated` (None for a finding without), `thumbnail` (base64 of a JPEG) and `picture`: `screen` (width, height),
-      `film` (base64 of a JPEG of at most 1024 pixels) and `maps`: {branch: `shape` (h, w) and `values`, base64 of 14
+      `name`, `size` (width, height) of the radiograph, `lung_box`, `rule`, `confidence`, `flags`, `fixes`; `cells` and
+      `findings`: the values of its columns (`columns.Columns`); `thumbnail` (base64 of a JPEG) and `picture`: `screen`
+      (width, height), `film` (base64 of a JPEG of at most 1024 pixels), `outline` of the lungs (an SVG path in pixels
+      of the radiograph), `boxes` as `Reading.marked`, and `maps`: {branch: `shape` (h, w) and `values`, base64 of 14
       maps of little-endian float32}.
     """
     height, width = reading.radiograph.shape
     screen = screen_size(reading.radiograph.shape)
+    name = _text(reading.name)
+    row = reading.to_dict() | {"image": name}
+    table = columns(classifies=reading.provenance.stage is not None)
     return {
-        # A file's name may hold bytes that are no text, which Python keeps as lone surrogates.
-        "name": reading.name.encode("utf-8", "surrogatepass").decode("utf-8", "replace"),
+        "name": name,
         "size": [width, height],
-        "lung_box": None if reading.lung_box is None else list(map(int, reading.lung_box)),
+        "lung_box": row["lung_box"],
         "rule": reading.rule,
+        "confidence": reading.confidence,
         "flags": list(reading.flags),
         "fixes": list(reading.fixes),
-        "probabilities": list(reading.probabilities.values()),
-        "calibrated": list(reading.calibrated.values()),
+        "cells": table.cells(row),
+        "findings": table.findings(row),
         "thumbnail": _jpeg(reading.radiograph, screen_size(reading.radiograph.shape, _THUMBNAIL_SIDE)),
         "picture": {
             "screen": [screen[1], screen[0]],
             "film": _jpeg(reading.radiograph, screen),
+            "outline": "".join(f"M{' '.join(map(str, line.ravel().tolist()))}Z" for line in reading.lung_outline),
+            "boxes": reading.marked,
             "maps": {branch: _numbers(maps) for branch, maps in reading.maps.items()},
         },
     }
 
 
-def write(path: str | Path, provenance: Provenance, entries: Iterable[dict], pager: Pager | None = None) -> None:
+def write(
+    path: str | Path,
+    provenance: Provenance,
+    entries: Iterable[dict],
+    pager: Pager | None = None,
+    problems: Sequence[tuple[str, str]] = (),
+) -> None:
     """Writes the page, an entry at a time; it appears when it is complete.
 
     Args:
@@ -103,13 +133,19 @@ def write(path: str | Path, provenance: Provenance, entries: Iterable[dict], pag
       provenance: of all the readings.
       entries: from `entry`, in the order in which the page lists them.
       pager: the pages that it links to; None for one by itself.
+      problems: (file or place, problem) of what was not read; the first page lists them.
     """
     with appears_when_complete(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(document(provenance, entries, pager))
+        file.writelines(document(provenance, entries, pager, problems))
 
 
 def document(
-    provenance: Provenance, entries: Iterable[dict], pager: Pager | None = None, *, largest_upload: int | None = None
+    provenance: Provenance,
+    entries: Iterable[dict],
+    pager: Pager | None = None,
+    problems: Sequence[tuple[str, str]] = (),
+    *,
+    largest_upload: int | None = None,
 ) -> Iterator[str]:
     """Yields the page in pieces, an entry at a time.
 
@@ -117,23 +153,26 @@ def document(
       provenance: of all the readings.
       entries: from `entry`.
       pager: the pages that it links to; None for one by itself.
+      problems: as in `write`.
       largest_upload: makes it a page that takes films, of at most so many bytes, and sends them to the server that it
         came from, which answers with entries (`viewer`); None for a page by itself.
     """
-    body = _body(provenance, entries, pager, largest_upload)
-    yield from web_page.frame("Findings on radiographs", policy(largest_upload is not None), _style(), body)
-
-
-def _body(
-    provenance: Provenance, entries: Iterable[dict], pager: Pager | None, largest_upload: int | None
-) -> Iterator[str]:
     uploads = largest_upload is not None
+    title = f"{_subject(provenance)} on radiographs"
     head, tail = _file("film.html").split("<!-- films -->")
-    yield Template(head).substitute(
+    beginning = Template(head).substitute(
+        title=title,
         notes="".join(map(web_page.note, notes(provenance))),
+        problems=_problems(problems) if pager is None or pager.number == 0 else "",
         upload=_upload(largest_upload) if uploads else "",
         pages="" if pager is None or len(pager.files) == 1 else _pages(pager),
     )
+    body = _body(beginning, provenance, entries, tail, uploads)
+    yield from web_page.frame(title, policy(uploads), _style(), body)
+
+
+def _body(beginning: str, provenance: Provenance, entries: Iterable[dict], tail: str, uploads: bool) -> Iterator[str]:
+    yield beginning
     for each in entries:
         card = {key: value for key, value in each.items() if key != "picture"}
         yield _data("card", card)
@@ -147,9 +186,10 @@ def _body(
 
 def notes(provenance: Provenance) -> list[str]:
     """Returns what a reader must know of the network before any finding."""
-    if provenance.drawings is None:
-        return [ELSEWHERE]
-    return [SYNTHETIC] if provenance.drawings else []
+    if provenance.stage is None:
+        return [NO_CLASSIFIER] + [SYNTHETIC_LUNGS] * bool(provenance.drawings)
+    origin = {None: [ELSEWHERE], True: [SYNTHETIC], False: []}[provenance.drawings]
+    return origin + [provenance.no_better_than_chance] * bool(provenance.no_better_than_chance)
 
 
 def policy(uploads: bool) -> str:
@@ -159,6 +199,24 @@ def policy(uploads: bool) -> str:
       uploads: whether it takes films; it may then ask the server that it came from.
     """
     return web_page.policy(_style(), _script(uploads), connect=uploads)
+
+
+def _subject(provenance: Provenance) -> str:
+    return "Lungs" if provenance.stage is None else "Findings"
+
+
+def _text(name: str) -> str:
+    """A file's name as UTF-8: it may hold bytes that are no text, which Python keeps as lone surrogates."""
+    return name.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def _problems(problems: Sequence[tuple[str, str]]) -> str:
+    """The list of what was not read."""
+    if not problems:
+        return ""
+    count = "1 file was not read" if len(problems) == 1 else f"{len(problems):,} files were not read"
+    lines = (f"<li><bdi>{html.escape(_text(name))}</bdi>: {html.escape(_text(why))}</li>" for name, why in problems)
+    return f'<details id="unread" class="note"><summary>{count}</summary><ul>{"".join(lines)}</ul></details>'
 
 
 def _pages(pager: Pager) -> str:
@@ -181,16 +239,30 @@ def _upload(largest: int) -> str:
 
 def _about(provenance: Provenance) -> dict:
     """What the script needs to know besides the films."""
-    points = [provenance.thresholds.get(name) for name in FINDINGS]
+    findings = FINDINGS if provenance.stage is not None else ()
+    table = columns(classifies=provenance.stage is not None)
+    points, validation = (
+        [None if each.get(name) is None else dataclasses.asdict(each[name]) for name in findings]
+        for each in (provenance.thresholds, provenance.validation)
+    )
     return {
-        "findings": [display_name(name) for name in FINDINGS],
-        "points": [
-            None if point is None else [point.probability, point.sensitivity, point.specificity] for point in points
-        ],
-        "undecided": [provenance.undecided.get(name) for name in FINDINGS],
+        "subject": _subject(provenance),
+        "names": findings,
+        "findings": [display_name(name) for name in findings],
+        "columns": list(table.of_images),
+        "finding_columns": list(table.of_findings),
+        "points": points,
+        "validation": validation,
+        "undecided": [provenance.undecided.get(name) for name in findings],
+        "made_with": {
+            name: getattr(provenance, name)
+            for name in ("stage", "checkpoint", "lrg_checkpoint", "data_version", "label_version", "drawings")
+        },
         "rules": _RULES,
         "flags": FLAGS,
         "fixes": FIXES,
+        "offers": _OFFERS,
+        "withheld": WITHHELD,
         "colours": base64.b64encode(colours().tobytes()).decode(),
         "strength": palette.HEATMAP_STRENGTH,
         "cropped": cam.CROPPED,
@@ -215,7 +287,7 @@ def _numbers(maps: np.ndarray) -> dict:
 
 
 def _script(uploads: bool) -> str:
-    return _file("film.js") + (_file("upload.js") if uploads else "")
+    return "".join(map(_file, (*_SCRIPTS, "upload.js") if uploads else _SCRIPTS))
 
 
 def _style() -> str:

@@ -1,4 +1,4 @@
-"""One finding's heatmap laid over its film, as one PNG. No JAX."""
+"""A film with one finding's heatmap, or with its lungs alone, as one PNG. No JAX."""
 
 import functools
 from pathlib import Path
@@ -32,7 +32,7 @@ def colours() -> np.ndarray:
     return np.rint(255 * colormaps[palette.HEATMAP](np.arange(256))[:, :3]).astype(np.uint8)
 
 
-def write(path: str | Path, reading: Reading, finding: str, *, drawings: bool) -> None:
+def write(path: str | Path, reading: Reading, finding: str | None, *, drawings: bool) -> None:
     """Draws a film with the heatmap of one finding, the lung box and a caption, at screen size.
 
     The heatmap is rescaled on its own, its smallest value to 0 and its largest to 255 however small the probability.
@@ -41,22 +41,32 @@ def write(path: str | Path, reading: Reading, finding: str, *, drawings: bool) -
     Args:
       path: of the picture (`.png`).
       reading: of the film.
-      finding: one of `FINDINGS`.
+      finding: one of `FINDINGS`; None draws the outline of the lungs instead.
       drawings: whether the network was trained on synthetic radiographs; the caption then says so.
     """
-    index = finding_index(finding)
     size = screen_size(reading.radiograph.shape)
     film = pixels.resize(reading.radiograph, size)
     box = None if reading.lung_box is None else _scaled(reading.lung_box, reading.radiograph.shape, size)
-    maps = {branch: values[..., index] for branch, values in reading.maps.items()}
-    picture = Image.fromarray(_blend(film, cam.rescale(cam.on_radiograph(maps, box, size))))
+    if finding is None:
+        picture = Image.fromarray(film).convert("RGB")
+        _draw_outline(ImageDraw.Draw(picture), reading, size)
+        lines = [
+            f"Lungs, confidence {reading.confidence:.3f}. No findings: no classifier was given. For research, not for "
+            "diagnosis.",
+            "Line: outline of the lungs. Dashed: lung box.",
+        ]
+    else:
+        index = finding_index(finding)
+        maps = {branch: values[..., index] for branch, values in reading.maps.items()}
+        picture = Image.fromarray(_blend(film, cam.rescale(cam.on_radiograph(maps, box, size))))
+        lines = [
+            f"{display_name(finding)}: probability {reading.probabilities[finding]:.3f}. For research, not for "
+            "diagnosis.",
+            "Colours: this map rescaled on its own, whatever the probability."
+            + (" Dashed: lung box." if box is not None else ""),
+        ]
     if box is not None:
         _draw_box(ImageDraw.Draw(picture), box)
-    lines = [
-        f"{display_name(finding)}: probability {reading.probabilities[finding]:.3f}. For research, not for diagnosis.",
-        "Colours: this map rescaled on its own, whatever the probability."
-        + (" Dashed: lung box." if box is not None else ""),
-    ]
     if drawings:
         lines.append("The network was trained on SYNTHETIC radiographs: this means nothing for patients.")
     with appears_when_complete(path) as unfinished:
@@ -86,6 +96,12 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box) -> None:
     for start in range(top, bottom, _DASH + _GAP):
         for column in (left, right - 2):
             draw.rectangle((column, start, column + 1, min(start + _DASH, bottom) - 1), fill=palette.LUNG_BOX)
+
+
+def _draw_outline(draw: ImageDraw.ImageDraw, reading: Reading, size: tuple[int, int]) -> None:
+    scale = np.divide(size, reading.radiograph.shape)[::-1]
+    for line in reading.lung_outline:
+        draw.line([tuple(point) for point in (line * scale).tolist()], fill=palette.SHEET_LUNG, width=2)
 
 
 def _captioned(picture: Image.Image, lines: list[str]) -> Image.Image:

@@ -1,6 +1,7 @@
 """What the networks found on one radiograph, and what it was made with. No JAX."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 
 from sdfn_jax.core.run_metadata import Imported
 from sdfn_jax.heatmaps import cam, localization
+from sdfn_jax.metrics.calibration import Validation
 from sdfn_jax.metrics.operating_points import Threshold
-from sdfn_jax.radiographs.findings import FINDINGS, finding_index
+from sdfn_jax.radiographs.findings import finding_index
 
 Box = tuple[int, int, int, int]
 
@@ -19,23 +21,25 @@ class Provenance:
     """What a reading was made with; shown next to every reading.
 
     Attributes:
-      stage: `entire`, `lung` or `fusion`.
-      checkpoint: digest of the classifier's checkpoint.
+      stage: `entire`, `lung` or `fusion`; None without a classifier.
+      checkpoint: digest of the classifier's checkpoint; None without one.
       lrg_checkpoint: digest of the lung region generator's; None if none was used.
       data_version: full name of the data set that the classifier was trained on; None if unknown.
       label_version: `2017` or `v2020`; None if unknown.
-      drawings: whether it was trained on synthetic radiographs: its findings then mean nothing; None if
-        unknown.
+      drawings: whether it, or without one the lung region generator, was trained on synthetic radiographs: what it
+        finds then means nothing; None if unknown.
       imported: {branch: weights file}, for the branches that were not trained here.
       preprocessing: `Preprocessing.as_dict()`.
       thresholds: {finding: operating point}, for the findings that have one.
       undecided: {finding: why it has none}, for the others: they are called neither positive nor negative.
       calibrated: the findings whose probabilities are calibrated.
+      validation: {finding: how well validation was told apart}; empty without a calibration.
+      no_better_than_chance: a sentence if the network's mean AUC on validation is not above chance; empty otherwise.
       software: {package: version}.
     """
 
-    stage: str
-    checkpoint: str
+    stage: str | None
+    checkpoint: str | None
     lrg_checkpoint: str | None
     data_version: str | None
     label_version: str | None
@@ -45,6 +49,8 @@ class Provenance:
     thresholds: Mapping[str, Threshold]
     undecided: Mapping[str, str]
     calibrated: tuple[str, ...]
+    validation: Mapping[str, Validation]
+    no_better_than_chance: str
     software: Mapping[str, str]
 
 
@@ -57,9 +63,12 @@ class Reading:
       radiograph: (H, W) uint8 as the networks saw it before resizing, with the requested corrections.
       lung_box: (left, top, right, bottom) in its pixels, half-open; None if no lung region generator was used.
       rule: `none`, or the rules of B.2.2 that fired, joined by `+`; empty without a lung box.
+      lung_area: share of the radiograph that is lung, 0 to 1; None without a lung box.
+      confidence: the Dice coefficient that the lung mask is expected to have, 0 to 1 (`doubt.confidence`), or None.
+      lung_outline: of the lung mask, as `outline.outline` returns it; empty without.
       flags: names from `flags.FLAGS`: what looks wrong with the radiograph, or with elements of its header.
       fixes: names from `quality.FIXES` of the requested corrections that were applied.
-      probabilities: {finding: 0 to 1}, in the order of `FINDINGS`.
+      probabilities: {finding: 0 to 1}, in the order of `FINDINGS`; empty without a classifier.
       calibrated: {finding: 0 to 1; None for a finding without a calibration}, in that order.
       maps: {branch: (h, w, 14) float32}, class activation maps (eq. 5), as `cam.on_radiograph` takes them.
       provenance: what it was made with: networks, data, operating points.
@@ -69,6 +78,9 @@ class Reading:
     radiograph: np.ndarray
     lung_box: Box | None
     rule: str
+    lung_area: float | None
+    confidence: float | None
+    lung_outline: tuple[np.ndarray, ...]
     flags: tuple[str, ...]
     fixes: tuple[str, ...]
     probabilities: Mapping[str, float]
@@ -89,9 +101,9 @@ class Reading:
         }
 
     @property
-    def top(self) -> str:
-        """The most probable finding."""
-        return max(self.probabilities, key=self.probabilities.__getitem__)
+    def top(self) -> str | None:
+        """The most probable finding; None without a classifier."""
+        return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
 
     def heatmap(self, finding: str) -> np.ndarray:
         """Returns where a finding is seen: the network's activation maps on the radiograph (eq. 6), as on the pages.
@@ -121,25 +133,32 @@ class Reading:
             for threshold in localization.THRESHOLDS
         }
 
+    @functools.cached_property
+    def marked(self) -> dict[str, dict[str, list[list[int]]]]:
+        """{finding: as `boxes` returns} of the most probable finding and of those called positive."""
+        positive = self.decisions
+        return {name: self.boxes(name) for name in self.probabilities if name == self.top or positive[name]}
+
     def to_dict(self) -> dict[str, Any]:
         """Returns everything but the pixels and maps, as JSON values: a line of `predictions.jsonl`.
 
         Returns:
-          `film` (the name), `width`, `height`, `lung_box`, `rule`, `flags`, `fixes`, `top`, `probabilities`,
-          `calibrated`; `decisions`: {finding: `positive`, `threshold`, `sensitivity`, `specificity`} for those with an
-          operating point, and `undecided`: {finding: why it has none}; `boxes`: {finding: as `boxes` returns} of the
-          most probable finding and of those called positive.
+          `image` (the name), `width`, `height`, `flags`, `fixes`, `lung_box`, `rule`, `lung_area`, `confidence`, `top`,
+          `probabilities`, `calibrated`; `decisions`: {finding: `positive`, `threshold`, `sensitivity`, `specificity`}
+          for those with an operating point, and `undecided`: {finding: why it has none}; `boxes`: as `marked`.
         """
         height, width = self.radiograph.shape
         positive = self.decisions
         return {
-            "film": self.name,
+            "image": self.name,
             "width": width,
             "height": height,
-            "lung_box": None if self.lung_box is None else list(map(int, self.lung_box)),
-            "rule": self.rule,
             "flags": list(self.flags),
             "fixes": list(self.fixes),
+            "lung_box": None if self.lung_box is None else list(map(int, self.lung_box)),
+            "rule": self.rule,
+            "lung_area": self.lung_area,
+            "confidence": self.confidence,
             "top": self.top,
             "probabilities": dict(self.probabilities),
             "calibrated": dict(self.calibrated),
@@ -149,7 +168,7 @@ class Reading:
                 for name, point in self.provenance.thresholds.items()
             },
             "undecided": dict(self.provenance.undecided),
-            "boxes": {name: self.boxes(name) for name in FINDINGS if name == self.top or positive[name]},
+            "boxes": self.marked,
         }
 
     def _heatmap_of_255(self, finding: str) -> np.ndarray:

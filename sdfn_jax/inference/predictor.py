@@ -1,4 +1,4 @@
-"""A trained classifier with its lung region generator: radiographs -> readings, in order.
+"""A trained classifier with its lung region generator, or the latter alone: radiographs -> readings, in order.
 
 Everything from the file to the networks' input is as in training: one reader, one resize, the lung region found by
 the same post-processing and cut at full resolution (`crops`), the preprocessing that the checkpoint stores.
@@ -22,6 +22,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.heatmaps import cam
 from sdfn_jax.inference.prediction import Provenance, Reading
+from sdfn_jax.lungs import outline
 from sdfn_jax.lungs.finder import LungFinder
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
 from sdfn_jax.metrics import calibration as metrics_calibration
@@ -102,17 +103,18 @@ class _InWork:
     flags: tuple[str, ...]
     fixes: tuple[str, ...]
     region: LungRegion | None = None
+    lung_outline: tuple[np.ndarray, ...] = ()
     inputs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictor:
-    """A classifier, and the lung region generator it was trained with.
+    """A classifier and the lung region generator it was trained with, or a lung region generator alone.
 
     `predictor("film.dcm")` reads one radiograph, `predictor(paths)` streams many; see `__call__`.
 
     Attributes:
-      classifier: the network that reads the branches' images.
+      classifier: the network that reads the branches' images; None for readings of the lungs alone.
       lungs: the lung region generator, with the post-processing that the classifier's training data had; None if the
         classifier needs none and none was found.
       calibration: of its probabilities, from the run's validation split; None if it was not evaluated there.
@@ -120,28 +122,30 @@ class Predictor:
       provenance: what its readings are made with.
     """
 
-    classifier: Classifier
+    classifier: Classifier | None
     lungs: LungFinder | None
     calibration: metrics_calibration.Record | None
     uncalibrated: str
     provenance: Provenance
 
     @classmethod
-    def load(cls, run: str | Path, lrg: str | Path | None = None, batch_size: int = BATCH_SIZE) -> "Predictor":
+    def load(cls, run: str | Path | None, lrg: str | Path | None = None, batch_size: int = BATCH_SIZE) -> "Predictor":
         """Loads the best checkpoint of a classifier and its lung region generator.
 
         Args:
           run: folder of a trained stage `entire`, `lung` or `fusion`, or of several (`runs/demo`): then the fusion
-            network in it, or else its one extractor.
+            network in it, or else its one extractor. None for the lungs alone, without findings.
           lrg: folder of the lung region generator. If None, the one that the run's config names, or that of the same
             name next to `run`; only the latter if `run` is not in the place that its config names. A network of the
-            entire radiograph alone works without one, and then reports no lungs.
+            entire radiograph alone works without one, and then reports no lungs. Without a run, the package's own.
           batch_size: radiographs at a time.
 
         Raises:
           UserError: without a trained checkpoint, for a damaged one or one of another stage, for a folder of runs that
             does not make clear which is meant, or without a lung region generator if the network reads the lung region.
         """
+        if run is None:
+            return cls._of_lungs(LungFinder.load(lrg, batch_size))
         run = run_folders.network(Path(run), _stage_of)
         variables, metadata = checkpoint.read_best(run)
         config = metadata["config"]
@@ -171,9 +175,42 @@ class Predictor:
                 thresholds={} if calibration is None else calibration.thresholds(),
                 undecided=_undecided(calibration),
                 calibrated=() if calibration is None else calibration.calibrated(),
-                software={name: version for name, version in predictions.software().items() if version is not None},
+                validation={} if calibration is None else calibration.validation(),
+                no_better_than_chance="" if calibration is None else calibration.no_better_than_chance(),
+                software=_software(),
             ),
         )
+
+    @classmethod
+    def _of_lungs(cls, lungs: LungFinder) -> "Predictor":
+        provenance = Provenance(
+            stage=None,
+            checkpoint=None,
+            lrg_checkpoint=lungs.segmenter.digest,
+            data_version=None,
+            label_version=None,
+            drawings=lungs.segmenter.drawings,
+            imported={},
+            preprocessing={},
+            thresholds={},
+            undecided={},
+            calibrated=(),
+            validation={},
+            no_better_than_chance="",
+            software=_software(),
+        )
+        return cls(classifier=None, lungs=lungs, calibration=None, uncalibrated="", provenance=provenance)
+
+    def describe(self) -> str:
+        """Returns a phrase that names the network: the classifier's, or the lung region generator's if it is alone."""
+        if self.classifier is not None:
+            return f"checkpoint {self.provenance.checkpoint[:12]}"
+        return f"lung region generator {self.provenance.lrg_checkpoint[:12]}, no classifier"
+
+    @property
+    def batch_size(self) -> int:
+        """Radiographs at a time."""
+        return self.lungs.segmenter.batch_size if self.classifier is None else self.classifier.batch_size
 
     @property
     def gaps(self) -> str:
@@ -216,9 +253,11 @@ class Predictor:
           extractor 1024.
 
         Raises:
-          ValueError: naming the first that cannot be read.
+          ValueError: naming the first that cannot be read; without a classifier.
           TypeError: as `__call__`.
         """
+        if self.classifier is None:
+            raise ValueError("no classifier was loaded, so there are no features; load the folder of one")
         images = [opening.as_image(radiographs)] if opening.is_one(radiographs) else opening.as_images(radiographs)
         pools = []
         for batch, _, features in self._outputs(images, fixes=()):
@@ -243,6 +282,10 @@ class Predictor:
         Yields:
           for each image a `Reading`, or an `Unreadable`.
         """
+        if self.classifier is None:
+            for each in self._inputs(images, fixes):
+                yield each if isinstance(each, Unreadable) else self._reading(each, None, {})
+            return
         for batch, logits, features in self._outputs(images, fixes):
             maps = self.classifier.activation_maps(features)
             for row, each in enumerate(batch):
@@ -251,29 +294,30 @@ class Predictor:
                 else:
                     yield self._reading(each, logits[row], {branch: maps[branch][row] for branch in maps})
 
-    def read(self, name: str, radiograph: ArrayLike, flags: tuple[str, ...] = ()) -> Reading:
+    def read(self, name: str, radiograph: ArrayLike, flags: tuple[str, ...] = (), fixes: Sequence[str] = ()) -> Reading:
         """Reads one radiograph that is in memory, at once: compiled for a batch of one.
 
         Args:
           name: for the reading.
           radiograph: in any form that `grey_levels.as_radiograph` takes, bones bright.
           flags: names from `flags.FLAGS` that are known already.
+          fixes: as in `readings`.
 
         Raises:
           ValueError: for an array that is not one radiograph, in a sentence that begins with `name`.
         """
-        return self._read(ImageArray(name, radiograph, flags))
+        return self._read(ImageArray(name, radiograph, flags), fixes)
 
-    def _read(self, image: ImageFile | ImageArray) -> Reading:
+    def _read(self, image: ImageFile | ImageArray, fixes: Sequence[str] = ()) -> Reading:
         loaded = ImageArray(image.name, *image.load())
-        (reading,) = self._single.readings([loaded])
+        (reading,) = self._single.readings([loaded], fixes)
         return reading
 
     @functools.cached_property
     def _single(self) -> "Predictor":
         return dataclasses.replace(
             self,
-            classifier=dataclasses.replace(self.classifier, batch_size=1),
+            classifier=None if self.classifier is None else dataclasses.replace(self.classifier, batch_size=1),
             lungs=None if self.lungs is None else self.lungs.single,
         )
 
@@ -319,30 +363,40 @@ class Predictor:
         """Boxes the lungs, cuts the branches' inputs, and names what looks wrong."""
         if isinstance(work, Unreadable):
             return work
-        region, doubts = None, ()
+        region, doubts, line, inputs = None, (), (), {}
         if probabilities is not None:
             region = self.lungs.region(probabilities, work.radiograph.shape)
             doubts = self.lungs.doubts(region, work.radiograph.shape)
+            line = outline.outline(probabilities, region.kept, work.radiograph.shape)
+        if self.classifier is not None:
+            inputs = crops.cut(work.radiograph, region and region.box, self.classifier.preprocessing.size)
         return dataclasses.replace(
             work,
             region=region,
-            inputs=crops.cut(work.radiograph, region and region.box, self.classifier.preprocessing.size),
+            lung_outline=line,
+            inputs=inputs,
             flags=flags.in_order(quality.check(work.radiograph) + doubts + work.flags),
         )
 
-    def _reading(self, work: _InWork, logits: np.ndarray, maps: dict[str, np.ndarray]) -> Reading:
-        probabilities = expit(logits)
-        calibrated = (
-            dict.fromkeys(FINDINGS) if self.calibration is None else _by_finding(self.calibration.apply(probabilities))
-        )
+    def _reading(self, work: _InWork, logits: np.ndarray | None, maps: dict[str, np.ndarray]) -> Reading:
+        probabilities, calibrated = {}, {}
+        if logits is not None:
+            values = expit(logits)
+            probabilities, calibrated = _by_finding(values), dict.fromkeys(FINDINGS)
+            if self.calibration is not None:
+                calibrated = _by_finding(self.calibration.apply(values))
+        region = work.region
         return Reading(
             name=work.name,
             radiograph=work.radiograph,
-            lung_box=None if work.region is None else work.region.box,
-            rule="" if work.region is None else work.region.rule,
+            lung_box=None if region is None else region.box,
+            rule="" if region is None else region.rule,
+            lung_area=None if region is None else region.lung_area,
+            confidence=None if region is None else region.confidence,
+            lung_outline=work.lung_outline,
             flags=work.flags,
             fixes=work.fixes,
-            probabilities=_by_finding(probabilities),
+            probabilities=probabilities,
             calibrated=calibrated,
             maps=maps,
             provenance=self.provenance,
@@ -350,6 +404,10 @@ class Predictor:
 
 
 load = Predictor.load
+
+
+def _software() -> dict[str, str]:
+    return {name: version for name, version in predictions.software().items() if version is not None}
 
 
 def _stage_of(run: Path) -> str | None:

@@ -13,20 +13,21 @@ _UNKNOWN = "unknown"
 def html_of(provenance: Provenance) -> str:
     """Returns the tables of networks, data and settings, and of the operating points."""
     lrg = "none was used" if provenance.lrg_checkpoint is None else provenance.lrg_checkpoint
-    made = _table(
-        "What the readings were made with",
-        [
+    classifier = [("Classifier", "none was given")]
+    if provenance.stage is not None:
+        classifier = [
             ("Network", f"{published.COLUMN_NAMES[provenance.stage]} (stage {provenance.stage})"),
             ("Its checkpoint", provenance.checkpoint),
-            ("Lung region generator", lrg),
             ("Trained on", provenance.data_version or _UNKNOWN),
             ("Labels", provenance.label_version or _UNKNOWN),
             *((f"Weights, {branch} branch", each.describe()) for branch, each in provenance.imported.items()),
             *((f"Preprocessing: {name}", value) for name, value in provenance.preprocessing.items()),
-            *provenance.software.items(),
-        ],
+        ]
+    made = _table(
+        "What the readings were made with",
+        [*classifier, ("Lung region generator", lrg), *provenance.software.items()],
     )
-    return made + _operating_points(provenance)
+    return made if provenance.stage is None else made + _operating_points(provenance)
 
 
 def _operating_points(provenance: Provenance) -> str:

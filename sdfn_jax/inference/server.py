@@ -16,6 +16,7 @@ from sdfn_jax.core.extras import install_command
 from sdfn_jax.inference import film_page
 from sdfn_jax.inference.decoding import PROCESSES, Decoders
 from sdfn_jax.inference.predictor import Predictor
+from sdfn_jax.radiographs.flags import FIXES
 
 try:
     import uvicorn
@@ -53,7 +54,8 @@ def application(
     """Makes the web application: the page, and readings for it.
 
     `GET /` is the page. `POST /readings?suffix=.dcm`, with a film's bytes as the body and its name's suffix, which some
-    formats need, is answered with `film_page.entry` as JSON.
+    formats need, is answered with `film_page.entry` as JSON; with `&fix=inverted` (any of `FIXES`) the film is
+    corrected first if it is flagged so.
 
     Whatever is refused is answered with JSON, {"error": a sentence}: 403 to other pages than our own, 413 above
     `largest`, 422 for what cannot be read as a film, 503 when the films of all requests together take more than
@@ -87,7 +89,8 @@ def application(
                     radiograph, flags = await run_in_threadpool(decode, data, request.query_params.get("suffix", ""))
                     async with one_at_a_time:
                         await _check_still_there(request)
-                        entry = await run_in_threadpool(_entry, predictor, radiograph, flags)
+                        fixes = [name for name in request.query_params.getlist("fix") if name in FIXES]
+                        entry = await run_in_threadpool(_entry, predictor, radiograph, flags, fixes)
             except ClientDisconnect:
                 return _refusal(400, "the sender has left")  # which nobody reads
             except _TooMuch as error:
@@ -167,8 +170,8 @@ def _refusal(status: int, sentence: str) -> Response:
     return JSONResponse({"error": sentence}, status, _HEADERS)
 
 
-def _entry(predictor: Predictor, radiograph: np.ndarray, flags: tuple[str, ...]) -> dict:
-    return film_page.entry(predictor.read("", radiograph, flags))
+def _entry(predictor: Predictor, radiograph: np.ndarray, flags: tuple[str, ...], fixes: Sequence[str]) -> dict:
+    return film_page.entry(predictor.read("", radiograph, flags, fixes))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -202,15 +205,16 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def serve(checkpoint: str, lrg: str | None, host: str, port: int) -> None:
+def serve(checkpoint: str | None, lrg: str | None, host: str, port: int) -> None:
     """Loads the networks, compiles them, and answers until Ctrl-C."""
     shown = f"[{host}]" if ":" in host else host
     with _listen(host, port) as listening, Decoders() as decoders:
         print("Loading and compiling the networks ...", flush=True)
         predictor = Predictor.load(checkpoint, lrg)
         predictor.read("", np.zeros((1024, 1024), np.uint8))
-        if predictor.gaps:
-            print(predictor.gaps)
+        for note in (*film_page.notes(predictor.provenance), predictor.gaps):
+            if note:
+                print(note)
         if not _is_local(host):
             print(
                 f"WARNING: --host={host}: whoever reaches this address can use the viewer, without a password, and "

@@ -1,147 +1,39 @@
-"use strict";
-
-const about = JSON.parse(document.querySelector("script.about").textContent);
-const element = (id) => document.getElementById(id);
-const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-const colours = bytes(about.colours); // 256 x (red, green, blue), cold to hot
-
-// Heatmaps. The page holds each map as its few cells, because 14 pictures of each film would make it ten times as large; so
-// the browser enlarges, adds and rescales them as cam.py does (`on_radiograph`, `rescale`), and a test compares the two.
-
-// Weights of Pillow's bilinear filter for some pixels of a map of `cells` cells enlarged to `length` pixels.
-function weightsOf(cells, length, pixels) {
-  const scale = cells / length;
-  const support = Math.max(scale, 1);
-  return pixels.map((pixel) => {
-    const centre = (pixel + 0.5) * scale;
-    const first = Math.max(0, Math.floor(centre - support + 0.5));
-    const last = Math.min(cells, Math.floor(centre + support + 0.5));
-    const weights = [];
-    for (let cell = first; cell < last; cell++) {
-      weights.push(Math.max(0, 1 - Math.abs((cell - centre + 0.5) / support)));
-    }
-    const sum = weights.reduce((left, right) => left + right, 0);
-    return { first, weights: weights.map((weight) => weight / sum) };
-  });
-}
-
-// Adds a map, enlarged to a box of the radiograph, at the given rows and columns of the radiograph's pixels.
-function lay(onto, map, [left, top, right, bottom], rows, columns) {
-  const inside = (places, start, stop) => places.findLastIndex((place) => place < stop) + 1;
-  const firstRow = rows.findIndex((row) => row >= top);
-  const firstColumn = columns.findIndex((column) => column >= left);
-  if (firstRow < 0 || firstColumn < 0) return;
-  const lastRow = inside(rows, top, bottom);
-  const lastColumn = inside(columns, left, right);
-  const down = weightsOf(
-    map.height,
-    bottom - top,
-    rows.slice(firstRow, lastRow).map((row) => row - top),
-  );
-  const across = weightsOf(
-    map.width,
-    right - left,
-    columns.slice(firstColumn, lastColumn).map((column) => column - left),
-  );
-  const wide = Array.from({ length: map.height }, (_, y) =>
-    Float64Array.from(across, ({ first, weights }) =>
-      weights.reduce((sum, weight, k) => sum + weight * map.values[y * map.width + first + k], 0),
-    ),
-  );
-  down.forEach(({ first, weights }, y) => {
-    const start = (firstRow + y) * columns.length + firstColumn;
-    weights.forEach((weight, k) => {
-      const row = wide[first + k];
-      for (let x = 0; x < row.length; x++) onto[start + x] += weight * row[x];
-    });
-  });
-}
-
-// Pixels between which no map bends or ends: the extremes of the sum over all pixels are among these.
-function corners(boxes, length) {
-  const found = new Set([0, length - 1]);
-  for (const { start, stop, cells } of boxes) {
-    for (const place of [start - 1, start, stop - 1, stop]) found.add(place);
-    for (let cell = 0; cell < cells; cell++) {
-      const bend = start + ((cell + 0.5) * (stop - start)) / cells - 0.5;
-      found.add(Math.floor(bend)).add(Math.ceil(bend));
-    }
-  }
-  return [...found].filter((place) => place >= 0 && place < length).sort((left, right) => left - right);
-}
-
-// The sum of a finding's maps on the radiograph (eq. 6), read at `screen` pixels, and its extremes over the radiograph.
-function heatmapOf(film, picture, finding) {
-  const [width, height] = film.size;
-  const [columnCount, rowCount] = picture.screen;
-  const layers = Object.entries(picture.maps).map(([branch, { shape, values }]) => {
-    const cells = shape[0] * shape[1];
-    const numbers = new Float32Array(bytes(values).buffer).subarray(finding * cells, (finding + 1) * cells);
-    return {
-      map: { height: shape[0], width: shape[1], values: numbers },
-      box: about.cropped.includes(branch) ? film.lung_box : [0, 0, width, height],
-    };
-  });
-  const at = (rows, columns) => {
-    const sum = new Float32Array(rows.length * columns.length);
-    for (const { map, box } of layers) lay(sum, map, box, rows, columns);
-    return sum;
-  };
-  const under = (count, length) => Array.from({ length: count }, (_, k) => Math.floor(((k + 0.5) * length) / count));
-  const values = at(under(rowCount, height), under(columnCount, width));
-  const extremes = at(
-    corners(
-      layers.map(({ map, box }) => ({ start: box[1], stop: box[3], cells: map.height })),
-      height,
-    ),
-    corners(
-      layers.map(({ map, box }) => ({ start: box[0], stop: box[2], cells: map.width })),
-      width,
-    ),
-  );
-  let low = Infinity;
-  let high = -Infinity;
-  for (const some of [values, extremes]) {
-    for (const value of some) {
-      if (value < low) low = value;
-      if (value > high) high = value;
-    }
-  }
-  return { values, low, high };
-}
-
-// Hot places cover the film, cold ones leave it bare: the opacity of a pixel is its value, 0 to 255.
-function paint(canvas, values, low, high) {
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  const image = context.createImageData(canvas.width, canvas.height);
-  const scale = high > low ? 255 / (high - low) : 0;
-  values.forEach((value, index) => {
-    const grey = (value - low) * scale;
-    const colour = 3 * Math.min(255, Math.floor((grey * 256) / 255));
-    image.data[4 * index] = colours[colour];
-    image.data[4 * index + 1] = colours[colour + 1];
-    image.data[4 * index + 2] = colours[colour + 2];
-    image.data[4 * index + 3] = Math.round(grey);
-  });
-  context.putImageData(image, 0, 0);
-}
-
 // The films.
 
 const films = []; // what `film_page.entry` gives, each with its thumbnail's button; `picture` is parsed when shown
 let shown = []; // those that the filter lets through, in the order of the list
 let current = null; // the film on show, its picture unpacked
-let finding = null; // the finding on show
-let chosen = false; // whether the reader chose it; until then each film shows its most probable one
+let finding = null; // the finding that the reader chose; without one there is no heatmap
 
 const nameOf = (film) => film.name || "film";
 const lastOf = (name) => name.slice(name.lastIndexOf("/") + 1);
 const spoken = (flag) => flag.replaceAll("_", " ");
 const number = (value) => value.toPrecision(3).replace("-", "−");
 const percent = (share) => `${Math.round(100 * share)} %`;
-const positive = (film, index) => about.points[index] !== null && film.probabilities[index] >= about.points[index][0];
-const byProbability = (film) =>
-  about.findings.map((_, index) => index).sort((one, other) => film.probabilities[other] - film.probabilities[one]);
+const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+const classifies = about.findings.length > 0;
+const DECISIONS = { positive: "Positive", negative: "Negative", undecided: "No decision" };
+const decision = (film, index) => film.findings.decision[index];
+const probability = (film, index) => film.findings.probability[index];
+// Whether what a network says about the film is kept back: it is flagged, and nobody asked to see it anyway.
+const isWithheld = (film) => classifies && !film.anyway && film.flags.some((flag) => about.withheld.includes(flag));
+
+// Where a probability is on a bar, 0 to 1: one half at the finding's operating point, three quarters at three times its
+// odds.
+function place(film, index) {
+  const [value, point] = [probability(film, index), about.points[index].probability];
+  const above = value * (1 - point);
+  const below = point * (1 - value);
+  return above + below > 0 ? above / (above + below) : 0.5;
+}
+
+// The findings' numbers: positive ones first, then the nearest below their operating points; in the end, by
+// probability, those that have none.
+function ranked(film) {
+  const rank = (index) =>
+    decision(film, index) === "undecided" ? probability(film, index) - 2 : place(film, index);
+  return about.findings.map((_, index) => index).sort((one, other) => rank(other) - rank(one));
+}
 
 function make(tag, className, text) {
   const made = document.createElement(tag);
@@ -151,8 +43,18 @@ function make(tag, className, text) {
 }
 
 function addFilm(film) {
-  film.number = films.push(film);
-  const top = byProbability(film)[0];
+  films.push(film);
+  prepare(film);
+}
+
+// Puts a film in the place of another: the same file, read again.
+function replaceFilm(old, film) {
+  films[films.indexOf(old)] = film;
+  prepare(film);
+}
+
+// Makes the film's thumbnail.
+function prepare(film) {
   const button = make("button");
   button.type = "button";
   button.tabIndex = -1;
@@ -174,7 +76,16 @@ function addFilm(film) {
   film.item = make("li");
   film.item.append(button);
   film.button = button;
-  film.top = top;
+}
+
+// The line below a thumbnail: the finding by which the list is sorted, or what was called positive.
+function summary(film, sort) {
+  if (!classifies) return ["confidence", film.confidence === null ? "" : film.confidence.toFixed(2)];
+  if (isWithheld(film)) return ["findings withheld", ""];
+  if (/^\d+$/.test(sort)) return [about.findings[sort], probability(film, sort).toFixed(2)];
+  const positives = ranked(film).filter((index) => decision(film, index) === "positive");
+  if (positives.length) return [about.findings[positives[0]], positives.length > 1 ? `+${positives.length - 1}` : ""];
+  return [about.points.some((point) => point !== null) ? "none positive" : "no decision", ""];
 }
 
 function option(value, text) {
@@ -188,7 +99,7 @@ function passes(film, filter) {
   const [kind, what] = filter.split(":");
   if (kind === "flagged") return film.flags.length > 0;
   if (kind === "flag") return film.flags.includes(what);
-  if (kind === "positive") return positive(film, Number(what));
+  if (kind === "positive") return !isWithheld(film) && decision(film, Number(what)) === "positive";
   return true;
 }
 
@@ -209,6 +120,7 @@ function fillFilters() {
     element("sort").append(
       option("given", "as given"),
       option("name", "by name"),
+      ...(films.some((film) => film.confidence !== null) ? [option("confidence", "by lungs, least certain first")] : []),
       ...about.findings.map((name, index) => option(String(index), `by ${name}`)),
     );
   }
@@ -220,26 +132,31 @@ function listFilms() {
   shown = films.filter((film) => passes(film, element("filter").value) && nameOf(film).toLowerCase().includes(search));
   if (sort === "name")
     shown.sort((one, other) => nameOf(one).localeCompare(nameOf(other), undefined, { numeric: true }));
-  else if (sort !== "given") shown.sort((one, other) => other.probabilities[sort] - one.probabilities[sort]);
+  else if (sort === "confidence") shown.sort((one, other) => (one.confidence ?? 2) - (other.confidence ?? 2));
+  else if (sort !== "given") {
+    const value = (film) => (isWithheld(film) ? -1 : probability(film, sort));
+    shown.sort((one, other) => value(other) - value(one));
+  }
   for (const film of shown) {
-    const index = /^\d+$/.test(sort) ? Number(sort) : film.top;
-    film.sorted.replaceChildren(make("span", "", about.findings[index]), film.probabilities[index].toFixed(2));
+    const [what, value] = summary(film, sort);
+    film.sorted.replaceChildren(make("span", "", what), value);
   }
   element("thumbnails").replaceChildren(...shown.map((film) => film.item));
   element("count").textContent = `${shown.length} of ${films.length} films`;
   element("app").classList.toggle("single", films.length < 2);
-  element("app").hidden = films.length === 0;
-  document.title = films.length === 1 ? `Findings: ${nameOf(films[0])}` : `Findings on ${films.length} radiographs`;
+  element("app").hidden = element("downloads").hidden = films.length === 0;
+  document.title =
+    films.length === 1 ? `${about.subject}: ${nameOf(films[0])}` : `${about.subject} on ${films.length} radiographs`;
   sayPlace();
 }
 
 function sayPlace() {
   if (current === null) return;
-  const place = shown.indexOf(current.film);
+  const number = shown.indexOf(current.film);
   element("place").textContent =
-    films.length < 2 ? "" : place < 0 ? "not in this list" : `${place + 1} of ${shown.length}`;
-  element("previous").disabled = place <= 0;
-  element("next").disabled = place === shown.length - 1 || shown.length === 0;
+    films.length < 2 ? "" : number < 0 ? "not in this list" : `${number + 1} of ${shown.length}`;
+  element("previous").disabled = number <= 0;
+  element("next").disabled = number === shown.length - 1 || shown.length === 0;
 }
 
 function show(film) {
@@ -252,7 +169,6 @@ function show(film) {
   film.button.setAttribute("aria-current", "true");
   film.button.tabIndex = 0;
   bringIntoList(film.item);
-  if (!chosen) finding = film.top;
 
   const [width, height] = picture.screen;
   element("stage").style.setProperty("--ratio", width / height);
@@ -260,10 +176,11 @@ function show(film) {
   element("radiograph").alt = `Radiograph ${nameOf(film)}`;
   element("name").textContent = nameOf(film);
   Object.assign(element("heatmap"), { width, height });
-  showBox(film);
   showNotes(film);
-  listFindings(film);
-  drawHeatmap();
+  showLungs(film);
+  showFindings();
+  makeRoom();
+  resetView();
   sayPlace();
 }
 
@@ -275,97 +192,175 @@ function bringIntoList(item) {
   list.scrollLeft += Math.min(0, inner.left - outer.left) + Math.max(0, inner.right - outer.right);
 }
 
-function showBox(film) {
-  element("box-control").hidden = film.lung_box === null;
+function rectangle(box, kind) {
+  const made = document.createElementNS(element("lines").namespaceURI, "rect");
+  made.setAttribute("class", kind);
+  setBox(made, box);
+  return made;
+}
+
+function setBox(rect, [left, top, right, bottom]) {
+  const values = { x: left, y: top, width: right - left, height: bottom - top };
+  for (const [name, value] of Object.entries(values)) rect.setAttribute(name, value);
+}
+
+function showLungs(film) {
+  const found = film.lung_box !== null;
+  for (const control of document.querySelectorAll(".of-lungs")) control.hidden = !found;
+  element("lines").setAttribute("viewBox", `0 0 ${film.size[0]} ${film.size[1]}`);
+  element("outline").setAttribute("d", current.picture.outline);
   element("lungs").textContent = "";
-  if (film.lung_box !== null) {
-    const [left, top, right, bottom] = film.lung_box;
-    element("box").setAttribute("viewBox", `0 0 ${film.size[0]} ${film.size[1]}`);
-    for (const rectangle of element("box").children) {
-      rectangle.setAttribute("x", left);
-      rectangle.setAttribute("y", top);
-      rectangle.setAttribute("width", right - left);
-      rectangle.setAttribute("height", bottom - top);
-    }
-    const place = `columns ${left} to ${right}, rows ${top} to ${bottom} of ${film.size.join(" × ")} pixels`;
-    const rules = film.rule.split("+").map((rule) => about.rules[rule]);
-    element("lungs").textContent = `Lung box: ${place}; ${rules.join("; ")}.`;
-  }
-  switchLayers();
+  if (!found) return;
+  for (const each of element("box").children) setBox(each, film.lung_box);
+  const [left, top, right, bottom] = film.lung_box;
+  const confidence = film.confidence === null ? "" : ` confidence ${film.confidence.toFixed(3)},`;
+  const where = `columns ${left} to ${right}, rows ${top} to ${bottom} of ${film.size.join(" × ")} pixels`;
+  const rules = film.rule.split("+").map((rule) => about.rules[rule]);
+  element("lungs").textContent = `Lungs:${confidence} box in ${where}; ${rules.join("; ")}.`;
 }
 
 function showNotes(film) {
-  element("flags").replaceChildren(
-    ...film.flags.map((flag) => make("p", "note", about.flags[flag])),
-    ...film.fixes.map((fix) => make("p", "fine", `Corrected as asked: ${about.fixes[fix]}`)),
-  );
+  const noted = film.flags.map((flag) => {
+    const note = make("p", "note", about.flags[flag]);
+    if (film.again && flag in about.offers) {
+      const button = make("button", "", about.offers[flag]);
+      button.type = "button";
+      button.addEventListener("click", () => film.again(flag));
+      note.append(" ", button);
+    }
+    return note;
+  });
+  const fixed = film.fixes.map((fix) => make("p", "fine", `Corrected as asked: ${about.fixes[fix]}`));
+  element("flags").replaceChildren(...noted, ...fixed);
+}
+
+// The findings of the film on show, or why they are withheld, and the heatmap of the chosen one.
+function showFindings() {
+  const { film } = current;
+  const withheld = isWithheld(film);
+  element("withheld").hidden = !withheld;
+  for (const id of ["all", "points", "detail"]) element(id).hidden = withheld;
+  if (withheld) {
+    const flags = film.flags.filter((flag) => about.withheld.includes(flag));
+    const fixable = flags.filter((flag) => flag in about.offers && !film.again);
+    element("why-withheld").textContent =
+      `${flags.map((flag) => about.flags[flag]).join(" ")} What a network says about such a film is not to be trusted.` +
+      fixable.map((flag) => ` To read it corrected: sdfn predict --fix=${flag}.`).join("");
+  } else if (classifies) {
+    listFindings(film);
+  }
+  element("points").hidden ||= about.points.every((point) => point === null);
+  drawHeatmap();
 }
 
 function listFindings(film) {
-  element("list").replaceChildren(
-    ...byProbability(film).map((index) => {
-      const point = about.points[index];
-      const called = positive(film, index);
-      const row = make("label", called ? "finding positive" : "finding");
-      const radio = make("input");
-      Object.assign(radio, { type: "radio", name: "finding", value: String(index), checked: index === finding });
-      const value = make("span", "value", film.probabilities[index].toFixed(3));
-      if (film.calibrated[index] !== null)
-        value.prepend(make("small", "", `calibrated ${film.calibrated[index].toFixed(3)}`), " ");
-      const bar = make("span", "bar");
-      const fill = make("span", "fill");
-      fill.style.width = `${100 * film.probabilities[index]}%`;
-      bar.append(fill);
-      const name = make("span", "name", about.findings[index]);
-      row.append(radio, name, value, bar);
-      if (point !== null) {
-        const mark = make("span", "mark");
-        mark.style.left = `${100 * point[0]}%`;
-        bar.append(mark);
-        name.append(" ", make("small", "", called ? "positive" : "negative"));
-        row.append(
-          make(
-            "span",
-            "fine",
-            `from ${point[0].toFixed(3)}: sensitivity ${point[1].toFixed(2)}, specificity ${point[2].toFixed(2)}`,
-          ),
-        );
-      } else {
-        name.append(" ", make("small", "", "no decision"));
-        row.append(make("span", "fine", about.undecided[index]));
-      }
-      return row;
-    }),
+  const rows = [];
+  let before = null;
+  for (const index of ranked(film)) {
+    const called = decision(film, index);
+    if (called !== before) {
+      const count = film.findings.decision.filter((each) => each === called).length;
+      rows.push(make("h3", called, `${DECISIONS[called]} (${count})`));
+    }
+    before = called;
+    rows.push(rowOf(film, index));
+  }
+  element("list").replaceChildren(...rows);
+}
+
+function rowOf(film, index) {
+  const called = decision(film, index);
+  const row = make("label", `finding ${called}`);
+  const radio = make("input");
+  Object.assign(radio, { type: "radio", name: "finding", value: String(index), checked: index === finding });
+  const bar = make("span", "bar");
+  if (called !== "undecided") {
+    const fill = make("span", "fill");
+    fill.style.width = `${100 * place(film, index)}%`;
+    bar.append(fill, make("span", "mark"));
+  } else bar.className = "bar none";
+  const name = make("span", "name", about.findings[index]);
+  name.append(make("span", "visually-hidden", `, ${DECISIONS[called].toLowerCase()}`));
+  row.append(radio, name, bar, make("span", "value", probability(film, index).toFixed(3)));
+  if (about.validation[index] !== null) row.append(make("span", "auc", aucOf(about.validation[index])));
+  return row;
+}
+
+function aucOf({ auc, positives }) {
+  const share = (value) => value.toFixed(2);
+  const area = auc === null ? "–" : `${share(auc.value)} (${share(auc.low)}–${share(auc.high)})`;
+  return `${area} ${positives.toLocaleString("en")}`;
+}
+
+// What the chosen finding's numbers rest on.
+function detailOf(film, index) {
+  const point = about.points[index];
+  const validation = about.validation[index];
+  const calibrated = film.findings.calibrated[index];
+  const said = [`${about.findings[index]}: probability ${probability(film, index).toFixed(3)}`];
+  said[0] += calibrated === "" ? ", not calibrated." : `, calibrated ${calibrated.toFixed(3)}.`;
+  said.push(
+    point === null
+      ? `No decision: ${about.undecided[index]}.`
+      : `Positive from ${point.probability.toFixed(3)}: sensitivity ${point.sensitivity.toFixed(2)}, specificity ` +
+          `${point.specificity.toFixed(2)} on validation.`,
   );
+  if (validation !== null && validation.auc !== null) {
+    const { value, low, high } = validation.auc;
+    said.push(`AUC there ${value.toFixed(2)}, 95 % interval ${low.toFixed(2)} to ${high.toFixed(2)}.`);
+  }
+  if (validation !== null) said.push(`${plural(validation.positives, "film")} with it, ${validation.negatives} without.`);
+  return said.join(" ");
 }
 
 function drawHeatmap() {
   const { film, picture } = current;
+  const on = finding !== null && !isWithheld(film);
+  for (const each of document.querySelectorAll(".of-finding")) each.hidden = !on;
+  element("heatmap-on").disabled = !on;
+  element("range").textContent = "";
+  element("marks").replaceChildren();
+  if (!on) {
+    element("said").textContent = nameOf(film);
+    element("detail").textContent = "";
+    switchLayers();
+    return;
+  }
   const { values, low, high } = heatmapOf(film, picture, finding);
   paint(element("heatmap"), values, low, high);
   const name = about.findings[finding];
+  for (const [threshold, boxes] of Object.entries(picture.boxes[about.names[finding]] ?? {})) {
+    for (const box of boxes) element("marks").append(rectangle(box, "under"), rectangle(box, `over-${threshold}`));
+  }
+  element("marks-on").disabled = !element("marks").childElementCount;
   element("heatmap").setAttribute("aria-label", `Heatmap of ${name}`);
   element("range").textContent =
     high > low
-      ? `${name}: this map is rescaled on its own, whatever the probability. Its colours compare places within this ` +
-        `picture, not findings or films. Before rescaling it went from ${number(low)} to ${number(high)} (parts of ` +
-        "the logit)."
+      ? `${name}: this map is rescaled on its own, whatever the probability: its colours compare places within this ` +
+        `picture, not findings or films. Before, it went from ${number(low)} to ${number(high)} (parts of the logit).`
       : `${name}: this map is the same everywhere and points nowhere.`;
-  element("said").textContent = `${nameOf(film)}, ${name}, probability ${film.probabilities[finding].toFixed(3)}`;
+  element("detail").textContent = detailOf(film, finding);
+  element("said").textContent = `${nameOf(film)}, ${name}, probability ${probability(film, finding).toFixed(3)}`;
+  switchLayers();
 }
 
 function choose(index) {
   finding = index;
-  chosen = true;
   drawHeatmap();
 }
 
+function chooseNone() {
+  for (const radio of element("list").querySelectorAll("input:checked")) radio.checked = false;
+  choose(null);
+}
+
 function switchLayers() {
-  element("heatmap").hidden = !element("heatmap-on").checked;
-  element("box").toggleAttribute(
-    "hidden",
-    !element("box-on").checked || current === null || current.film.lung_box === null,
-  );
+  const off = (id) => !element(`${id}-on`).checked || element(`${id}-on`).disabled;
+  element("heatmap").hidden = off("heatmap");
+  element("marks").toggleAttribute("hidden", off("marks") || off("heatmap"));
+  for (const id of ["box", "outline"]) {
+    element(id).toggleAttribute("hidden", off(id) || current === null || current.film.lung_box === null);
+  }
   const strength = element("strength").value / 100;
   for (const canvas of ["heatmap", "scale"]) element(canvas).style.opacity = strength;
   element("strength-said").textContent = percent(strength);
@@ -382,8 +377,9 @@ function step(by) {
 }
 
 function stepFinding(by) {
+  if (element("all").hidden) return;
   const radios = [...element("list").querySelectorAll("input")];
-  const next = radios[radios.findIndex((radio) => radio.checked) + by];
+  const next = radios[Math.max(radios.findIndex((radio) => radio.checked) + by, 0)];
   if (next === undefined) return;
   next.checked = true;
   next.focus();
@@ -403,7 +399,11 @@ const KEYS = {
   ArrowUp: () => stepFinding(-1),
   ArrowDown: () => stepFinding(1),
   h: () => toggle("heatmap-on"),
+  x: () => toggle("marks-on"),
   b: () => toggle("box-on"),
+  o: () => toggle("outline-on"),
+  Escape: chooseNone,
+  ...VIEW_KEYS,
   "?": () => element("keys").showModal(),
 };
 
@@ -415,32 +415,38 @@ document.addEventListener("keydown", (event) => {
     event.metaKey ||
     event.altKey ||
     element("keys").open ||
-    current === null ||
-    !(event.key in KEYS)
+    current === null
   )
     return;
+  const move = event.shiftKey ? MOVES[event.key] : undefined;
+  const act = move === undefined ? KEYS[event.key] : () => moveBy(...move);
+  if (act === undefined) return;
   event.preventDefault();
-  KEYS[event.key]();
+  act();
 });
 element("list").addEventListener("change", (event) => choose(Number(event.target.value)));
 element("previous").addEventListener("click", () => step(-1));
 element("next").addEventListener("click", () => step(1));
 element("help").addEventListener("click", () => element("keys").showModal());
-for (const id of ["heatmap-on", "box-on"]) element(id).addEventListener("change", switchLayers);
+element("anyway").addEventListener("click", () => {
+  current.film.anyway = true;
+  listFilms();
+  showFindings();
+});
+for (const id of ["heatmap-on", "marks-on", "box-on", "outline-on"]) element(id).addEventListener("change", switchLayers);
 element("strength").addEventListener("input", switchLayers);
 element("filter").addEventListener("change", listFilms);
 element("search").addEventListener("input", listFilms);
 element("sort").addEventListener("change", () => {
   listFilms();
-  if (/^\d+$/.test(element("sort").value)) {
-    finding = Number(element("sort").value);
-    chosen = true;
-  }
+  if (/^\d+$/.test(element("sort").value)) finding = Number(element("sort").value);
   if (shown.length) show(shown[0]);
 });
 
-element("filters").open = !window.matchMedia("(max-width: 46rem)").matches; // as film.css
-element("points").hidden = about.points.every((point) => point === null);
+element("filters").open = !window.matchMedia("(max-width: 52rem)").matches; // as film.css
+element("findings").hidden = !classifies;
+document.querySelector(".key").hidden = about.validation.every((each) => each === null);
+element("app").classList.toggle("lungs", !classifies);
 element("strength").value = 100 * about.strength;
 paint(
   element("scale"),
