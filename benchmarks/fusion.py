@@ -62,7 +62,7 @@ def whole_network(config, task, variables, training, validation, count):
     """Seconds of a training step and of a batch of validation, and to compile both."""
     mesh = steps.device_mesh()
     shared = NamedSharding(mesh, PartitionSpec("batch"))
-    step, evaluate = steps.make_train_step(task, config, mesh), steps.make_evaluation_step(task, mesh)
+    step, evaluate = steps.make_train_step(task, config, mesh, count), steps.make_evaluation_step(task, mesh)
     state = steps.replicate(steps.initial_state(task, config, variables), mesh)
     batch = put(next(training_batches(training, task.select, config.batch_size, 0, 0)), shared)
 

@@ -116,7 +116,7 @@ def step_times(examples: Examples, network: str, count: int) -> dict:
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
     variables = initial_variables(task.model, 0, task.inputs, train=False)
     state = steps.replicate(steps.initial_state(task, config, variables), mesh)
-    step = steps.make_train_step(task, config, mesh)
+    step = steps.make_train_step(task, config, mesh, count)
     one = put(next(training_batches(examples, task.select, BATCH, 0, 0)), sharding)
     state = jax.block_until_ready(step(state, one))  # compiles
 

@@ -81,6 +81,7 @@ def recipe(branch: str, demo: bool, runs: FieldReference, folder: str = "") -> C
     config.model = densenet(demo)
     config.preprocessing = imagenet_preprocessing()
     config.flip = True  # random horizontal flip
+    config.augmentation = no_augmentation()
     training(config)
     if demo:
         config.num_epochs = 24
@@ -100,14 +101,27 @@ def imagenet_preprocessing() -> ConfigDict:
     return ConfigDict(dict(low=0.0, high=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
 
 
+def no_augmentation() -> ConfigDict:
+    """Returns the random changes of training images besides the flip, none of which the paper has.
+
+    Their ranges: training/augmentation.py. The fusion stage takes them only with `cache_features=False`.
+    """
+    return ConfigDict(dict(crop=1.0, rotation=0.0, brightness=0.0, contrast=0.0))
+
+
 def training(config: ConfigDict) -> None:
     """Adds the recipe that stages 2 and 3 share (B.3, B.5)."""
     config.batch_size = 16
     config.evaluation_batch_size = 32
     config.num_epochs = 100
+    config.loss = "bce"  # eq. 2; the others: training/losses.py
     config.learning_rate = 1e-4
-    config.learning_rate_rule = "inverse_time"  # lr / (1 + decay * updates); the rules: training/optimizer.py
-    config.learning_rate_decay = 1e-5  # per update
+    # inverse_time: lr / (1 + decay * updates); cosine: up to lr, then down to 0. The rules: training/optimizer.py
+    config.learning_rate_rule = "inverse_time"
+    config.learning_rate_decay = 1e-5  # per update, of inverse_time
+    config.warmup_share = 0.0  # of all updates, of cosine
+    config.optimizer = "adam"  # or adamw: training/optimizer.py
+    config.weight_decay = 0.0  # of adamw
     config.adam = ConfigDict(dict(b1=0.9, b2=0.999, epsilon=1e-8))
     # lr times `factor` when the validation loss has not fallen by `minimum_fall` for `patience` epochs
     config.plateau = ConfigDict(dict(factor=0.1, patience=5, minimum_fall=1e-4))

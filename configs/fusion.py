@@ -41,6 +41,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.model = classifier.densenet(demo)
     config.preprocessing = classifier.imagenet_preprocessing()
     config.flip = True  # both images of a radiograph together
+    config.augmentation = classifier.no_augmentation()
     classifier.training(config)
     if demo:
         config.num_epochs = 12

@@ -132,22 +132,36 @@ def test_a_setting_of_one_version_only_is_a_difference():
         run_identity.check_same_run("runs/x", then, config, {})
 
 
+@pytest.mark.parametrize(
+    ("name", "then", "now"),
+    [
+        ("learning_rate_rule", "inverse_time", "cosine"),
+        ("warmup_share", 0.0, 0.1),
+        ("dtype", "float32", "bfloat16"),
+        ("optimizer", "adam", "adamw"),
+        ("weight_decay", 0.0, 0.1),
+        ("loss", "bce", "focal"),
+    ],
+)
 @pytest.mark.parametrize("stage", CONFIGS)
-def test_a_run_from_before_the_learning_rate_rule_had_a_name_was_trained_by_the_papers(stage):
-    then = stored(CONFIGS[stage]())
-    del then["config"]["learning_rate_rule"]
-    run_identity.check_same_run("runs/x", then, CONFIGS[stage](), {})
-    with pytest.raises(UserError, match='learning_rate_rule is "inverse_time" there, but "other" was requested'):
-        run_identity.check_same_run("runs/x", then, changed(stage, "learning_rate_rule", "other"), {})
+def test_a_run_from_before_a_setting_was_trained_as_the_paper(stage, name, then, now):
+    before = stored(CONFIGS[stage]())
+    before["config"].pop(name, None)
+    run_identity.check_same_run("runs/x", before, CONFIGS[stage](), {})
+    asked = CONFIGS[stage]()
+    asked[name] = now
+    said = f"{name} is {json.dumps(then)} there, but {json.dumps(now)} was requested"
+    with pytest.raises(UserError, match=said):
+        run_identity.check_same_run("runs/x", before, asked, {})
 
 
-@pytest.mark.parametrize("stage", CONFIGS)
-def test_a_run_from_before_the_precision_could_be_set_was_in_float32(stage):
-    then = stored(CONFIGS[stage]())
-    del then["config"]["dtype"]
-    run_identity.check_same_run("runs/x", then, CONFIGS[stage](), {})
-    with pytest.raises(UserError, match='dtype is "float32" there, but "bfloat16" was requested'):
-        run_identity.check_same_run("runs/x", then, changed(stage, "dtype", "bfloat16"), {})
+@pytest.mark.parametrize("stage", ["entire", "fusion"])
+def test_a_run_from_before_the_classifiers_were_augmented_was_trained_with_flips_alone(stage):
+    before = stored(CONFIGS[stage]())
+    del before["config"]["augmentation"]
+    run_identity.check_same_run("runs/x", before, CONFIGS[stage](), {})
+    with pytest.raises(UserError, match=r"augmentation.crop is 1.0 there, but 0.5 was requested"):
+        run_identity.check_same_run("runs/x", before, changed(stage, "augmentation.crop", 0.5), {})
 
 
 @pytest.mark.parametrize("stage", ["entire", "fusion"])

@@ -117,7 +117,15 @@ CLASSIFIER_FAULTS = [
     ("learning_rate", 0.0, "more than 0"),
     ("learning_rate", float("nan"), "more than 0"),
     ("learning_rate_decay", -1e-5, "0 or more"),
-    ("learning_rate_rule", "cosine", "one of inverse_time"),
+    ("learning_rate_rule", "cosines", "one of inverse_time, cosine"),
+    ("warmup_share", 1.0, "0 or more and under 1"),
+    ("optimizer", "sgd", "one of adam, adamw"),
+    ("weight_decay", -0.1, "0 or more"),
+    ("loss", "hinge", "one of bce, weighted, focal, asymmetric"),
+    ("augmentation.crop", 0.0, "more than 0, at most 1"),
+    ("augmentation.rotation", -1.0, "0 or more"),
+    ("augmentation.brightness", 1.5, "0 to 1"),
+    ("augmentation.contrast", -0.5, "0 to 1"),
     ("checkpoint_minutes", 0.0, "more than 0"),
     ("dtype", "float16", "one of float32, bfloat16"),
     ("plateau.factor", 1.0, "between 0 and 1"),
@@ -256,6 +264,12 @@ def test_an_lrgs_size_halves_as_often_as_its_network_pools(size):
 def test_features_of_extractors_that_train_are_not_kept():
     config = set_in(fusion.get_config(), "frozen", False)
     assert "--config.cache_features=True: expected False, as --config.frozen=False trains" in message(config)
+    checks.check(set_in(config, "cache_features", False))
+
+
+def test_features_of_images_that_change_at_every_step_are_not_kept():
+    config = set_in(fusion.get_config(), "augmentation.crop", 0.5)
+    assert "--config.augmentation.crop=0.5: expected 1, as --config.cache_features=True" in message(config)
     checks.check(set_in(config, "cache_features", False))
 
 

@@ -245,7 +245,7 @@ def one_step():
     start = initial_variables(task.model, 0, task.inputs, train=False)
     rows = [task.select(film) for film in TRAINING[:4]]
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    step = steps.make_train_step(task, config, steps.device_mesh())
+    step = steps.make_train_step(task, config, steps.device_mesh(), 3)
     return lambda: steps.initial_state(task, config, jax.tree.map(np.copy, start)), step, batch
 
 

@@ -25,8 +25,19 @@ _NOT_RECIPE = {
     "checkpoint_minutes",
     "tensorboard",
 }
+# The classifiers' changes of an image besides the flip, each with the range in which nothing changes.
+NO_AUGMENTATION = {"crop": 1.0, "rotation": 0.0, "brightness": 0.0, "contrast": 0.0}
 # Settings that were added later, and the values that earlier runs had.
-_LATER = {"dtype": "float32", "learning_rate_rule": "inverse_time", "backbone": "densenet"}
+_LATER = {
+    "dtype": "float32",
+    "backbone": "densenet",
+    "optimizer": "adam",
+    "weight_decay": 0.0,
+    "learning_rate_rule": "inverse_time",
+    "warmup_share": 0.0,
+    "loss": "bce",
+    "augmentation": NO_AUGMENTATION,
+}
 # Inputs that earlier runs did not record.
 _LATER_INPUTS = {"films"}
 # {a field's name up to version 0.1.0: its name now}
@@ -46,19 +57,24 @@ def as_json(config: ConfigDict) -> dict:
     return json.loads(json.dumps(config.to_dict()))
 
 
+def setting(config: ConfigDict | dict, name: str) -> Any:
+    """Returns a setting that was added later, from a stage's config or the stored one: what earlier runs had without.
+
+    Args:
+      config: of a stage.
+      name: one of `_LATER`.
+    """
+    return config.get(name, _LATER[name])
+
+
 def precision(config: ConfigDict | dict) -> str:
     """Returns the dtype of a stage's activations, from its config or the stored one."""
-    return config.get("dtype", _LATER["dtype"])
-
-
-def learning_rate_rule(config: ConfigDict | dict) -> str:
-    """Returns the name of a stage's learning-rate rule, from its config or the stored one."""
-    return config.get("learning_rate_rule", _LATER["learning_rate_rule"])
+    return setting(config, "dtype")
 
 
 def backbone(config: ConfigDict | dict) -> str:
     """Returns the name of a classifier's backbone, from its config or from what its checkpoint stores of it."""
-    return config.get("backbone", _LATER["backbone"])
+    return setting(config, "backbone")
 
 
 def recipe(config: dict) -> dict:

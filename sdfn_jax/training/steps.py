@@ -28,7 +28,7 @@ class TrainState:
       step: updates so far, int32.
       params: parameters.
       batch_stats: BatchNorm's running statistics.
-      opt_state: Adam's moments, of the trained leaves only.
+      opt_state: the optimizer's moments, of the trained leaves only.
       plateau: state of the plateau rule; its `scale` multiplies the learning rate.
       loss_sum: sum of this epoch's batch losses so far, float32.
       bad_step: the first step whose loss was not finite; -1 while there is none.
@@ -49,7 +49,8 @@ def initial_state(task: Task, config: ConfigDict, variables: dict) -> TrainState
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=make_optimizer(config, task.frozen).init(variables["params"]),
+        # The length of an epoch decides the rate, not the state.
+        opt_state=make_optimizer(config, 1, task.frozen).init(variables["params"]),
         plateau=make_plateau(config).init(variables["params"]),
         loss_sum=jnp.zeros((), jnp.float32),
         bad_step=jnp.full((), -1, jnp.int32),
@@ -81,12 +82,14 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)), tree)
 
 
-def make_train_step(task: Task, config: ConfigDict, mesh: Mesh) -> Callable[[TrainState, dict], TrainState]:
+def make_train_step(
+    task: Task, config: ConfigDict, mesh: Mesh, steps_per_epoch: int
+) -> Callable[[TrainState, dict], TrainState]:
     """Returns the jitted step (state, batch) -> state; the old state's memory is donated.
 
     The batch is global: its loss and its BatchNorm statistics are those of all its films, on however many devices.
     """
-    optimizer = make_optimizer(config, task.frozen)
+    optimizer = make_optimizer(config, steps_per_epoch, task.frozen)
     key = jax.random.key(config.seed)
     everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
 
@@ -96,7 +99,7 @@ def make_train_step(task: Task, config: ConfigDict, mesh: Mesh) -> Callable[[Tra
         def mean_loss(params: dict):
             variables = {"params": params, "batch_stats": state.batch_stats}
             outputs, batch_stats = task.apply(variables, inputs, True)
-            return jnp.mean(task.loss(outputs, targets)), batch_stats
+            return jnp.mean(task.training_loss(outputs, targets)), batch_stats
 
         (loss, batch_stats), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

@@ -19,7 +19,7 @@ from sdfn_jax.models.initial import INITIAL
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.training import augmentation, wide_augmentation
+from sdfn_jax.training import augmentation, losses, wide_augmentation
 
 Batch = dict[str, jax.Array]
 
@@ -34,7 +34,8 @@ class Task:
       select: example of the data set -> arrays of one batch row (on the host).
       prepare: (batch, key or None) -> (model input, targets); augments if there is a key (in the jitted step).
       apply: (variables, model input, train) -> (outputs, new batch statistics).
-      loss: (outputs, targets) -> (B,), the loss of each film.
+      loss: (outputs, targets) -> (B,), the cross-entropy of each film, which validation reports.
+      training_loss: the same of what training lowers the mean of.
       results: (outputs, targets) -> {name: (B, ...)}, what `score` needs of each film.
       score: {name: (N, ...)} over a whole split -> {metric: number}.
       best: the metric the best epoch is chosen by; "loss" is the mean loss of the validation split.
@@ -50,6 +51,7 @@ class Task:
     prepare: Callable[[Batch, jax.Array | None], tuple[Any, jax.Array]]
     apply: Callable[[dict, Any, bool], tuple[Any, dict]]
     loss: Callable[[Any, jax.Array], jax.Array]
+    training_loss: Callable[[Any, jax.Array], jax.Array]
     results: Callable[[Any, jax.Array], dict[str, jax.Array]]
     score: Callable[[dict[str, np.ndarray]], dict[str, float]]
     best: str
@@ -97,13 +99,17 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
         overlap = jnp.sum(found & truth, axis=(1, 2))
         return {"dice": 2 * overlap / jnp.maximum(jnp.sum(found, axis=(1, 2)) + jnp.sum(truth, axis=(1, 2)), 1)}
 
+    def loss(logits: jax.Array, mask: jax.Array) -> jax.Array:
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, mask), axis=(1, 2))
+
     return Task(
         model=model,
         inputs=jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32),
         select=select,
         prepare=prepare,
         apply=apply,
-        loss=lambda logits, mask: jnp.mean(optax.sigmoid_binary_cross_entropy(logits, mask), axis=(1, 2)),
+        loss=loss,
+        training_loss=loss,
         results=results,
         score=lambda values: {"dice": float(np.mean(values["dice"]))},
         best="loss",
@@ -114,7 +120,8 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
 def classification(config: ConfigDict) -> Task:
     """Returns the task of an extractor (one branch) or of the fusion network (two frozen branches) (B.3, B.4).
 
-    Binary cross-entropy averaged over the 14 findings (eq. 2); best is the highest mean validation AUC.
+    The paper's loss is the binary cross-entropy averaged over the 14 findings (eq. 2); best is the highest mean
+    validation AUC.
 
     Args:
       config: of `configs/classifier.py` or `configs/fusion.py`.
@@ -124,7 +131,7 @@ def classification(config: ConfigDict) -> Task:
     model = sdfn.from_config(config)
     preprocessing = Preprocessing.of(config)
     image = (1, preprocessing.size, preprocessing.size, preprocessing.channels)
-    flip = config.flip
+    flip, changes = config.flip, dict(run_identity.setting(config, "augmentation"))
 
     def select(example: dict) -> dict:
         return {name: example[name] for name in (*branches, "labels")}
@@ -133,6 +140,8 @@ def classification(config: ConfigDict) -> Task:
         images = {branch: batch[branch] for branch in branches}
         if key is not None and flip:
             images = augmentation.flip_together(key, images)
+        if key is not None:
+            images = augmentation.change_together(jax.random.fold_in(key, 1), images, **changes)
         images = {branch: preprocessing(image) for branch, image in images.items()}
         return images, batch["labels"].astype(jnp.float32)
 
@@ -151,7 +160,8 @@ def classification(config: ConfigDict) -> Task:
         select=select,
         prepare=prepare,
         apply=apply,
-        loss=lambda logits, labels: jnp.mean(optax.sigmoid_binary_cross_entropy(logits, labels), axis=1),
+        loss=losses.bce,
+        training_loss=losses.LOSSES[run_identity.setting(config, "loss")].function,
         results=lambda logits, labels: {"logits": logits, "labels": labels.astype(jnp.uint8)},
         score=score,
         best="mean_auc",

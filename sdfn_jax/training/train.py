@@ -102,11 +102,11 @@ class _Run:
     def __init__(self, task, config, workdir, steps, mesh, metadata, book):
         self.task, self.config, self.workdir, self.steps, self.mesh = task, config, workdir, steps, mesh
         self.metadata, self.book = metadata, book
-        self.train_step = make_train_step(task, config, mesh)
+        self.train_step = make_train_step(task, config, mesh, steps)
         self.evaluation_step = make_evaluation_step(task, mesh)
         # Compiled once: outside jit, optax's rule would be compiled again at every call.
         self.update_plateau = jax.jit(make_plateau(config).update)
-        self.rate = schedule(config)
+        self.rate = schedule(config, steps)
         self.vote = processes.StopVote(mesh)
         self.last_saved = time.monotonic()
         self.unsaved_best = None

@@ -13,7 +13,7 @@ from sdfn_jax.lungs.contrast import CONTRASTS
 from sdfn_jax.models import backbones
 from sdfn_jax.models.initial import INITIAL
 from sdfn_jax.radiographs.nih_tables import LABEL_TABLES
-from sdfn_jax.training import optimizer
+from sdfn_jax.training import losses, optimizer
 from tfds_builders import registry
 
 _POSITIVE = (lambda value: 0 < value < math.inf, "more than 0, and finite")
@@ -45,6 +45,10 @@ _RULES = {
     "model.initial": _one_of(*INITIAL),
     "learning_rate_rule": _one_of(*optimizer.LEARNING_RATE_RULES),
     "learning_rate_decay": _NOT_NEGATIVE,
+    "warmup_share": _DECAY,
+    "optimizer": _one_of(*optimizer.OPTIMIZERS),
+    "weight_decay": _NOT_NEGATIVE,
+    "loss": _one_of(*losses.LOSSES),
     "adam.b1": _DECAY,
     "adam.b2": _DECAY,
     "adam.epsilon": _FLOAT32,
@@ -59,7 +63,10 @@ _RULES = {
         lambda value: value is None or value in range(registry.FOLDS),
         f"0 to {registry.FOLDS - 1}, or left out",
     ),
+    "augmentation.crop": (lambda value: 0 < value <= 1, "more than 0, at most 1"),
     "augmentation.rotation": _NOT_NEGATIVE,
+    "augmentation.brightness": _SHARE_OR_ALL,
+    "augmentation.contrast": _SHARE_OR_ALL,
     "augmentation.shift": _NOT_NEGATIVE,
     "augmentation.zoom": (lambda value: 0 <= value < 1, "0 or more and under 1"),
     **{f"wide_augmentation.{name}": _SHARE_OR_ALL for name in _CHANCES},
@@ -123,6 +130,13 @@ def _faults(config: ConfigDict, flag: str) -> list[str]:
             lambda cached: not cached,
             f"False, as {flag}.frozen=False trains the extractors",
         )
+    if config.stage == "fusion" and config.cache_features:
+        # The features of an image that is changed at random are others at every step.
+        for name, neutral in run_identity.NO_AUGMENTATION.items():
+            rules[f"augmentation.{name}"] = (
+                lambda value, neutral=neutral: value == neutral,
+                f"{neutral:g}, as {flag}.cache_features=True computes the features once",
+            )
     for name, (holds, expected) in rules.items():
         *parents, last = name.split(".")
         place = config

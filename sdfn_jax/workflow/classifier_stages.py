@@ -10,6 +10,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import calibration
 from sdfn_jax.models import backbones
 from sdfn_jax.models.weights import download, weights_file
+from sdfn_jax.training import losses
 from sdfn_jax.training.resume import standing
 from sdfn_jax.training.steps import batch_size_problems
 from sdfn_jax.workflow import results, stages, time_left
@@ -67,7 +68,10 @@ class TrainedClassifier(Stage):
 
     def _look(self) -> Status:
         inputs = stages.data_inputs(self._data.writes) if self._data.there else {}
-        return Status(training_state(self.config, inputs | stages.starting_points(self.config, self._upstream)))
+        state = training_state(self.config, inputs | stages.starting_points(self.config, self._upstream))
+        loss = run_identity.setting(self.config, "loss")
+        warning = losses.LOSSES[loss].warning
+        return Status(state, notes=(f"trained with the loss {loss}: {warning}",) if warning else ())
 
     def missing(self) -> list[str]:
         """Returns what it cannot start from, and which batches do not fit the devices or the films."""
