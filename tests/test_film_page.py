@@ -473,7 +473,7 @@ def test_the_button_saves_a_file(page, tmp_path, button):
         driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
         driver.get(page)
         driver.find_element("id", button).click()
-        for _ in range(100):
+        for _ in range(300):
             if (tmp_path / f"findings.{button}").exists():
                 break
             time.sleep(0.1)

@@ -18,6 +18,7 @@ provenance.json     what all images have in common: networks, data, thresholds, 
 In the .csv files a text that a spreadsheet would run (it begins with =, +, - or @) has ' before it (`csv_table`).
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -93,24 +94,23 @@ def assemble(
         shown = names[start : start + FILMS_A_PAGE]
         pager = film_page.Pager(tuple(each.name for each in pages), number, start + 1, len(shown), len(names))
         film_page.write(page, provenance, (piece(name)["entry"] for name in shown), pager, problems)
-    chosen = columns(classifies=provenance.stage is not None, identifiers=KEPT if keep_identifiers else ())
-    with (
-        csv_table.writing(folder / PREDICTIONS) as table,
-        appears_when_complete(folder / LINES) as lines,
-        lines.open("w", encoding="utf-8") as lines_file,
-    ):
+    classifies = provenance.stage is not None
+    chosen = columns(classifies=classifies, identifiers=KEPT if keep_identifiers else ())
+    with contextlib.ExitStack() as stack:
+        table = stack.enter_context(csv_table.writing(folder / PREDICTIONS))
+        unfinished = stack.enter_context(appears_when_complete(folder / LINES))
+        lines = stack.enter_context(unfinished.open("w", encoding="utf-8"))
+        boxes = stack.enter_context(csv_table.writing(folder / BOXES)) if classifies else None
         table.row(chosen.header)
+        if boxes is not None:
+            boxes.row(("image", "finding", "threshold", *_EDGES))
         for name in names:
             row = piece(name)["row"]
             table.row(chosen.values(row))
-            lines_file.write(json.dumps(row) + "\n")
-    written = [*pages, folder / OVERLAYS, folder / PREDICTIONS, folder / LINES]
-    if provenance.stage is not None:
-        written.append(folder / BOXES)
-        with csv_table.writing(written[-1]) as table:
-            table.row(("image", "finding", "threshold", *_EDGES))
-            for name in names:
-                table.rows(_box_rows(piece(name)["row"]))
+            lines.write(json.dumps(row) + "\n")
+            if boxes is not None:
+                boxes.rows(_box_rows(row))
+    written = [*pages, folder / OVERLAYS, folder / PREDICTIONS, folder / LINES] + [folder / BOXES] * classifies
     (folder / ERRORS).unlink(missing_ok=True)
     if problems:
         written.append(folder / ERRORS)

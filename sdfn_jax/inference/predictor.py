@@ -22,7 +22,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.heatmaps import cam
 from sdfn_jax.inference.prediction import Provenance, Reading
-from sdfn_jax.lungs import outline
+from sdfn_jax.lungs import outline, shipped
 from sdfn_jax.lungs.finder import LungFinder
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
 from sdfn_jax.metrics import calibration as metrics_calibration
@@ -205,7 +205,9 @@ class Predictor:
         """Returns a phrase that names the network: the classifier's, or the lung region generator's if it is alone."""
         if self.classifier is not None:
             return f"checkpoint {self.provenance.checkpoint[:12]}"
-        return f"lung region generator {self.provenance.lrg_checkpoint[:12]}, no classifier"
+        digest = self.provenance.lrg_checkpoint
+        own = f"lung region generator {digest[:12]}"
+        return f"{shipped.describe() if digest == shipped.digest() else own}, no classifier"
 
     @property
     def batch_size(self) -> int:

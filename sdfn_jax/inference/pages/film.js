@@ -445,6 +445,7 @@ element("sort").addEventListener("change", () => {
 
 element("filters").open = !window.matchMedia("(max-width: 52rem)").matches; // as film.css
 element("findings").hidden = !classifies;
+document.querySelector(".point").classList.toggle("none", about.points.every((point) => point === null));
 document.querySelector(".key").hidden = about.validation.every((each) => each === null);
 element("app").classList.toggle("lungs", !classifies);
 element("strength").value = 100 * about.strength;
