@@ -5,6 +5,8 @@
 * `size448`, `size512`: the paper's recipe, with only the size of the classifiers' images changed. The paper's 224 x 224
   pixels of a lung region are worth about as many per lung as an entire radiograph at 290 to 320: these runs tell what
   the lung region adds from what the pixels add.
+* `modern`: what came after the paper, for comparison (`classifier.py` lists it): 512 pixels if no other size is named,
+  AdamW, warm-up and cosine, a moving average, crops, turns and exposure, test-time flips, bfloat16.
 * `montgomery`: lungs learned from open data instead of JSRT.
 * `shipped_lungs`: lungs found by the network that comes with the package, instead of training one.
 
@@ -16,8 +18,8 @@ from collections.abc import Collection
 
 SIZES = {"small": 128, "size448": 448, "size512": 512}  # pixels, height and width of both images
 # Of each group at most one word is taken: the demo draws its films, at its own size.
-GROUPS = (("demo", *SIZES), ("demo", "montgomery", "shipped_lungs"))
-_OTHER_CLASSIFIER = ("size448", "size512")
+GROUPS = (("demo", *SIZES), ("demo", "montgomery", "shipped_lungs"), ("modern",))
+_OTHER_CLASSIFIER = ("modern", "size448", "size512")
 
 
 def read(argument: str, file: str, *groups: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ python -m sdfn_jax.main --config=configs/fusion.py:montgomery              (lung
 python -m sdfn_jax.main --config=configs/fusion.py:shipped_lungs           (lungs by the network of the package)
 python -m sdfn_jax.main --config=configs/fusion.py:small                   (real films, smaller images, few epochs)
 python -m sdfn_jax.main --config=configs/fusion.py:size512                 (the same recipe on 512 x 512 pixels)
+python -m sdfn_jax.main --config=configs/fusion.py:modern                  (what came after the paper: AdamW, EMA, ...)
 python -m sdfn_jax.main --config=configs/fusion.py:demo                    (tiny networks, synthetic films, minutes)
 python -m sdfn_jax.main --config=configs/fusion.py --mode=evaluate
 

@@ -167,6 +167,24 @@ def test_onnxruntime_computes_the_checkpoints_function(runs, tmp_path, stage):
     assert record["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
 
 
+@pytest.mark.parametrize("name", ["out.onnx", "out.stablehlo"])
+def test_a_network_with_test_time_flips_keeps_them(runs, tmp_path, name):
+    variables, metadata = checkpoint.read_best(runs["entire"])
+    metadata["config"]["test_time_flip"] = True
+    checkpoint.save_best(tmp_path, 3, variables, metadata)
+    formats.export(tmp_path, tmp_path / name)
+    (images,) = grey_images(formats.record_of(metadata), 2)
+    if name.endswith("onnx"):
+        session = import_peer("onnxruntime").InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"])
+        found, mirrored = (session.run(None, {"entire": each})[0] for each in (images, images[:, :, ::-1].copy()))
+    else:
+        call, _ = formats.read_stablehlo(tmp_path / name)
+        found, mirrored = (call(each) for each in (images, images[:, :, ::-1]))
+    np.testing.assert_allclose(found, mirrored, atol=1e-5)
+    once = checkpoint_probabilities(runs["entire"], [images])
+    assert not np.allclose(found, once, atol=1e-3)
+
+
 def test_what_does_not_agree_is_not_written(runs, tmp_path, monkeypatch):
     right = formats.probabilities
 

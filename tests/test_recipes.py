@@ -141,6 +141,8 @@ def test_a_setting_of_one_version_only_is_a_difference():
         ("optimizer", "adam", "adamw"),
         ("weight_decay", 0.0, 0.1),
         ("loss", "bce", "focal"),
+        ("ema_decay", 0.0, 0.99),
+        ("test_time_flip", False, True),
     ],
 )
 @pytest.mark.parametrize("stage", CONFIGS)

@@ -94,6 +94,24 @@ def test_the_control_differs_from_the_paper_by_its_size_and_folder_alone(module,
     assert changed == {name: f"runs/{word}/{stage}" for stage, name in stages.items() if stage != "lrg"}
 
 
+MODERN = [(classifier, "entire"), (classifier, "lung"), (fusion, "")]
+
+
+@pytest.mark.parametrize(("module", "branch"), MODERN)
+@pytest.mark.parametrize("word", ["modern", "demo,modern", "small,modern", "modern,size448"])
+def test_modern_goes_with_every_size_and_is_the_same_recipe_in_each(module, branch, word):
+    config = module.get_config(",".join(filter(None, (branch, word))))
+    checks.check(config)
+    assert config.data.size == {"demo,modern": 96, "small,modern": 128, "modern,size448": 448}.get(word, 512)
+    assert "/modern" in config.workdir and "modern" not in config.lrg.workdir
+    for stage in [config] if branch else [config.entire, config.lung, config]:
+        recipe = (stage.optimizer, stage.learning_rate_rule, stage.ema_decay, stage.test_time_flip, stage.dtype)
+        assert recipe == ("adamw", "cosine", 0.9999, True, "bfloat16")
+        assert (stage.augmentation.crop < 1) == (stage.stage != "fusion")
+        stage.num_epochs += 3
+        assert stage.plateau.patience == stage.num_epochs  # never acts
+
+
 def flat(config):
     return dict(config_flag._leaves(config))
 
@@ -121,6 +139,7 @@ CLASSIFIER_FAULTS = [
     ("warmup_share", 1.0, "0 or more and under 1"),
     ("optimizer", "sgd", "one of adam, adamw"),
     ("weight_decay", -0.1, "0 or more"),
+    ("ema_decay", 1.0, "0 or more and under 1"),
     ("loss", "hinge", "one of bce, weighted, focal, asymmetric"),
     ("augmentation.crop", 0.0, "more than 0, at most 1"),
     ("augmentation.rotation", -1.0, "0 or more"),

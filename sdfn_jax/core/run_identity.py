@@ -36,6 +36,8 @@ _LATER = {
     "learning_rate_rule": "inverse_time",
     "warmup_share": 0.0,
     "loss": "bce",
+    "ema_decay": 0.0,
+    "test_time_flip": False,
     "augmentation": NO_AUGMENTATION,
 }
 # Inputs that earlier runs did not record.

@@ -71,6 +71,8 @@ def record_of(metadata: dict) -> dict[str, Any]:
     imported = {branch: dataclasses.asdict(each) for branch, each in run_metadata.read(metadata).imported.items()}
     record |= {"branches": list(config["branches"]), "classes": list(FINDINGS), "preprocessing": preprocessing}
     record["backbone"] = run_identity.backbone(config)
+    if run_identity.setting(config, "test_time_flip"):
+        record["test_time_flip"] = True
     return record | ({"imported": imported} if imported else {})
 
 

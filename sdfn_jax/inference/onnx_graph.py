@@ -25,7 +25,8 @@ def build(tensors: Mapping[str, np.ndarray], record: Mapping[str, Any], shape: M
 
     Args:
       tensors: under torchvision's names, as `export.to_tensors` gives them.
-      record: `backbone`, `branches`, `preprocessing`, `classes` and whatever else goes into the file's metadata.
+      record: `backbone`, `branches`, `preprocessing`, `classes`, `test_time_flip` if it is on, and whatever else goes
+        into the file's metadata.
       shape: of the backbone, `config.model`.
 
     Returns:
@@ -45,8 +46,10 @@ def build(tensors: Mapping[str, np.ndarray], record: Mapping[str, Any], shape: M
     pools = []
     for branch in record["branches"]:
         prefix = "" if len(record["branches"]) == 1 else f"{branch}."
-        features = backbone(graph, _prepare(graph, branch, preprocessing), f"{prefix}features.", shape)
-        pools.append(graph.add("Flatten", graph.add("GlobalAveragePool", features)))
+        image = _prepare(graph, branch, preprocessing)
+        variants = [image, _mirror(graph, image)] if record.get("test_time_flip") else [image]
+        maps = [backbone(graph, each, f"{prefix}features.", shape) for each in variants]
+        pools.append(_mean(graph, [graph.add("Flatten", graph.add("GlobalAveragePool", each)) for each in maps]))
     pooled = graph.add("Concat", *pools, axis=1)
     logits = graph.add("Gemm", pooled, graph.weight("classifier.weight"), graph.weight("classifier.bias"), transB=1)
     graph.nodes.append(helper.make_node("Sigmoid", [logits], [OUTPUT]))
@@ -98,6 +101,16 @@ def _prepare(graph: _Graph, branch: str, preprocessing: Preprocessing) -> str:
     x = graph.add("Unsqueeze", graph.add("Cast", branch, to=TensorProto.FLOAT), axis)
     x = graph.add("Mul", x, graph.constant("factor", factor.astype(np.float32)))
     return graph.add("Add", x, graph.constant("offset", offset.astype(np.float32)))
+
+
+def _mirror(graph: _Graph, x: str) -> str:
+    """(B, channels, S, S) with the columns in reverse: backwards from the last to the first."""
+    bounds = {"mirror_start": -1, "mirror_end": np.iinfo(np.int64).min, "mirror_axis": 3, "mirror_step": -1}
+    return graph.add("Slice", x, *(graph.constant(name, np.array([value])) for name, value in bounds.items()))
+
+
+def _mean(graph: _Graph, tensors: list[str]) -> str:
+    return graph.add("Mean", *tensors) if len(tensors) > 1 else tensors[0]
 
 
 def _densenet(graph: _Graph, x: str, prefix: str, shape: Mapping[str, Any]) -> str:

@@ -24,6 +24,8 @@ class SDFN(nn.Module):
       frozen: whether the branches are fixed: no gradient, no update of their statistics (B.5, stage 3).
       classes: outputs.
       dtype: of the branches' activations; parameters, statistics, pools and logits are float32.
+      test_time_flip: whether an image's features are, except in training, the mean of its own and those of its mirror
+        image, mirrored back. The head is linear: logits, and class activation maps, are the means of both.
       remat: see `DenseNet`.
       backend: selects the arithmetic (`kernels.for_backend`); JAX's default backend if None.
     """
@@ -34,6 +36,7 @@ class SDFN(nn.Module):
     frozen: bool = False
     classes: int = len(FINDINGS)
     dtype: Any = jnp.float32
+    test_time_flip: bool = False
     remat: bool = False
     backend: str | None = None
 
@@ -57,7 +60,7 @@ class SDFN(nn.Module):
 
         Returns:
           logits: (B, classes) float32.
-          features: {branch: (B, h, w, C)} of `dtype`.
+          features: {branch: (B, h, w, C)} of `dtype`; float32 if they are means.
 
         Raises:
           ValueError: if a branch has no image.
@@ -66,7 +69,11 @@ class SDFN(nn.Module):
             raise ValueError(f"no image for the branch {', '.join(missing)}; got {', '.join(images) or 'none'}")
         features = {}
         for branch in self.branches:
-            features[branch] = self.extractor(branch)(images[branch], train and not self.frozen)
+            extractor = self.extractor(branch)
+            if self.test_time_flip and not train:
+                features[branch] = _flip_averaged(extractor, images[branch])
+            else:
+                features[branch] = extractor(images[branch], train and not self.frozen)
         if self.frozen:
             features = jax.lax.stop_gradient(features)
         pools = [pool(features[branch]) for branch in self.branches]
@@ -92,8 +99,18 @@ def from_config(config: Mapping[str, Any]) -> SDFN:
         shape=backbones.shape_of(config),
         frozen=bool(config.get("frozen")),
         dtype=jnp.dtype(run_identity.precision(config)),
+        test_time_flip=run_identity.setting(config, "test_time_flip"),
         remat=config.get("remat", False),  # runs of version 0.1.0 do not store it
     )
+
+
+def _flip_averaged(extractor: nn.Module, images: jax.Array) -> jax.Array:
+    """Returns the mean of the feature maps of images (B, H, W, C) and of their mirror images, mirrored back."""
+    # Both in one pass, neighbours in the batch: where it is divided among devices, they stay on one.
+    pairs = jnp.stack([images, images[:, :, ::-1]], axis=1)
+    features = extractor(pairs.reshape(-1, *images.shape[1:]), False)
+    features = features.reshape(-1, 2, *features.shape[1:]).astype(jnp.float32)
+    return (features[:, 0] + features[:, 1, :, ::-1]) / 2
 
 
 def branch_variables(variables: Mapping[str, Mapping], branch: str) -> dict[str, Any]:

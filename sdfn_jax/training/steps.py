@@ -12,9 +12,10 @@ from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import progress
+from sdfn_jax.core import progress, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import one_ahead
+from sdfn_jax.training import averaging
 from sdfn_jax.training.input_pipeline import Examples, evaluation_batches, put, rows_of_this_process
 from sdfn_jax.training.optimizer import make_optimizer, make_plateau
 from sdfn_jax.training.tasks import Task
@@ -32,6 +33,7 @@ class TrainState:
       plateau: state of the plateau rule; its `scale` multiplies the learning rate.
       loss_sum: sum of this epoch's batch losses so far, float32.
       bad_step: the first step whose loss was not finite; -1 while there is none.
+      average: moving average of the trained `params` and `batch_stats`; None without `config.ema_decay`.
     """
 
     step: jax.Array
@@ -41,19 +43,28 @@ class TrainState:
     plateau: optax.OptState
     loss_sum: jax.Array
     bad_step: jax.Array
+    average: dict | None = None
+
+    @property
+    def variables(self) -> dict:
+        """What is validated and saved as the best: the network's variables, averaged if there is an average."""
+        variables = {"params": self.params, "batch_stats": self.batch_stats}
+        return {kind: {**tree, **(self.average or {}).get(kind, {})} for kind, tree in variables.items()}
 
 
 def initial_state(task: Task, config: ConfigDict, variables: dict) -> TrainState:
     """Returns the state before the first step, from the given variables."""
+    kept = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+    averages = run_identity.setting(config, "ema_decay") > 0
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
+        **kept,
         # The length of an epoch decides the rate, not the state.
         opt_state=make_optimizer(config, 1, task.frozen).init(variables["params"]),
         plateau=make_plateau(config).init(variables["params"]),
         loss_sum=jnp.zeros((), jnp.float32),
         bad_step=jnp.full((), -1, jnp.int32),
+        average=averaging.begin(kept, task.frozen) if averages else None,
     )
 
 
@@ -90,7 +101,7 @@ def make_train_step(
     The batch is global: its loss and its BatchNorm statistics are those of all its films, on however many devices.
     """
     optimizer = make_optimizer(config, steps_per_epoch, task.frozen)
-    key = jax.random.key(config.seed)
+    key, decay = jax.random.key(config.seed), run_identity.setting(config, "ema_decay")
     everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
 
     def train_step(state: TrainState, batch: dict) -> TrainState:
@@ -104,15 +115,21 @@ def make_train_step(
         (loss, batch_stats), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if average is not None:
+            changed = {"params": params, "batch_stats": batch_stats}
+            average = averaging.update(average, changed, state.step, decay)
         first_bad = (state.bad_step < 0) & ~jnp.isfinite(loss)
         return TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
             plateau=state.plateau,
             loss_sum=state.loss_sum + loss,
             bad_step=jnp.where(first_bad, state.step, state.bad_step),
+            average=average,
         )
 
     return jax.jit(train_step, donate_argnums=0, in_shardings=(everywhere, shared), out_shardings=everywhere)

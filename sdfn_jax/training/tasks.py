@@ -182,15 +182,17 @@ def fusion_head(network: Task, config: ConfigDict, variables: Mapping[str, dict]
     """
     head = sdfn.linear_head(len(FINDINGS))
     width = variables["params"]["head"]["kernel"].shape[0]
-    flip = config.flip
+    flip, test_time_flip = config.flip, run_identity.setting(config, "test_time_flip")
 
     def prepare(batch: Batch, key: jax.Array | None):
-        variants = batch["features"]
+        variants, labels = batch["features"], batch["labels"].astype(jnp.float32)
+        if key is None and test_time_flip:
+            return jnp.mean(variants, axis=1), labels
         variant = jnp.zeros(len(variants), jnp.int32)
         if key is not None and flip:
             variant = augmentation.draw_flips(key, len(variants)).astype(jnp.int32)
         features = jnp.take_along_axis(variants, variant[:, None, None], axis=1)[:, 0]
-        return features, batch["labels"].astype(jnp.float32)
+        return features, labels
 
     def whole(trained: dict) -> dict:
         return {**variables, "params": {**variables["params"], **trained["params"]}}

@@ -139,7 +139,7 @@ class _Run:
     def finish_epoch(
         self, state: TrainState, epoch: int, validation: Examples, log: MetricsLog | None, stop: StopWish, bar
     ) -> TrainState:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        variables = state.variables
         values = run_over_split(
             self.evaluation_step,
             variables,

@@ -48,6 +48,7 @@ _RULES = {
     "warmup_share": _DECAY,
     "optimizer": _one_of(*optimizer.OPTIMIZERS),
     "weight_decay": _NOT_NEGATIVE,
+    "ema_decay": _DECAY,
     "loss": _one_of(*losses.LOSSES),
     "adam.b1": _DECAY,
     "adam.b2": _DECAY,

@@ -123,11 +123,12 @@ def _cached_features(
 
     check_batch_size(config)
     steps_per_epoch(training, config.batch_size)  # whatever the trainer would refuse is reported before the long work
+    both = run_identity.setting(config, "test_time_flip")
     extractors = features.Extractors(task, config, variables, device_mesh(jax.local_devices()))
     folder = Path(config.workdir) / "features"
     return (
         features.cached(extractors, training, folder / "train.npy", mirrored=config.flip, origin=origin),
-        features.cached(extractors, validation, folder / "validation.npy", mirrored=False, origin=origin),
+        features.cached(extractors, validation, folder / "validation.npy", mirrored=both, origin=origin),
     )
 
 

@@ -12,7 +12,8 @@ from sdfn_jax.reporting.page import Section, Table
 
 _RECIPE = (
     *("num_epochs", "batch_size", "learning_rate", "learning_rate_decay", "plateau", "flip", "frozen", "pretrained"),
-    *("backbone", "model", "preprocessing"),
+    *("backbone", "model", "preprocessing", "loss", "optimizer", "weight_decay", "learning_rate_rule", "warmup_share"),
+    *("ema_decay", "augmentation", "test_time_flip", "dtype"),
 )
 
 
