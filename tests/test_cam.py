@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from jax import numpy as jnp
 from matplotlib.image import AxesImage
 from PIL import Image
 from skimage.transform import resize as skimage_resize
@@ -101,7 +102,7 @@ def test_the_lung_map_lands_on_the_lung_box():
     assert (rows.mean(), columns.mean()) == (40 + 30 - 0.5, 100 + 110 - 0.5)
     outside = np.ones((200, 300), bool)
     outside[40:180, 100:240] = False
-    assert not fused[outside].any()
+    np.testing.assert_allclose(fused[outside], 1 / 49)
 
 
 def test_the_fusion_adds_the_two_maps(rng):
@@ -210,8 +211,91 @@ def test_on_the_radiograph_a_network_has_its_own_maps(rng):
     box, size = (10, 20, 60, 90), (100, 80)
     np.testing.assert_array_equal(cam.on_radiograph({"entire": entire}, box, size), cam.resize_map(entire, size))
     alone = cam.on_radiograph({"lung": lung}, box, size)
-    assert not alone[:20].any()
-    assert not alone[:, 60:].any()
     both = cam.on_radiograph({"lung": lung, "entire": entire}, box, size)
     np.testing.assert_array_equal(both, cam.resize_map(entire, size) + alone)
     np.testing.assert_array_equal(both, cam.on_radiograph({"entire": entire, "lung": lung}, box, size))
+
+
+class TestOutsideTheLungBox:
+    """The paper adds the lung region's map at the lung box and is silent about the rest."""
+
+    @pytest.mark.parametrize(
+        ("rule", "level"), [("mean", lambda lung: lung.mean()), ("minimum", np.min), ("zero", lambda lung: 0.0)]
+    )
+    def test_each_rule_is_a_level(self, rng, rule, level):
+        entire, lung = rng.normal(size=(2, 5, 4)).astype(np.float32)
+        left, top, right, bottom = box = (3, 5, 17, 24)
+        found = cam.on_radiograph({"entire": entire, "lung": lung}, box, (30, 20), rule)
+        background, inside = cam.resize_map(entire, (30, 20)), cam.resize_map(lung, (bottom - top, right - left))
+        for y in range(30):
+            for x in range(20):
+                within = left <= x < right and top <= y < bottom
+                added = inside[y - top, x - left] if within else level(lung)
+                assert found[y, x] == pytest.approx(background[y, x] + added, abs=1e-5)
+
+    def test_moving_a_constant_between_map_and_bias_changes_no_heatmap(self, rng):
+        entire, lung = rng.normal(size=(2, 7, 7)).astype(np.float32)
+        box, size = (10, 20, 60, 90), (100, 80)
+
+        def change(rule):
+            return np.abs(
+                np.subtract(
+                    *(
+                        cam.rescale(cam.on_radiograph({"entire": entire, "lung": lung + added}, box, size, rule))
+                        for added in (0, -3)
+                    )
+                )
+            ).max()
+
+        assert change("mean") < 0.01
+        assert change("minimum") < 0.01
+        assert change("zero") > 50  # of 255
+
+    def test_a_lung_network_points_into_the_lungs_although_its_map_is_negative(self, rng):
+        for _ in range(20):
+            lung = rng.normal(size=(7, 7)).astype(np.float32) - 5
+            heatmap = cam.on_radiograph({"lung": lung}, (10, 20, 60, 90), (100, 80))
+            y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
+            assert 10 <= x < 60 and 20 <= y < 90
+
+    def test_a_lung_branch_that_prefers_no_place_leaves_the_entire_map_as_it_is(self, rng):
+        entire = rng.normal(size=(7, 7)).astype(np.float32)
+        both = {"entire": entire, "lung": np.full((7, 7), -2, np.float32)}
+        fused = cam.on_radiograph(both, (10, 20, 60, 90), (100, 80))
+        np.testing.assert_allclose(fused, cam.resize_map(entire, (100, 80)) - 2, atol=1e-5)
+
+    @pytest.mark.parametrize("rule", cam.OUTSIDE)
+    def test_relative_maps_placed_on_zero_differ_by_a_constant(self, rng, rule):
+        maps = dict(zip(BRANCHES, rng.normal(size=(2, 7, 7, 3)).astype(np.float32), strict=True))
+        relative = cam.relative_to_outside(maps, rule)
+        for finding in range(3):
+            one, other = (
+                cam.on_radiograph(
+                    {name: each[..., finding] for name, each in some.items()}, (10, 20, 60, 90), (100, 80), how
+                )
+                for some, how in ((maps, rule), (relative, "zero"))
+            )
+            np.testing.assert_allclose(one - one[0, 0], other - other[0, 0], atol=1e-5)
+
+
+def test_grad_cam_plus_plus_is_the_published_formula(rng):
+    features, kernel = rng.random((2, 2, 3)), rng.normal(size=(3, 2)).astype(np.float32)
+    (found,) = cam.grad_cam_plus_plus({"entire": features[None]}, kernel, ("entire",))["entire"]
+
+    @jax.jit
+    def derivatives(flat, weights):
+        def score(flat):
+            return jnp.exp(flat.reshape(4, 3).mean(0) @ weights)
+
+        hessian = jax.hessian(score)
+        third = jnp.einsum("iii->i", jax.jacfwd(hessian)(flat))
+        return score(flat), jax.grad(score)(flat), jnp.diag(hessian(flat)), third
+
+    for finding in range(2):
+        flat = features.astype(np.float32).ravel()
+        score, *of_places = (np.asarray(each, np.float64) for each in derivatives(flat, kernel[:, finding]))
+        slope, curvature, third = (each.reshape(4, 3) for each in of_places)
+        alpha = curvature / (2 * curvature + features.reshape(4, 3).sum(0) * third)
+        weights = (alpha * np.maximum(slope, 0)).sum(0)
+        expected = np.maximum(features @ weights, 0)
+        np.testing.assert_allclose(found[..., finding] * score, expected, rtol=1e-4)

@@ -225,6 +225,9 @@ class TestFiles:
         with pytest.raises(ValueError, match="not the record"):
             detections.read(folder)
 
+    def test_boxes_of_before_the_rule_was_recorded_added_nothing_outside_the_lung_box(self, written):
+        assert detections.read(written[0])[1]["outside"] == "zero"
+
     def test_a_record_that_was_changed_is_refused(self, written):
         path = written[0] / detections.ORIGIN_FILE
         path.write_text(path.read_text().replace('"mine"', '"none"'))
@@ -295,6 +298,12 @@ class TestHeatmapFiles:
             localize_command.main([f"--run={tmp_path}", "--method=guess"])
         with pytest.raises(UserError, match="nothing: no such folder"):
             localize_command.main([f"--run={tmp_path / 'nothing'}"])
+        with pytest.raises(UserError, match="--outside=guess: unknown; give one of mean, minimum, zero"):
+            localize_command.main([f"--run={tmp_path}", "--outside=guess"])
+        with pytest.raises(UserError, match="--outside=zero needs --output=FOLDER: the run's own folder is for mean"):
+            localize_command.main([f"--run={tmp_path}", "--outside=zero"])
+        with pytest.raises(UserError, match="--checks is for --run"):
+            localize_command.main(["--checks", *(f"--{flag}={tmp_path}" for flag in ("heatmaps", "tables", "output"))])
         assert not (tmp_path / "nothing").exists()
 
     def test_what_would_be_ignored_is_refused(self, tmp_path):

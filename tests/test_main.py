@@ -145,6 +145,22 @@ class TestMainJob:
             np.testing.assert_allclose(means + variables["params"]["head"]["bias"], logits, rtol=1e-4, atol=1e-4)
             assert all(set(film) == set(stage.branches) for film in maps)
 
+    def test_heatmaps_are_checked_by_one_command(self, job, tmp_path, capsys):
+        folder, _ = job
+        localize_command.main([f"--run={folder / 'fusion'}", "--checks", f"--output={tmp_path}"])
+        assert {path.name for path in tmp_path.glob("[!.]*")} == {"heatmap_checks.json", "heatmap_checks.png"}
+        record = json.loads((tmp_path / "heatmap_checks.json").read_text())
+        assert list(record["rules"]) == ["mean", "minimum", "zero"]
+        films = Examples(data_of(folder), ["test"])
+        assert record["cases"] == len(
+            {(film["name"], int(finding)) for film in films for finding in film["reference_boxes"]["finding"]}
+        )
+        # Nothing deleted is everything inserted, and the other way round.
+        for deletion, insertion in zip(*record["curves"].values(), strict=True):
+            assert deletion[0] == pytest.approx(insertion[-1], abs=1e-6)
+            assert deletion[-1] == pytest.approx(insertion[0], abs=1e-6)
+        assert "The paper does not say" in capsys.readouterr().out
+
     def test_the_report_of_the_whole_job(self, job):
         folder, _ = job
         for stage in ("entire", "lung", "fusion"):

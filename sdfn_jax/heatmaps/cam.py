@@ -1,11 +1,27 @@
-"""Class activation maps of one network or of the fusion, and their sum on the radiograph (eq. 5 and 6); no JAX."""
+"""Class activation maps of one network or of the fusion (eq. 5), and their sum on the radiograph (eq. 6); no JAX.
 
-from collections.abc import Mapping, Sequence
+Equation 6 adds the lung region's map at the lung box and does not say what it counts as elsewhere: `OUTSIDE` holds the
+possible rules. Every heatmap is rescaled before use, so only differences between places matter.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
 CROPPED = ("lung",)  # branches that see the lung box alone; the others see the whole radiograph
+
+# What a cropped branch's map counts as outside its box, by name: (h, w, ...) -> (...). All are our readings.
+# mean     the branch prefers no place outside. The mean is what the branch adds to the logit of the whole radiograph
+#          (eq. 5), so only the rest of the map says where. Moving a constant between map and bias changes nothing.
+# minimum  the box is brighter everywhere than its surroundings, whatever the weights are.
+# zero     the surroundings are brighter than the box if the map is mostly negative, darker if it is mostly positive.
+OUTSIDE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": lambda heatmap: heatmap.mean((0, 1)),
+    "minimum": lambda heatmap: heatmap.min((0, 1)),
+    "zero": lambda heatmap: np.zeros_like(heatmap[0, 0]),
+}
+DEFAULT_OUTSIDE = "mean"
 
 
 def activation_maps(
@@ -30,13 +46,39 @@ def activation_maps(
     Raises:
       ValueError: if the kernel does not have one row for each feature of these branches.
     """
+    return {branch: own @ part for branch, own, part in _with_weights(features, kernel, branches)}
+
+
+def grad_cam_plus_plus(
+    features: Mapping[str, np.ndarray], kernel: np.ndarray, branches: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Computes Grad-CAM++ (Chattopadhay et al., WACV 2018) of exp(logit), up to the factor exp(logit).
+
+    Our head is linear in the features' means. Its second and third derivatives are then those of an exponential, and
+    the paper's weight of a feature map becomes max(w, 0) / (2 + w * mean(f)): a class activation map of the positive
+    weights alone, in which a feature that adds much to the logit counts less than its weight. (Grad-CAM reduces to
+    max(map, 0) of `activation_maps`.) The maps are not negative and do not sum to the logit.
+
+    Arguments, result and errors are those of `activation_maps`.
+    """
+    maps = {}
+    for branch, own, part in _with_weights(features, kernel, branches):
+        positive = np.maximum(part, 0)
+        weights = positive / (2 + own.mean((1, 2))[..., None] * positive)  # (B, C, K)
+        maps[branch] = np.einsum("bhwc,bck->bhwk", own, weights)
+    return maps
+
+
+def _with_weights(
+    features: Mapping[str, np.ndarray], kernel: np.ndarray, branches: Sequence[str]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yields each branch, its features and its rows of the kernel, both float32."""
     channels = [features[branch].shape[-1] for branch in branches]
     if sum(channels) != len(kernel):
         raise ValueError(f"a head of {len(kernel)} rows does not fit branches {tuple(branches)} of {channels} features")
     parts = np.split(np.asarray(kernel, np.float32), np.cumsum(channels)[:-1])
-    return {
-        branch: np.asarray(features[branch], np.float32) @ part for branch, part in zip(branches, parts, strict=True)
-    }
+    for branch, part in zip(branches, parts, strict=True):
+        yield branch, np.asarray(features[branch], np.float32), part
 
 
 def resize_map(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -57,14 +99,20 @@ def resize_map(heatmap: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def on_radiograph(
-    maps: Mapping[str, np.ndarray], lung_box: tuple[int, int, int, int] | None, size: tuple[int, int]
+    maps: Mapping[str, np.ndarray],
+    lung_box: tuple[int, int, int, int] | None,
+    size: tuple[int, int],
+    outside: str = DEFAULT_OUTSIDE,
 ) -> np.ndarray:
-    """Places a network's maps of one finding on the radiograph, each where its branch looks, and adds them (eq. 6).
+    """Places a network's maps of one finding on the radiograph, each where its branch looks, and adds them.
+
+    Inside the lung box this is eq. 6; outside it the paper is silent, and `outside` decides.
 
     Args:
-      maps: {branch: (h, w) float}, at least one. A map adds nothing outside the part that its branch sees.
+      maps: {branch: (h, w) float}, at least one.
       lung_box: (left, top, right, bottom) in the radiograph's pixels, half-open; None if no branch needs it.
       size: (height, width) of the radiograph.
+      outside: of `OUTSIDE`.
 
     Returns:
       (height, width) float32, not rescaled.
@@ -80,8 +128,25 @@ def on_radiograph(
                 f"lung box {left, top, right, bottom} is empty or not inside a radiograph of {size[1]} x {size[0]} "
                 "pixels"
             )
-        placed[top:bottom, left:right] += resize_map(heatmap, (bottom - top, right - left))
+        layer = np.full(size, OUTSIDE[outside](heatmap), np.float32)
+        layer[top:bottom, left:right] = resize_map(heatmap, (bottom - top, right - left))
+        placed += layer
     return placed
+
+
+def relative_to_outside(maps: Mapping[str, np.ndarray], outside: str = DEFAULT_OUTSIDE) -> dict[str, np.ndarray]:
+    """Subtracts from each cropped branch's maps what they count as outside the lung box.
+
+    The result, placed with 0 outside, differs from `on_radiograph` by a constant: the browser draws it so.
+
+    Args:
+      maps: {branch: (h, w, ...) float}.
+      outside: of `OUTSIDE`.
+    """
+    return {
+        branch: each - OUTSIDE[outside](each) if branch in CROPPED else np.asarray(each)
+        for branch, each in maps.items()
+    }
 
 
 def rescale(heatmap: np.ndarray) -> np.ndarray:
@@ -101,4 +166,5 @@ def rescale(heatmap: np.ndarray) -> np.ndarray:
 
 # The methods that `localize --method` can choose, by name. Each takes what `activation_maps` takes and returns what it
 # returns; whatever enlarges, draws, boxes or scores maps works for all of them.
-METHODS = {"cam": activation_maps}
+METHODS = {"cam": activation_maps, "grad-cam++": grad_cam_plus_plus}
+DEFAULT_METHOD = "cam"

@@ -16,6 +16,7 @@ ORIGIN_FILE = "localization.json"
 # kind: `reference`, or the threshold that drew the box; pointing is in the reference rows.
 _COLUMNS = ("image", "patient", "finding", "height", "width", "kind", "left", "top", "right", "bottom", "pointing")
 _REFERENCE = "reference"
+_OLD_OUTSIDE = "zero"  # of `cam.OUTSIDE`: the one rule there was before it was recorded
 _ORIGIN = {"method": sealed.TEXT, "detections_sha256": sealed.TEXT}
 
 
@@ -25,7 +26,8 @@ def write(folder: str | Path, cases: Sequence[FindingBoxes], origin: dict) -> No
     Args:
       folder: where they go.
       cases: at least one.
-      origin: `method`, and whatever else a reader must know (checkpoint, data version, whether synthetic).
+      origin: `method`, `outside` (of `cam.OUTSIDE`), and whatever else a reader must know (checkpoint, data version,
+        whether synthetic).
     """
     folder = Path(folder)
     with csv_table.writing(folder / DETECTIONS_FILE) as table:
@@ -58,6 +60,7 @@ def read(folder: str | Path) -> tuple[list[FindingBoxes], dict]:
     origin = sealed.read(folder / ORIGIN_FILE, _ORIGIN, "the record of a localization", "localize again")
     if origin["detections_sha256"] != file_digest(path):
         raise sealed.DamagedError(f"{path}: not the file that {ORIGIN_FILE} next to it describes; localize again")
+    origin = {"outside": _OLD_OUTSIDE} | origin
     found: dict[tuple, dict] = {}
     for number, row in _rows(path):
         try:

@@ -50,12 +50,12 @@ class FindingMaps:
     lung: np.ndarray
 
     def fused(self) -> np.ndarray:
-        """Returns the sum of both maps on the radiograph (eq. 6), (H, W) float32, not rescaled."""
+        """Returns the sum of both maps on the radiograph (`cam.on_radiograph`), (H, W) float32, not rescaled."""
         return cam.on_radiograph({"entire": self.entire, "lung": self.lung}, self.lung_box, self.radiograph.shape)
 
 
 def heatmap_page(path: str | Path, cases: Sequence[FindingMaps], *, drawings: bool) -> None:
-    """Draws a row for each case: the radiograph with its boxes, the entire map, the lung map, their sum (eq. 6).
+    """Draws a row for each case: the radiograph with its boxes, the entire map, the lung map, their sum.
 
     Each map is rescaled on its own, its smallest value to 0 and its largest to 255 however small the probability:
     colours compare places within a picture, not pictures. The lung map shows only inside the lung box.

@@ -92,12 +92,22 @@ def locate(image: str, patient: int, finding: int, references: np.ndarray, heatm
       heatmap: (H, W) float, 0 to 255, in the pixels of the reference boxes.
     """
     references = np.asarray(references, float).reshape(-1, 4)
+    detections = {threshold: find_boxes(heatmap, threshold) for threshold in THRESHOLDS}
+    pointed = pointing(heatmap, references)
+    return FindingBoxes(image, patient, finding, heatmap.shape, references, detections, pointed)
+
+
+def pointing(heatmap: np.ndarray, boxes: np.ndarray) -> float:
+    """Returns the share of a heatmap's highest pixels whose centres are in some box.
+
+    Args:
+      heatmap: (H, W) float.
+      boxes: (R, 4) float, (left, top, right, bottom) in its pixels, half-open.
+    """
     rows, columns = np.nonzero(heatmap == heatmap.max())
     x, y = columns[:, None] + 0.5, rows[:, None] + 0.5
-    left, top, right, bottom = references.T
-    inside = ((left <= x) & (x < right) & (top <= y) & (y < bottom)).any(axis=1)
-    detections = {threshold: find_boxes(heatmap, threshold) for threshold in THRESHOLDS}
-    return FindingBoxes(image, patient, finding, heatmap.shape, references, detections, float(inside.mean()))
+    left, top, right, bottom = np.asarray(boxes, float).T
+    return float(((left <= x) & (x < right) & (top <= y) & (y < bottom)).any(axis=1).mean())
 
 
 def overlaps(criterion: str, references: np.ndarray, drawn: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Boxes of a network's heatmaps, or of another method's, against the reference boxes of ChestX-ray14."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,28 +27,58 @@ def localize_files(folder: Path, tables: Path, output: Path) -> None:
         _report(output, *of_files(folder, tables))
 
 
-def localize_network(run: Path, method: str, output: Path | None) -> None:
+def localize_network(run: Path, method: str, outside: str, output: Path | None) -> None:
     """Writes and prints what `of_network` finds.
 
     Args:
       run: folder of the stage.
       method: of `cam.METHODS`.
-      output: where the files go; None for the run's own evaluation/test, which is for the method `cam`.
+      outside: of `cam.OUTSIDE`.
+      output: where the files go; None for the run's own evaluation/test, which is for the default method and rule.
 
     Raises:
       UserError: as `of_network`; for an unknown method; if another command is writing to the folder.
     """
-    from sdfn_jax.core import jit_cache, processes  # here: heatmaps from files need no jax
+    folder = _folder(run, method, outside, output)
+    with _writing(run, output):
+        _report(folder, *of_network(run, method, outside))
 
-    if method not in cam.METHODS:
-        raise UserError(f"--method={method}: unknown; give one of {', '.join(cam.METHODS)}")
-    if method != "cam" and output is None:
-        raise UserError(f"--method={method} needs --output=FOLDER: the run's own folder is for cam")
+
+def check_network(run: Path, method: str, outside: str, output: Path | None) -> None:
+    """Writes and prints what `checks.of_network` finds. Arguments and errors are those of `localize_network`."""
+    folder = _folder(run, method, outside, output)
+    from sdfn_jax.heatmaps import checks
+
+    with _writing(run, output):
+        found, origin = checks.of_network(run, method, outside)
+        checks.write(folder, found, origin)
+    print(checks.table(found, origin))
+    print(folder / checks.CHECKS_FIGURE)
+
+
+def _folder(run: Path, method: str, outside: str, output: Path | None) -> Path:
+    """Returns where the files of a network go; a UserError for a choice that is not there or needs its own folder."""
+    for flag, value, known, default in (
+        ("method", method, cam.METHODS, cam.DEFAULT_METHOD),
+        ("outside", outside, cam.OUTSIDE, cam.DEFAULT_OUTSIDE),
+    ):
+        if value not in known:
+            raise UserError(f"--{flag}={value}: unknown; give one of {', '.join(known)}")
+        if value != default and output is None:
+            raise UserError(f"--{flag}={value} needs --output=FOLDER: the run's own folder is for {default}")
     if not run.is_dir():
         raise UserError(f"--run={run}: no such folder; give the folder of a trained network, such as runs/fusion")
+    return output or run / "evaluation" / "test"
+
+
+@contextlib.contextmanager
+def _writing(run: Path, output: Path | None) -> Iterator[None]:
+    """Holds the lock of the folder that is written to, and has compiled programs kept on disk."""
+    from sdfn_jax.core import jit_cache, processes  # here: heatmaps from files need no jax
+
     jit_cache.use_cache()
     with folder_locked(output) if output else processes.writing_alone(run):
-        _report(output or run / "evaluation" / "test", *of_network(run, method))
+        yield
 
 
 def _report(folder: Path, cases: Sequence[localization.FindingBoxes], origin: dict) -> None:
@@ -56,53 +87,31 @@ def _report(folder: Path, cases: Sequence[localization.FindingBoxes], origin: di
     print(folder / detections.DETECTIONS_FILE)
 
 
-def of_network(run: Path, method: str) -> tuple[list[localization.FindingBoxes], dict]:
+def of_network(run: Path, method: str, outside: str) -> tuple[list[localization.FindingBoxes], dict]:
     """Draws the boxes of a trained network (an extractor or the fusion) on the test split of its data set.
 
     Args:
       run: folder of the stage, `runs/fusion`.
       method: of `cam.METHODS`.
+      outside: of `cam.OUTSIDE`.
 
     Returns:
       the cases, and where they come from.
 
     Raises:
-      UserError: without a checkpoint, its data set, or a test image with a reference box.
+      UserError: as `boxed_run.load`.
     """
-    from ml_collections import ConfigDict
+    from sdfn_jax.heatmaps import boxed_run, over_split
 
-    from sdfn_jax.core import checkpoint
-    from sdfn_jax.heatmaps import over_split
-    from sdfn_jax.training.input_pipeline import Examples
-    from tfds_builders import prepared
-
-    variables, metadata = checkpoint.read_best(run)
-    config = ConfigDict(metadata["config"])
-    if config.stage == "lrg":
-        raise UserError(f"--run={run}: a lung region generator; give the run of an extractor or of the fusion network")
-    data = prepared.prepared_directory(config.data)
-    if not data.is_dir():
-        raise UserError(
-            f"--run={run}: the data set that its config names, {data}, is missing; run from the "
-            "folder that it was trained in"
-        )
-    examples = Examples(data, ["test"])
-    boxes = (example["reference_boxes"] for example in examples.fields("reference_boxes"))
-    boxed = [index for index, found in enumerate(boxes) if len(found["finding"])]
-    if not boxed:
-        raise UserError(f"--run={run}: no image of the test split of {data} has a reference box")
-    chosen = examples.take(np.array(boxed))
-    described = chosen.fields("name", "patient", "image_size", "lung_box", "reference_boxes")
-    stream = zip(described, over_split.stream(config, variables, chosen, method), strict=True)
+    network = boxed_run.load(run)
+    streamed = over_split.stream(network.config, network.variables, network.examples, method)
+    pairs = zip(network.described(), streamed, strict=True)
     cases = []
-    for example, maps in progress.bar(stream, what="heatmaps", unit="image", total=len(chosen)):
-        cases += _of_example(example, maps)
-    return cases, {
-        "method": config.stage if method == "cam" else f"{config.stage}, {method}",
-        "checkpoint": metadata["digest"],
-        "data_version": prepared.data_version(data),
-        "drawings": bool(prepared.data_metadata(data)["drawings"]),
-    }
+    for example, maps in progress.bar(pairs, what="heatmaps", unit="image", total=len(network.examples)):
+        cases += _of_example(example, maps, outside)
+    choices = {method: cam.DEFAULT_METHOD, f"outside: {outside}": f"outside: {cam.DEFAULT_OUTSIDE}"}
+    unusual = [choice for choice, default in choices.items() if choice != default]
+    return cases, {"method": ", ".join([network.config.stage, *unusual]), "outside": outside} | network.origin
 
 
 def of_files(folder: Path, tables: Path) -> tuple[list[localization.FindingBoxes], dict]:
@@ -128,7 +137,13 @@ def of_files(folder: Path, tables: Path) -> tuple[list[localization.FindingBoxes
         patient, boxes = references[image, finding]
         heatmap = cam.rescale(cam.resize_map(_read_heatmap(path), (OFFICIAL_SIDE, OFFICIAL_SIDE)))
         cases.append(localization.locate(image, patient, finding, boxes, heatmap))
-    return cases, {"method": folder.name, "checkpoint": "", "data_version": "files", "drawings": False}
+    return cases, {
+        "method": folder.name,
+        "outside": "",  # these heatmaps are of the whole image
+        "checkpoint": "",
+        "data_version": "files",
+        "drawings": False,
+    }
 
 
 def table(cases: Sequence[localization.FindingBoxes], method: str) -> str:
@@ -154,11 +169,12 @@ def table(cases: Sequence[localization.FindingBoxes], method: str) -> str:
     return "\n".join(lines)
 
 
-def _of_example(example: dict, maps: dict[str, np.ndarray]) -> Iterator[localization.FindingBoxes]:
+def _of_example(example: dict, maps: dict[str, np.ndarray], outside: str) -> Iterator[localization.FindingBoxes]:
     found = np.asarray(example["reference_boxes"]["finding"])
     size, lung_box = tuple(map(int, example["image_size"])), tuple(map(int, example["lung_box"]))
     for finding in np.unique(found):
-        heatmap = cam.on_radiograph({branch: each[..., finding] for branch, each in maps.items()}, lung_box, size)
+        own = {branch: each[..., finding] for branch, each in maps.items()}
+        heatmap = cam.on_radiograph(own, lung_box, size, outside)
         boxes = np.asarray(example["reference_boxes"]["box"])[found == finding]
         yield localization.locate(example["name"], int(example["patient"]), int(finding), boxes, cam.rescale(heatmap))
 

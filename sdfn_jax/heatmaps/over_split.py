@@ -13,7 +13,7 @@ from sdfn_jax.training.input_pipeline import Examples, evaluation_batches
 
 
 def stream(
-    config: ConfigDict, variables: Mapping[str, dict], examples: Examples, method: str = "cam"
+    config: ConfigDict, variables: Mapping[str, dict], examples: Examples, method: str = cam.DEFAULT_METHOD
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields {branch: (h, w, 14) float32} for each example, in order.
 

@@ -90,8 +90,8 @@ def entry(reading: Reading) -> dict:
       `name`, `size` (width, height) of the radiograph, `lung_box`, `rule`, `confidence`, `flags`, `fixes`; `cells` and
       `findings`: the values of its columns (`columns.Columns`); `thumbnail` (base64 of a JPEG) and `picture`: `screen`
       (width, height), `film` (base64 of a JPEG of at most 1024 pixels), `outline` of the lungs (an SVG path in pixels
-      of the radiograph), `boxes` as `Reading.marked`, and `maps`: {branch: `shape` (h, w) and `values`, base64 of 14
-      maps of little-endian float32}.
+      of the radiograph), `boxes` as `Reading.marked`, and `maps`, 0 outside the lung box: {branch: `shape` (h, w) and
+      `values`, base64 of 14 maps of little-endian float32}.
     """
     height, width = reading.radiograph.shape
     screen = screen_size(reading.radiograph.shape)
@@ -114,7 +114,7 @@ def entry(reading: Reading) -> dict:
             "film": _jpeg(reading.radiograph, screen),
             "outline": "".join(f"M{' '.join(map(str, line.ravel().tolist()))}Z" for line in reading.lung_outline),
             "boxes": reading.marked,
-            "maps": {branch: _numbers(maps) for branch, maps in reading.maps.items()},
+            "maps": {branch: _numbers(maps) for branch, maps in cam.relative_to_outside(reading.maps).items()},
         },
     }
 

@@ -106,9 +106,11 @@ class Reading:
         return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
 
     def heatmap(self, finding: str) -> np.ndarray:
-        """Returns where a finding is seen: the network's activation maps on the radiograph (eq. 6), as on the pages.
+        """Returns where a finding is seen: the network's activation maps, added on the radiograph, as on the pages.
 
-        It is rescaled on its own, its smallest value to 0 and its largest to 1, however small the probability.
+        The lung region's map is added as eq. 6 says, and counts as its mean outside the lung box, where the paper is
+        silent (`cam.OUTSIDE`). The sum is rescaled on its own, its smallest value to 0 and its largest to 1, however
+        small the probability.
 
         Args:
           finding: one of `FINDINGS`.

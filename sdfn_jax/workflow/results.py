@@ -315,7 +315,7 @@ def _box_rows(config: ConfigDict) -> list[box_table.BoxRow]:
 def _draw_heatmaps(
     classifiers: list[ConfigDict], films: dict[str, Path], data: Path, evaluation: Evaluation, where: Path
 ) -> list[str]:
-    """Heatmaps (eq. 5 and 6; Figure 9): of each finding with reference boxes, the surest true positive.
+    """Heatmaps (eq. 5, and their sum; Figure 9): of each finding with reference boxes, the surest true positive.
 
     Returns:
       a line for each film that is left out, or for the pages.

@@ -7,6 +7,7 @@ const colours = bytes(about.colours); // 256 x (red, green, blue), cold to hot
 
 // Heatmaps. The page holds each map as its few cells, because 14 pictures of each film would make it ten times as large; so
 // the browser enlarges, adds and rescales them as cam.py does (`on_radiograph`, `rescale`), and a test compares the two.
+// The page's maps are relative to what they count as outside their box (`relative_to_outside`), which is 0 here.
 
 // Weights of Pillow's bilinear filter for some pixels of a map of `cells` cells enlarged to `length` pixels.
 function weightsOf(cells, length, pixels) {
@@ -70,7 +71,7 @@ function corners(boxes, length) {
   return [...found].filter((place) => place >= 0 && place < length).sort((left, right) => left - right);
 }
 
-// The sum of a finding's maps on the radiograph (eq. 6), read at `screen` pixels, and its extremes over the radiograph.
+// The sum of a finding's maps on the radiograph, read at `screen` pixels, and its extremes over the radiograph.
 function heatmapOf(film, picture, finding) {
   const [width, height] = film.size;
   const [columnCount, rowCount] = picture.screen;

@@ -52,7 +52,11 @@ def heatmaps(material: Material) -> Section:
     for run in material.runs:
         for name, caption in (
             ("figure_9", "Class activation maps: the entire CXR network's own above, the SDFN's below (Figure 9)"),
-            ("heatmaps", "The SDFN's maps: entire image, lung region, and their sum at the lung box (eq. 5, 6)"),
+            (
+                "heatmaps",
+                "The SDFN's maps: entire image, lung region (eq. 5), and their sum. "
+                "The paper does not say what the lung region's map counts as outside the lung box",
+            ),
         ):
             pictures += [Picture(name, caption, path) for path in run.pictures(f"{name}.png")]
     text = [] if pictures else ["NOTE: not there: the main job of a fusion run draws them into its results/."]
@@ -79,6 +83,9 @@ def _notes(methods: Sequence[Localization]) -> list[str]:
         "A 7 x 7 map has cells of 146 pixels on the entire image of 1024, about 100 on a lung region: it cannot box a "
         "nodule of 70 pixels.",
     ]
+    if rules := {each.name: each.origin["outside"] for each in methods if each.origin.get("checkpoint")}:
+        said = "; ".join(f"{name}: {rule}" for name, rule in rules.items())
+        notes.append(f"What a lung region's map counts as outside the lung box, where the paper is silent: {said}.")
     if boxes != 984:
         notes.append(
             f"NOTE: {boxes} reference boxes, not the 984 of the official list: no figure compares with Wang's."

@@ -1,0 +1,271 @@
+"""Checks of a network's heatmaps, as other libraries make them: table, `heatmap_checks.json`, `heatmap_checks.png`."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from sdfn_jax.core import palette, progress, sealed
+from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.heatmaps import boxed_run, cam, faithfulness, localization, over_split
+from sdfn_jax.metrics import bootstrap
+from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.training import tasks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CHECKS_FILE, CHECKS_FIGURE = "heatmap_checks.json", "heatmap_checks.png"
+CURVES = ("deletion", "insertion")
+_CASES = 200  # at most; each is read by the network 44 times
+_REPLICATES = 2000
+_SEED = 0
+_GRID = 16  # every so many pixels, heatmaps of other weights are compared: their cells are larger
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseMean:
+    """A mean over cases and its 95 % interval, over patients."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """As in the table."""
+        return f"{self.mean:>7.3f}  [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checks:
+    """What the checks found; a case is a finding with a reference box on an image.
+
+    Attributes:
+      cases: their number.
+      rules: {rule of `cam.OUTSIDE`: (share of peaks in the lung box, pointing game)}.
+      randomised: {what has random weights: rank correlation with the trained network's heatmaps}.
+      curves: {`deletion`, `insertion`: (2, fractions) mean probability, for the heatmap and for its shuffled cells}.
+      areas: {curve: (area for the heatmap, area for its shuffled cells, their difference)}.
+    """
+
+    cases: int
+    rules: dict[str, tuple[CaseMean, CaseMean]]
+    randomised: dict[str, CaseMean]
+    curves: dict[str, np.ndarray]
+    areas: dict[str, tuple[CaseMean, CaseMean, CaseMean]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """One finding on one image; `row` is the image's number."""
+
+    row: int
+    finding: int
+    patient: int
+    size: tuple[int, int]
+    lung_box: tuple[int, int, int, int]
+    references: np.ndarray
+
+    def heatmap(self, maps: Sequence[Mapping[str, np.ndarray]], outside: str) -> np.ndarray:
+        """Returns its heatmap on the radiograph, of the maps of all images."""
+        return cam.on_radiograph(self.own(maps), self.lung_box, self.size, outside)
+
+    def own(self, maps: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Returns {branch: (h, w)}."""
+        return {branch: each[..., self.finding] for branch, each in maps[self.row].items()}
+
+
+def of_network(run: Path, method: str, outside: str) -> tuple[Checks, dict]:
+    """Checks the heatmaps of a trained network on the images of the test split that have reference boxes.
+
+    Args:
+      run: folder of the stage, `runs/fusion`.
+      method: of `cam.METHODS`.
+      outside: of `cam.OUTSIDE`; the rules are compared whatever it is.
+
+    Returns:
+      what was found, and where it comes from.
+
+    Raises:
+      UserError: as `boxed_run.load`.
+    """
+    network = boxed_run.load(run)
+    cases = list(_cases(network))
+    chosen = np.random.default_rng(_SEED).permutation(len(cases))[:_CASES]
+    cases = [cases[place] for place in sorted(chosen)]
+    rows = sorted({case.row for case in cases})
+    cases = [dataclasses.replace(case, row=rows.index(case.row)) for case in cases]
+    network = dataclasses.replace(network, examples=network.examples.take(np.array(rows)))
+
+    def maps_of(variables: Mapping[str, dict], what: str) -> list[dict[str, np.ndarray]]:
+        stream = over_split.stream(network.config, variables, network.examples, method)
+        return list(progress.bar(stream, what=what, unit="image", total=len(rows)))
+
+    resamples = bootstrap.draw(np.array([case.patient for case in cases]), _REPLICATES, _SEED)
+    maps = maps_of(network.variables, "heatmaps")
+    rules = {rule: tuple(_estimates(_peaks(cases, maps, rule), resamples)) for rule in cam.OUTSIDE}
+    randomised = {}
+    for part, variables in randomised_variables(network).items():
+        others = maps_of(variables, f"random {part}")
+        alike = [
+            faithfulness.rank_correlation(*(case.heatmap(some, outside)[::_GRID, ::_GRID] for some in (maps, others)))
+            for case in cases
+        ]
+        (randomised[part],) = _estimates(np.array(alike)[None], resamples)
+    curves = probability_curves(network, cases, maps, outside)  # (cases, 2 heatmaps, 2 curves, fractions)
+    areas = faithfulness.area(curves)
+    found = Checks(
+        cases=len(cases),
+        rules=rules,
+        randomised=randomised,
+        curves={name: curves[:, :, place].mean(axis=0) for place, name in enumerate(CURVES)},
+        areas={
+            name: tuple(_estimates(np.stack([mine, control, mine - control]), resamples))
+            for name, (mine, control) in zip(CURVES, areas.transpose(2, 1, 0), strict=True)
+        },
+    )
+    return found, {"method": f"{network.config.stage}, {method}", "outside": outside} | network.origin
+
+
+def randomised_variables(network: boxed_run.BoxedRun) -> dict[str, dict]:
+    """Returns {part: a network's variables with that part as before any training}: `head`, `branches`, `all`."""
+    task = tasks.classification(network.config)
+    trained, fresh = (
+        traverse_util.flatten_dict(each)
+        for each in (network.variables, initial_variables(task.model, _SEED, task.inputs, train=False))
+    )
+    parts = {"head": lambda name: name == "head", "branches": lambda name: name != "head", "all": lambda name: True}
+    return {
+        part: traverse_util.unflatten_dict(
+            {path: fresh[path] if is_random(path[1]) else value for path, value in trained.items()}
+        )
+        for part, is_random in parts.items()
+    }
+
+
+def probability_curves(
+    network: boxed_run.BoxedRun, cases: Sequence[_Case], maps: Sequence[Mapping[str, np.ndarray]], outside: str
+) -> np.ndarray:
+    """Returns the finding's probability as its hottest pixels are deleted from the image, and inserted into grey.
+
+    Returns:
+      (cases, 2, 2, fractions): the heatmap and its shuffled cells; deletion and insertion.
+    """
+    probabilities = _probabilities(network)
+    generator = np.random.default_rng(_SEED)
+    curves = np.empty((len(cases), 2, len(CURVES), len(faithfulness.FRACTIONS)))
+    for number, case in enumerate(progress.bar(cases, what="deletion and insertion", unit="heatmap")):
+        images = {branch: network.examples[case.row][branch] for branch in network.config.branches}
+        own = case.own(maps)
+        batches = []
+        for each in (own, faithfulness.shuffled(own, generator)):
+            heatmap = cam.on_radiograph(each, case.lung_box, case.size, outside)
+            hottest = faithfulness.hottest(heatmap, case.lung_box, {name: len(image) for name, image in images.items()})
+            batches.append({name: faithfulness.altered(image, hottest[name]) for name, image in images.items()})
+        together = {name: np.concatenate([batch[name] for batch in batches]) for name in images}
+        curves[number] = probabilities(together)[:, case.finding].reshape(curves.shape[1:])
+    return curves
+
+
+def write(folder: Path, found: Checks, origin: dict) -> None:
+    """Writes the record and the figure into a folder."""
+    record = dataclasses.asdict(found) | {"curves": {name: each.tolist() for name, each in found.curves.items()}}
+    record["fractions"] = faithfulness.FRACTIONS.tolist()
+    sealed.write(folder / CHECKS_FILE, origin | record)
+    draw(folder / CHECKS_FIGURE, found, drawings=origin["drawings"])
+
+
+def table(found: Checks, origin: dict) -> str:
+    """Formats the checks for a terminal."""
+    lines = [
+        f"Heatmaps of {origin['method']}: {found.cases} findings with a reference box, 95 % interval over patients",
+        f"{'outside the lung box':<24}{'peaks in the lung box':>25}{'pointing game':>25}",
+        *(f"{rule:<24}{inside!s:>25}{pointing!s:>25}" for rule, (inside, pointing) in found.rules.items()),
+        f"(The paper does not say what the lung region's map counts as there. Below: {origin['outside']}.)",
+        f"{'random weights':<24}{'rank correlation':>25}    with the trained network's heatmaps; 0 is best",
+        *(f"{part:<24}{alike!s:>25}" for part, alike in found.randomised.items()),
+        f"{'area under the curve':<24}{'heatmap':>25}{'shuffled cells':>25}{'difference':>26}",
+    ]
+    for name, values in found.areas.items():
+        wanted = "below 0" if name == "deletion" else "above 0"
+        mine, control, difference = map(str, values)
+        lines.append(f"{name:<24}{mine:>25}{control:>25}{difference:>26}  ({wanted}: better than chance)")
+    return "\n".join(lines)
+
+
+def draw(path: Path, found: Checks, *, drawings: bool) -> None:
+    """Draws the curves, and the rank correlations, in one picture."""
+    from matplotlib.figure import Figure  # here: slow to import
+
+    figure = Figure(figsize=(11, 3.4), dpi=100, layout="constrained")
+    *panels, last = figure.subplots(1, 3)
+    for panel, (name, (mine, control)) in zip(panels, found.curves.items(), strict=True):
+        panel.plot(faithfulness.FRACTIONS, mine, "o-", markersize=4, color=palette.BLUE, label="heatmap")
+        panel.plot(
+            faithfulness.FRACTIONS, control, "s--", markersize=4, color=palette.VERMILION, label="its cells shuffled"
+        )
+        done = "deleted" if name == "deletion" else "inserted"
+        panel.set(title=name.capitalize(), xlabel=f"share of pixels {done}, hottest first", ylabel="mean probability")
+        panel.set_ylim(bottom=0)
+        panel.legend(frameon=False)
+        _plain(panel)
+    names, values = list(found.randomised), list(found.randomised.values())
+    places = np.arange(len(names))
+    last.vlines(places, [each.low for each in values], [each.high for each in values], color=palette.BLUE)
+    last.plot(places, [each.mean for each in values], "o", color=palette.BLUE)
+    last.axhline(0, color=palette.REFERENCE, linewidth=1)
+    last.set_xticks(places, names)
+    last.set(
+        title="Random weights", xlim=(-0.5, len(names) - 0.5), ylim=(-1, 1), ylabel="rank correlation with trained"
+    )
+    _plain(last)
+    if drawings:
+        figure.suptitle("SYNTHETIC radiographs, not films of patients", color=palette.WARNING)
+    with appears_when_complete(path) as unfinished:
+        figure.savefig(unfinished)
+
+
+def _plain(panel: "Axes") -> None:
+    panel.grid(color=palette.GRID)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _cases(network: boxed_run.BoxedRun) -> Iterator[_Case]:
+    for row, example in enumerate(network.described()):
+        found, boxes = (np.asarray(example["reference_boxes"][name]) for name in ("finding", "box"))
+        size, lung_box = (tuple(map(int, example[name])) for name in ("image_size", "lung_box"))
+        for finding in np.unique(found):
+            yield _Case(row, int(finding), int(example["patient"]), size, lung_box, boxes[found == finding])
+
+
+def _peaks(cases: Sequence[_Case], maps: Sequence[Mapping[str, np.ndarray]], rule: str) -> np.ndarray:
+    """Returns (2, cases): the share of a heatmap's highest pixels in the lung box, and in the reference boxes."""
+    shares = []
+    for case in cases:
+        heatmap = case.heatmap(maps, rule)
+        shares.append([localization.pointing(heatmap, boxes) for boxes in ([case.lung_box], case.references)])
+    return np.array(shares).T
+
+
+def _probabilities(network: boxed_run.BoxedRun) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """Returns the function from {branch: (B, S, S) uint8} to (B, 14) probabilities."""
+    task = tasks.classification(network.config)
+    variables = jax.device_put(network.variables)
+
+    @jax.jit
+    def of_images(variables: Mapping[str, dict], images: dict) -> jax.Array:
+        prepared, _ = task.prepare(images | {"labels": np.zeros(0)}, None)
+        return jax.nn.sigmoid(task.model.apply(variables, prepared, train=False)[0])
+
+    return lambda images: np.asarray(of_images(variables, images))
+
+
+def _estimates(values: np.ndarray, resamples: bootstrap.Resamples) -> Iterator[CaseMean]:
+    """Yields the mean over cases of each row of (rows, cases)."""
+    of = bootstrap.sums(np.ones(values.shape[1]), resamples)
+    for row in values:
+        yield CaseMean(float(row.mean()), *bootstrap.interval(bootstrap.ratio(bootstrap.sums(row, resamples), of)))
