@@ -120,7 +120,7 @@ class TestReading:
         assert (found.shape, found.dtype) == (result.radiograph.shape, np.float32)
         assert found.min() == 0 and 1 - 1e-6 < found.max() <= 1
         maps = {branch: each[..., 1] for branch, each in result.maps.items()}
-        entire, lung = cam.resize_map(maps["entire"], found.shape), np.zeros(found.shape, np.float32)
+        entire, lung = cam.resize_map(maps["entire"], found.shape), np.full(found.shape, maps["lung"].mean())
         left, top, right, bottom = result.lung_box
         lung[top:bottom, left:right] = cam.resize_map(maps["lung"], (bottom - top, right - left))
         fused = entire + lung

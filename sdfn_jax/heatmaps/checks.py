@@ -53,10 +53,10 @@ class Checks:
     """
 
     cases: int
-    rules: dict[str, tuple[CaseMean, CaseMean]]
+    rules: dict[str, tuple[CaseMean, ...]]
     randomised: dict[str, CaseMean]
     curves: dict[str, np.ndarray]
-    areas: dict[str, tuple[CaseMean, CaseMean, CaseMean]]
+    areas: dict[str, tuple[CaseMean, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,17 +93,11 @@ def of_network(run: Path, method: str, outside: str) -> tuple[Checks, dict]:
     Raises:
       UserError: as `boxed_run.load`.
     """
-    network = boxed_run.load(run)
-    cases = list(_cases(network))
-    chosen = np.random.default_rng(_SEED).permutation(len(cases))[:_CASES]
-    cases = [cases[place] for place in sorted(chosen)]
-    rows = sorted({case.row for case in cases})
-    cases = [dataclasses.replace(case, row=rows.index(case.row)) for case in cases]
-    network = dataclasses.replace(network, examples=network.examples.take(np.array(rows)))
+    network, cases = _drawn(boxed_run.load(run))
 
     def maps_of(variables: Mapping[str, dict], what: str) -> list[dict[str, np.ndarray]]:
         stream = over_split.stream(network.config, variables, network.examples, method)
-        return list(progress.bar(stream, what=what, unit="image", total=len(rows)))
+        return list(progress.bar(stream, what=what, unit="image", total=len(network.examples)))
 
     resamples = bootstrap.draw(np.array([case.patient for case in cases]), _REPLICATES, _SEED)
     maps = maps_of(network.variables, "heatmaps")
@@ -232,6 +226,16 @@ def draw(path: Path, found: Checks, *, drawings: bool) -> None:
 def _plain(panel: "Axes") -> None:
     panel.grid(color=palette.GRID)
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def _drawn(network: boxed_run.BoxedRun) -> tuple[boxed_run.BoxedRun, list[_Case]]:
+    """Returns at most `_CASES` cases, drawn at random, and the network with their examples alone."""
+    cases = list(_cases(network))
+    chosen = np.random.default_rng(_SEED).permutation(len(cases))[:_CASES]
+    cases = [cases[place] for place in sorted(chosen)]
+    rows = sorted({case.row for case in cases})
+    network = dataclasses.replace(network, examples=network.examples.take(np.array(rows)))
+    return network, [dataclasses.replace(case, row=rows.index(case.row)) for case in cases]
 
 
 def _cases(network: boxed_run.BoxedRun) -> Iterator[_Case]:
