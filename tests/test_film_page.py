@@ -50,7 +50,7 @@ def test_an_entry_is_json_and_keeps_film_and_maps():
     assert held["findings"]["decision"] == [*called[:13], "undecided"]
     assert held["picture"]["boxes"].keys() == {FINDINGS[k] for k in range(13) if called[k] == "positive"} | {film.top}
     assert held["picture"]["outline"] == "M512 75 1024 75 682 150Z"
-    for branch, maps in film.maps.items():
+    for branch, maps in cam.relative_to_outside(film.maps).items():
         kept = held["picture"]["maps"][branch]
         values = np.frombuffer(base64.b64decode(kept["values"]), "<f4").reshape(14, *kept["shape"])
         np.testing.assert_array_equal(np.moveaxis(values, 0, -1), maps)

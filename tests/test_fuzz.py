@@ -20,7 +20,7 @@ def test_damaged_files_are_read_or_refused_in_one_line():
     ("reader", "told"),
     [
         ("1 / 0", "ZeroDivisionError"),
-        ("int('no name')", "told badly"),
+        ("int('no name')", "refused badly"),
         ("np.zeros((3, 3))", "returned array"),
         ("os.abort()", r"ended the process \(-6\): Fatal Python error: Aborted"),
         ("time.sleep(60)", r"ended the process \(-9\)"),

@@ -157,14 +157,22 @@ def _meant(name: str, known: Sequence[str]) -> str | None:
     if elsewhere:
         return difflib.get_close_matches(name, elsewhere, n=1, cutoff=0)[0] if group else elsewhere[0]
     leaves = {each.rpartition(".")[2]: each for each in known if each.rpartition(".")[0] == group}
+    initials = _initials(word)
+    if whole := next((each for leaf, each in leaves.items() if initials.fullmatch(leaf)), None):
+        return whole
     if close := difflib.get_close_matches(word, leaves, n=1):
         return leaves[close[0]]
-    for between in ("[^_]*_", ".*"):  # initials (lr: learning_rate), or any letters left out
-        letters = re.compile(between.join(map(re.escape, word)))
+    for letters in (initials, re.compile(".*".join(map(re.escape, word)))):
         for each in [*leaves.values(), *known]:
             if letters.match(each.rpartition(".")[2]):
                 return each
     return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+
+
+def _initials(word: str) -> re.Pattern:
+    """Returns the pattern of names of which parts are initials: `lr_decay` stands for `learning_rate_decay`."""
+    parts = [(re.escape(part), "[^_]*_".join(map(re.escape, part))) for part in word.split("_")]
+    return re.compile("_".join(f"(?:{part}|{initials}[^_]*)" for part, initials in parts))
 
 
 def _leaves(config: ConfigDict, path: str = "") -> Iterator[tuple[str, Any]]:
