@@ -156,25 +156,25 @@ def _watch(receiver: socket.socket, _sender: socket.socket) -> None:
     """
     last: float | None = None
     while signals := receiver.recv(64):
-        heard = [number for number in _STOPS if number in signals]
-        if not heard:
-            continue
-        if last is None:
-            _set_status(heard[0])  # `_raise_again` repeats a SIGTERM as SIGINT
-        if last is not None and time.monotonic() - last < _SAME:
-            continue
-        first, last = last is None, time.monotonic()
-        if not first or signal.getsignal(heard[0]) in (signal.default_int_handler, _terminate):
-            threading.Thread(target=_end, daemon=True).start()
+        for number in signals:  # several at a time, if this thread had to wait for its turn
+            if number not in _STOPS:
+                continue
+            if last is None:
+                set_status(number)  # `_raise_again` repeats a SIGTERM as SIGINT
+            if last is not None and time.monotonic() - last < _SAME:
+                continue
+            first, last = last is None, time.monotonic()
+            if not first or signal.getsignal(number) in (signal.default_int_handler, _terminate):
+                threading.Thread(target=_end, daemon=True).start()
 
 
 def _terminate(*_) -> NoReturn:
     """Treats SIGTERM, sent at shutdown or by a batch queue that ends a job, like Ctrl-C."""
-    _set_status(signal.SIGTERM)  # the thread of `_watch` may not have had its turn yet
+    set_status(signal.SIGTERM)  # the thread of `_watch` may not have had its turn yet
     raise KeyboardInterrupt
 
 
-def _set_status(number: int) -> None:
+def set_status(number: int) -> None:
     """Sets the exit status after a signal; the first signal decides."""
     global _status, _decided
     if not _decided:
