@@ -2,8 +2,6 @@
 
 import signal
 
-from sdfn_jax.core import terminal
-
 
 class Stopped(KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended the work at a point from which it resumes; the message names that point."""
@@ -30,7 +28,6 @@ class StopWish:
             signal.signal(number, handler)
 
     def _hear(self, number, _):
-        terminal.set_status(number)
         if self.came and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.came = True

@@ -160,7 +160,7 @@ def _watch(receiver: socket.socket, _sender: socket.socket) -> None:
             if number not in _STOPS:
                 continue
             if last is None:
-                set_status(number)  # `_raise_again` repeats a SIGTERM as SIGINT
+                _set_status(number)  # `_raise_again` repeats a SIGTERM as SIGINT
             if last is not None and time.monotonic() - last < _SAME:
                 continue
             first, last = last is None, time.monotonic()
@@ -170,11 +170,11 @@ def _watch(receiver: socket.socket, _sender: socket.socket) -> None:
 
 def _terminate(*_) -> NoReturn:
     """Treats SIGTERM, sent at shutdown or by a batch queue that ends a job, like Ctrl-C."""
-    set_status(signal.SIGTERM)  # the thread of `_watch` may not have had its turn yet
+    _set_status(signal.SIGTERM)  # the thread of `_watch` may not have had its turn yet
     raise KeyboardInterrupt
 
 
-def set_status(number: int) -> None:
+def _set_status(number: int) -> None:
     """Sets the exit status after a signal; the first signal decides."""
     global _status, _decided
     if not _decided:
