@@ -11,8 +11,9 @@ from sdfn_jax import cli
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.lungs import box_table, shipped
 from sdfn_jax.metrics import scores
-from sdfn_jax.radiographs import reader, synthetic_film
+from sdfn_jax.radiographs import synthetic_film
 from sdfn_jax.workflow import lung_stages
+from tools import ship_lungs
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +89,10 @@ def test_the_main_job_takes_it_if_asked_and_never_in_place_of_another(tmp_path):
 @pytest.mark.real
 def test_it_holds_the_lungs_of_montgomerys_films(lungs, real_data):
     """It has seen these films: this tells that it is the network that was measured, not how good it is."""
-    folder = real_data / "montgomery" / "MontgomerySet"
-    paths = sorted((folder / "CXR_png").glob("*.png"))[::6]
+    paths = ship_lungs.montgomery_films(real_data)[::6]
     dice = []
     for path, found in zip(paths, lungs(paths), strict=True):
-        sides = [reader.read_radiograph(folder / "ManualMask" / side / path.name) for side in ("leftMask", "rightMask")]
-        truth = np.maximum(*sides) > 0
+        truth = ship_lungs.read_lungs(path)
         assert scores.lung_recall(truth, found.box) > 0.99
         dice.append(scores.dice(found.mask, truth))
     assert np.mean(dice) > 0.95

@@ -24,7 +24,14 @@ from sdfn_jax.radiographs import pixels, reader
 from sdfn_jax.workflow import stages
 from tfds_builders.montgomery.montgomery_dataset_builder import Builder
 from tfds_builders.registry import FOLDS
-from tools.ship_lungs import chestxray14_films, prepared, read_upright, teacher_config
+from tools.ship_lungs import (
+    chestxray14_films,
+    montgomery_films,
+    prepared,
+    read_lungs,
+    read_upright,
+    teacher_config,
+)
 
 Change = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 _ENOUGH = 0.99  # of the lungs in the box
@@ -110,11 +117,8 @@ CHANGES: dict[str, Change] = {
 
 def _montgomery(data: Path) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yields (fold, film, mask of 0 and 255) of each film."""
-    folder = data / "montgomery" / "MontgomerySet"
-    for path in sorted((folder / "CXR_png").glob("*.png")):
-        sides = [reader.read_radiograph(folder / "ManualMask" / side / path.name) for side in ("leftMask", "rightMask")]
-        mask = (np.maximum(*sides) > 0) * np.uint8(255)
-        yield Builder._number(path.stem) % FOLDS, reader.read_radiograph(path), mask
+    for path in montgomery_films(data):
+        yield Builder._number(path.stem) % FOLDS, reader.read_radiograph(path), read_lungs(path) * np.uint8(255)
 
 
 def measure(finders: list[LungFinder], films: list[tuple[int, np.ndarray, np.ndarray]]) -> None:

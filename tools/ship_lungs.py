@@ -16,6 +16,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
@@ -23,8 +24,8 @@ from PIL import Image, ImageDraw
 from configs import lungs
 from sdfn_jax.core import backend, checkpoint, errors, progress
 from sdfn_jax.core.files import appears_when_complete, folder_appears_when_complete, remove_folder
-from sdfn_jax.lungs import doubt, lung_boxes
-from sdfn_jax.lungs.segmenter import THRESHOLD, Segmenter
+from sdfn_jax.lungs import lung_boxes
+from sdfn_jax.lungs.segmenter import Segmenter
 from sdfn_jax.lungs.shipped import SHIPPED
 from sdfn_jax.radiographs import pixels, reader
 from sdfn_jax.workflow import modes, stages
@@ -64,6 +65,17 @@ def chestxray14_films(data: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted((data / "chestxray14" / "images").rglob("*.png"))}
 
 
+def montgomery_films(data: Path) -> list[Path]:
+    """Returns the radiographs of Montgomery, in order."""
+    return sorted((data / "montgomery" / "MontgomerySet" / "CXR_png").glob("*.png"))
+
+
+def read_lungs(film: Path) -> np.ndarray:
+    """Returns both lungs of one of Montgomery's films, (H, W) bool."""
+    masks = film.parent.parent / "ManualMask"
+    return np.maximum(*(reader.read_radiograph(masks / side / film.name) for side in ("leftMask", "rightMask"))) > 0
+
+
 def read_upright(name: str, path: Path) -> np.ndarray:
     """Returns a film as (512, 512) uint8, upright and with bright bones."""
     film = pixels.resize(reader.read_radiograph(path), (_SIDE, _SIDE))
@@ -71,8 +83,8 @@ def read_upright(name: str, path: Path) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(film, -1)) if name in ON_THEIR_SIDE else film
 
 
-def label(name: str, film: np.ndarray, networks: list[Segmenter], cut: dict) -> tuple[np.ndarray, float]:
-    """Returns a mask of an upright film's lungs, (512, 512) bool, and the teachers' confidence in theirs.
+def label(name: str, film: np.ndarray, networks: list[Segmenter], cut: dict) -> np.ndarray:
+    """Returns the teachers' mask of an upright film's lungs, (512, 512) bool.
 
     Args:
       name: of the film.
@@ -83,7 +95,6 @@ def label(name: str, film: np.ndarray, networks: list[Segmenter], cut: dict) -> 
     size = networks[0].size
     small = pixels.resize(film, (size, size))
     probabilities = np.mean([network.probabilities(small[None])[0] for network in networks], axis=0)
-    kept = lung_boxes.clean(probabilities > THRESHOLD, networks[0].postprocessing)
     enlarged = pixels.resize(np.rint(255 * probabilities).astype(np.uint8), (_SIDE, _SIDE))
     mask = lung_boxes.clean(enlarged > 127, networks[0].postprocessing)
     if name in cut:
@@ -92,28 +103,22 @@ def label(name: str, film: np.ndarray, networks: list[Segmenter], cut: dict) -> 
         polygon = [(x * _SIDE, y * _SIDE) for x, y in (*line, (line[-1][0], 1), (line[0][0], 1))]
         ImageDraw.Draw(below).polygon(polygon, fill=255)
         mask &= np.asarray(below) == 0
-    return mask, doubt.confidence(probabilities, kept)
+    return mask
 
 
 def write_films(data: Path, networks: list[Segmenter], folder: Path) -> None:
     """Writes the student's films and masks, Montgomery's and ChestX-ray14's, as `own_lungs` wants them."""
     by_eye = json.loads(BY_EYE.read_text())
-    montgomery = data / "montgomery" / "MontgomerySet"
     named = chestxray14_films(data)
-    own = sorted((montgomery / "CXR_png").glob("*.png"))
+    own = montgomery_films(data)
     with progress.bar(what="films and masks", unit="image", total=len(own) + len(named)) as bar:
         for path in own:
-            sides = [
-                reader.read_radiograph(montgomery / "ManualMask" / side / path.name)
-                for side in ("leftMask", "rightMask")
-            ]
-            _write(folder, path.stem, reader.read_radiograph(path), np.maximum(*sides) > 0)
+            _write(folder, path.stem, reader.read_radiograph(path), read_lungs(path))
             bar.update()
         for name, path in named.items():
             if name not in by_eye["left_out"]:
                 film = read_upright(name, path)
-                mask, _ = label(name, film, networks, by_eye["cut"])
-                _write(folder, name, film, mask)
+                _write(folder, name, film, label(name, film, networks, by_eye["cut"]))
             bar.update()
 
 
@@ -130,30 +135,15 @@ def student(films: Path, work: Path) -> Path:
 def write_package(run: Path) -> None:
     """Writes a run's weights into the package, rounded to float16, under the names of the config's defaults."""
     variables, metadata = checkpoint.read_best(run)
-    rounded = {
-        path: np.asarray(leaf).astype(np.float16).astype(np.float32)
-        for path, leaf in checkpoint.flatten(variables["params"]).items()
-    }
+    rounded = jax.tree.map(lambda leaf: leaf.astype(np.float16).astype(np.float32), variables)
     config = metadata["config"]
     defaults = lungs.get_config("own_lungs")
     config["workdir"] = defaults.workdir
     config["data"].update(manual_dir=defaults.data.manual_dir, data_dir=defaults.data.data_dir)
     config["least_confidence"] = defaults.least_confidence
-    kept = {name: value for name, value in metadata.items() if name not in ("digest", "step")}
     if SHIPPED.joinpath("best").exists():
         remove_folder(SHIPPED / "best")
-    checkpoint.save_best(SHIPPED, metadata["step"], _nested(rounded), kept)
-
-
-def _nested(leaves: dict[str, np.ndarray]) -> dict:
-    tree: dict = {}
-    for path, leaf in leaves.items():
-        *parents, last = path.split("/")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = leaf
-    return {"params": tree}
+    checkpoint.save_best(SHIPPED, metadata["step"], rounded, metadata)
 
 
 def _config(argument: str, films: Path, work: Path) -> ConfigDict:
