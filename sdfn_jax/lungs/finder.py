@@ -13,7 +13,7 @@ from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.parallel import map_in_order
 from sdfn_jax.lungs import doubt, lung_boxes
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
-from sdfn_jax.lungs.segmenter import THRESHOLD, Segmenter
+from sdfn_jax.lungs.segmenter import THRESHOLD, Segmenter, decided
 from sdfn_jax.radiographs import flags, opening, pixels, quality
 from sdfn_jax.radiographs.opening import ImageArray, ImageFile, Unreadable
 
@@ -59,9 +59,8 @@ class Lungs:
 
         The probabilities are enlarged, not the small mask, so that the outline is finer than the network's pixels.
         """
-        enlarged = np.rint(255 * self.probabilities).astype(np.uint8)
-        enlarged = np.where(self.region.kept, np.maximum(enlarged, 128), np.minimum(enlarged, 127))
-        return pixels.resize(enlarged, self.size) > 127
+        small = np.rint(255 * decided(self.probabilities, self.region.kept)).astype(np.uint8)
+        return pixels.resize(small, self.size) > 127
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 import numpy as np
 from skimage import measure
 
-from sdfn_jax.lungs.segmenter import THRESHOLD
+from sdfn_jax.lungs.segmenter import THRESHOLD, decided
 
 # Of the network's pixels; a point of the outline that is nearer to the line between its neighbours is left out.
 _TOLERANCE = 0.25
@@ -20,8 +20,7 @@ def outline(probabilities: np.ndarray, kept: np.ndarray, size: tuple[int, int]) 
     Returns:
       closed lines, each (N, 2) int of (x, y) at edges between the radiograph's pixels; a hole is a line of its own.
     """
-    least = 1e-3  # away from the threshold, so that no pixel changes sides
-    mask = np.where(kept, np.maximum(probabilities, THRESHOLD + least), np.minimum(probabilities, THRESHOLD - least))
+    mask = decided(probabilities, kept)
     scale = np.divide(size, kept.shape)
     lines = []
     for line in measure.find_contours(np.pad(mask, 1), THRESHOLD):  # the padding closes lines at the border

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from numpy.typing import ArrayLike
 
-from sdfn_jax.core import checkpoint, run_identity
+from sdfn_jax.core import checkpoint
 from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.lungs import contrast
 from sdfn_jax.lungs.lung_boxes import PostProcessing
 from sdfn_jax.lungs.shipped import SHIPPED
-from sdfn_jax.models import kernels
-from sdfn_jax.models.unet import UNet
+from sdfn_jax.models import unet
 from sdfn_jax.radiographs import grey_levels
 
 Item = TypeVar("Item")
@@ -28,9 +26,25 @@ Kept = TypeVar("Kept")
 
 # A pixel whose probability is above this is lung ([21]).
 THRESHOLD = 0.5
+_LEAST = 1e-3  # from the threshold, of a pixel that was decided otherwise
 TRAINED_ON_SYNTHETIC = (
     "this lung region generator was trained on synthetic radiographs: its boxes on films of patients mean nothing"
 )
+
+
+def decided(probabilities: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Moves the probabilities of pixels that the post-processing decided otherwise just across the threshold.
+
+    Enlarged, or traced, the result has the outline of `kept`, but finer than its pixels.
+
+    Args:
+      probabilities: (h, w) float32.
+      kept: (h, w) bool.
+
+    Returns:
+      (h, w) float32: above `THRESHOLD` where `kept`, below it elsewhere.
+    """
+    return np.where(kept, np.maximum(probabilities, THRESHOLD + _LEAST), np.minimum(probabilities, THRESHOLD - _LEAST))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,9 +97,8 @@ class Segmenter:
                 f"{workdir} holds a checkpoint of the stage {config['stage']!r}; lung boxes need a lung region "
                 "generator: give the working directory of the stage lrg"
             )
-        network = kernels.for_backend(UNet)
         return cls(
-            model=network(filters=tuple(config["model"]["filters"]), dtype=jnp.dtype(run_identity.precision(config))),
+            model=unet.from_config(config),
             variables=variables,
             mean=metadata["normalisation"]["mean"],
             std=metadata["normalisation"]["std"],

@@ -3,14 +3,16 @@
 `kernels` has a twin with the same values and variables that is faster on a CPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sdfn_jax.models.initial import GLOROT_UNIFORM
+from sdfn_jax.core import run_identity
+from sdfn_jax.models import kernels
+from sdfn_jax.models.initial import GLOROT_UNIFORM, INITIAL
 
 
 class UNet(nn.Module):
@@ -79,3 +81,17 @@ class UNet(nn.Module):
     def pool(self, x: jax.Array) -> jax.Array:
         """2 x 2 max pooling, (B, H, W, C) -> (B, H / 2, W / 2, C)."""
         return nn.max_pool(x, (2, 2), (2, 2))
+
+
+def from_config(config: Mapping[str, Any]) -> UNet:
+    """Builds the network of a lung region generator's config, as the backend computes it: the one place that does.
+
+    Args:
+      config: of `configs/lrg.py`, or as a checkpoint stores it.
+    """
+    shape = config["model"]
+    return kernels.for_backend(UNet)(
+        filters=tuple(shape["filters"]),
+        dtype=jnp.dtype(run_identity.precision(config)),
+        conv_scaling=INITIAL[shape.get("initial", "glorot_uniform")],
+    )

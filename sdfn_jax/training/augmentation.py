@@ -87,7 +87,7 @@ def _crop_and_turn(image: jax.Array, corner: jax.Array, sides: jax.Array, angle:
     Outside the image the nearest pixel is repeated.
     """
     side = image.shape[0]
-    grid = jnp.stack(jnp.meshgrid(jnp.arange(side), jnp.arange(side), indexing="ij")).astype(jnp.float32)
+    grid = pixel_grid(side, side)
     turn = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
     from_centre = jnp.einsum("ij,jhw->ihw", turn * sides[:, None], (grid + 0.5) / side - 0.5)
     places = (from_centre + (corner + sides / 2)[:, None, None]) * side - 0.5
@@ -129,7 +129,7 @@ def random_affine(
     shifts = jax.random.uniform(shift_key, (count, 2), minval=-shift, maxval=shift) * size
     zooms = jax.random.uniform(zoom_key, (count, 2), minval=1.0 - zoom, maxval=1.0 + zoom)
     centre = (size - 1) / 2
-    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")).astype(jnp.float32)
+    grid = pixel_grid(height, width)
 
     def change(film, film_mask, angle, offset, scale):
         rotated = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]]) * scale[None]
@@ -137,3 +137,8 @@ def random_affine(
         return tuple(map_coordinates(array, list(places), order=1, mode="nearest") for array in (film, film_mask))
 
     return jax.vmap(change)(image, mask, angles, shifts, zooms)
+
+
+def pixel_grid(height: int, width: int) -> jax.Array:
+    """Returns the row and the column of every pixel, (2, height, width) float32."""
+    return jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")).astype(jnp.float32)

@@ -14,10 +14,8 @@ from ml_collections import ConfigDict
 from sdfn_jax.core import run_identity
 from sdfn_jax.lungs import contrast as lungs_contrast
 from sdfn_jax.metrics import scores
-from sdfn_jax.models import kernels, sdfn
-from sdfn_jax.models.initial import INITIAL
+from sdfn_jax.models import sdfn, unet
 from sdfn_jax.models.preprocessing import Preprocessing
-from sdfn_jax.models.unet import UNet
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import augmentation, losses, wide_augmentation
 
@@ -67,12 +65,7 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
       config: of `configs/lrg.py`.
       normalisation: `mean` and `std` of the training films after the contrast normalisation.
     """
-    network = kernels.for_backend(UNet)
-    model = network(
-        filters=tuple(config.model.filters),
-        dtype=jnp.dtype(run_identity.precision(config)),
-        conv_scaling=INITIAL[config.model.get("initial", "glorot_uniform")],
-    )
+    model = unet.from_config(config)
     size = config.data.size
     # Plain numbers: the functions below are traced, and must not hold on to the config.
     ranges, wide = dict(config.augmentation), dict(config.get("wide_augmentation", {}))

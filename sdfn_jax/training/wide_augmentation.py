@@ -11,6 +11,8 @@ Radiographs are those that `lungs.contrast` gives: histograms are equalised, so 
 import jax
 import jax.numpy as jnp
 
+from sdfn_jax.training.augmentation import pixel_grid
+
 # Nodes a side of the smooth random fields.
 _NODES = 4
 
@@ -103,7 +105,7 @@ def _whiten(key, image, whitened):
         power = jax.random.uniform(keys[2], minval=2.0, maxval=6.0)
         strength = jax.random.uniform(keys[3], minval=0.2, maxval=1.0) * present
         grey = jax.random.uniform(keys[4], minval=0.6, maxval=1.0)
-        distance = jnp.sum(((_grid(side) - centre[:, None, None]) / width[:, None, None]) ** 2, axis=0)
+        distance = jnp.sum(((pixel_grid(side, side) - centre[:, None, None]) / width[:, None, None]) ** 2, axis=0)
         distance = distance * jnp.exp(0.5 * _smooth(keys[5], side))  # no perfect ellipse
         cloud = strength * jnp.exp(-0.5 * (distance + 1e-6) ** (power / 2))
         image = image + cloud * jnp.maximum(grey - image, 0.0)
@@ -114,7 +116,7 @@ def _add_foreign(key, image, foreign):
     """Draws a wire (a bright arc) and a marker (a bright or dark rectangle)."""
     keys = jax.random.split(key, 9)
     side = image.shape[0]
-    rows, columns = _grid(side) / side
+    rows, columns = pixel_grid(side, side) / side
     centre = jax.random.uniform(keys[0], (2,), minval=-0.5, maxval=1.5)
     radius = jax.random.uniform(keys[1], minval=0.2, maxval=1.5)
     width = jax.random.uniform(keys[2], minval=0.3, maxval=1.2) / side
@@ -143,7 +145,7 @@ def _collimate(key, image, mask, collimated):
     side = image.shape[0]
     # The cube of a uniform number: mostly narrow, now and then wide.
     widths = 0.2 * jax.random.uniform(width_key, (4,)) ** 3 * jax.random.bernoulli(any_key, collimated)
-    rows, columns = (_grid(side) + 0.5) / side
+    rows, columns = (pixel_grid(side, side) + 0.5) / side
     inside = (rows >= widths[0]) & (rows <= 1 - widths[1]) & (columns >= widths[2]) & (columns <= 1 - widths[3])
     grey = jnp.where(jax.random.bernoulli(black_key, 0.7), 0.0, jax.random.uniform(grey_key))
     return jnp.where(inside, image, grey), jnp.where(inside, mask, 0.0)
@@ -152,8 +154,3 @@ def _collimate(key, image, mask, collimated):
 def _smooth(key, side):
     """A smooth random field, (S, S), of variance 1 at its nodes."""
     return jax.image.resize(jax.random.normal(key, (_NODES, _NODES)), (side, side), "cubic")
-
-
-def _grid(side):
-    """Rows and columns of every pixel, (2, S, S)."""
-    return jnp.stack(jnp.meshgrid(jnp.arange(side), jnp.arange(side), indexing="ij")).astype(jnp.float32)
