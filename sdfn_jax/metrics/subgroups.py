@@ -8,14 +8,14 @@ from sdfn_jax.metrics import bootstrap
 
 # Upper ends, in years; the 2017 table has impossible ages up to 414.
 _AGES = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"), (120, "80 and over"))
-UNKNOWN = "unknown"
+_UNKNOWN = "unknown"
 SEXES = {"F": "female", "M": "male"}
 VIEWS = {"PA": "PA", "AP": "AP"}
 
 
 def age_band(years: float) -> str:
     """Returns the band of an age: `0-17` to `80 and over`, or `unknown` for one outside 0 to 120."""
-    return next((name for end, name in _AGES if 0 <= years < end), UNKNOWN)
+    return next((name for end, name in _AGES if 0 <= years < end), _UNKNOWN)
 
 
 def groups(sexes: Sequence[str], ages: Sequence[float], views: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
@@ -30,9 +30,9 @@ def groups(sexes: Sequence[str], ages: Sequence[float], views: Sequence[str]) ->
       {`sex`, `age` and `view`: {group: (N,) bool}}; each image is in one group of each, and no group is empty.
     """
     named = {
-        "sex": ([SEXES.get(sex, UNKNOWN) for sex in sexes], (*SEXES.values(), UNKNOWN)),
-        "age": ([age_band(age) for age in ages], (*(name for _, name in _AGES), UNKNOWN)),
-        "view": ([VIEWS.get(view, UNKNOWN) for view in views], (*VIEWS.values(), UNKNOWN)),
+        "sex": ([SEXES.get(sex, _UNKNOWN) for sex in sexes], (*SEXES.values(), _UNKNOWN)),
+        "age": ([age_band(age) for age in ages], (*(name for _, name in _AGES), _UNKNOWN)),
+        "view": ([VIEWS.get(view, _UNKNOWN) for view in views], (*VIEWS.values(), _UNKNOWN)),
     }
     return {
         attribute: {name: np.array(found) == name for name in order if name in found}
