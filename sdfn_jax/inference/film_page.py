@@ -97,7 +97,7 @@ def entry(reading: Reading) -> dict:
     screen = screen_size(reading.radiograph.shape)
     name = _text(reading.name)
     row = reading.to_dict() | {"image": name}
-    table = columns(classifies=reading.provenance.stage is not None)
+    table = columns(classifies=reading.provenance.classifies)
     return {
         "name": name,
         "size": [width, height],
@@ -186,7 +186,7 @@ def _body(beginning: str, provenance: Provenance, entries: Iterable[dict], tail:
 
 def notes(provenance: Provenance) -> list[str]:
     """Returns what a reader must know of the network before any finding."""
-    if provenance.stage is None:
+    if not provenance.classifies:
         return [NO_CLASSIFIER] + [SYNTHETIC_LUNGS] * bool(provenance.drawings)
     origin = {None: [ELSEWHERE], True: [SYNTHETIC], False: []}[provenance.drawings]
     return origin + [provenance.no_better_than_chance] * bool(provenance.no_better_than_chance)
@@ -202,7 +202,7 @@ def policy(uploads: bool) -> str:
 
 
 def _subject(provenance: Provenance) -> str:
-    return "Lungs" if provenance.stage is None else "Findings"
+    return "Findings" if provenance.classifies else "Lungs"
 
 
 def _text(name: str) -> str:
@@ -239,8 +239,8 @@ def _upload(largest: int) -> str:
 
 def _about(provenance: Provenance) -> dict:
     """What the script needs to know besides the films."""
-    findings = FINDINGS if provenance.stage is not None else ()
-    table = columns(classifies=provenance.stage is not None)
+    findings = FINDINGS if provenance.classifies else ()
+    table = columns(classifies=provenance.classifies)
     points, validation = (
         [None if each.get(name) is None else dataclasses.asdict(each[name]) for name in findings]
         for each in (provenance.thresholds, provenance.validation)

@@ -94,13 +94,12 @@ def assemble(
         shown = names[start : start + FILMS_A_PAGE]
         pager = film_page.Pager(tuple(each.name for each in pages), number, start + 1, len(shown), len(names))
         film_page.write(page, provenance, (piece(name)["entry"] for name in shown), pager, problems)
-    classifies = provenance.stage is not None
-    chosen = columns(classifies=classifies, identifiers=KEPT if keep_identifiers else ())
+    chosen = columns(classifies=provenance.classifies, identifiers=KEPT if keep_identifiers else ())
     with contextlib.ExitStack() as stack:
         table = stack.enter_context(csv_table.writing(folder / PREDICTIONS))
         unfinished = stack.enter_context(appears_when_complete(folder / LINES))
         lines = stack.enter_context(unfinished.open("w", encoding="utf-8"))
-        boxes = stack.enter_context(csv_table.writing(folder / BOXES)) if classifies else None
+        boxes = stack.enter_context(csv_table.writing(folder / BOXES)) if provenance.classifies else None
         table.row(chosen.header)
         if boxes is not None:
             boxes.row(("image", "finding", "threshold", *_EDGES))
@@ -110,7 +109,8 @@ def assemble(
             lines.write(json.dumps(row) + "\n")
             if boxes is not None:
                 boxes.rows(_box_rows(row))
-    written = [*pages, folder / OVERLAYS, folder / PREDICTIONS, folder / LINES] + [folder / BOXES] * classifies
+    written = [*pages, folder / OVERLAYS, folder / PREDICTIONS, folder / LINES]
+    written += [folder / BOXES] * provenance.classifies
     (folder / ERRORS).unlink(missing_ok=True)
     if problems:
         written.append(folder / ERRORS)

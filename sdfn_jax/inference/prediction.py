@@ -53,6 +53,11 @@ class Provenance:
     no_better_than_chance: str
     software: Mapping[str, str]
 
+    @property
+    def classifies(self) -> bool:
+        """Whether there was a classifier; without one, readings have lungs and no findings."""
+        return self.stage is not None
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:

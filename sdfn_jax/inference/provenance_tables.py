@@ -14,7 +14,7 @@ def html_of(provenance: Provenance) -> str:
     """Returns the tables of networks, data and settings, and of the operating points."""
     lrg = "none was used" if provenance.lrg_checkpoint is None else provenance.lrg_checkpoint
     classifier = [("Classifier", "none was given")]
-    if provenance.stage is not None:
+    if provenance.classifies:
         classifier = [
             ("Network", f"{published.COLUMN_NAMES[provenance.stage]} (stage {provenance.stage})"),
             ("Its checkpoint", provenance.checkpoint),
@@ -27,7 +27,7 @@ def html_of(provenance: Provenance) -> str:
         "What the readings were made with",
         [*classifier, ("Lung region generator", lrg), *provenance.software.items()],
     )
-    return made if provenance.stage is None else made + _operating_points(provenance)
+    return made + _operating_points(provenance) if provenance.classifies else made
 
 
 def _operating_points(provenance: Provenance) -> str:

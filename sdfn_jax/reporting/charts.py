@@ -1,6 +1,6 @@
 """Figures of the report. Each function returns another that draws into a PNG file and an SVG file next to it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,13 @@ _SCORES = {"validation_mean_auc": "validation mean AUC", "validation_dice": "val
 
 
 def forest(
-    names: Sequence[str], series: dict[str, Sequence[Estimate]], label: str, reference: float | None
+    names: Sequence[str],
+    series: Mapping[str, Sequence[Estimate]],
+    label: str,
+    *,
+    reference: float | None = None,
+    paper: Sequence[float] = (),
+    mean_last: bool = False,
 ) -> Callable[[Path], None]:
     """Draws estimates with intervals, one row per name, one colour per series.
 
@@ -29,28 +35,36 @@ def forest(
       series: {name in the legend: an estimate for each row}; an undefined one is left out.
       label: of the axis.
       reference: where a line marks "no difference"; None for no line.
+      paper: the paper's figure for each row, which has no interval; empty for none.
+      mean_last: whether the last row is the mean of the others, and set apart.
     """
 
     def fill(figure: "Figure") -> None:
         axes = figure.subplots()
         if reference is not None:
             axes.axvline(reference, color=palette.REFERENCE, linewidth=1)
+        if mean_last:
+            axes.axhline(len(names) - 1.5, color=palette.REFERENCE, linewidth=0.8)
         for number, (name, estimates) in enumerate(series.items()):
             rows = np.arange(len(names)) + 0.22 * (number - (len(series) - 1) / 2)
             value, low, high = np.array([(each.value, each.low, each.high) for each in estimates]).T
-            style = {"color": palette.SERIES[number % len(palette.SERIES)], "linewidth": 1.6}
+            style = {"color": palette.SERIES[number % len(palette.SERIES)], "linewidth": 1.8}
             axes.hlines(rows, low, high, **style)
-            axes.plot(value, rows, _MARKERS[number % len(_MARKERS)], label=name, markersize=5, color=style["color"])
+            axes.plot(value, rows, _MARKERS[number % len(_MARKERS)], label=name, markersize=5.5, color=style["color"])
+        if len(paper):
+            hollow = {"markeredgecolor": palette.VERMILION, "markerfacecolor": "none", "markeredgewidth": 1.8}
+            axes.plot(paper, range(len(names)), "D", markersize=7, label="paper", **hollow)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel(label)
         axes.grid(axis="x", color=palette.GRID)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        if len(series) > 1:
-            figure.legend(loc="outside upper left", ncols=len(series), frameon=False)
+        axes.tick_params(axis="y", length=0)
+        if len(series) > 1 or len(paper):
+            figure.legend(loc="outside upper left", ncols=len(series) + bool(len(paper)), frameon=False)
 
-    return _drawn(fill, (9, 1.4 + 0.36 * len(names)))
+    return _drawn(fill, (8.5, 1.3 + 0.36 * len(names)))
 
 
 def reliability(curves: dict[str, Sequence[Reliability]]) -> Callable[[Path], None]:
@@ -103,30 +117,6 @@ def sizes(curves: dict[str, Sequence[tuple[float, float, Estimate]]], label: str
         figure.legend(loc="outside upper left", ncols=3, frameon=False)
 
     return _drawn(fill, (9, 4.5))
-
-
-def against_paper(names: Sequence[str], ours: Sequence[Estimate], papers: Sequence[float]) -> Callable[[Path], None]:
-    """Draws our AUCs with their intervals next to the paper's, one row per finding, the last row for the mean."""
-
-    def fill(figure: "Figure") -> None:
-        axes = figure.subplots()
-        rows = np.arange(len(names))
-        value, low, high = np.array([(each.value, each.low, each.high) for each in ours]).T
-        axes.axhline(len(names) - 1.5, color=palette.REFERENCE, linewidth=0.8)
-        axes.hlines(rows, low, high, color=palette.BLUE, linewidth=2.2)
-        axes.plot(value, rows, "o", color=palette.BLUE, markersize=6, label="ours, 95 % interval")
-        style = {"markeredgecolor": palette.VERMILION, "markerfacecolor": "none", "markeredgewidth": 1.8}
-        axes.plot(papers, rows, "D", markersize=7, label="paper", **style)
-        axes.set_yticks(rows, names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlabel("AUC")
-        axes.grid(axis="x", color=palette.GRID)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-        figure.legend(loc="outside upper left", ncols=2, frameon=False)
-
-    return _drawn(fill, (8, 6.6))
 
 
 def learning_curves(curves: dict[str, Sequence[dict]]) -> Callable[[Path], None]:

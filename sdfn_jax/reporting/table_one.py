@@ -17,7 +17,7 @@ from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting.comparable import all_caveats, auc_text, in_table_order, measured_on, seeds
 
 TABLE_ONE_FILE = "table_1.csv"
-_WIDTH = 100  # characters
+_WIDTH = 114  # characters
 _NAMES = published.COLUMN_NAMES
 
 
@@ -73,34 +73,42 @@ class TableOne:
 
     def papers_mean(self, stage: str) -> float:
         """Returns the mean of the paper's column over the findings that are defined in ours; NaN if there are none."""
-        column = np.array(published.TABLE_ONE[stage])[self.defined]
-        return float(column.mean()) if column.size else math.nan
+        return self.published_mean(published.TABLE_ONE[stage])
+
+    def published_mean(self, column: Sequence[float]) -> float:
+        """Returns the mean of a published column over the findings that are defined in ours; NaN if there are none."""
+        defined = np.array(column)[self.defined]
+        return float(defined.mean()) if defined.size else math.nan
 
 
 def text(table: TableOne) -> str:
     """Lays out a table for a terminal: findings in the paper's order, each network's column next to the paper's.
 
     Returns:
-      Lines of at most 100 characters: what was evaluated, the table with the positives of each finding, its means, the
-      paper's paired t-test between the networks, the caveats.
+      Lines of at most 114 characters: what was evaluated, the table with the positives of each finding, its means, the
+      paper's paired t-test between the networks, the caveats. The last columns are the ones the paper compares with.
     """
     left = max(len(name) for name in (*map(display_name, FINDINGS), "Mean of 14 findings"))
 
-    def line(name: str, positives: object, cells: Sequence[str]) -> str:
+    def line(name: str, positives: object, cells: Sequence[str], others: Sequence[str]) -> str:
         pairs = [f"{ours:>11}  {papers:>5}" for ours, papers in zip(cells[::2], cells[1::2], strict=True)]
-        return "  ".join([f"{name:<{left}}", f"{positives:>9}", *pairs])
+        return "  ".join([f"{name:<{left}}", f"{positives:>9}", *pairs, *(f"{each:>6}" for each in others)])
 
-    head = line("AUC", "positives", [cell for stage in table.stages for cell in (_NAMES[stage], "paper")])
+    pairs = [cell for stage in table.stages for cell in (_NAMES[stage], "paper")]
+    head = line("AUC", "positives", pairs, list(published.OTHERS))
     rows = []
     for index, (name, positives) in enumerate(zip(FINDINGS, table.positives, strict=True)):
         cells = [(table.aucs[stage][index], published.TABLE_ONE[stage][index]) for stage in table.stages]
-        rows.append(line(display_name(name), int(positives), [auc_text(value) for pair in cells for value in pair]))
+        others = [auc_text(column[index]) for column in published.OTHERS.values()]
+        ours = [auc_text(value) for pair in cells for value in pair]
+        rows.append(line(display_name(name), int(positives), ours, others))
     means = [auc_text(value) for stage in table.stages for value in (table.mean(stage), table.papers_mean(stage))]
     rule = "-" * len(head)
     notes = [f"NOTE: {sentence}" for sentence in all_caveats(table.evaluations)]
     wrapped = [part for sentence in notes for part in textwrap.wrap(sentence, _WIDTH)]
     heading = textwrap.wrap("; ".join(measured_on(table.evaluations)), _WIDTH)
-    mean = line(f"Mean of {table.defined.sum()} findings", "", means)
+    others = [auc_text(table.published_mean(column)) for column in published.OTHERS.values()]
+    mean = line(f"Mean of {table.defined.sum()} findings", "", means, others)
     return "\n".join([*heading, "", head, rule, *rows, rule, mean, "", *_t_tests(table), "", *wrapped]).rstrip() + "\n"
 
 
@@ -110,27 +118,31 @@ def _t_tests(table: TableOne) -> list[str]:
     for first, second in itertools.combinations(reversed(table.stages), 2):
         t, p = comparison.paper_t_test(table.aucs[first], table.aucs[second])
         gain = table.mean(first) - table.mean(second)
-        found = "undefined" if math.isnan(p) else f"t = {t:.2f}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+        found = "undefined"
+        if not math.isnan(p):
+            significant = "below" if p < published.SIGNIFICANT else "not below"
+            found = f"t = {t:.2f}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}, {significant} the paper's 0.01"
         sentences.append(f"{_NAMES[first]} less {_NAMES[second]}: {gain:+.3f}; paired t-test over findings: {found}")
     return sentences
 
 
 def write(path: str | Path, table: TableOne) -> None:
-    """Writes a table as CSV, the paper's columns next to ours.
+    """Writes a table as CSV, the paper's columns next to ours, and those it compares itself with.
 
     One row per finding, and a last one for the mean. An undefined AUC is an empty cell. Every row names what the
     numbers were measured on, so that they are never separated.
     """
     stages = {stage: (table.aucs[stage], table.mean(stage)) for stage in table.stages}
-    papers = {stage: (column, table.papers_mean(stage)) for stage, column in published.TABLE_ONE.items()}
+    papers = {f"paper_{stage}": column for stage, column in published.TABLE_ONE.items()}
+    papers |= {f"paper_{name}": column for name, column in published.OTHERS.items()}
     constant = _measured_on(table)
-    heads = ["finding", "positives", *stages, *(f"paper_{stage}" for stage in papers), *constant]
+    heads = ["finding", "positives", *stages, *papers, *constant]
     rows = [
         [
             name,
             positives,
             *(_cell([*column, mean][index], 6) for column, mean in stages.values()),
-            *(_cell([*column, mean][index], 3) for column, mean in papers.values()),
+            *(_cell([*column, table.published_mean(column)][index], 3) for column in papers.values()),
             *constant.values(),
         ]
         for index, (name, positives) in enumerate(

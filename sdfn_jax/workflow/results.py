@@ -53,7 +53,7 @@ def is_fresh(config: ConfigDict, data: Path, split: str) -> bool:
     """Returns whether a stage's best checkpoint has been evaluated on a split of this data set, as it is now."""
     metadata = checkpoint.best_metadata(config.workdir)
     where = evaluate.evaluation_folder(config.workdir, split)
-    if metadata is None or not (where / "evaluation.json").is_file():
+    if metadata is None or not (where / EVALUATION_FILE).is_file():
         return False
     try:
         origin = read_evaluation(where).origin

@@ -65,7 +65,6 @@ def subgroups_section(material: Material) -> Section:
                     [group.title for group in groups],
                     {name: [each[-1] for each in mine] for name, mine in aucs.items()},
                     "mean AUC",
-                    None,
                 ),
             ),
             _within_view(material, groups, pairs),

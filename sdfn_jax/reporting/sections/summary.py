@@ -30,7 +30,13 @@ def reproduced(material: Material) -> Section:
             Picture(
                 "against_the_paper",
                 f"{run.name}: AUC with its 95 % interval over patients, and the paper's",
-                charts.against_paper([*FINDING_NAMES, f"Mean of {defined}"], each, papers),
+                charts.forest(
+                    [*FINDING_NAMES, f"Mean of {defined}"],
+                    {"ours, 95 % interval": each},
+                    "AUC",
+                    paper=papers,
+                    mean_last=True,
+                ),
             ),
         ],
         answer=found.answer,
