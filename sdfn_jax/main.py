@@ -4,6 +4,7 @@ python -m sdfn_jax.main --config=configs/fusion.py [--mode=...]
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from sdfn_jax.core import arguments as command_line
 from sdfn_jax.core import config_flag, errors
@@ -41,6 +42,13 @@ def main(
         parser.add_argument(
             "--split", choices=("train", "validation", "test"), help="what evaluate reads (default: test)"
         )
+        parser.add_argument(
+            "--expert_labels",
+            type=Path,
+            metavar="PATH",
+            help="Google's expert labels on films of ChestX-ray14 (test_labels.csv or its folder): evaluate prints the "
+            "AUCs under them too",
+        )
     parser.add_argument("--print_config", action="store_true", help="print every setting as its flag, and end")
     parser.add_argument(
         "--coordinator",
@@ -49,10 +57,12 @@ def main(
     )
     parser.add_argument("--processes", type=int, help="how many processes there are")
     parser.add_argument("--process", type=int, help="which of them this is, from 0")
-    parser.set_defaults(mode=modes[0], split=None)
+    parser.set_defaults(mode=modes[0], split=None, expert_labels=None)
     options, config = config_flag.parse(parser, arguments)
     if options.split is not None and (options.mode != "evaluate" or config.stage == "lrg"):
         parser.error("--split is for evaluating a classifier; leave it out")
+    if options.expert_labels is not None and (options.mode != "evaluate" or config.stage == "lrg"):
+        parser.error("--expert_labels is for evaluating a classifier; leave it out")
 
     if options.print_config:
         print(config_flag.shown(config))
@@ -63,7 +73,7 @@ def main(
         processes.start(options.coordinator, options.processes, options.process)
         if processes.is_first():
             print(f"config: {options.config}", flush=True)
-        workflow_modes.run(config, options.mode, options.split or "test")
+        workflow_modes.run(config, options.mode, options.split or "test", options.expert_labels)
         processes.wait_for_all()  # for process 0, which may still be writing
 
     from sdfn_jax.core import jit_cache, processes  # here and below, so that --help needs no JAX

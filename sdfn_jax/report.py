@@ -38,12 +38,27 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     parser.add_argument(
         "--localization", nargs="+", type=Path, default=[], help="folders that localize --heatmaps wrote"
     )
+    parser.add_argument(
+        "--expert_labels",
+        type=Path,
+        metavar="PATH",
+        help="Google's expert labels on films of ChestX-ray14 (test_labels.csv or its folder): a second reference",
+    )
     parser.add_argument("--replicates", type=positive, default=REPORT_REPLICATES, help="of the bootstrap (%(default)s)")
     options = parser.parse_args(arguments)
 
     from sdfn_jax.reporting.report import write_report  # here, so that --help needs no Matplotlib
 
-    print(write_report(options.runs, options.output, options.tables, options.localization, options.replicates))
+    print(
+        write_report(
+            options.runs,
+            options.output,
+            options.tables,
+            options.localization,
+            options.replicates,
+            options.expert_labels,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ SECTIONS = [
         "operating-points",
         "subgroups",
         "label-versions",
+        "expert-labels",
     ),
     *("localization", "heatmaps", "lung-regions", "segmentation", "model-card"),
 ]
@@ -234,7 +235,14 @@ class TestPage:
         text = (tmp_path / "out" / "index.html").read_text()
         page = Page(text)
         assert [each["id"] for each in page.all("section")] == SECTIONS
-        for hint in ("--split=validation", "--tables=FOLDER", "sdfn_jax.localize", "cross_validate", "nothing to comp"):
+        for hint in (
+            "--split=validation",
+            "--tables=FOLDER",
+            "--expert_labels=FOLDER",
+            "sdfn_jax.localize",
+            "cross_validate",
+            "nothing to comp",
+        ):
             assert hint in text
         assert not page.all("script")
         assert "&lt;script&gt;" in text

@@ -37,6 +37,15 @@ class P:
     value: float
 
 
+def number(estimate: Estimate, *, interval: bool = False) -> str:
+    """Returns a number as a table shows it, with its sign if it is a difference: `0.812`, `+0.010 [-0.001, +0.021]`."""
+    form = "+.3f" if estimate.signed else ".3f"
+    if np.isnan(estimate.value):
+        return "undefined"
+    around = f" [{estimate.low:{form}}, {estimate.high:{form}}]" if interval and not np.isnan(estimate.low) else ""
+    return f"{estimate.value:{form}}{around}"
+
+
 def few(labels: np.ndarray) -> np.ndarray:
     """Returns (C,) bool for (N, C) labels: fewer than `SMALL_SAMPLE` positives or negatives."""
     positives = labels.sum(axis=0, dtype=int)

@@ -8,8 +8,10 @@ import numpy as np
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import bootstrap
+from sdfn_jax.radiographs import expert_labels
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting import estimates, official, runs
+from sdfn_jax.reporting import experts as reporting_experts
 from sdfn_jax.reporting.comparable import in_table_order
 from sdfn_jax.reporting.estimates import Estimate
 from sdfn_jax.reporting.official import Official
@@ -32,6 +34,7 @@ class Material:
       official: None without tables.
       generators: folders of lung region generators.
       localizations: of the runs, then of other methods; all of the same images and findings.
+      experts: the evaluated films that experts labelled; None without their table.
     """
 
     runs: list[Run]
@@ -41,6 +44,7 @@ class Material:
     official: Official | None
     generators: list[Path]
     localizations: list[Localization]
+    experts: reporting_experts.Reference | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -67,7 +71,13 @@ class Material:
         return estimates.with_mean(self.table.aucs[stage], self.aucs[stage], self.few)[-1]
 
 
-def gather(folders: Sequence[Path], tables: Path | None, others: Sequence[Path], replicates: int) -> Material:
+def gather(
+    folders: Sequence[Path],
+    tables: Path | None,
+    others: Sequence[Path],
+    replicates: int,
+    experts: Path | None = None,
+) -> Material:
     """Reads runs and tables.
 
     Args:
@@ -75,6 +85,7 @@ def gather(folders: Sequence[Path], tables: Path | None, others: Sequence[Path],
       tables: folder of the official tables; None for a report without them.
       others: folders of `localize` for other methods' heatmaps.
       replicates: of the bootstrap.
+      experts: table of Google's expert labels, or its folder; None for a report without them.
 
     Raises:
       UserError: naming the run, file, row or first few images for whatever does not fit.
@@ -110,4 +121,7 @@ def gather(folders: Sequence[Path], tables: Path | None, others: Sequence[Path],
         official=None if tables is None else official.read(tables, found[0].test),
         generators=generators,
         localizations=localizations,
+        experts=None
+        if experts is None
+        else reporting_experts.match(expert_labels.read(experts, FINDING_NAMES), found[0].test, replicates),
     )

@@ -10,6 +10,7 @@ from sdfn_jax.reporting.comparable import measured_on
 from sdfn_jax.reporting.sections import (
     calibration,
     discrimination,
+    experts,
     groups,
     localization,
     lungs,
@@ -23,7 +24,7 @@ SECTIONS = (
     *(discrimination.table_one_section, discrimination.roc, discrimination.differences),
     calibration.calibration_section,
     thresholds.thresholds,
-    *(groups.subgroups_section, groups.label_versions),
+    *(groups.subgroups_section, groups.label_versions, experts.expert_labels),
     *(localization.localization_section, localization.heatmaps),
     *(lungs.lung_regions, lungs.segmentation),
     provenance.model_card,
@@ -31,7 +32,12 @@ SECTIONS = (
 
 
 def write_report(
-    folders: Sequence[Path], output: Path | None, tables: Path | None, others: Sequence[Path], replicates: int
+    folders: Sequence[Path],
+    output: Path | None,
+    tables: Path | None,
+    others: Sequence[Path],
+    replicates: int,
+    expert_labels: Path | None = None,
 ) -> Path:
     """Writes the report.
 
@@ -41,6 +47,7 @@ def write_report(
       tables: folder of the official tables; None for a report without them.
       others: folders of other methods' localization.
       replicates: of the bootstrap.
+      expert_labels: table of Google's expert labels, or its folder; None for a report without them.
 
     Returns:
       the page.
@@ -49,7 +56,7 @@ def write_report(
       UserError: for runs, tables and files that do not fit, before anything is written; if another command is
         writing to `output`.
     """
-    found = material.gather(folders, tables, others, replicates)
+    found = material.gather(folders, tables, others, replicates, expert_labels)
     output = found.runs[-1].results if output is None else output
     with folder_locked(output):
         sections = [make(found) for make in progress.bar(SECTIONS, what="report", unit="section", stays=False)]

@@ -1,23 +1,27 @@
 """The modes of the one command."""
 
 import shlex
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from sdfn_jax.core import backend, processes
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics.predictions import evaluation_folder
-from sdfn_jax.reporting import table_one
+from sdfn_jax.radiographs import expert_labels as experts_table
+from sdfn_jax.reporting import experts, table_one
+from sdfn_jax.reporting.material import FINDING_NAMES
 from sdfn_jax.workflow import checks, data_stages, plan, results, stages
 
 
-def run(config: ConfigDict, mode: str, split: str) -> None:
+def run(config: ConfigDict, mode: str, split: str, expert_labels: Path | None = None) -> None:
     """Runs a mode on the stage of a config.
 
     Args:
       config: from `configs/`.
       mode: `train`, `evaluate` or `cross_validate`.
       split: what `evaluate` reads of ChestX-ray14.
+      expert_labels: table of Google's expert labels, or its folder, under which `evaluate` scores too.
 
     Raises:
       UserError: for whatever the user can fix; what cannot be made is reported before anything is trained.
@@ -42,9 +46,12 @@ def run(config: ConfigDict, mode: str, split: str) -> None:
     else:
         data = data_stages.check_prepared(config)
         shown = plan.classifiers(config)
+        labelled = None if expert_labels is None else experts_table.read(expert_labels, FINDING_NAMES)
         evaluations = [results.evaluate_split(stage, data, split) for stage in shown]
         if processes.is_first():
             print(table_one.text(table_one.TableOne.of(evaluations)))
+            if labelled is not None:
+                print(experts.text(labelled, evaluations, FINDING_NAMES))
             for stage in shown:
                 print(evaluation_folder(stage.workdir, split))
 
