@@ -20,6 +20,7 @@ from sdfn_jax.core.arguments import BATCH_SIZE, Parser, positive
 from sdfn_jax.radiographs.flags import FIXES
 
 if TYPE_CHECKING:
+    from sdfn_jax.hospital.results import ResultsFolder
     from sdfn_jax.inference.predictor import Predictor
 
 AGAIN = "the same command resumes from here"
@@ -66,6 +67,13 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         action="store_true",
         help="write patient, study and image identifiers of DICOM headers into the tables",
     )
+    parser.add_argument(
+        "--dicom_results",
+        type=Path,
+        metavar="FOLDER",
+        help="also write results of DICOM films as DICOM objects, for an archive: with the films' identifiers, "
+        "into this folder alone",
+    )
     parser.add_argument("--selftest", action="store_true", help="compare this installation with golden outputs")
     options = parser.parse_args(arguments)
     if options.selftest:
@@ -78,6 +86,13 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         parser.error("--output is missing")
     if not options.films and options.list is None:
         parser.error("no FILES: name files, folders or patterns, or a list of them with --list")
+    if options.dicom_results is not None:
+        for flag, place in [("--output=", options.output), *(("", each) for each in options.films)]:
+            if options.dicom_results.resolve().is_relative_to(Path(place).resolve()):
+                parser.error(
+                    f"--dicom_results={options.dicom_results} is in {flag}{place}; it holds identifiers, and is read "
+                    "by no later prediction, in a folder of its own: name another"
+                )
     return options
 
 
@@ -87,6 +102,7 @@ def _run(options: argparse.Namespace) -> int:
     from sdfn_jax.inference.predictor import Predictor
 
     jit_cache.use_cache()
+    dicom_results = _dicom_results(options.dicom_results)
     places = options.films + (inputs.read_list(options.list) if options.list else [])
     films, not_found, left_out = inputs.find(places, leave_out=options.output)
     # A batch that is not full takes as long as a full one: a few films are read one at a time.
@@ -96,7 +112,25 @@ def _run(options: argparse.Namespace) -> int:
     for note in _notes(predictor):
         print(note)
     sys.stdout.flush()
-    return batch.predict(predictor, films, options.output, options.fix, options.keep_identifiers, not_found, left_out)
+    return batch.predict(
+        predictor,
+        films,
+        options.output,
+        options.fix,
+        options.keep_identifiers,
+        not_found,
+        left_out,
+        dicom_results,
+    )
+
+
+def _dicom_results(folder: Path | None) -> "ResultsFolder | None":
+    """Returns the folder of DICOM results; a missing package is reported here, before anything is read."""
+    if folder is None:
+        return None
+    from sdfn_jax.hospital.results import ResultsFolder
+
+    return ResultsFolder(folder)
 
 
 def _notes(predictor: "Predictor") -> Iterator[str]:

@@ -16,6 +16,7 @@ FLOORS = (
     ("training", "tfds_builders"),
     ("heatmaps",),
     ("inference", "reporting"),
+    ("hospital",),
     ("workflow",),
     ("commands",),
 )

@@ -7,8 +7,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
-from sdfn_jax.core import progress
+from sdfn_jax.core import csv_table, progress
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.journal import Journal
 from sdfn_jax.core.parallel import map_in_order
@@ -21,8 +22,18 @@ from sdfn_jax.radiographs.flags import FLAGS
 from sdfn_jax.radiographs.opening import ImageFile, Unreadable
 
 RESEARCH = "For research, not for diagnosis."
+NOT_WRITTEN = "no_dicom_results.csv"
 _JOURNAL = "journal.jsonl"
 _FORMAT = 2  # of the journal's pieces: work begun by a version with another one is refused, not mixed
+
+
+class DicomResults(Protocol):
+    """A folder of DICOM results (`hospital.results.ResultsFolder`)."""
+
+    folder: Path
+
+    def write(self, reading: Reading, film: Path) -> str:
+        """Writes the DICOM results of a film; returns why it has none, or an empty text."""
 
 
 def predict(
@@ -33,6 +44,7 @@ def predict(
     keep_identifiers: bool = False,
     not_found: Sequence[tuple[str, str]] = (),
     left_out: Sequence[find.LeftOut] = (),
+    dicom_results: DicomResults | None = None,
 ) -> int:
     """Reads films and writes everything about them; resumes an interrupted call.
 
@@ -44,6 +56,8 @@ def predict(
       keep_identifiers: whether the identifiers of DICOM headers go into the tables.
       not_found: (place, what is wrong with it) of the places where no films were found.
       left_out: what was skipped in the folders; it is counted, and listed in the output folder.
+      dicom_results: where DICOM results go; None for none. Films that have none are counted, and listed in the output
+        folder.
 
     Returns:
       the number of films that could not be read, including places without films.
@@ -55,11 +69,12 @@ def predict(
     output = Path(output)
     if (output / outputs.PROVENANCE).exists():
         raise UserError(f"--output={output} holds a finished prediction; give another folder, or delete it")
-    with Journal(output / _JOURNAL, _made_by(predictor, fixes, keep_identifiers)) as journal:
+    made_by = _made_by(predictor, fixes, keep_identifiers, dicom_results)
+    with Journal(output / _JOURNAL, made_by) as journal:
         for _, problem in not_found:
             print(f"not read: {printable(problem)}", file=sys.stderr)
         find.report(left_out, output / outputs.LEFT_OUT)
-        _read(predictor, films, journal, output, fixes, keep_identifiers)
+        _read(predictor, films, journal, output, fixes, keep_identifiers, dicom_results)
         names, problems, flags = [], list(not_found), collections.Counter()
         for film in films:
             piece = journal[film.name]
@@ -76,15 +91,31 @@ def predict(
         written = outputs.assemble(
             output, names, problems, journal.__getitem__, predictor.provenance, record, keep_identifiers
         )
+        without = [(name, why) for name in names if (why := journal[name].get("no_dicom_results"))]
         journal.delete()
     print(f"{count_films(len(names))} read" + (f", {len(problems):,} not" if problems else ""))
     for name, count in flags.most_common():
         print(f"flagged {name}: {count:,}. {FLAGS[name]}")
     print("\n".join(map(str, written)))
+    if dicom_results is not None:
+        _report(dicom_results.folder, len(names) - len(without), without, output / NOT_WRITTEN)
     return len(problems)
 
 
-def _made_by(predictor: Predictor, fixes: Sequence[str], keep_identifiers: bool) -> dict:
+def _report(folder: Path, count: int, without: Sequence[tuple[str, str]], path: Path) -> None:
+    """Prints how many films have DICOM results and why others have none, and lists these as a table."""
+    print(f"DICOM results of {count_films(count)}, with the identifiers of their patients and studies: {folder}")
+    if without:
+        with csv_table.writing(path) as table:
+            table.rows([("image", "reason"), *without])
+        for reason, number in collections.Counter(why for _, why in without).most_common():
+            print(f"no DICOM results: {count_films(number)}: {reason}")
+        print(f"full list: {path}")
+
+
+def _made_by(
+    predictor: Predictor, fixes: Sequence[str], keep_identifiers: bool, dicom_results: DicomResults | None
+) -> dict:
     """Returns what determines a film's entry in the journal."""
     calibration = None
     if predictor.calibration is not None:
@@ -97,7 +128,7 @@ def _made_by(predictor: Predictor, fixes: Sequence[str], keep_identifiers: bool)
         "calibration": calibration,
         "fixes": sorted(set(fixes)),
         "keep_identifiers": keep_identifiers,
-    }
+    } | ({} if dicom_results is None else {"dicom_results": str(dicom_results.folder.absolute())})
 
 
 def _read(
@@ -107,6 +138,7 @@ def _read(
     output: Path,
     fixes: Sequence[str],
     keep_identifiers: bool,
+    dicom_results: DicomResults | None,
 ) -> None:
     """Adds the films that the journal lacks."""
     size = predictor.batch_size
@@ -126,7 +158,10 @@ def _read(
         found = dataclasses.replace(found, flags=found.flags + unreadable)
         row = outputs.row(found, kept)
         outputs.write_overlay(output, found)
-        return found.name, {"row": row, "entry": film_page.entry(found)}
+        piece = {"row": row, "entry": film_page.entry(found)}
+        if dicom_results is not None:
+            piece["no_dicom_results"] = dicom_results.write(found, paths[found.name])
+        return found.name, piece
 
     with progress.bar(what="predict", unit="film", total=len(films), initial=len(films) - len(missing)) as bar:
         for name, piece in map_in_order(describe, predictor.readings(missing, fixes)):

@@ -33,13 +33,18 @@ def colours() -> np.ndarray:
 
 
 def write(path: str | Path, reading: Reading, finding: str | None, *, drawings: bool) -> None:
-    """Draws a film with the heatmap of one finding, the lung box and a caption, at screen size.
+    """Writes the picture of `draw` as PNG, complete or not at all; the file holds pixels and nothing else."""
+    picture = draw(reading, finding, drawings=drawings)
+    with appears_when_complete(path) as unfinished:
+        picture.save(unfinished, "PNG", compress_level=2)
+
+
+def draw(reading: Reading, finding: str | None, *, drawings: bool) -> Image.Image:
+    """Draws a film with the heatmap of one finding, the lung box and a caption, at screen size, in RGB.
 
     The heatmap is rescaled on its own, its smallest value to 0 and its largest to 255 however small the probability.
-    The file holds pixels and nothing else.
 
     Args:
-      path: of the picture (`.png`).
       reading: of the film.
       finding: one of `FINDINGS`; None draws the outline of the lungs instead.
       drawings: whether the network was trained on synthetic radiographs; the caption then says so.
@@ -69,8 +74,7 @@ def write(path: str | Path, reading: Reading, finding: str | None, *, drawings: 
         _draw_box(ImageDraw.Draw(picture), box)
     if drawings:
         lines.append("The network was trained on SYNTHETIC radiographs: this means nothing for patients.")
-    with appears_when_complete(path) as unfinished:
-        _captioned(picture, lines).save(unfinished, "PNG", compress_level=2)
+    return _captioned(picture, lines)
 
 
 def _blend(film: np.ndarray, heatmap: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sdfn_jax.core.run_metadata import Imported
 from sdfn_jax.heatmaps import cam, localization
+from sdfn_jax.lungs import mask
 from sdfn_jax.metrics.calibration import Validation
 from sdfn_jax.metrics.operating_points import Threshold
 from sdfn_jax.radiographs.findings import finding_index
@@ -77,6 +78,7 @@ class Reading:
       calibrated: {finding: 0 to 1; None for a finding without a calibration}, in that order.
       maps: {branch: (h, w, 14) float32}, class activation maps (eq. 5), as `cam.on_radiograph` takes them.
       provenance: what it was made with: networks, data, operating points.
+      lung_probabilities: (h, w) float32 of the lung mask in the network's pixels (`mask.decided`), or None.
     """
 
     name: str
@@ -92,6 +94,13 @@ class Reading:
     calibrated: Mapping[str, float | None]
     maps: Mapping[str, np.ndarray]
     provenance: Provenance
+    lung_probabilities: np.ndarray | None = None
+
+    @property
+    def lung_mask(self) -> np.ndarray | None:
+        """(H, W) bool, the lungs on the radiograph; None if no lung region generator was used."""
+        small = self.lung_probabilities
+        return None if small is None else mask.enlarge(small, self.radiograph.shape)
 
     @property
     def decisions(self) -> dict[str, bool | None]:

@@ -22,7 +22,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.heatmaps import cam
 from sdfn_jax.inference.prediction import Provenance, Reading
-from sdfn_jax.lungs import outline, shipped
+from sdfn_jax.lungs import mask, outline, shipped
 from sdfn_jax.lungs.finder import LungFinder
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
 from sdfn_jax.metrics import calibration as metrics_calibration
@@ -103,6 +103,7 @@ class _InWork:
     flags: tuple[str, ...]
     fixes: tuple[str, ...]
     region: LungRegion | None = None
+    lung_probabilities: np.ndarray | None = None
     lung_outline: tuple[np.ndarray, ...] = ()
     inputs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
@@ -365,16 +366,18 @@ class Predictor:
         """Boxes the lungs, cuts the branches' inputs, and names what looks wrong."""
         if isinstance(work, Unreadable):
             return work
-        region, doubts, line, inputs = None, (), (), {}
+        region, doubts, small, line, inputs = None, (), None, (), {}
         if probabilities is not None:
             region = self.lungs.region(probabilities, work.radiograph.shape)
             doubts = self.lungs.doubts(region, work.radiograph.shape)
+            small = mask.decided(probabilities, region.kept)
             line = outline.outline(probabilities, region.kept, work.radiograph.shape)
         if self.classifier is not None:
             inputs = crops.cut(work.radiograph, region and region.box, self.classifier.preprocessing.size)
         return dataclasses.replace(
             work,
             region=region,
+            lung_probabilities=small,
             lung_outline=line,
             inputs=inputs,
             flags=flags.in_order(quality.check(work.radiograph) + doubts + work.flags),
@@ -395,6 +398,7 @@ class Predictor:
             rule="" if region is None else region.rule,
             lung_area=None if region is None else region.lung_area,
             confidence=None if region is None else region.confidence,
+            lung_probabilities=work.lung_probabilities,
             lung_outline=work.lung_outline,
             flags=work.flags,
             fixes=work.fixes,

@@ -26,8 +26,7 @@ from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.inference.prediction import Reading
 from sdfn_jax.inference.predictor import Predictor
-from sdfn_jax.lungs import lung_boxes
-from sdfn_jax.lungs import segmenter as lungs_segmenter
+from sdfn_jax.lungs import lung_boxes, mask
 from sdfn_jax.metrics import predictions
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS
@@ -174,7 +173,7 @@ def _firm_films(predictor: Predictor) -> Iterator[synthetic_dataset.SyntheticFil
         (probability,) = lungs.segmenter.probabilities(lungs.shrink(radiograph)[None])
         boxes = {
             lung_boxes.lung_box(probability > threshold, radiograph.shape, lungs.postprocessing).box
-            for threshold in (*_FIRM, lungs_segmenter.THRESHOLD)
+            for threshold in (*_FIRM, mask.THRESHOLD)
         }
         if len(boxes) == 1:
             found += 1

@@ -13,7 +13,8 @@ from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.parallel import map_in_order
 from sdfn_jax.lungs import doubt, lung_boxes
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
-from sdfn_jax.lungs.segmenter import THRESHOLD, Segmenter, decided
+from sdfn_jax.lungs.mask import THRESHOLD, decided, enlarge
+from sdfn_jax.lungs.segmenter import Segmenter
 from sdfn_jax.radiographs import flags, opening, pixels, quality
 from sdfn_jax.radiographs.opening import ImageArray, ImageFile, Unreadable
 
@@ -55,12 +56,8 @@ class Lungs:
 
     @functools.cached_property
     def mask(self) -> np.ndarray:
-        """(H, W) bool at the radiograph's size: the lungs that the rules kept.
-
-        The probabilities are enlarged, not the small mask, so that the outline is finer than the network's pixels.
-        """
-        small = np.rint(255 * decided(self.probabilities, self.region.kept)).astype(np.uint8)
-        return pixels.resize(small, self.size) > 127
+        """(H, W) bool at the radiograph's size: the lungs that the rules kept."""
+        return enlarge(decided(self.probabilities, self.region.kept), self.size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

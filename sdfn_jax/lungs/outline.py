@@ -3,7 +3,7 @@
 import numpy as np
 from skimage import measure
 
-from sdfn_jax.lungs.segmenter import THRESHOLD, decided
+from sdfn_jax.lungs.mask import THRESHOLD, decided
 
 # Of the network's pixels; a point of the outline that is nearer to the line between its neighbours is left out.
 _TOLERANCE = 0.25

@@ -24,27 +24,9 @@ from sdfn_jax.radiographs import grey_levels
 Item = TypeVar("Item")
 Kept = TypeVar("Kept")
 
-# A pixel whose probability is above this is lung ([21]).
-THRESHOLD = 0.5
-_LEAST = 1e-3  # from the threshold, of a pixel that was decided otherwise
 TRAINED_ON_SYNTHETIC = (
     "this lung region generator was trained on synthetic radiographs: its boxes on films of patients mean nothing"
 )
-
-
-def decided(probabilities: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Moves the probabilities of pixels that the post-processing decided otherwise just across the threshold.
-
-    Enlarged, or traced, the result has the outline of `kept`, but finer than its pixels.
-
-    Args:
-      probabilities: (h, w) float32.
-      kept: (h, w) bool.
-
-    Returns:
-      (h, w) float32: above `THRESHOLD` where `kept`, below it elsewhere.
-    """
-    return np.where(kept, np.maximum(probabilities, THRESHOLD + _LEAST), np.minimum(probabilities, THRESHOLD - _LEAST))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 from sdfn_jax.core import csv_table, progress, sealed
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.lungs import contact_sheet, lung_boxes
-from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.finder import LungFinder
+from sdfn_jax.lungs.mask import THRESHOLD
+from sdfn_jax.lungs.segmenter import Segmenter
 from sdfn_jax.metrics import scores
 from sdfn_jax.radiographs import pixels, reader
 from sdfn_jax.training.input_pipeline import Examples
@@ -53,7 +54,7 @@ def score_fold(config: ConfigDict, data: Path, fold: int) -> list[Segmentation]:
       data: the prepared data set with masks.
       fold: the held-out fold.
     """
-    segmenter = lungs_segmenter.Segmenter.load(config.workdir, config.evaluation_batch_size)
+    segmenter = Segmenter.load(config.workdir, config.evaluation_batch_size)
     processing = lung_boxes.PostProcessing(**config.postprocessing)
     examples = Examples(data, [f"fold_{fold}"])
     results = []
@@ -101,9 +102,9 @@ def score_film(film: dict, probability: np.ndarray, fold: int, processing: lung_
       processing: how masks become boxes.
     """
     reference = reader.decode(film["mask_original"]) > 0
-    region = lung_boxes.lung_box(probability > lungs_segmenter.THRESHOLD, reference.shape, processing)
+    region = lung_boxes.lung_box(probability > THRESHOLD, reference.shape, processing)
     enlarged = pixels.resize(np.rint(probability * 255).astype(np.uint8), reference.shape)
-    found_original = lung_boxes.clean(enlarged > 255 * lungs_segmenter.THRESHOLD, processing)
+    found_original = lung_boxes.clean(enlarged > 255 * THRESHOLD, processing)
     truth = film["mask"] > 127
     return Segmentation(
         image=film["name"],
