@@ -9,6 +9,8 @@
   AdamW, warm-up and cosine, a moving average, crops, turns and exposure, test-time flips, bfloat16.
 * `montgomery`: lungs learned from open data instead of JSRT.
 * `shipped_lungs`: lungs found by the network that comes with the package, instead of training one.
+* `own`: your own films and findings, a table (docs/own_data.md), instead of ChestX-ray14; its lungs are found by the
+  network of the package, unless a word says otherwise. Its runs are in `runs/own`.
 
 Whatever trains another classifier has a folder of its own, `runs/size512/entire`; lungs, their boxes and the prepared
 data are shared.
@@ -16,9 +18,13 @@ data are shared.
 
 from collections.abc import Collection
 
+from tfds_builders import registry
+
 SIZES = {"small": 128, "size448": 448, "size512": 512}  # pixels, height and width of both images
 # Of each group at most one word is taken: the demo draws its films, at its own size.
-GROUPS = (("demo", *SIZES), ("demo", "montgomery", "shipped_lungs"), ("modern",))
+PAPERS_DATA = "chestxray14"
+_DATA = tuple(name for name in registry.serving("fusion") if name != PAPERS_DATA)
+GROUPS = (("demo", *SIZES), ("demo", "montgomery", "shipped_lungs"), ("demo", *_DATA), ("modern",))
 _OTHER_CLASSIFIER = ("modern", "size448", "size512")
 
 
@@ -45,7 +51,7 @@ def read(argument: str, file: str, *groups: tuple[str, ...]) -> tuple[str, ...]:
 
 def runs(words: Collection[str]) -> str:
     """Returns the folder of all stages' runs."""
-    return "/".join(["runs", *(word for word in ("demo", "small") if word in words)])
+    return "/".join(["runs", *(word for word in ("demo", *_DATA, "small") if word in words)])
 
 
 def folder(words: Collection[str]) -> str:
@@ -56,4 +62,10 @@ def folder(words: Collection[str]) -> str:
 
 def lungs(words: Collection[str]) -> str:
     """Returns the argument of `configs/lungs.py`'s `of_job`."""
-    return next((word for word in GROUPS[1] if word in words), "jsrt")
+    paper_or_package = "jsrt" if data(words) == PAPERS_DATA else "shipped_lungs"
+    return next((word for word in GROUPS[1] if word in words), paper_or_package)
+
+
+def data(words: Collection[str]) -> str:
+    """Returns the name of the classifiers' data set."""
+    return next((word for word in _DATA if word in words), PAPERS_DATA)

@@ -12,11 +12,17 @@ Expected on the official test list after the full recipe, from the paper's Table
 (lung).
 """
 
+import collections
+import os
 from collections.abc import Collection, Sequence
 
 from ml_collections import ConfigDict, FieldReference, config_dict
 
 from configs import _words, lrg, lungs
+from tfds_builders import registry
+
+# What FieldReference applies to a path when it is read.
+_FOLDER = collections.namedtuple("Operation", ("fn", "args"))(lambda path: os.path.dirname(path) or ".", ())
 
 
 def get_config(argument: str = "entire") -> ConfigDict:
@@ -31,7 +37,7 @@ def get_config(argument: str = "entire") -> ConfigDict:
     branch, demo, runs = words[0], "demo" in words, FieldReference(_words.runs(words))
     config = recipe(branch, demo, runs, _words.folder(words))
     config.runs = runs  # the folder of all stages' runs
-    config.data = chestxray14(demo, runs)
+    config.data = data_set(_words.data(words), demo, runs)
     config.lrg = lungs.of_job(_words.lungs(words), runs)
     if demo:
         config.synthetic = lrg.synthetic(runs)
@@ -171,18 +177,23 @@ def training(config: ConfigDict) -> None:
     config.tensorboard = False  # True: events in <workdir>/tensorboard, needs the extra of that name
 
 
-def chestxray14(demo: bool, runs: FieldReference) -> ConfigDict:
-    """Returns the data set of stages 2 and 3."""
+def data_set(name: str, demo: bool, runs: FieldReference) -> ConfigDict:
+    """Returns the data set of stages 2 and 3: the paper's, `chestxray14`, or another of `tfds_builders/registry.py`."""
     data = ConfigDict()
-    data.name = "chestxray14"
+    data.name = name
     # where the download is; by default a folder of the data set's name
     data.manual_dir = (runs + "/synthetic/" if demo else "data/") + data.get_ref("name")
     data.data_dir = runs + "/tfds" if demo else "data/tfds"  # where prepared data sets go
     data.size = 96 if demo else 224  # pixels, height and width of both images (B.3)
-    data.label_version = "2017"  # the paper's; or v2020, with 188 labels added in the test list
-    data.boxes = config_dict.placeholder(str)  # your own box table; without it the LRG's is made and used
-    data.validation_share = 0.2 if demo else 0.1  # of the official train_val patients. The paper does not say how many.
-    data.validation_seed = 0
+    for setting, default in registry.DATA_SETS[name].settings.items():  # registry.py says what each is
+        data[setting] = config_dict.placeholder(str) if default is None else default
+    if demo:
+        data.validation_share = 0.2
+    if name == "own":
+        data.table = "data/own/films.csv"
+        # What the table's paths of films are relative to: its own folder.
+        data.manual_dir = FieldReference(data.get_ref("table"), op=_FOLDER)
+        data.data_dir = runs + "/tfds"  # each try with another table in its own config.runs
     data.require_complete = False  # True: every image the official tables name must be there
     data.skip_bad_files = False  # True: list unreadable files and continue
     return data

@@ -6,6 +6,7 @@ python -m sdfn_jax.main --config=configs/fusion.py:shipped_lungs           (lung
 python -m sdfn_jax.main --config=configs/fusion.py:small                   (real films, smaller images, few epochs)
 python -m sdfn_jax.main --config=configs/fusion.py:size512                 (the same recipe on 512 x 512 pixels)
 python -m sdfn_jax.main --config=configs/fusion.py:modern                  (what came after the paper: AdamW, EMA, ...)
+python -m sdfn_jax.main --config=configs/fusion.py:own --config.data.table=films.csv   (your own films and findings)
 python -m sdfn_jax.main --config=configs/fusion.py:demo                    (tiny networks, synthetic films, minutes)
 python -m sdfn_jax.main --config=configs/fusion.py --mode=evaluate
 
@@ -48,7 +49,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.num_epochs = 12
         config.learning_rate = 3e-3
 
-    config.data = classifier.chestxray14(demo, runs)
+    config.data = classifier.data_set(_words.data(words), demo, runs)
     config.lrg = lungs.of_job(_words.lungs(words), runs)
     config.entire = classifier.recipe("entire", demo, runs, folder)
     config.lung = classifier.recipe("lung", demo, runs, folder)

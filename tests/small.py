@@ -46,7 +46,7 @@ def shrink(config: ConfigDict, workdir: str) -> ConfigDict:
 def extractor_config(branch: str, workdir: str) -> ConfigDict:
     config = shrink(classifier.recipe(branch, True, FieldReference("runs/demo")), workdir)
     config.model = ConfigDict(DENSENET)
-    config.data = classifier.chestxray14(True, FieldReference("runs/demo"))
+    config.data = classifier.data_set("chestxray14", True, FieldReference("runs/demo"))
     config.data.size = SIZE
     return config
 

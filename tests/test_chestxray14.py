@@ -175,9 +175,9 @@ def test_a_patients_side_depends_on_number_and_seed_alone(tmp_path):
 
 def test_the_share_of_validation_is_what_was_asked_for(tmp_path):
     builder = chestxray14_dataset_builder.Builder(data_dir=tmp_path, validation_share=0.1)
-    sides = [builder._train_or_validation(patient) for patient in range(1, 30001)]
+    sides = [builder._drawn("validation_share", str(patient)) for patient in range(1, 30001)]
     # four standard deviations of a fair draw
-    assert abs(sides.count("validation") / 30000 - 0.1) < 4 * (0.1 * 0.9 / 30000) ** 0.5
+    assert abs(sum(sides) / 30000 - 0.1) < 4 * (0.1 * 0.9 / 30000) ** 0.5
 
 
 NAME = official.NAMES[3]

@@ -375,7 +375,7 @@ class TestPlan:
         modes.run(config, "train", "test")
         printed = capsys.readouterr().out
         assert "no film is in" in printed and "used as it was prepared" in printed
-        assert "left out: pictures of films: no radiograph in" in printed
+        assert "left out: pictures of films: no image file named in" in printed
         assert {path.name for path in where.iterdir()} == {
             *("table_1.csv", "made_from.json", "index.html", "tables", "figures"),
         }

@@ -35,15 +35,17 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str) -> dict[str, Any
     )
     parser.add_argument("--require_complete", action="store_true", help="a missing official file is an error")
     parser.add_argument("--skip_bad_files", action="store_true", help="list bad files and leave them out")
-    owners = [name for name, data_set in registry.DATA_SETS.items() if data_set.settings]
-    labelled = parser.add_argument_group(f"{', '.join(owners)} only")
+    labelled = parser.add_argument_group("sets with findings only")
     labelled.add_argument("--boxes", help="the table of lung boxes (default: lung_boxes.csv in manual_dir)")
     labelled.add_argument("--label_version", choices=("2017", "v2020"), help="which official labels (default: 2017)")
     labelled.add_argument("--validation_share", type=_share, help="expected share of the patients of train_val, 0 to 1")
     labelled.add_argument("--validation_seed", type=seed, help="which patients these are")
+    labelled.add_argument("--test_share", type=_share, help="the same of test, where no table names the test films")
+    labelled.add_argument("--table", help="own: the table of films (default: films.csv in manual_dir)")
     options = vars(parser.parse_args(arguments))
     for action in labelled._group_actions:
-        if action.dest in options and action.dest not in registry.DATA_SETS[options["name"]].settings:
+        owners = [name for name, data_set in registry.DATA_SETS.items() if action.dest in data_set.settings]
+        if action.dest in options and options["name"] not in owners:
             parser.error(f"--{action.dest} is for {', '.join(owners)}; leave it out")
     return options
 

@@ -97,11 +97,13 @@ class Look:
     Attributes:
       prepared: the prepared set, compared with what would be prepared now; None if there is none.
       counts: {split: films} that would be prepared now, before decoding.
+      films: {name: file} of all films that are there.
       problem: why nothing could be prepared now; None if something could.
     """
 
     prepared: freshness.Freshness | None
     counts: dict[str, int]
+    films: dict[str, Path]
     problem: str | None
 
 
@@ -110,9 +112,9 @@ def look(name: str, *, manual_dir: str | Path, data_dir: str | Path, size: int |
     builder = make_builder(name, Path(data_dir, f".looking_{name}"), str(manual_dir), size, **settings)
     prepared = freshness.compare(_directory(name, data_dir, size, settings), builder, manual_dir)
     try:
-        return Look(prepared, builder.split_counts(Path(manual_dir)), None)
+        return Look(prepared, builder.split_counts(Path(manual_dir)), builder.films(Path(manual_dir)), None)
     except UserError as error:
-        return Look(prepared, {}, str(error))
+        return Look(prepared, {}, {}, str(error))
 
 
 def make_builder(

@@ -2,11 +2,20 @@
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 FOLDS = 5  # of the sets with lung masks; a film's is its official number modulo this
 _CLASSIFIERS = ("entire", "lung", "fusion")
+# {setting of a data set with findings: its default}.
+SPLIT = {
+    "boxes": None,  # your own box table; without it the LRG's is made and used
+    # Share of the patients of the official train_val in validation. The paper does not say how many.
+    "validation_share": 0.1,
+    "validation_seed": 0,
+}
+TABLE_SPLIT = SPLIT | {"test_share": 0.2}  # of all patients, where the tables name no test films
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,12 +24,14 @@ class DataSet:
 
     Attributes:
       stages: the stages that are trained on it.
-      settings: those of its config that it is prepared with, in addition to the settings that all sets share.
+      settings: {setting: default}, those of its config that it is prepared with besides those that all sets share.
+      split_lists: what its films for training and validation, and those for test, are named in.
       open_alternative: a set for the same stages that needs no registration; None if this one needs none.
     """
 
     stages: tuple[str, ...]
-    settings: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    split_lists: tuple[str, str] = ("its training split", "its test split")
     open_alternative: str | None = None
 
 
@@ -28,7 +39,10 @@ DATA_SETS = {
     "jsrt": DataSet(("lrg",), open_alternative="montgomery"),
     "montgomery": DataSet(("lrg",)),
     "own_lungs": DataSet(("lrg",)),
-    "chestxray14": DataSet(_CLASSIFIERS, ("boxes", "label_version", "validation_share", "validation_seed")),
+    "chestxray14": DataSet(
+        _CLASSIFIERS, SPLIT | {"label_version": "2017"}, split_lists=("train_val_list.txt", "test_list.txt")
+    ),
+    "own": DataSet(_CLASSIFIERS, TABLE_SPLIT | {"table": None}),
 }
 
 

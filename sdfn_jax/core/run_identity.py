@@ -44,7 +44,7 @@ _LATER = {
 _LATER_INPUTS = {"films"}
 # {a field's name up to version 0.1.0: its name now}
 _RENAMED = {"views": "branches", "phantom": "synthetic"}
-_NOT_DATA = {"manual_dir", "data_dir", "boxes", "require_complete", "skip_bad_files"}
+_NOT_DATA = {"manual_dir", "data_dir", "boxes", "table", "require_complete", "skip_bad_files"}
 
 
 def under_present_names(stored: Any) -> Any:

@@ -83,13 +83,13 @@ def read_table(
     text = read_text(path)
     if not text.strip():
         raise UserError(f"{path}: empty; {_expected(columns)}")
-    first = text.lstrip("\r\n").splitlines()[0]
-    separator = max(_SEPARATORS, key=lambda each: len(_places(_header(first, each), columns)))
-    places = _places(_header(first, separator), {**columns, **dict.fromkeys(optional, ())})
+    separator, header = _first_row(text, columns)
+    places = _places(header, {**columns, **dict.fromkeys(optional, ())})
     absent = [name for name in columns if name not in places]
     if absent:
+        first = shown(separator.join(header))
         raise UserError(
-            f"{path}: no column {', '.join(absent)} in its first row, which is {shown(first)}; {_expected(columns)}"
+            f"{path}: no column {', '.join(absent)} in its first row, which is {first}; {_expected(columns)}"
         )
     twice = [name for name, found in places.items() if len(found) > 1]
     if twice:
@@ -98,6 +98,14 @@ def read_table(
     for number, row in itertools.islice(filled, 1, None):
         texts = {name: row[at] if at < len(row) else None for name, (at,) in places.items()}
         yield number, {name: text if text is None or name in exact else text.strip() for name, text in texts.items()}
+
+
+def column_names(path: Path, columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns the names in the first row of a table, as `read_table` would read it; raises as it does."""
+    text = read_text(path)
+    if not text.strip():
+        raise UserError(f"{path}: empty; {_expected(columns)}")
+    return [name.strip() for name in _first_row(text, columns)[1]]
 
 
 def whole_number(text: str) -> int:
@@ -159,6 +167,13 @@ def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str
         ) from error
 
 
+def _first_row(text: str, columns: Mapping[str, Sequence[str]]) -> tuple[str, list[str]]:
+    """Returns (the separator, the names of the columns)."""
+    first = text.lstrip("\r\n").splitlines()[0]
+    separator = max(_SEPARATORS, key=lambda each: len(_places(_header(first, each), columns)))
+    return separator, _header(first, separator)
+
+
 def _header(line: str, separator: str) -> list[str]:
     """Returns the names of the columns; a quoted one with commas in brackets is several."""
     try:
@@ -170,17 +185,18 @@ def _header(line: str, separator: str) -> list[str]:
 
 def _places(header: Sequence[str], columns: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
     """Returns {column: its indices}, without missing columns."""
-    keys = [_key(name) for name in header]
+    keys = [column_key(name) for name in header]
     found = {}
     for name, others in columns.items():
-        wanted = {_key(each) for each in (name, *others)}
+        wanted = {column_key(each) for each in (name, *others)}
         if at := [place for place, key in enumerate(keys) if key in wanted]:
             found[name] = at
     return found
 
 
-def _key(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def column_key(name: str) -> str:
+    """Returns what of a column's name is compared: its letters and digits."""
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def _expected(columns: Mapping[str, Sequence[str]]) -> str:

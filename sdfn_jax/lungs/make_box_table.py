@@ -63,6 +63,7 @@ def make_box_table(
     postprocessing: PostProcessing,
     skip_bad_files: bool = False,
     masks: Path | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[BoxRow]:
     """Writes the lung box of every radiograph to a table (B.2.2); resumes an interrupted call.
 
@@ -71,12 +72,13 @@ def make_box_table(
 
     Args:
       segmenter: the lung region generator.
-      radiographs: files with different names; the table is in their order.
+      radiographs: files; the table is in their order.
       output: the table. What could not be read is listed next to it, in `<output's stem>_skipped.txt`, and what it was
         made from is recorded (`box_record`).
       postprocessing: the numbers of B.2.2.
       skip_bad_files: leave out, and list, files that cannot be read, instead of stopping at the first.
       masks: a folder for a PNG of each film's lungs, 0 and 255, as large as the film; None writes none.
+      names: what the table calls the films, each once; their file names if None.
 
     Returns:
       the rows.
@@ -86,6 +88,7 @@ def make_box_table(
         other post-processing, or while another command makes the same table.
     """
     output = Path(output)
+    films = [ImageFile(*each) for each in zip(names or [path.name for path in radiographs], radiographs, strict=True)]
     partial = output.with_name(output.name + ".partial")
     made_by = {"checkpoint": segmenter.digest, "postprocessing": dataclasses.asdict(postprocessing)}
     if masks is not None:
@@ -93,22 +96,22 @@ def make_box_table(
         _check_mask_names(radiographs)
         make_folder(masks)
     with Journal(partial, made_by) as journal:
-        done, looked_at = _done_before(journal, radiographs)
-        problems = _box_missing(segmenter, radiographs, postprocessing, skip_bad_files, masks, journal, done, looked_at)
-        if len(problems) == len(radiographs):
+        done, looked_at = _done_before(journal, films)
+        problems = _box_missing(segmenter, films, postprocessing, skip_bad_files, masks, journal, done, looked_at)
+        if len(problems) == len(films):
             raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
-        rows = [done[path.name] for path in radiographs if path.name in done]
+        rows = [done[film.name] for film in films if film.name in done]
         _list_problems(output.with_name(f"{output.stem}_skipped.txt"), problems)
         box_table.write_box_table(output, rows)
-        films = {path.name: looked_at[path] for path in radiographs if path in looked_at}
-        box_record.write(output, segmenter.digest, postprocessing, films)
+        read = {film.name: looked_at[film.path] for film in films if film.path in looked_at}
+        box_record.write(output, segmenter.digest, postprocessing, read)
         journal.delete()
     return rows
 
 
-def _done_before(journal: Journal, radiographs: Sequence[Path]) -> tuple[dict[str, BoxRow], dict[Path, sources.Source]]:
+def _done_before(journal: Journal, films: Sequence[ImageFile]) -> tuple[dict[str, BoxRow], dict[Path, sources.Source]]:
     """Returns the rows that earlier calls made, and their films as they were read; none of a film replaced since."""
-    paths = {path.name: path for path in radiographs}
+    paths = {film.name: film.path for film in films}
     done, looked_at = {}, {}
     for name in journal:
         value = journal[name]
@@ -120,7 +123,7 @@ def _done_before(journal: Journal, radiographs: Sequence[Path]) -> tuple[dict[st
 
 def _box_missing(
     segmenter: Segmenter,
-    radiographs: Sequence[Path],
+    films: Sequence[ImageFile],
     postprocessing: PostProcessing,
     skip_bad_files: bool,
     masks: Path | None,
@@ -135,23 +138,21 @@ def _box_missing(
     """
     # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
     missing = [
-        batch for batch in in_batches(radiographs, segmenter.batch_size) if any(p.name not in done for p in batch)
+        batch for batch in in_batches(films, segmenter.batch_size) if any(film.name not in done for film in batch)
     ]
-    paths = list(itertools.chain.from_iterable(missing))
+    to_do = list(itertools.chain.from_iterable(missing))
     if done:
-        print(f"resuming: {len(radiographs) - len(paths):,} of {len(radiographs):,} radiographs are done", flush=True)
+        print(f"resuming: {len(films) - len(to_do):,} of {len(films):,} radiographs are done", flush=True)
     problems = []
-    with progress.bar(
-        what="lung boxes", unit="image", total=len(radiographs), initial=len(radiographs) - len(paths)
-    ) as bar:
-        images = (_RecordedFile(path.name, path, looked_at) for path in paths)
-        for path, found in zip(paths, LungFinder(segmenter, postprocessing).stream(images), strict=True):
+    with progress.bar(what="lung boxes", unit="image", total=len(films), initial=len(films) - len(to_do)) as bar:
+        images = (_RecordedFile(film.name, film.path, looked_at) for film in to_do)
+        for film, found in zip(to_do, LungFinder(segmenter, postprocessing).stream(images), strict=True):
             if isinstance(found, Lungs):
                 if masks is not None:
-                    _write_mask(found, masks / f"{path.stem}.png")
-                done[path.name] = _row(found, segmenter.digest)
-                source = dataclasses.asdict(looked_at[path])
-                journal.write(path.name, {**dataclasses.asdict(done[path.name]), "source": source})
+                    _write_mask(found, masks / f"{film.path.stem}.png")
+                done[film.name] = _row(found, segmenter.digest)
+                source = dataclasses.asdict(looked_at[film.path])
+                journal.write(film.name, {**dataclasses.asdict(done[film.name]), "source": source})
             elif skip_bad_files:
                 problems.append(found.reason)
             else:

@@ -84,6 +84,7 @@ _RULES = {
     "data.validation_seed": _SEED,
     "data.size": (lambda value: 0 < value <= LARGEST_SIZE, f"1 to {LARGEST_SIZE}"),
     "data.validation_share": _SHARE,
+    "data.test_share": _SHARE,
     "data.label_version": _one_of(*LABEL_TABLES),
 }
 
@@ -145,6 +146,13 @@ def _faults(config: ConfigDict, flag: str) -> list[str]:
             place = place.get(parent, {})
         if last in place and not holds(place[last]):
             faults.append(f"{flag}.{name}={place[last]}: expected {expected}")
+    if "data" in config and config.data.name in registry.serving(config.stage):
+        name = config.data.name
+        if lacks := [each for each in registry.DATA_SETS[name].settings if each not in config.data]:
+            faults.append(
+                f"{flag}.data.name={name}: this config lacks its settings {', '.join(lacks)}; name the data "
+                f"set after the file instead: --config=configs/fusion.py:{name}, configs/classifier.py:entire,{name}"
+            )
     for stage in ("lrg", "entire", "lung"):
         if stage in config:
             faults += _faults(config[stage], f"{flag}.{stage}")

@@ -16,6 +16,7 @@ from sdfn_jax.training.steps import batch_size_problems
 from sdfn_jax.workflow import results, stages, time_left
 from sdfn_jax.workflow.data_stages import PreparedDataSet
 from sdfn_jax.workflow.planning import THERE, TO_DO, Stage, Status, holds_import, training_state
+from tfds_builders import registry
 
 
 class ImageNetWeights(Stage):
@@ -153,11 +154,12 @@ class ClassifierResults(Stage):
         needed = ("train", "validation", "test") if training else ("validation", "test")
         absent = [split for split in needed if self._data.counts and not self._data.counts.get(split)]
         folder, problems = self._config.data.manual_dir, []
+        train_val, test = registry.DATA_SETS[self._config.data.name].split_lists
         if "test" in absent:
-            problems.append(f"no film of test_list.txt is in {folder}: the evaluation on test needs some. Bring them")
+            problems.append(f"no film of {test} is in {folder}: the evaluation on test needs some. Bring them")
         if of_train_val := [split for split in absent if split != "test"]:
             problems.append(
-                f"no film of train_val_list.txt in {folder} goes to {' or '.join(of_train_val)}: bring more patients, "
+                f"no film of {train_val} in {folder} goes to {' or '.join(of_train_val)}: bring more patients, "
                 "or set aside another --config.data.validation_share"
             )
         return problems

@@ -93,6 +93,15 @@ class FoundData:
             processes.by_first(look)  # so that the others need not read and compare the same files
         return look()
 
+    def films(self) -> dict[str, Path]:
+        """Returns {name: file} of the set's films as they are now, sorted by name.
+
+        Raises:
+          UserError: if there is none, or for a table that the user must fix.
+        """
+        builder = prepare.make_builder(self.data.name, Path(self.data.data_dir, ".looking"), **self.options)
+        return dict(sorted(builder.films(Path(self.data.manual_dir)).items()))
+
     @property
     def prepared(self) -> freshness.Freshness | None:
         """The prepared set; None if there is none, or if its films are still to be drawn."""
@@ -178,7 +187,7 @@ class PreparedDataSet(Stage):
         data, flag = self.found.data, self._flag
         if self.found.comes_later or self.found.is_fresh or self._conflict():
             return []
-        if not Path(data.manual_dir).is_dir():
+        if not Path(data.manual_dir).is_dir() and "table" not in data:
             problem = (
                 f"the {data.name} download: no folder {data.manual_dir}. Put or link it there, or say where it is: "
                 f"{flag}.manual_dir=FOLDER. tfds_builders/{data.name}/README.md says where to get it."

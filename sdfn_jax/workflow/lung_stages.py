@@ -1,6 +1,5 @@
 """Stages that find lungs: the lung region generator, and the box table made with it (B.2)."""
 
-import contextlib
 import functools
 from pathlib import Path
 
@@ -110,8 +109,7 @@ class BoxTable(Stage):
         """
         self._config, self._generator, self._data, self._readers = config, generator, data, readers
         self._processing = lung_boxes.PostProcessing(**config.lrg.postprocessing)
-        self._films = Path(config.data.manual_dir)
-        self.reads, self.writes = f"{self._films}, {config.lrg.workdir}", data.boxes
+        self.reads, self.writes = f"{config.data.manual_dir}, {config.lrg.workdir}", data.boxes
         self.needs = [*data.synthetic, generator]
 
     @property
@@ -128,10 +126,7 @@ class BoxTable(Stage):
         """What is known of the existing table; None if there is none."""
         if not self.writes.is_file():
             return None
-        films: dict[str, Path] = {}
-        if not self._data.is_fresh and not self._data.comes_later and self._films.is_dir():
-            with contextlib.suppress(UserError):  # reported by the data set
-                films = {path.name: path for path in make_box_table.find_radiographs(self._films).films}
+        films = {} if self._data.is_fresh or self._data.comes_later else self._data.look.films
         return box_record.compare(self.writes, self._processing, films)
 
     def _look(self) -> Status:
@@ -165,15 +160,6 @@ class BoxTable(Stage):
             "delete these runs"
         ]
 
-    def missing(self) -> list[str]:
-        """Returns why the films cannot be distinguished."""
-        if not self._data.comes_later and self._films.is_dir():
-            try:
-                make_box_table.find_radiographs(self._films)
-            except UserError as error:
-                return [f"lung boxes: {error}"]
-        return []
-
     def work(self) -> float:
         """Returns the operations of finding all lungs."""
         found = self._data
@@ -184,12 +170,16 @@ class BoxTable(Stage):
         """Finds the lungs on every film."""
         lrg = self._config.lrg
         segmenter = lungs_segmenter.Segmenter.load(lrg.workdir, lrg.evaluation_batch_size)
-        found = make_box_table.find_radiographs(self._films)
+        films = self._data.films()
         rows = make_box_table.make_box_table(
-            segmenter, found.films, self.writes, self._processing, self._config.data.skip_bad_files
+            segmenter,
+            list(films.values()),
+            self.writes,
+            self._processing,
+            self._config.data.skip_bad_files,
+            names=list(films),
         )
         print(box_table.rule_counts(rows))
-        make_box_table.report_left_out(found, self.writes)
 
 
 def _check_maker(boxes: Path, digest: str) -> None:

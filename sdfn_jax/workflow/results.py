@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
 from sdfn_jax.core.arguments import REPORT_REPLICATES
 from sdfn_jax.heatmaps import figures, over_split
-from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes, make_box_table
+from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.finder import LungFinder, Lungs
 from sdfn_jax.metrics import calibration
@@ -28,6 +28,7 @@ from sdfn_jax.reporting.report import write_report
 from sdfn_jax.training import evaluate
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.workflow import stages
+from sdfn_jax.workflow.data_stages import FoundData, box_table_of
 from tfds_builders import prepared
 
 MADE_FROM_FILE = "made_from.json"
@@ -204,7 +205,8 @@ def report(config: ConfigDict, classifiers: list[ConfigDict]) -> list[str]:
     """
     runs = [Path(stage.workdir) for stage in (*classifiers, config.lrg)]
     films = Path(config.data.manual_dir)
-    tables = films if (films / nih_tables.LABEL_TABLES[config.data.label_version]).is_file() else None
+    official = nih_tables.LABEL_TABLES.get(config.data.get("label_version"))
+    tables = films if official and (films / official).is_file() else None
     try:
         write_report([run for run in runs if run.is_dir()], folder(config), tables, (), REPORT_REPLICATES)
     except (ValueError, OSError) as error:
@@ -225,12 +227,7 @@ def _draw(
             left_out.append(f"{name}: {error}")
 
     films: dict[str, Path] = {}
-    attempt(
-        "pictures of films",
-        lambda: films.update(
-            (path.name, path) for path in make_box_table.find_radiographs(config.data.manual_dir).films
-        ),
-    )
+    attempt("pictures of films", lambda: films.update(FoundData(config.data, box_table_of(config)).films()))
     if not films:
         return left_out
     evaluated = table.evaluations[0].predictions.images
@@ -267,8 +264,8 @@ def _next(config: ConfigDict, image: str) -> list[str]:
       config: of the classifier.
       image: name of a film to read, for example.
     """
-    film = Path(config.data.manual_dir) / "images" / image
-    films = shlex.quote(str(film)) if film.is_file() else "FILES"
+    there = [Path(config.data.manual_dir, folder, image) for folder in ("images", ".")]
+    films = next((shlex.quote(str(film)) for film in there if film.is_file()), "FILES")
     network = f"--checkpoint={shlex.quote(config.workdir)}"
     if checkpoint.best_metadata(config.lrg.workdir) is None:
         network += " --lrg=FOLDER_OF_THE_LUNG_REGION_GENERATOR"
@@ -308,7 +305,7 @@ def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Eva
 
 
 def _box_rows(config: ConfigDict) -> list[box_table.BoxRow]:
-    path = Path(config.data.boxes or Path(config.lrg.workdir) / "lung_boxes.csv")
+    path = box_table_of(config)
     return list(box_table.read_box_table(path).values()) if path.is_file() else []
 
 

@@ -1,0 +1,1 @@
+"""Anybody's radiographs, with findings of their own in a table."""
