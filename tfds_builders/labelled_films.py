@@ -24,6 +24,7 @@ SPLITS = ("train", "validation", "test")
 TRAIN_VAL = "train_val"
 # Hand-drawn boxes are floats; one that leaves its image by rounding is clipped.
 _TOLERANCE = 1.0
+_Rows = Mapping[str, lungs_box_table.BoxRow]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +227,7 @@ class LabelledFilmsBuilder(base.RadiographBuilder, skip_registration=True):
         draw = hashlib.sha256(f"{self._draws['validation_seed']}:{own}{patient}".encode()).digest()
         return int.from_bytes(draw[:8], "big") < self._draws[share] * 2**64
 
-    def _read_lung_boxes(self, path: Path, films: Sequence[LabelledFilm]) -> dict[str, lungs_box_table.BoxRow]:
+    def _read_lung_boxes(self, path: Path, films: Sequence[LabelledFilm]) -> _Rows:
         """Returns {name: its row}, for the given films, in their order."""
         write_it = "write them with python -m sdfn_jax.lrg"
         if not path.is_file():
@@ -244,9 +245,7 @@ class LabelledFilmsBuilder(base.RadiographBuilder, skip_registration=True):
         return rows
 
 
-def _by_film(
-    rows: Mapping[str, lungs_box_table.BoxRow], films: Sequence[LabelledFilm]
-) -> dict[str, lungs_box_table.BoxRow]:
+def _by_film(rows: _Rows, films: Sequence[LabelledFilm]) -> _Rows:
     """Returns {name of a film: its row}; a row may also name the file alone, as those of the lungs command do."""
     file_names = [film.path.name for film in films]
     by_file = len({*file_names}) == len(file_names)
