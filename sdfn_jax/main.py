@@ -43,6 +43,11 @@ def main(
             "--split", choices=("train", "validation", "test"), help="what evaluate reads (default: test)"
         )
         parser.add_argument(
+            "--output",
+            type=Path,
+            help="folder in which evaluate writes a folder for each stage (default: the runs' own)",
+        )
+        parser.add_argument(
             "--expert_labels",
             type=Path,
             metavar="PATH",
@@ -57,12 +62,11 @@ def main(
     )
     parser.add_argument("--processes", type=int, help="how many processes there are")
     parser.add_argument("--process", type=int, help="which of them this is, from 0")
-    parser.set_defaults(mode=modes[0], split=None, expert_labels=None)
+    parser.set_defaults(mode=modes[0], split=None, output=None, expert_labels=None)
     options, config = config_flag.parse(parser, arguments)
-    if options.split is not None and (options.mode != "evaluate" or config.stage == "lrg"):
-        parser.error("--split is for evaluating a classifier; leave it out")
-    if options.expert_labels is not None and (options.mode != "evaluate" or config.stage == "lrg"):
-        parser.error("--expert_labels is for evaluating a classifier; leave it out")
+    for flag in ("split", "output", "expert_labels"):
+        if getattr(options, flag) is not None and (options.mode != "evaluate" or config.stage == "lrg"):
+            parser.error(f"--{flag} is for evaluating a classifier; leave it out")
 
     if options.print_config:
         print(config_flag.shown(config))
@@ -73,7 +77,7 @@ def main(
         processes.start(options.coordinator, options.processes, options.process)
         if processes.is_first():
             print(f"config: {options.config}", flush=True)
-        workflow_modes.run(config, options.mode, options.split or "test", options.expert_labels)
+        workflow_modes.run(config, options.mode, options.split or "test", options.output, options.expert_labels)
         processes.wait_for_all()  # for process 0, which may still be writing
 
     from sdfn_jax.core import jit_cache, processes  # here and below, so that --help needs no JAX

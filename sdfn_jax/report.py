@@ -44,6 +44,14 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
         metavar="PATH",
         help="Google's expert labels on films of ChestX-ray14 (test_labels.csv or its folder): a second reference",
     )
+    parser.add_argument(
+        "--external",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FOLDER",
+        help="evaluations of the same networks on other data sets (sdfn evaluate --output=FOLDER)",
+    )
     parser.add_argument("--replicates", type=positive, default=REPORT_REPLICATES, help="of the bootstrap (%(default)s)")
     options = parser.parse_args(arguments)
 
@@ -57,6 +65,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
             options.localization,
             options.replicates,
             options.expert_labels,
+            options.external,
         )
     )
 

@@ -24,11 +24,12 @@ from sdfn_jax import main as main_command
 from sdfn_jax import report as report_command
 from sdfn_jax.core import checkpoint, errors, job_record, sealed
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.faults import Faults
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.heatmaps import detections, over_split
 from sdfn_jax.lungs import box_table, lung_boxes, segmenter
-from sdfn_jax.metrics import calibration, predictions
-from sdfn_jax.radiographs import synthetic_dataset
+from sdfn_jax.metrics import calibration, people, predictions
+from sdfn_jax.radiographs import nih_tables, synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import evaluate_lungs, tasks
 from sdfn_jax.training.input_pipeline import Examples
@@ -515,6 +516,26 @@ class TestEvaluate:
             assert record.checkpoint == checkpoint.best_metadata(folder / stage)["digest"]
             assert record == calibration.make(predictions.read_evaluation(folder / stage / "evaluation" / "validation"))
 
+    def test_into_a_folder_of_its_own_it_leaves_the_runs_alone(self, job, tmp_path, capsys):
+        folder, _ = job
+        kept = {path: path.read_bytes() for path in folder.glob("*/evaluation/*/*")}
+        kept |= {path: path.read_bytes() for path in folder.glob("*/calibration.json")}
+        modes.run(fusion_config(folder), "evaluate", "validation", tmp_path)
+        assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "fusion")
+        assert {path: path.read_bytes() for path in kept} == kept
+        found, own = (
+            predictions.read_evaluation(each)
+            for each in (tmp_path / "fusion", folder / "fusion" / "evaluation" / "validation")
+        )
+        np.testing.assert_array_equal(found.predictions.probabilities, own.predictions.probabilities)
+        said = people.read(tmp_path / "fusion", found.predictions.images)
+        entries = nih_tables.read_entries(
+            folder / "synthetic/chestxray14/Data_Entry_2017.csv", "2017", Faults(skip=False)
+        )
+        rows = [entries[image] for image in found.predictions.images]
+        assert said.sexes == [row.sex for row in rows] and said.views == [row.view_position for row in rows]
+        np.testing.assert_allclose(said.ages, [row.age for row in rows], rtol=1e-6)
+
     def test_without_a_trained_checkpoint_it_refuses(self, job, tmp_path):
         config = fusion_config(job[0])
         config.entire.workdir = str(tmp_path / "nothing")
@@ -740,6 +761,8 @@ def refused(capsys, *arguments) -> str:
         (["--config=configs/fusion.py", "extra"], "unrecognized arguments: extra"),
         (["--config=configs/fusion.py", "--split=validation"], "--split is for evaluating a classifier"),
         (["--config=configs/lrg.py", "--mode=evaluate", "--split=test"], "--split is for evaluating a classifier"),
+        (["--config=configs/fusion.py", "--output=elsewhere"], "--output is for evaluating a classifier"),
+        (["--config=configs/fusion.py", "--expert_labels=google"], "--expert_labels is for evaluating a classifier"),
         (["--config=configs/lrg.py:none"], "configs/lrg.py takes jsrt, montgomery, own_lungs or demo, not 'none'"),
         (["--config=configs/lrg.py", "--config.batch_size=1.5"], "--config.batch_size=1.5"),
         (["--config=configs/lrg.py", "--mode=none"], "--mode: invalid choice: 'none'"),

@@ -44,6 +44,7 @@ SECTIONS = [
         "subgroups",
         "label-versions",
         "expert-labels",
+        "other-data-sets",
     ),
     *("localization", "heatmaps", "lung-regions", "segmentation", "model-card"),
 ]
@@ -239,6 +240,7 @@ class TestPage:
             "--split=validation",
             "--tables=FOLDER",
             "--expert_labels=FOLDER",
+            "--external=FOLDER",
             "sdfn_jax.localize",
             "cross_validate",
             "nothing to comp",

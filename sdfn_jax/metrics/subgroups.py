@@ -11,6 +11,12 @@ _AGES = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"), (120, "80 an
 _UNKNOWN = "unknown"
 SEXES = {"F": "female", "M": "male"}
 VIEWS = {"PA": "PA", "AP": "AP"}
+# The groups of each attribute, in their order.
+NAMES = {
+    "sex": (*SEXES.values(), _UNKNOWN),
+    "age": (*(name for _, name in _AGES), _UNKNOWN),
+    "view": (*VIEWS.values(), _UNKNOWN),
+}
 
 
 def age_band(years: float) -> str:
@@ -30,13 +36,13 @@ def groups(sexes: Sequence[str], ages: Sequence[float], views: Sequence[str]) ->
       {`sex`, `age` and `view`: {group: (N,) bool}}; each image is in one group of each, and no group is empty.
     """
     named = {
-        "sex": ([SEXES.get(sex, _UNKNOWN) for sex in sexes], (*SEXES.values(), _UNKNOWN)),
-        "age": ([age_band(age) for age in ages], (*(name for _, name in _AGES), _UNKNOWN)),
-        "view": ([VIEWS.get(view, _UNKNOWN) for view in views], (*VIEWS.values(), _UNKNOWN)),
+        "sex": [SEXES.get(sex, _UNKNOWN) for sex in sexes],
+        "age": [age_band(age) for age in ages],
+        "view": [VIEWS.get(view, _UNKNOWN) for view in views],
     }
     return {
-        attribute: {name: np.array(found) == name for name in order if name in found}
-        for attribute, (found, order) in named.items()
+        attribute: {name: np.array(found) == name for name in NAMES[attribute] if name in found}
+        for attribute, found in named.items()
     }
 
 

@@ -1,21 +1,25 @@
 """What a report is made of: evaluated runs on the same images, and the resamples that all comparisons share."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.metrics import bootstrap
+from sdfn_jax.metrics import bootstrap, people
+from sdfn_jax.metrics.people import People
+from sdfn_jax.metrics.predictions import evaluation_folder
 from sdfn_jax.radiographs import expert_labels
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
-from sdfn_jax.reporting import estimates, official, runs
+from sdfn_jax.reporting import estimates, official, runs, shift
 from sdfn_jax.reporting import experts as reporting_experts
 from sdfn_jax.reporting.comparable import in_table_order
 from sdfn_jax.reporting.estimates import Estimate
 from sdfn_jax.reporting.official import Official
 from sdfn_jax.reporting.runs import Localization, Run
+from sdfn_jax.reporting.shift import Elsewhere
 from sdfn_jax.reporting.table_one import TableOne
 
 SEED = 0
@@ -35,6 +39,7 @@ class Material:
       generators: folders of lung region generators.
       localizations: of the runs, then of other methods; all of the same images and findings.
       experts: the evaluated films that experts labelled; None without their table.
+      elsewhere: the runs' networks on other data sets.
     """
 
     runs: list[Run]
@@ -45,6 +50,7 @@ class Material:
     generators: list[Path]
     localizations: list[Localization]
     experts: reporting_experts.Reference | None = None
+    elsewhere: Sequence[Elsewhere] = ()
 
     @property
     def labels(self) -> np.ndarray:
@@ -66,6 +72,14 @@ class Material:
         """(14,) bool: findings with too few positives or negatives for a trustworthy AUC."""
         return estimates.few(self.labels)
 
+    @functools.cached_property
+    def people(self) -> People | None:
+        """On the test images, in their order: from the official tables, or from the evaluation; None if unknown."""
+        if self.official is not None:
+            return People(self.official.sexes, self.official.ages, self.official.views)
+        first = self.runs[0]
+        return people.read(evaluation_folder(first.folder, "test"), first.test.predictions.images)
+
     def mean_auc(self, stage: str) -> Estimate:
         """Returns a network's mean AUC over the defined findings."""
         return estimates.with_mean(self.table.aucs[stage], self.aucs[stage], self.few)[-1]
@@ -77,6 +91,7 @@ def gather(
     others: Sequence[Path],
     replicates: int,
     experts: Path | None = None,
+    external: Sequence[Path] = (),
 ) -> Material:
     """Reads runs and tables.
 
@@ -86,6 +101,7 @@ def gather(
       others: folders of `localize` for other methods' heatmaps.
       replicates: of the bootstrap.
       experts: table of Google's expert labels, or its folder; None for a report without them.
+      external: folders of evaluations of the same networks on other data sets.
 
     Raises:
       UserError: naming the run, file, row or first few images for whatever does not fit.
@@ -124,4 +140,5 @@ def gather(
         experts=None
         if experts is None
         else reporting_experts.match(expert_labels.read(experts, FINDING_NAMES), found[0].test, replicates),
+        elsewhere=shift.read(external, found),
     )

@@ -15,6 +15,7 @@ from sdfn_jax.reporting.sections import (
     localization,
     lungs,
     provenance,
+    shift,
     summary,
     thresholds,
 )
@@ -24,7 +25,7 @@ SECTIONS = (
     *(discrimination.table_one_section, discrimination.roc, discrimination.differences),
     calibration.calibration_section,
     thresholds.thresholds,
-    *(groups.subgroups_section, groups.label_versions, experts.expert_labels),
+    *(groups.subgroups_section, groups.label_versions, experts.expert_labels, shift.other_data_sets),
     *(localization.localization_section, localization.heatmaps),
     *(lungs.lung_regions, lungs.segmentation),
     provenance.model_card,
@@ -38,6 +39,7 @@ def write_report(
     others: Sequence[Path],
     replicates: int,
     expert_labels: Path | None = None,
+    external: Sequence[Path] = (),
 ) -> Path:
     """Writes the report.
 
@@ -48,6 +50,7 @@ def write_report(
       others: folders of other methods' localization.
       replicates: of the bootstrap.
       expert_labels: table of Google's expert labels, or its folder; None for a report without them.
+      external: folders of evaluations of the same networks on other data sets.
 
     Returns:
       the page.
@@ -56,7 +59,7 @@ def write_report(
       UserError: for runs, tables and files that do not fit, before anything is written; if another command is
         writing to `output`.
     """
-    found = material.gather(folders, tables, others, replicates, expert_labels)
+    found = material.gather(folders, tables, others, replicates, expert_labels, external)
     output = found.runs[-1].results if output is None else output
     with folder_locked(output):
         sections = [make(found) for make in progress.bar(SECTIONS, what="report", unit="section", stays=False)]

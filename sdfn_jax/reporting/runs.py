@@ -1,6 +1,7 @@
 """The folder of a run as a report reads it: evaluations, recipe, localization, how the training went."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from sdfn_jax.core import run_folders, run_identity, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import detections
 from sdfn_jax.heatmaps.localization import FindingBoxes
-from sdfn_jax.metrics import published
+from sdfn_jax.metrics import calibration, published
 from sdfn_jax.metrics.predictions import (
     EVALUATION_FILE,
     RECIPE_FILE,
@@ -67,6 +68,11 @@ class Run:
     def name(self) -> str:
         """The network's, as Table I heads its column."""
         return published.COLUMN_NAMES[self.stage]
+
+    @functools.cached_property
+    def calibration(self) -> calibration.Record | None:
+        """Scaling and operating points that its validation split gives; None if that was not evaluated."""
+        return None if self.validation is None else calibration.make(self.validation)
 
     @property
     def results(self) -> Path:

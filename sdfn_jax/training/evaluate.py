@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import checkpoint, processes, run_metadata, sealed, sources
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.metrics import people
 from sdfn_jax.metrics.predictions import (
     RECIPE_FILE,
     Evaluation,
@@ -20,17 +21,23 @@ from sdfn_jax.training import tasks
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.training.steps import check_batch_size, device_mesh, make_evaluation_step, run_over_split
 
+_PEOPLE = ("sex", "age", "view_position")  # features of a data set that has them, in the order of `people.People`
 
-def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, split: str) -> Evaluation:
+
+def evaluate_classifier(
+    config: ConfigDict, data: Path, data_metadata: dict, split: str, output: Path | None = None
+) -> Evaluation:
     """Runs an extractor or the fusion network over a split; every process of a run of several takes part.
 
-    Process 0 writes `probabilities.csv`, `evaluation.json`, and `recipe.json`, the checkpoint's metadata.
+    Process 0 writes `probabilities.csv`, `evaluation.json`, `people.csv` (sex, age and view, if the data set has them)
+    and `recipe.json`, the checkpoint's metadata.
 
     Args:
       config: of the trained stage; `config.workdir` holds its best checkpoint.
       data: the prepared data set.
       data_metadata: its `metadata.json`.
       split: `train`, `validation` or `test`.
+      output: folder of the evaluation; None for the run's own of this split.
 
     Returns:
       the predictions and their origin, the same in every process.
@@ -42,11 +49,12 @@ def evaluate_classifier(config: ConfigDict, data: Path, data_metadata: dict, spl
     check_batch_size(config)
     trained = checkpoint.read_best(config.workdir)
     with processes.writing_alone(config.workdir):
-        return _evaluate_classifier(config, *trained, data, data_metadata, split)
+        where = evaluation_folder(config.workdir, split) if output is None else output
+        return _evaluate_classifier(config, *trained, data, data_metadata, split, where)
 
 
 def _evaluate_classifier(
-    config: ConfigDict, variables: dict, metadata: dict, data: Path, data_metadata: dict, split: str
+    config: ConfigDict, variables: dict, metadata: dict, data: Path, data_metadata: dict, split: str, where: Path
 ) -> Evaluation:
     processes.check_agreement(f"the checkpoint in {config.workdir}", metadata["digest"])
     if metadata["stage"] != config.stage:
@@ -89,9 +97,12 @@ def _evaluate_classifier(
         ),
     )
     if processes.is_first():
-        where = evaluation_folder(config.workdir, split)
         sealed.write(where / RECIPE_FILE, metadata)
         write_evaluation(where, evaluation)
+        if examples.has(*_PEOPLE):
+            found = list(examples.fields(*_PEOPLE))
+            columns = ([example[name] for example in found] for name in _PEOPLE)
+            people.write(where, evaluation.predictions.images, people.People(*columns))
     return evaluation
 
 

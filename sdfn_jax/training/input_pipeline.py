@@ -72,6 +72,10 @@ class Examples(Sequence):
             example[name] = np.frombuffer(example[name], np.uint8).reshape(shape)
         return self._with_texts(example)
 
+    def has(self, *names: str) -> bool:
+        """Returns whether the data set has all of these features."""
+        return all(name in self._features for name in names)
+
     def fields(self, *names: str) -> Iterator[dict]:
         """Yields only these features of every example, in order; images are not decoded for the sake of a name."""
         features = tfds.features.FeaturesDict({name: self._features[name] for name in names})

@@ -14,13 +14,16 @@ from sdfn_jax.reporting.material import FINDING_NAMES
 from sdfn_jax.workflow import checks, data_stages, plan, results, stages
 
 
-def run(config: ConfigDict, mode: str, split: str, expert_labels: Path | None = None) -> None:
+def run(
+    config: ConfigDict, mode: str, split: str, output: Path | None = None, expert_labels: Path | None = None
+) -> None:
     """Runs a mode on the stage of a config.
 
     Args:
       config: from `configs/`.
       mode: `train`, `evaluate` or `cross_validate`.
       split: what `evaluate` reads of ChestX-ray14.
+      output: folder in which `evaluate` writes a folder for each stage; None for the runs' own.
       expert_labels: table of Google's expert labels, or its folder, under which `evaluate` scores too.
 
     Raises:
@@ -47,13 +50,18 @@ def run(config: ConfigDict, mode: str, split: str, expert_labels: Path | None = 
         data = data_stages.check_prepared(config)
         shown = plan.classifiers(config)
         labelled = None if expert_labels is None else experts_table.read(expert_labels, FINDING_NAMES)
-        evaluations = [results.evaluate_split(stage, data, split) for stage in shown]
+        places = [
+            evaluation_folder(stage.workdir, split) if output is None else output / stage.stage for stage in shown
+        ]
+        evaluations = [
+            results.evaluate_split(stage, data, split, None if output is None else place)
+            for stage, place in zip(shown, places, strict=True)
+        ]
         if processes.is_first():
             print(table_one.text(table_one.TableOne.of(evaluations)))
             if labelled is not None:
                 print(experts.text(labelled, evaluations, FINDING_NAMES))
-            for stage in shown:
-                print(evaluation_folder(stage.workdir, split))
+            print("\n".join(map(str, places)))
 
 
 def _show(config: ConfigDict) -> None:

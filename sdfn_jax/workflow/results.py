@@ -126,8 +126,8 @@ def _read_record(where: Path) -> dict | None:
         return None
 
 
-def evaluate_split(config: ConfigDict, data: Path, split: str) -> Evaluation:
-    """Evaluates a classifier on a split, and calibrates it if the split is `validation`.
+def evaluate_split(config: ConfigDict, data: Path, split: str, output: Path | None = None) -> Evaluation:
+    """Evaluates a classifier on a split, and calibrates it if the split is the run's own `validation`.
 
     Every process takes part; process 0 writes.
 
@@ -135,9 +135,10 @@ def evaluate_split(config: ConfigDict, data: Path, split: str) -> Evaluation:
       config: of the trained stage.
       data: the prepared data set.
       split: `train`, `validation` or `test`.
+      output: folder of the evaluation; None for the run's own of this split.
     """
-    evaluation = evaluate.evaluate_classifier(config, data, prepared.data_metadata(data), split)
-    if split == "validation" and processes.is_first():
+    evaluation = evaluate.evaluate_classifier(config, data, prepared.data_metadata(data), split, output)
+    if split == "validation" and output is None and processes.is_first():
         with processes.writing_alone(config.workdir):
             calibration.calibrate(config.workdir, evaluation)
     return evaluation

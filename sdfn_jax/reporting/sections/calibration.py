@@ -46,7 +46,7 @@ def _brier(material: Material, run: Run, index: int) -> Estimate:
 
 def _platt(material: Material) -> list[Table]:
     """What `calibration.json` does to the probabilities: on validation, cross-fitted, and on test."""
-    rows = [row for run in material.runs if run.validation is not None for row in _platt_rows(material, run)]
+    rows = [row for run in material.runs if run.calibration is not None for row in _platt_rows(material, run)]
     heads = [
         f"{score}, {split}, {when}"
         for split in ("validation", "test")
@@ -63,7 +63,7 @@ def _platt(material: Material) -> list[Table]:
 
 def _platt_rows(material: Material, run: Run) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
-    found = calibration.make(run.validation).findings.values()
+    found = run.calibration.findings.values()
     for index, (name, each) in enumerate(zip(FINDING_NAMES, found, strict=True)):
         head: list[Cell] = [name, run.name, each.positives]
         if each.scaling is None:
