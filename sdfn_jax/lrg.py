@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdfn_jax.core import errors
-from sdfn_jax.core.arguments import BATCH_SIZE, Parser, positive
+from sdfn_jax.core.arguments import BATCH_SIZE, Parser, add_division, positive
 
 AGAIN = "the same command resumes from here"
 
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
         "--batch_size", type=positive, default=BATCH_SIZE, help="images at a time (default: %(default)s)"
     )
     parser.add_argument("--skip_bad_files", action="store_true", help="leave out, and list, files that cannot be read")
+    add_division(parser)
     options = parser.parse_args(arguments)
 
     from sdfn_jax.core import jit_cache  # here and below, so that --help needs no JAX
@@ -49,8 +50,16 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     if network.drawings:
         print(f"NOTE: {TRAINED_ON_SYNTHETIC}", flush=True)
     rows = make_box_table(
-        network, found.films, options.output, network.postprocessing, options.skip_bad_files, options.masks
+        network,
+        found.films,
+        options.output,
+        network.postprocessing,
+        options.skip_bad_files,
+        options.masks,
+        shard=options.shard,
     )
+    if rows is None:
+        return
     print(
         f"{options.output}: {len(rows):,} lung boxes\n\n{box_table.rule_counts(rows)}\n\n{box_table.flag_counts(rows)}"
     )

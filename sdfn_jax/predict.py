@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdfn_jax.core import errors
-from sdfn_jax.core.arguments import BATCH_SIZE, Parser, positive
+from sdfn_jax.core.arguments import BATCH_SIZE, Parser, add_division, positive
 from sdfn_jax.radiographs.flags import FIXES
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         help="also write results of DICOM films as DICOM objects, for an archive: with the films' identifiers, "
         "into this folder alone",
     )
+    add_division(parser)
     parser.add_argument("--selftest", action="store_true", help="compare this installation with golden outputs")
     options = parser.parse_args(arguments)
     if options.selftest:
@@ -82,6 +83,10 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
             named = ", ".join("FILES" if name == "films" else f"--{name}" for name in others)
             parser.error(f"--selftest brings its own films and networks; leave out {named}")
         return options
+    if options.dicom_results is not None and options.shard.count > 1:
+        parser.error(
+            "--dicom_results is for one process, which notices two films of one SOP Instance UID; leave out --shard"
+        )
     if options.output is None:
         parser.error("--output is missing")
     if not options.films and options.list is None:
@@ -121,6 +126,7 @@ def _run(options: argparse.Namespace) -> int:
         not_found,
         left_out,
         dicom_results,
+        shard=options.shard,
     )
 
 

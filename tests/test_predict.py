@@ -226,6 +226,20 @@ class TestGoingOn:
         assert content(tmp_path / "output") == content(done)
         assert len(drawn) < 5
 
+    def test_in_shards_one_of_them_killed_it_ends_with_the_same_bits(
+        self, run, films, done, tmp_path, monkeypatch, capsys
+    ):
+        arguments = films, f"--checkpoint={run}", f"--output={tmp_path / 'output'}", "--batch_size=2"
+        with monkeypatch.context() as patch:
+            patch.setattr(outputs, "write_overlay", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            assert command(*arguments, "--shard=1/2") == 130
+        assert command(*arguments, "--shard=2/2") == 0
+        assert "shard 2/2 is finished. Not finished: 1/2. The shard that finishes last" in capsys.readouterr().out
+        with pytest.raises(batch.UserError, match="journal.jsonl.1_of_2 was started with other networks or settings"):
+            predict_command.main([*map(str, arguments), "--shard=1/2", "--fix=inverted"])
+        assert command(*arguments, "--shard=1/2") == 1  # the one that writes errors.csv
+        assert content(tmp_path / "output") == content(done)
+
     def test_a_film_that_changed_is_read_again(self, run, films, tmp_path, monkeypatch):
         for name in NAMES[:2]:
             (tmp_path / name).write_bytes((films / name).read_bytes())

@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from sdfn_jax.core.arguments import LARGEST_SIZE, Parser, seed, whole_number_in
+from sdfn_jax.core.arguments import LARGEST_SIZE, Parser, add_division, seed, whole_number_in
 from tfds_builders import registry
 
-AGAIN = "the same command starts again; prepared sets are unchanged"
+AGAIN = "the same command starts again, or resumes if it had --shard or --engine; prepared sets are unchanged"
 
 
 def parse_arguments(arguments: Sequence[str] | None, prog: str) -> dict[str, Any]:
@@ -35,6 +35,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str) -> dict[str, Any
     )
     parser.add_argument("--require_complete", action="store_true", help="a missing official file is an error")
     parser.add_argument("--skip_bad_files", action="store_true", help="list bad files and leave them out")
+    add_division(parser)
     labelled = parser.add_argument_group("sets with findings only")
     labelled.add_argument("--boxes", help="the table of lung boxes (default: lung_boxes.csv in manual_dir)")
     labelled.add_argument("--label_version", choices=("2017", "v2020"), help="which official labels (default: 2017)")

@@ -15,6 +15,7 @@ from sdfn_jax.core import csv_table, parallel, progress, sealed, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.faults import Faults
 from sdfn_jax.radiographs import find, synthetic_dataset
+from tfds_builders import pieces
 
 MISSING_LIST = "missing_files.csv"
 SKIPPED_LIST = "skipped_files.csv"
@@ -98,6 +99,8 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
     Attributes:
       CONFIG_SETTINGS: those of its settings (`registry.DataSet`) that choose the configuration, arguments of `config`.
       METADATA: {key: kind} of its `metadata.json`.
+      looked_at: the files as they were when they were decoded.
+      decoded: the journal's pieces (`pieces`), {name: piece}, of a set that was decoded before; None if it was not.
     """
 
     CONFIG_SETTINGS: tuple[str, ...] = ()
@@ -135,7 +138,8 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         self._faults = Faults(skip_bad_files)
         self._source = source
         self._inputs = None
-        self._looked_at: dict[Path, sources.Source] = {}
+        self.looked_at: dict[Path, sources.Source] = {}
+        self.decoded: Mapping[str, dict] | None = None
         super().__init__(file_format=file_format or "array_record", **kwargs)
 
     def dataset_info_from_configs(self, **kwargs: Any) -> tfds.core.DatasetInfo:
@@ -225,7 +229,8 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         }
 
     def _examples(self, split: str, items: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for item, (example, error) in zip(items, parallel.map_in_order(self._try_example, items), strict=True):
+        found = parallel.map_in_order(self.try_example, items) if self.decoded is None else map(self._take, items)
+        for item, (example, error) in zip(items, found, strict=True):
             self._bar.update()
             if error is not None:
                 self._faults.report(item.name, str(error))
@@ -233,13 +238,20 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
             self._written[split].append(item)
             yield item.name, example
 
-    def _try_example(self, item: Any) -> tuple[dict[str, Any] | None, Exception | None]:
+    def try_example(self, item: Any) -> tuple[dict[str, Any] | None, Exception | None]:
+        """Decodes one item, in a thread, and records its files in `looked_at`; returns (example, why there is none)."""
         try:
             for path in item.files:
-                self._looked_at[path] = sources.look_at(path)
+                self.looked_at[path] = sources.look_at(path)
             return self._make_example(item), None
         except (ValueError, OSError) as error:
             return None, error
+
+    def _take(self, item: Any) -> tuple[dict[str, Any] | None, Exception | None]:
+        """Takes one item from `decoded`."""
+        piece = self.decoded[item.name]
+        self.looked_at |= pieces.sources_of(piece, item.files)
+        return pieces.example_of(piece)
 
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
         try:
@@ -276,7 +288,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         """Returns the record of every film, mask and table: as they were when decoded, or as they are now."""
         files = {**self.films(self._manual_dir), **self.tables(self._manual_dir)}
         there = {name: path for name, path in files.items() if path.exists()}
-        return {name: self._looked_at.get(path) or sources.look_at(path) for name, path in there.items()}
+        return {name: self.looked_at.get(path) or sources.look_at(path) for name, path in there.items()}
 
     def _count(self, items: Sequence[Any]) -> dict[str, int]:
         """Returns what the metadata counts in a split."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import shutil
 import sys
@@ -12,12 +13,16 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sdfn_jax.core import errors
+from sdfn_jax.core import errors, parallel, progress
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.core.files import bring_back, locked, put_in_place
+from sdfn_jax.core.faults import Faults
+from sdfn_jax.core.files import bring_back, locked, make_folder, put_in_place
+from sdfn_jax.core.shards import UNDIVIDED, Shard, ShardedWork
 from sdfn_jax.radiographs import find
-from tfds_builders import base, freshness, registry
+from tfds_builders import base, freshness, pieces, registry
 from tfds_builders.arguments import AGAIN, parse_arguments
+
+_FORMAT = 1  # of the pieces of a divided preparation
 
 
 def prepared_dir(name: str, data_dir: str | Path, size: int | None = None, **settings: Any) -> Path:
@@ -41,12 +46,16 @@ def prepare(
     size: int | None = None,
     require_complete: bool = False,
     skip_bad_files: bool = False,
+    shard: Shard = UNDIVIDED,
+    engine: parallel.Engine = parallel.here,
     **settings: Any,
-) -> Path:
+) -> Path | None:
     """Prepares a data set, unless it already exists from the same inputs; prints a summary.
 
     The set is built in a scratch folder of `data_dir` and takes its place when it is complete: whatever stops the
-    work, an older version stays usable. What a killed run left is removed by the next one.
+    work, an older version stays usable. What a killed run left is removed by the next one. In shards, or by an engine,
+    the films are first decoded into journals in `data_dir`, some 1.4 times as large as the set, from which an
+    interrupted call resumes.
 
     Args:
       name: of the data set, in `registry.DATA_SETS`.
@@ -55,10 +64,12 @@ def prepare(
       size: height and width of the images, in pixels; the set's own if None.
       require_complete: whether a missing official file is an error.
       skip_bad_files: whether bad files are listed and left out, instead of an error.
+      shard: the part of the films that this process decodes.
+      engine: what decodes.
       settings: those of the set (`registry.DataSet`); its defaults for the others.
 
     Returns:
-      The folder of the prepared set, as `prepared_dir`.
+      The folder of the prepared set, as `prepared_dir`; None if other shards are not finished.
 
     Raises:
       UserError: for what the user must fix, naming file and row.
@@ -68,26 +79,107 @@ def prepare(
         raise UserError(
             f"--manual_dir={manual_dir} is not a folder\n{registry.builder(name).MANUAL_DOWNLOAD_INSTRUCTIONS}"
         )
-    final = _directory(name, data_dir, size, settings)
-    settings |= {"require_complete": require_complete, "skip_bad_files": skip_bad_files}
-    with _scratch_folder(name, data_dir) as scratch:
-        bring_back(final)
-        builder = make_builder(name, scratch, source, size, **settings)
-        print(f"{name}: reading tables and looking for files in {manual_dir}", file=sys.stderr)
-        inputs = builder.inputs(manual_dir)
-        found = freshness.compare(final, builder, source)
-        if found is not None and not found.differences and (skip_bad_files or not found.metadata["skipped"]):
-            print("\n".join([f"{name}: already prepared from these files, in {final}", *found.notes]))
-            return final
-        _check_space(data_dir, len(inputs.items) * builder.example_bytes)
-        # What TFDS prints is about the scratch folder.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(
-                download_dir=scratch / "downloads", download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-            )
-        put_in_place(scratch / final.relative_to(data_dir), final)
-    print(_summary(name, final, manual_dir, builder, inputs))
-    return final
+    job = _Job(name, source, manual_dir, data_dir, size, settings, require_complete, skip_bad_files)
+    if shard == UNDIVIDED and engine is parallel.here:
+        return job.build()
+    return job.build_divided(shard, engine)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A data set to prepare: the arguments of `prepare`, `source` as the user calls `manual_dir`."""
+
+    name: str
+    source: str
+    manual_dir: Path
+    data_dir: Path
+    size: int | None
+    settings: Mapping[str, Any]
+    require_complete: bool
+    skip_bad_files: bool
+
+    @property
+    def final(self) -> Path:
+        """The folder of the prepared set."""
+        return _directory(self.name, self.data_dir, self.size, self.settings)
+
+    def build(self, decoded: Mapping[str, dict] | None = None) -> Path:
+        """Builds the set, of films decoded before if there are any, unless it already exists."""
+        final = self.final
+        with _scratch_folder(self.name, self.data_dir) as scratch:
+            bring_back(final)
+            builder = self._builder(scratch)
+            builder.decoded = decoded
+            if self._exists(builder):
+                return final
+            # What TFDS prints is about the scratch folder.
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare(
+                    download_dir=scratch / "downloads",
+                    download_config=tfds.download.DownloadConfig(manual_dir=self.manual_dir),
+                )
+            put_in_place(scratch / final.relative_to(self.data_dir), final)
+        print(_summary(self.name, final, self.manual_dir, builder, builder.inputs(self.manual_dir)))
+        return final
+
+    def build_divided(self, shard: Shard, engine: parallel.Engine) -> Path | None:
+        """Decodes the films of a shard into its journal, and builds the set if that was the last shard."""
+        make_folder(self.data_dir)
+        builder = self._builder(self.data_dir / f".decoding_{self.name}")
+        if self._exists(builder):
+            return self.final
+        items = builder.inputs(self.manual_dir).items
+        kept = pieces.Pieces(items, self.manual_dir)
+        settings = {key: str(value) for key, value in sorted(self.settings.items())}
+        made_by = {"format": _FORMAT, "data_set": builder.info.full_name, "settings": settings}
+        with ShardedWork(self.data_dir / f".decoding_{self.name}.jsonl", made_by, shard) as work:
+            mine = work.mine(items)
+            rest = [item for item in mine if not _is_done(item.name, work.journal, kept)]
+            if len(rest) < len(mine):
+                print(f"resuming: {len(mine) - len(rest):,} of {len(mine):,} images are decoded", flush=True)
+            what = f"decode {builder.info.full_name}"
+            decode = functools.partial(_decode, self.name, self.size, self.settings)
+            with progress.bar(what=what, unit="image", total=len(mine), initial=len(mine) - len(rest)) as bar:
+                for name, piece in engine(decode, rest, 1):
+                    if "problem" in piece:
+                        Faults(self.skip_bad_files).report(name, piece["problem"])
+                    work.journal.write(name, kept.add_item(name, piece))
+                    bar.update()
+            decoded = work.all_pieces([item.name for item in items], kept.is_current)
+            if decoded is None:
+                return None
+            final = self.build(decoded)
+            work.delete()
+        return final
+
+    def _builder(self, data_dir: Path) -> base.RadiographBuilder:
+        """Returns the builder, which has read tables and found files."""
+        options = {"require_complete": self.require_complete, "skip_bad_files": self.skip_bad_files}
+        builder = make_builder(self.name, data_dir, self.source, self.size, **self.settings, **options)
+        print(f"{self.name}: reading tables and looking for files in {self.manual_dir}", file=sys.stderr)
+        builder.inputs(self.manual_dir)
+        return builder
+
+    def _exists(self, builder: base.RadiographBuilder) -> bool:
+        """Returns whether the set exists, made from the same inputs; otherwise checks that there is room for it."""
+        found = freshness.compare(self.final, builder, self.source)
+        if found is not None and not found.differences and (self.skip_bad_files or not found.metadata["skipped"]):
+            print("\n".join([f"{self.name}: already prepared from these files, in {self.final}", *found.notes]))
+            return True
+        _check_space(self.data_dir, len(builder.inputs(self.manual_dir).items) * builder.example_bytes)
+        return False
+
+
+def _decode(
+    name: str, size: int | None, settings: Mapping[str, Any], items: Sequence[Any]
+) -> Iterator[tuple[str, dict]]:
+    """Decodes films, in whatever process; yields (name, piece) for each."""
+    return pieces.make(make_builder(name, f".decoding_{name}", None, size, **settings), items)
+
+
+def _is_done(name: str, found: Mapping[str, dict], kept: pieces.Pieces) -> bool:
+    """Returns whether a film is decoded; one that could not be is tried again."""
+    return name in found and "problem" not in (piece := found[name]) and kept.is_current(name, piece)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
+from sdfn_jax.core import shards
+
 # XLA and TFDS keep shapes and counts in signed 32 bits; JAX and Grain keep seeds in unsigned 32 bits and would truncate
 # a longer one silently.
 LARGEST_COUNT, LARGEST_SEED = 2**31 - 1, 2**32 - 1
@@ -80,6 +82,27 @@ def whole_number_in(lowest: int, highest: int) -> Callable[[str], int]:
 
 
 positive, seed = whole_number_in(1, LARGEST_COUNT), whole_number_in(0, LARGEST_SEED)
+
+
+def add_division(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that divide the work of a command among processes and machines."""
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        default=shards.UNDIVIDED,
+        metavar="I/N",
+        help="do part I of N, from 1/N to N/N, each in its own process on any machine that shares the folders; the one "
+        "that finishes last writes the result",
+    )
+
+
+def _shard(text: str) -> shards.Shard:
+    number, slash, count = text.partition("/")
+    if slash and number.isascii() and number.isdigit() and count.isascii() and count.isdigit():
+        found = shards.Shard(int(number), int(count))
+        if 1 <= found.number <= found.count <= LARGEST_COUNT:
+            return found
+    raise argparse.ArgumentTypeError(f"{text!r} is not I/N, with I from 1 to N, such as 1/8")
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -29,6 +29,10 @@ _numbers = itertools.count()
 _one_cleans = threading.Lock()
 
 
+class HeldError(UserError):
+    """Another process holds a lock."""
+
+
 @contextlib.contextmanager
 def appears_when_complete(path: str | Path) -> Iterator[Path]:
     """Yields a temporary name to write to; the file is renamed to `path` when the block ends, removed if it raises.
@@ -139,7 +143,7 @@ def sync_tree(folder: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(file: str | Path, what: str | Path) -> Iterator[None]:
+def locked(file: str | Path, what: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Keeps other processes from writing something while the block runs.
 
     Everything that two commands might write is written under such a lock. A process may take its own lock again.
@@ -148,9 +152,10 @@ def locked(file: str | Path, what: str | Path) -> Iterator[None]:
     Args:
       file: the lock file; its folder is created.
       what: name of what is written, for the message.
+      wait: whether to wait for another process that holds the lock.
 
     Raises:
-      UserError: if another process holds the lock.
+      HeldError: if another process holds the lock, and this one does not wait.
       OSError: naming `what`, if the lock file cannot be written.
     """
     file = Path(file)
@@ -158,7 +163,7 @@ def locked(file: str | Path, what: str | Path) -> Iterator[None]:
     with naming(what, file):
         file.touch()  # filelock reports a folder that cannot be written as a lock that is held
     try:
-        with filelock.FileLock(file.parent.resolve() / file.name, timeout=0, is_singleton=True) as held:
+        with filelock.FileLock(file.parent.resolve() / file.name, timeout=-1 if wait else 0, is_singleton=True) as held:
             try:
                 yield
             finally:
@@ -166,7 +171,7 @@ def locked(file: str | Path, what: str | Path) -> Iterator[None]:
                     with contextlib.suppress(OSError):  # Windows cannot remove an open file
                         file.unlink()
     except filelock.Timeout:
-        raise UserError(
+        raise HeldError(
             f"{what} is being written by another command; wait for it to finish, or choose another"
         ) from None
 

@@ -1,6 +1,7 @@
 """A journal of long work, one sealed JSON line for each finished piece: interrupted at any moment, the work resumes."""
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,9 @@ from pathlib import Path
 
 from sdfn_jax.core import files, sealed
 from sdfn_jax.core.errors import UserError
+
+_FINISHED = ""  # key of the last line of a finished journal; no piece has it
+_END = 4096  # bytes; more than that line has
 
 
 class OtherWorkError(UserError):
@@ -76,6 +80,11 @@ class Journal(Mapping[str, dict]):
         self._places[key] = self._file.seek(0, os.SEEK_END)
         self._append(line)
 
+    def finish(self) -> None:
+        """Adds a last line, which `look` finds; the journal may still be added to, and finished again."""
+        self._file.seek(0, os.SEEK_END)
+        self._append(sealed.line({"key": _FINISHED, "value": {"pieces": len(self)}}).encode())
+
     def delete(self) -> None:
         """Removes the file, when all work is finished."""
         self._file.close()
@@ -98,7 +107,7 @@ class Journal(Mapping[str, dict]):
             self._append(first)
             files.sync(self._path.parent)
         elif found != first:
-            raise _other_work(self._path, found, made_by)
+            raise _not_begun_by(self._path, found, made_by)
         else:
             self._take_up()
 
@@ -113,11 +122,43 @@ class Journal(Mapping[str, dict]):
             except (ValueError, KeyError, TypeError):
                 damaged += 1
             place += len(line)
+        self._places.pop(_FINISHED, None)
         if damaged:
             sealed.say(f"{self._path}: {damaged} of its lines are damaged; their work is repeated")
 
 
-def _other_work(path: Path, first: bytes, made_by: Mapping) -> OtherWorkError:
+@dataclasses.dataclass(frozen=True)
+class JournalLook:
+    """What a glance at a journal shows, which may be another process's.
+
+    Attributes:
+      made_by: what determines its pieces; None if its first line is unfinished or damaged.
+      finished: whether nothing was added since `Journal.finish`.
+    """
+
+    made_by: dict | None
+    finished: bool
+
+
+def look(path: Path) -> JournalLook:
+    """Looks at the first and the last line of a journal; needs no lock."""
+    with path.open("rb") as file:
+        made_by = _read(file.readline())
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
+        last = _read(file.read().split(b"\n")[-2:][0])
+    return JournalLook(made_by, last is not None and last.get("key") == _FINISHED)
+
+
+def other_work(path: Path, begun: dict, made_by: Mapping) -> OtherWorkError:
+    """Returns the error for a journal that was begun by something else than `made_by`."""
+    return OtherWorkError(
+        f"{path} was started with other networks or settings: {json.dumps(begun)}; now they are "
+        f"{json.dumps(made_by)}. Continue with the former, or delete the file to start over.",
+        begun,
+    )
+
+
+def _not_begun_by(path: Path, first: bytes, made_by: Mapping) -> OtherWorkError:
     try:
         begun = sealed.read_line(first)
     except ValueError as error:
@@ -126,8 +167,11 @@ def _other_work(path: Path, first: bytes, made_by: Mapping) -> OtherWorkError:
             "the file to start over",
             None,
         )
-    return OtherWorkError(
-        f"{path} was started with other networks or settings: {json.dumps(begun)}; now they are "
-        f"{json.dumps(made_by)}. Continue with the former, or delete the file to start over.",
-        begun,
-    )
+    return other_work(path, begun, made_by)
+
+
+def _read(line: bytes) -> dict | None:
+    try:
+        return sealed.read_line(line)
+    except ValueError:
+        return None

@@ -3,17 +3,25 @@
 import collections
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# What computes many items: (function of several items, all items, size of a batch) -> the results, in any order.
+Engine = Callable[[Callable[[Sequence[Item]], Iterable[Result]], Sequence[Item], int], Iterable[Result]]
 
 
 def usable_cores() -> int:
     """Returns the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def here(function: Callable[[Sequence[Item]], Iterable[Result]], items: Sequence[Item], size: int) -> Iterable[Result]:
+    """The engine that is this process."""
+    del size
+    return function(items)
 
 
 def map_in_order(

@@ -2,17 +2,19 @@
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from sdfn_jax.core import csv_table, progress
+from sdfn_jax.core import csv_table, parallel, progress
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.journal import Journal
-from sdfn_jax.core.parallel import map_in_order
+from sdfn_jax.core.parallel import Engine, in_batches, map_in_order
+from sdfn_jax.core.shards import UNDIVIDED, Shard, ShardedWork
 from sdfn_jax.core.terminal import printable
 from sdfn_jax.inference import film_page, outputs
 from sdfn_jax.inference.prediction import Reading
@@ -45,8 +47,12 @@ def predict(
     not_found: Sequence[tuple[str, str]] = (),
     left_out: Sequence[find.LeftOut] = (),
     dicom_results: DicomResults | None = None,
+    shard: Shard = UNDIVIDED,
+    engine: Engine = parallel.here,
 ) -> int:
     """Reads films and writes everything about them; resumes an interrupted call.
+
+    The result is the same however many shards there were.
 
     Args:
       predictor: the networks.
@@ -58,9 +64,12 @@ def predict(
       left_out: what was skipped in the folders; it is counted, and listed in the output folder.
       dicom_results: where DICOM results go; None for none. Films that have none are counted, and listed in the output
         folder.
+      shard: the part of the films that this process reads.
+      engine: what computes.
 
     Returns:
-      the number of films that could not be read, including places without films.
+      the number of films that could not be read, including places without films; 0 if other shards are not
+      finished.
 
     Raises:
       UserError: if the folder holds a finished prediction, or one started with other networks or settings.
@@ -69,15 +78,31 @@ def predict(
     output = Path(output)
     if (output / outputs.PROVENANCE).exists():
         raise UserError(f"--output={output} holds a finished prediction; give another folder, or delete it")
+    stamps = {film.name: _stamp(film.path) for film in films}
+
+    def is_current(name: str, piece: dict) -> bool:
+        return piece["stamp"] == stamps[name]
+
     made_by = _made_by(predictor, fixes, keep_identifiers, dicom_results)
-    with Journal(output / _JOURNAL, made_by) as journal:
+    with ShardedWork(output / _JOURNAL, made_by, shard) as work:
         for _, problem in not_found:
             print(f"not read: {printable(problem)}", file=sys.stderr)
         find.report(left_out, output / outputs.LEFT_OUT)
-        _read(predictor, films, journal, output, fixes, keep_identifiers, dicom_results)
+        mine = work.mine(films)
+        missing = _missing(work.journal, mine, predictor.batch_size, is_current)
+        function = functools.partial(_pieces, predictor, output, fixes, keep_identifiers, dicom_results)
+        with progress.bar(what="predict", unit="film", total=len(mine), initial=len(mine) - len(missing)) as bar:
+            for name, piece in engine(function, missing, predictor.batch_size):
+                if "problem" in piece:
+                    progress.note(bar, f"not read: {piece['problem']}")
+                work.journal.write(name, piece | {"stamp": stamps[name]})
+                bar.update()
+        pieces = work.all_pieces(stamps, is_current)
+        if pieces is None:
+            return 0
         names, problems, flags = [], list(not_found), collections.Counter()
         for film in films:
-            piece = journal[film.name]
+            piece = pieces[film.name]
             if "problem" in piece:
                 problems.append((film.name, piece["problem"]))
             else:
@@ -89,10 +114,10 @@ def predict(
         if predictor.classifier is None:
             record["no_findings"] = film_page.NO_CLASSIFIER
         written = outputs.assemble(
-            output, names, problems, journal.__getitem__, predictor.provenance, record, keep_identifiers
+            output, names, problems, pieces.__getitem__, predictor.provenance, record, keep_identifiers
         )
-        without = [(name, why) for name in names if (why := journal[name].get("no_dicom_results"))]
-        journal.delete()
+        without = [(name, why) for name in names if (why := pieces[name].get("no_dicom_results"))]
+        work.delete()
     print(f"{count_films(len(names))} read" + (f", {len(problems):,} not" if problems else ""))
     for name, count in flags.most_common():
         print(f"flagged {name}: {count:,}. {FLAGS[name]}")
@@ -131,25 +156,28 @@ def _made_by(
     } | ({} if dicom_results is None else {"dicom_results": str(dicom_results.folder.absolute())})
 
 
-def _read(
+def _missing(
+    journal: Journal, films: Sequence[ImageFile], size: int, is_current: Callable[[str, dict], bool]
+) -> list[ImageFile]:
+    """Returns the films that the journal lacks."""
+    done = {film.name for film in films if film.name in journal and is_current(film.name, journal[film.name])}
+    # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
+    missing = [film for batch in in_batches(films, size) if not {each.name for each in batch} <= done for film in batch]
+    if len(missing) < len(films):
+        print(f"resuming: {len(films) - len(missing):,} of {len(films):,} films are done", flush=True)
+    return missing
+
+
+def _pieces(
     predictor: Predictor,
-    films: Sequence[ImageFile],
-    journal: Journal,
     output: Path,
     fixes: Sequence[str],
     keep_identifiers: bool,
     dicom_results: DicomResults | None,
-) -> None:
-    """Adds the films that the journal lacks."""
-    size = predictor.batch_size
-    stamps = {film.name: _stamp(film.path) for film in films}
-    done = {film.name for film in films if film.name in journal and journal[film.name]["stamp"] == stamps[film.name]}
-    # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
-    batches = [films[start : start + size] for start in range(0, len(films), size)]
-    missing = [film for batch in batches if not {each.name for each in batch} <= done for film in batch]
-    paths = {film.name: film.path for film in missing}
-    if len(missing) < len(films):
-        print(f"resuming: {len(films) - len(missing):,} of {len(films):,} films are done", flush=True)
+    films: Sequence[ImageFile],
+) -> Iterator[tuple[str, dict]]:
+    """Reads films and draws their pictures; yields (name, what the journal keeps of it) for each."""
+    paths = {film.name: film.path for film in films}
 
     def describe(found: Reading | Unreadable) -> tuple[str, dict]:
         if isinstance(found, Unreadable):
@@ -163,12 +191,7 @@ def _read(
             piece["no_dicom_results"] = dicom_results.write(found, paths[found.name])
         return found.name, piece
 
-    with progress.bar(what="predict", unit="film", total=len(films), initial=len(films) - len(missing)) as bar:
-        for name, piece in map_in_order(describe, predictor.readings(missing, fixes)):
-            if "problem" in piece:
-                progress.note(bar, f"not read: {piece['problem']}")
-            journal.write(name, piece | {"stamp": stamps[name]})
-            bar.update()
+    return map_in_order(describe, predictor.readings(films, fixes))
 
 
 def count_films(count: int) -> str:

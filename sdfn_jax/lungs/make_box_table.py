@@ -1,18 +1,20 @@
 """Radiographs -> the box table (B.2.2), by a trained lung region generator; an interrupted run resumes."""
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from sdfn_jax.core import progress, sources
+from sdfn_jax.core import parallel, progress, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import appears_when_complete, make_folder
 from sdfn_jax.core.journal import Journal
-from sdfn_jax.core.parallel import in_batches
+from sdfn_jax.core.parallel import Engine, in_batches
+from sdfn_jax.core.shards import UNDIVIDED, Shard, ShardedWork
 from sdfn_jax.core.terminal import printable
 from sdfn_jax.lungs import box_record, box_table
 from sdfn_jax.lungs.box_table import BoxRow
@@ -64,11 +66,13 @@ def make_box_table(
     skip_bad_files: bool = False,
     masks: Path | None = None,
     names: Sequence[str] | None = None,
-) -> list[BoxRow]:
+    shard: Shard = UNDIVIDED,
+    engine: Engine = parallel.here,
+) -> list[BoxRow] | None:
     """Writes the lung box of every radiograph to a table (B.2.2); resumes an interrupted call.
 
     Rows are collected in `<output>.partial`, which survives being killed at any moment; the table itself appears at the
-    end, and is the same however often the work was interrupted.
+    end, and is the same however often the work was interrupted, and however many shards it had.
 
     Args:
       segmenter: the lung region generator.
@@ -79,9 +83,11 @@ def make_box_table(
       skip_bad_files: leave out, and list, files that cannot be read, instead of stopping at the first.
       masks: a folder for a PNG of each film's lungs, 0 and 255, as large as the film; None writes none.
       names: what the table calls the films, each once; their file names if None.
+      shard: the part of the radiographs that this process does.
+      engine: what computes.
 
     Returns:
-      the rows.
+      the rows; None if other shards are not finished.
 
     Raises:
       UserError: for a file that cannot be read, no file that can, a partial table begun with another checkpoint or
@@ -89,79 +95,105 @@ def make_box_table(
     """
     output = Path(output)
     films = [ImageFile(*each) for each in zip(names or [path.name for path in radiographs], radiographs, strict=True)]
-    partial = output.with_name(output.name + ".partial")
     made_by = {"checkpoint": segmenter.digest, "postprocessing": dataclasses.asdict(postprocessing)}
     if masks is not None:
         made_by["masks"] = True
         _check_mask_names(radiographs)
         make_folder(masks)
-    with Journal(partial, made_by) as journal:
-        done, looked_at = _done_before(journal, films)
-        problems = _box_missing(segmenter, films, postprocessing, skip_bad_files, masks, journal, done, looked_at)
-        if len(problems) == len(films):
-            raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
-        rows = [done[film.name] for film in films if film.name in done]
-        _list_problems(output.with_name(f"{output.stem}_skipped.txt"), problems)
-        box_table.write_box_table(output, rows)
-        read = {film.name: looked_at[film.path] for film in films if film.path in looked_at}
-        box_record.write(output, segmenter.digest, postprocessing, read)
-        journal.delete()
+    paths = {film.name: film.path for film in films}
+
+    def is_current(name: str, piece: dict) -> bool:
+        source = piece.get("source")
+        return "problem" in piece if source is None else sources.Source(**source).is_still(paths[name])
+
+    with ShardedWork(output.with_name(output.name + ".partial"), made_by, shard) as work:
+        mine = work.mine(films)
+        rest = _missing(work.journal, mine, segmenter.batch_size, is_current)
+        found = engine(
+            functools.partial(_pieces, LungFinder(segmenter, postprocessing), masks), rest, segmenter.batch_size
+        )
+        with progress.bar(what="lung boxes", unit="image", total=len(mine), initial=len(mine) - len(rest)) as bar:
+            for name, piece in found:
+                _stop_at_problem(piece, skip_bad_files)
+                work.journal.write(name, piece)
+                bar.update()
+        pieces = work.all_pieces(paths, is_current)
+        if pieces is None:
+            return None
+        rows = _write(pieces, paths, output, segmenter.digest, postprocessing, skip_bad_files)
+        work.delete()
     return rows
 
 
-def _done_before(journal: Journal, films: Sequence[ImageFile]) -> tuple[dict[str, BoxRow], dict[Path, sources.Source]]:
-    """Returns the rows that earlier calls made, and their films as they were read; none of a film replaced since."""
-    paths = {film.name: film.path for film in films}
-    done, looked_at = {}, {}
-    for name in journal:
-        value = journal[name]
-        source, path = value.pop("source", None), paths.get(name)
-        if source is not None and path is not None and sources.Source(**source).is_still(path):
-            looked_at[path], done[name] = sources.Source(**source), BoxRow(**value)
-    return done, looked_at
+def _missing(
+    journal: Journal, films: Sequence[ImageFile], batch_size: int, is_current: Callable[[str, dict], bool]
+) -> list[ImageFile]:
+    """Returns the films that no earlier call has boxed: none of a film replaced since, none that could not be read."""
+    done = set()
+    for film in films:
+        if film.name in journal and "problem" not in (piece := journal[film.name]) and is_current(film.name, piece):
+            done.add(film.name)
+    # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
+    batches = [batch for batch in in_batches(films, batch_size) if any(film.name not in done for film in batch)]
+    missing = list(itertools.chain.from_iterable(batches))
+    if done:
+        print(f"resuming: {len(films) - len(missing):,} of {len(films):,} radiographs are done", flush=True)
+    return missing
 
 
-def _box_missing(
-    segmenter: Segmenter,
-    films: Sequence[ImageFile],
+def _pieces(finder: LungFinder, masks: Path | None, films: Sequence[ImageFile]) -> Iterator[tuple[str, dict]]:
+    """Finds the lungs of films and writes their masks.
+
+    Yields:
+      (name, what the journal keeps of it) for each film: its row, or `problem`; and `source`, the file as it was read,
+      None for one that cannot be opened.
+    """
+    looked_at: dict[Path, sources.Source] = {}
+    images = (_RecordedFile(film.name, film.path, looked_at) for film in films)
+    for film, found in zip(films, finder.stream(images), strict=True):
+        if isinstance(found, Lungs):
+            if masks is not None:
+                _write_mask(found, masks / f"{film.path.stem}.png")
+            piece = dataclasses.asdict(_row(found, finder.segmenter.digest))
+        else:
+            piece = {"problem": found.reason}
+        source = looked_at.pop(film.path, None)
+        yield film.name, {**piece, "source": source and dataclasses.asdict(source)}
+
+
+def _stop_at_problem(piece: dict, skip_bad_files: bool) -> None:
+    if "problem" in piece and not skip_bad_files:
+        raise UserError(
+            f"{piece['problem']}. Repair or remove the file, or leave such files out with --skip_bad_files "
+            "(sdfn_jax.main: --config.data.skip_bad_files=True); the same command then resumes from here."
+        )
+
+
+def _write(
+    pieces: Mapping[str, dict],
+    names: Iterable[str],
+    output: Path,
+    digest: str,
     postprocessing: PostProcessing,
     skip_bad_files: bool,
-    masks: Path | None,
-    journal: Journal,
-    done: dict[str, BoxRow],
-    looked_at: dict[Path, sources.Source],
-) -> list[str]:
-    """Adds missing rows to the journal and to `done`, and their films as they were read to `looked_at`.
-
-    Returns:
-      what is wrong with films left out.
-    """
-    # Whole batches, as an uninterrupted run forms them: a film's neighbours in its batch are always the same.
-    missing = [
-        batch for batch in in_batches(films, segmenter.batch_size) if any(film.name not in done for film in batch)
-    ]
-    to_do = list(itertools.chain.from_iterable(missing))
-    if done:
-        print(f"resuming: {len(films) - len(to_do):,} of {len(films):,} radiographs are done", flush=True)
-    problems = []
-    with progress.bar(what="lung boxes", unit="image", total=len(films), initial=len(films) - len(to_do)) as bar:
-        images = (_RecordedFile(film.name, film.path, looked_at) for film in to_do)
-        for film, found in zip(to_do, LungFinder(segmenter, postprocessing).stream(images), strict=True):
-            if isinstance(found, Lungs):
-                if masks is not None:
-                    _write_mask(found, masks / f"{film.path.stem}.png")
-                done[film.name] = _row(found, segmenter.digest)
-                source = dataclasses.asdict(looked_at[film.path])
-                journal.write(film.name, {**dataclasses.asdict(done[film.name]), "source": source})
-            elif skip_bad_files:
-                problems.append(found.reason)
-            else:
-                raise UserError(
-                    f"{found.reason}. Repair or remove the file, or leave such files out with --skip_bad_files "
-                    "(sdfn_jax.main: --config.data.skip_bad_files=True); the same command then resumes from here."
-                )
-            bar.update()
-    return problems
+) -> list[BoxRow]:
+    """Writes the table, and what is next to it; returns its rows."""
+    rows, problems, films = [], [], {}
+    for name in names:
+        piece = dict(pieces[name])
+        _stop_at_problem(piece, skip_bad_files)
+        if (source := piece.pop("source")) is not None:
+            films[name] = sources.Source(**source)
+        if "problem" in piece:
+            problems.append(piece["problem"])
+        else:
+            rows.append(BoxRow(**piece))
+    if not rows:
+        raise UserError(f"none of the {len(problems):,} radiographs can be read; the first: {problems[0]}")
+    _list_problems(output.with_name(f"{output.stem}_skipped.txt"), problems)
+    box_table.write_box_table(output, rows)
+    box_record.write(output, digest, postprocessing, films)
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)
