@@ -52,8 +52,7 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     )
     parser.add_argument(
         "--lrg",
-        help="run folder of the lung region generator: of the classifier's, if it has been moved; without a "
-        "classifier the package's own by default",
+        help="run folder of the lung region generator, if it is not the classifier's or the package's own",
     )
     parser.add_argument("--output", type=Path, help="folder to write into")
     parser.add_argument(

@@ -91,8 +91,7 @@ def add_division(parser: argparse.ArgumentParser) -> None:
         type=_shard,
         default=shards.UNDIVIDED,
         metavar="I/N",
-        help="do part I of N, from 1/N to N/N, each in its own process on any machine that shares the folders; the one "
-        "that finishes last writes the result",
+        help="do part I of N: several machines, one folder",
     )
 
 
