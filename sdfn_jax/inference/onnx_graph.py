@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.models import convnext
 from sdfn_jax.models.preprocessing import Preprocessing
 
 OUTPUT = "probabilities"
@@ -37,7 +38,7 @@ def build(tensors: Mapping[str, np.ndarray], record: Mapping[str, Any], shape: M
     """
     if record["backbone"] not in GRAPHS:
         raise UserError(
-            f"the backbone {record['backbone']} is not exported to .onnx ({', '.join(GRAPHS)} is): .safetensors and "
+            f"the backbone {record['backbone']} is not exported to .onnx ({', '.join(GRAPHS)} are): .safetensors and "
             ".stablehlo take every backbone"
         )
     backbone = GRAPHS[record["backbone"]]
@@ -139,5 +140,61 @@ def _densenet(graph: _Graph, x: str, prefix: str, shape: Mapping[str, Any]) -> s
     return norm(x, "norm5")
 
 
+def _convnext(graph: _Graph, x: str, prefix: str, shape: Mapping[str, Any]) -> str:
+    """See `models.convnext.ConvNeXt`."""
+    for name, value in {"half": 0.5, "one": 1.0, "root_of_half": 0.5**0.5, "epsilon": convnext.EPSILON}.items():
+        graph.constant(name, np.float32(value))
+
+    def weight(name: str, transposed: bool = False) -> str:
+        value = graph.tensors[prefix + name]
+        return graph.constant(prefix + name, value.T if transposed else value)
+
+    def per_map(name: str) -> str:
+        return graph.constant(prefix + name, graph.tensors[prefix + name][:, None, None])
+
+    def conv(x: str, name: str, **attributes: Any) -> str:
+        return graph.add("Conv", x, weight(f"{name}.weight"), weight(f"{name}.bias"), **attributes)
+
+    def norm(x: str, name: str) -> str:  # over the last axis
+        leaves = (weight(f"{name}.{leaf}") for leaf in ("weight", "bias"))
+        return graph.add("LayerNormalization", x, *leaves, axis=-1, epsilon=convnext.EPSILON)
+
+    def maps_first(x: str) -> str:
+        return graph.add("Transpose", x, perm=[0, 3, 1, 2])
+
+    def maps_last(x: str) -> str:
+        return graph.add("Transpose", x, perm=[0, 2, 3, 1])
+
+    def dense(x: str, name: str) -> str:
+        return graph.add("Add", graph.add("MatMul", x, weight(f"{name}.weight", True)), weight(f"{name}.bias"))
+
+    def gelu(x: str) -> str:  # an operator of its own only since opset 20
+        share = graph.add("Add", graph.add("Erf", graph.add("Mul", x, "root_of_half")), "one")
+        return graph.add("Mul", graph.add("Mul", x, "half"), share)
+
+    def block(x: str, name: str, width: int) -> str:
+        y = maps_last(conv(x, f"{name}.conv_dw", pads=[3] * 4, group=width))
+        y = dense(gelu(dense(norm(y, f"{name}.norm"), f"{name}.mlp_fc1")), f"{name}.mlp_fc2")
+        return graph.add("Add", x, maps_first(graph.add("Mul", y, weight(f"{name}.gamma"))))
+
+    x = maps_first(norm(maps_last(conv(x, "stem_0", strides=[convnext.PATCH] * 2)), "stem_1"))
+    for stage, (depth, width) in enumerate(zip(shape["depths"], shape["widths"], strict=True)):
+        if stage:
+            x = maps_first(norm(maps_last(x), f"stages_{stage}_downsample_0"))
+            x = conv(x, f"stages_{stage}_downsample_1", strides=[2, 2])
+        for number in range(depth):
+            x = block(x, f"stages_{stage}_blocks_{number}", width)
+    pooled = graph.add("GlobalAveragePool", x)
+    mean = graph.add("ReduceMean", pooled, axes=[1])
+    deviation = graph.add("Sub", pooled, mean)
+    variance = graph.add("ReduceMean", graph.add("Mul", deviation, deviation), axes=[1])
+    standard = graph.add("Div", graph.add("Sub", x, mean), graph.add("Sqrt", graph.add("Add", variance, "epsilon")))
+    return graph.add("Add", graph.add("Mul", standard, per_map("head_norm.weight")), per_map("head_norm.bias"))
+
+
 # {backbone: (graph, name of the images, prefix of the tensors' names, shape) -> name of the feature maps}.
-GRAPHS: dict[str, Callable[[_Graph, str, str, Mapping[str, Any]], str]] = {"densenet": _densenet}
+GRAPHS: dict[str, Callable[[_Graph, str, str, Mapping[str, Any]], str]] = {
+    "densenet": _densenet,
+    "convnext_tiny": _convnext,
+    "convnext_base": _convnext,
+}

@@ -5,7 +5,8 @@ fusion, features and export rely on:
 
 * attributes: its shape, which is `config.model`; `dtype` of the activations; `remat` (see `DenseNet`).
 * `__call__(images, train)`: (B, H, W, channels) standardised -> (B, h, w, C) of `dtype`. The head reads their mean over
-  h and w, and nothing else: that makes class activation maps exact (eq. 5).
+  h and w, and nothing else: that makes class activation maps exact (eq. 5). In training it may draw random numbers from
+  the rng `drop_path`.
 * `conv_scaling`: the distribution of its initial kernels (`models.initial`).
 * `smallest_side`: of the images that it takes, in pixels.
 * `title`: its name in messages.
@@ -72,6 +73,8 @@ BACKBONES = {
         tuple(f"{_WEIGHTS}.{source}" for source in ("keras", "torchxrayvision", "chexnet", "torchvision")),
         Published("https://download.pytorch.org/models/densenet121-a639ec97.pth", "a639ec97"),
     ),
+    "convnext_tiny": Backbone("sdfn_jax.models.convnext:ConvNeXtTiny", (f"{_WEIGHTS}.timm_convnext",)),
+    "convnext_base": Backbone("sdfn_jax.models.convnext:ConvNeXtBase", (f"{_WEIGHTS}.timm_convnext",)),
 }
 
 

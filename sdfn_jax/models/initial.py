@@ -10,11 +10,14 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-# Distributions of kernels, as the arguments (scale, mode, distribution) of `nn.initializers.variance_scaling`.
+# Distributions of kernels, as the arguments (scale, mode, distribution) of `nn.initializers.variance_scaling`; in the
+# mode `fixed`, which that lacks, `scale` is the variance.
 KAIMING_NORMAL = (2.0, "fan_in", "normal")  # torchvision's convolutions
 GLOROT_UNIFORM = (1.0, "fan_avg", "uniform")  # Keras's convolutions
 KAIMING_UNIFORM = (2.0, "fan_in", "uniform")  # keeps the variance through layers with ReLU, as GLOROT_UNIFORM does not
 LINEAR_UNIFORM = (1 / 3, "fan_in", "uniform")  # torch.nn.Linear: within 1 / sqrt(inputs) of 0
+NORMAL_002 = (0.02**2, "fixed", "normal")  # timm's ConvNeXt: a standard deviation of 0.02, whatever the shape
+LAYER_SCALE = 1e-6  # ConvNeXt's `gamma`: what a block adds to its input at first
 
 # {value of the U-Net's `config.model.initial`: its convolutions' distribution}
 INITIAL = {"glorot_uniform": GLOROT_UNIFORM, "kaiming_uniform": KAIMING_UNIFORM}
@@ -23,8 +26,8 @@ INITIAL = {"glorot_uniform": GLOROT_UNIFORM, "kaiming_uniform": KAIMING_UNIFORM}
 def initial_variables(model: nn.Module, seed: int, *inputs: Any, **options: Any) -> dict[str, Any]:
     """Draws the initial variables of one of our networks without compiling anything.
 
-    The distributions are those of `model.init`: 4-dimensional kernels follow `model.conv_scaling`, 2-dimensional ones
-    `LINEAR_UNIFORM`; scales and variances are 1, biases and means 0.
+    The distributions are those of `model.init`: kernels follow `model.conv_scaling`, the `head`'s `LINEAR_UNIFORM`;
+    scales and variances are 1, biases and means 0, `gamma` is `LAYER_SCALE`.
 
     Args:
       model: a `UNet`, a backbone or an `SDFN`.
@@ -43,12 +46,14 @@ def initial_variables(model: nn.Module, seed: int, *inputs: Any, **options: Any)
     for path, shape in sorted(variable_shapes(model, *inputs, **options).items()):
         match path[-1]:
             case "kernel":
-                scaling = LINEAR_UNIFORM if len(shape) == 2 else model.conv_scaling
+                scaling = LINEAR_UNIFORM if path[-2] == "head" else model.conv_scaling
                 variables[path] = _draw_kernel(generator, shape, *scaling)
             case "scale" | "var":
                 variables[path] = np.ones(shape, np.float32)
             case "bias" | "mean":
                 variables[path] = np.zeros(shape, np.float32)
+            case "gamma":
+                variables[path] = np.full(shape, LAYER_SCALE, np.float32)
             case _:
                 raise ValueError(f"{'/'.join(path)}: no rule for the initial value of this variable")
     return traverse_util.unflatten_dict(variables)
@@ -70,9 +75,9 @@ def traced_shapes(model: nn.Module, *inputs: Any, **options: Any) -> tuple[Any, 
 def _draw_kernel(
     generator: np.random.Generator, shape: tuple[int, ...], scale: float, mode: str, distribution: str
 ) -> np.ndarray:
-    """Draws a (..., inputs, outputs) kernel; the arguments are those of `variance_scaling`."""
+    """Draws a (..., inputs, outputs) kernel; the arguments are those of `variance_scaling`, and the mode `fixed`."""
     fan_in, fan_out = (int(np.prod(shape[:-2])) * channels for channels in shape[-2:])
-    variance = scale / {"fan_in": fan_in, "fan_avg": (fan_in + fan_out) / 2}[mode]
+    variance = scale / {"fan_in": fan_in, "fan_avg": (fan_in + fan_out) / 2, "fixed": 1}[mode]
     if distribution == "normal":
         return generator.standard_normal(shape, np.float32) * np.float32(np.sqrt(variance))
     limit = np.float32(np.sqrt(3 * variance))

@@ -105,11 +105,13 @@ def make_train_step(
     everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
 
     def train_step(state: TrainState, batch: dict) -> TrainState:
-        inputs, targets = task.prepare(batch, jax.random.fold_in(key, state.step))
+        of_step = jax.random.fold_in(key, state.step)
+        inputs, targets = task.prepare(batch, of_step)
+        of_network = jax.random.fold_in(of_step, 2)  # `prepare` takes it itself, and 1
 
         def mean_loss(params: dict):
             variables = {"params": params, "batch_stats": state.batch_stats}
-            outputs, batch_stats = task.apply(variables, inputs, True)
+            outputs, batch_stats = task.apply(variables, inputs, True, of_network)
             return jnp.mean(task.training_loss(outputs, targets)), batch_stats
 
         (loss, batch_stats), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)

@@ -31,7 +31,8 @@ class Task:
       inputs: model input for one film, as shapes (for initial variables).
       select: example of the data set -> arrays of one batch row (on the host).
       prepare: (batch, key or None) -> (model input, targets); augments if there is a key (in the jitted step).
-      apply: (variables, model input, train) -> (outputs, new batch statistics).
+      apply: (variables, model input, train, key of the network's own random numbers in training) -> (outputs, new batch
+        statistics).
       loss: (outputs, targets) -> (B,), the cross-entropy of each film, which validation reports.
       training_loss: the same of what training lowers the mean of.
       results: (outputs, targets) -> {name: (B, ...)}, what `score` needs of each film.
@@ -47,7 +48,7 @@ class Task:
     inputs: Any
     select: Callable[[dict], dict]
     prepare: Callable[[Batch, jax.Array | None], tuple[Any, jax.Array]]
-    apply: Callable[[dict, Any, bool], tuple[Any, dict]]
+    apply: Callable[..., tuple[Any, dict]]
     loss: Callable[[Any, jax.Array], jax.Array]
     training_loss: Callable[[Any, jax.Array], jax.Array]
     results: Callable[[Any, jax.Array], dict[str, jax.Array]]
@@ -83,8 +84,8 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
             image, mask = augmentation.random_affine(key, image, mask, **ranges)
         return image[..., None], mask
 
-    def apply(variables: dict, image: jax.Array, train: bool):
-        del train  # the network of [21] has neither normalisation nor dropout
+    def apply(variables: dict, image: jax.Array, train: bool, key: jax.Array | None = None):
+        del train, key  # the network of [21] has neither normalisation nor dropout
         return model.apply(variables, image), {}
 
     def results(logits: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
@@ -138,8 +139,9 @@ def classification(config: ConfigDict) -> Task:
         images = {branch: preprocessing(image) for branch, image in images.items()}
         return images, batch["labels"].astype(jnp.float32)
 
-    def apply(variables: dict, images: dict[str, jax.Array], train: bool):
-        (logits, _), changed = model.apply(variables, images, train=train, mutable=["batch_stats"])
+    def apply(variables: dict, images: dict[str, jax.Array], train: bool, key: jax.Array | None = None):
+        rngs = None if key is None else {"drop_path": key}
+        (logits, _), changed = model.apply(variables, images, train=train, rngs=rngs, mutable=["batch_stats"])
         return logits, changed.get("batch_stats", {})
 
     def score(values: dict[str, np.ndarray]) -> dict[str, float]:
@@ -196,7 +198,7 @@ def fusion_head(network: Task, config: ConfigDict, variables: Mapping[str, dict]
         inputs=jax.ShapeDtypeStruct((1, width), jnp.float32),
         select=lambda rows: rows,
         prepare=prepare,
-        apply=lambda variables, features, train: (head.apply({"params": variables["params"]["head"]}, features), {}),
+        apply=lambda variables, features, *_: (head.apply({"params": variables["params"]["head"]}, features), {}),
         frozen=(),
         whole=whole,
     )
