@@ -7,6 +7,7 @@
   the lung region adds from what the pixels add.
 * `modern`: what came after the paper, for comparison (`classifier.py` lists it): 512 pixels if no other size is named,
   AdamW, warm-up and cosine, a moving average, crops, turns and exposure, test-time flips, bfloat16.
+* `convnext_tiny`, `convnext_base`: another network than the paper's DenseNet-121, from its own ImageNet weights.
 * `montgomery`: lungs learned from open data instead of JSRT.
 * `shipped_lungs`: lungs found by the network that comes with the package, instead of training one.
 * `own`: your own films and findings, a table (docs/own_data.md), instead of ChestX-ray14; its lungs are found by the
@@ -24,8 +25,9 @@ SIZES = {"small": 128, "size448": 448, "size512": 512}  # pixels, height and wid
 # Of each group at most one word is taken: the demo draws its films, at its own size.
 PAPERS_DATA = "chestxray14"
 _DATA = tuple(name for name in registry.serving("fusion") if name != PAPERS_DATA)
-GROUPS = (("demo", *SIZES), ("demo", "montgomery", "shipped_lungs"), ("demo", *_DATA), ("modern",))
-_OTHER_CLASSIFIER = ("modern", "size448", "size512")
+BACKBONES = ("convnext_tiny", "convnext_base")
+GROUPS = (("demo", *SIZES), ("demo", "montgomery", "shipped_lungs"), ("demo", *_DATA), ("modern",), BACKBONES)
+_OTHER_CLASSIFIER = (*BACKBONES, "modern", "size448", "size512")
 
 
 def read(argument: str, file: str, *groups: tuple[str, ...]) -> tuple[str, ...]:

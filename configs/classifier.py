@@ -4,6 +4,7 @@ python -m sdfn_jax.main --config=configs/classifier.py:entire
 python -m sdfn_jax.main --config=configs/classifier.py:lung
 python -m sdfn_jax.main --config=configs/classifier.py:entire,size512      (the same recipe on 512 x 512 pixels)
 python -m sdfn_jax.main --config=configs/classifier.py:entire,modern       (what came after the paper: AdamW, EMA, ...)
+python -m sdfn_jax.main --config=configs/classifier.py:entire,convnext_tiny    (another network, from ImageNet)
 python -m sdfn_jax.main --config=configs/classifier.py:entire,demo         (a tiny network on synthetic radiographs)
 
 The words after the colon: configs/_words.py.
@@ -51,6 +52,10 @@ def vary(config: ConfigDict, words: Collection[str]) -> None:
     for word, size in _words.SIZES.items():
         if word in words:
             config.data.size = size
+    for backbone in _words.BACKBONES:
+        if backbone in words:
+            for stage in stages:
+                stage.backbone, stage.model = backbone, convnext(backbone, demo="demo" in words)
     if "modern" in words:
         if not {"demo", *_words.SIZES} & {*words}:
             config.data.size = 512  # enough: arXiv 2510.07191; 0.8025 -> 0.8158: NightRaven-0/CNN, as below
@@ -133,6 +138,15 @@ def densenet(demo: bool) -> ConfigDict:
     if demo:
         return ConfigDict(dict(growth_rate=8, block_sizes=(2, 2, 2), init_features=16, bottleneck=2))
     return ConfigDict(dict(growth_rate=32, block_sizes=(6, 12, 24, 16), init_features=64, bottleneck=4))
+
+
+def convnext(backbone: str, demo: bool) -> ConfigDict:
+    """Returns the shape of a ConvNeXt as Liu et al., CVPR 2022, train it on ImageNet, or a tiny one for the demo."""
+    if demo:
+        return ConfigDict(dict(depths=(1, 1, 2), widths=(8, 16, 32), drop_path=0.1))
+    if backbone == "convnext_tiny":
+        return ConfigDict(dict(depths=(3, 3, 9, 3), widths=(96, 192, 384, 768), drop_path=0.1))
+    return ConfigDict(dict(depths=(3, 3, 27, 3), widths=(128, 256, 512, 1024), drop_path=0.5))
 
 
 def imagenet_preprocessing() -> ConfigDict:

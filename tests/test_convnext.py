@@ -12,7 +12,9 @@ from peers import assert_close, import_peer
 from safetensors.numpy import save_file
 from small import extractor_config, train_classifier, two_branch_examples
 
+from configs import fusion
 from sdfn_jax.core import checkpoint
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import over_split
 from sdfn_jax.inference import formats
 from sdfn_jax.models import backbones, convnext
@@ -21,6 +23,7 @@ from sdfn_jax.models.initial import LAYER_SCALE, initial_variables
 from sdfn_jax.models.sdfn import pool
 from sdfn_jax.models.weights import timm_convnext, weights_file
 from sdfn_jax.training import tasks
+from sdfn_jax.workflow import checks
 
 SMALL = {"depths": (1, 1), "widths": (4, 6)}
 FOUR = {"depths": (1, 2, 1, 1), "widths": (6, 10, 14, 18)}  # timm's always has four stages
@@ -190,6 +193,25 @@ def test_it_trains_and_its_maps_sum_to_the_logits(trained):
     logits, _ = task.apply(variables, images, False)
     maps = [each["entire"].mean((0, 1)) for each in over_split.stream(trained, variables, films)]
     np.testing.assert_allclose(maps + variables["params"]["head"]["bias"], logits, atol=1e-4)  # eq. 5
+
+
+def test_its_maps_of_grad_cam_plus_plus_are_refused(trained):
+    variables, _ = checkpoint.read_best(trained.workdir)
+    with pytest.raises(UserError, match="Grad-CAM.. needs features that are never negative, .* use the method cam"):
+        next(over_split.stream(trained, variables, two_branch_examples(4, seed=3), "grad-cam++"))
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "convnext_base"])
+def test_its_word_changes_network_and_folder_of_every_stage_and_nothing_else(name):
+    paper, config = fusion.get_config(), fusion.get_config(name)
+    checks.check(config)
+    checks.check(fusion.get_config(f"{name},demo"))
+    model = backbones.from_config(config)
+    assert (model.depths, model.widths) == (type(model)().depths, type(model)().widths)
+    for stage, same in ((config.entire, paper.entire), (config.lung, paper.lung), (config, paper)):
+        assert (stage.backbone, stage.model) == (name, config.model)
+        stage.backbone, stage.model, stage.workdir = same.backbone, same.model, stage.workdir.replace(f"{name}/", "")
+    assert config.to_dict() == paper.to_dict()
 
 
 def test_exported_it_is_the_same_network(trained, tmp_path):

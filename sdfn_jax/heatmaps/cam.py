@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from sdfn_jax.core.errors import UserError
+
 CROPPED = ("lung",)  # branches that see the lung box alone; the others see the whole radiograph
 
 # What a cropped branch's map counts as outside its box, by name: (h, w, ...) -> (...). All are our readings.
@@ -35,7 +37,7 @@ def activation_maps(
         sum over the branches of mean(map) + bias = logit.
 
     Args:
-      features: {branch: (B, h, w, C) float}, as the network pools them: after the last ReLU.
+      features: {branch: (B, h, w, C) float}, as the network pools them.
       kernel: (sum of the C, K) float, the head's weights.
       branches: the branches in the order of the kernel's rows, `SDFN.branches`. Needed because JAX sorts
         the keys of a dictionary that leaves a jitted function.
@@ -59,10 +61,16 @@ def grad_cam_plus_plus(
     weights alone, in which a feature that adds much to the logit counts less than its weight. (Grad-CAM reduces to
     max(map, 0) of `activation_maps`.) The maps are not negative and do not sum to the logit.
 
-    Arguments, result and errors are those of `activation_maps`.
+    Arguments, result and errors are those of `activation_maps`; a UserError for features below 0, whose derivation is
+    another.
     """
     maps = {}
     for branch, own, part in _with_weights(features, kernel, branches):
+        if own.min() < 0:
+            raise UserError(
+                f"Grad-CAM++ needs features that are never negative, as after a ReLU; those of the branch {branch} are "
+                f"(down to {own.min():.3g}): use the method cam"
+            )
         positive = np.maximum(part, 0)
         weights = positive / (2 + own.mean((1, 2))[..., None] * positive)  # (B, C, K)
         maps[branch] = np.einsum("bhwc,bck->bhwk", own, weights)

@@ -42,6 +42,7 @@ _RULES = {
     "evaluation_batch_size": _COUNT,
     "num_epochs": _COUNT,
     "learning_rate": _FLOAT32,
+    "model.drop_path": _DECAY,
     "model.initial": _one_of(*INITIAL),
     "learning_rate_rule": _one_of(*optimizer.LEARNING_RATE_RULES),
     "learning_rate_decay": _NOT_NEGATIVE,
