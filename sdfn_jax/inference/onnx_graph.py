@@ -142,7 +142,12 @@ def _densenet(graph: _Graph, x: str, prefix: str, shape: Mapping[str, Any]) -> s
 
 def _convnext(graph: _Graph, x: str, prefix: str, shape: Mapping[str, Any]) -> str:
     """See `models.convnext.ConvNeXt`."""
-    for name, value in {"half": 0.5, "one": 1.0, "root_of_half": 0.5**0.5, "epsilon": convnext.EPSILON}.items():
+    for name, value in {
+        "half": 0.5,
+        "one": 1.0,
+        "root_of_half": 0.5**0.5,
+        "epsilon": convnext.LAYER_NORM_EPSILON,
+    }.items():
         graph.constant(name, np.float32(value))
 
     def weight(name: str, transposed: bool = False) -> str:
@@ -157,7 +162,7 @@ def _convnext(graph: _Graph, x: str, prefix: str, shape: Mapping[str, Any]) -> s
 
     def norm(x: str, name: str) -> str:  # over the last axis
         leaves = (weight(f"{name}.{leaf}") for leaf in ("weight", "bias"))
-        return graph.add("LayerNormalization", x, *leaves, axis=-1, epsilon=convnext.EPSILON)
+        return graph.add("LayerNormalization", x, *leaves, axis=-1, epsilon=convnext.LAYER_NORM_EPSILON)
 
     def maps_first(x: str) -> str:
         return graph.add("Transpose", x, perm=[0, 3, 1, 2])

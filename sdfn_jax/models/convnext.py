@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from sdfn_jax.models.initial import LAYER_SCALE, NORMAL_002
 
-EPSILON = 1e-6
+LAYER_NORM_EPSILON = 1e-6
 PATCH = 4  # pixels, the side of the squares that the first convolution reads
 DROP_PATH = "drop_path"  # the random numbers that training needs
 _INIT = nn.initializers.normal(NORMAL_002[0] ** 0.5)
@@ -133,12 +133,12 @@ class PooledNorm(nn.Module):
         values = x.astype(jnp.float32)
         pooled = values.mean((1, 2), keepdims=True)
         mean, var = pooled.mean(-1, keepdims=True), pooled.var(-1, keepdims=True)
-        return ((values - mean) * jax.lax.rsqrt(var + EPSILON) * scale + bias).astype(x.dtype)
+        return ((values - mean) * jax.lax.rsqrt(var + LAYER_NORM_EPSILON) * scale + bias).astype(x.dtype)
 
 
 def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
     """Returns a layer normalisation over the maps of each pixel."""
-    return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def conv(features: int, size: int, name: str, dtype: Any) -> nn.Conv:
