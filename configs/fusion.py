@@ -6,11 +6,8 @@ python -m sdfn_jax.main --config=configs/fusion.py:shipped_lungs           (lung
 python -m sdfn_jax.main --config=configs/fusion.py:small                   (real films, smaller images, few epochs)
 python -m sdfn_jax.main --config=configs/fusion.py:size512                 (the same recipe on 512 x 512 pixels)
 python -m sdfn_jax.main --config=configs/fusion.py:modern                  (what came after the paper: AdamW, EMA, ...)
-<<<<<<< HEAD
 python -m sdfn_jax.main --config=configs/fusion.py:own --config.data.table=films.csv   (your own films and findings)
-=======
 python -m sdfn_jax.main --config=configs/fusion.py:convnext_tiny           (another network, from ImageNet weights)
->>>>>>> 7271ea4 (convnext_tiny and convnext_base behind a config; Grad-CAM++ says why it refuses features below 0)
 python -m sdfn_jax.main --config=configs/fusion.py:demo                    (tiny networks, synthetic films, minutes)
 python -m sdfn_jax.main --config=configs/fusion.py --mode=evaluate
 

@@ -174,6 +174,7 @@ CLASSIFIER_FAULTS = [
     ("data.label_version", "v2017", "one of 2017, v2020"),
     ("data.name", "jsrt", "one of chestxray14"),
 ]
+CONVNEXT_FAULTS = [("model.drop_path", 1.0, "0 or more and under 1")]
 OWN_FAULTS = [("data.test_share", 1.0, "between 0 and 1")]
 LRG_FAULTS = [
     ("contrast", "equalise", "one of "),
@@ -230,6 +231,13 @@ def test_a_setting_of_ones_own_films_out_of_range_is_named(name, value, expected
     assert fault.startswith(f"  * --config.{name}={value}: expected {expected}")
 
 
+@pytest.mark.parametrize(("name", "value", "expected"), CONVNEXT_FAULTS)
+def test_a_convnexts_setting_out_of_range_is_named(name, value, expected):
+    config = set_in(classifier.get_config("entire,convnext_tiny"), name, value)
+    (fault,) = message(config).splitlines()[1:]
+    assert fault.startswith(f"  * --config.{name}={value}: expected {expected}")
+
+
 def test_another_data_set_is_a_word_after_the_config():
     config = set_in(classifier.get_config("entire"), "data.name", "own")
     (fault,) = message(config).splitlines()[1:]
@@ -244,7 +252,7 @@ def test_an_lrgs_setting_out_of_range_is_named(name, value, expected):
 
 
 def test_every_rule_is_tried():
-    names = {name for name, _, _ in CLASSIFIER_FAULTS + OWN_FAULTS + LRG_FAULTS + LUNGS_FAULTS}
+    names = {name for name, _, _ in CLASSIFIER_FAULTS + CONVNEXT_FAULTS + OWN_FAULTS + LRG_FAULTS + LUNGS_FAULTS}
     shapes = {f"model.{name}" for config in (classifier.get_config(), lrg.get_config()) for name in config.model}
     assert names == {*checks._RULES, *shapes, "data.name"}
 
