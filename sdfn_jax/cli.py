@@ -35,6 +35,7 @@ COMMANDS = {
     "prepare": Command("prepare", "prepare a data set from your own download"),
     "lungs": Command("lrg", "find the lungs in a folder of radiographs: the box table"),
     "predict": Command("predict", "read your own radiographs: predictions and a page to look at"),
+    "pacs": Command("pacs", "read an archive's films over DICOMweb, and store the results in it"),
     "view": Command("viewer", "serve a page that reads the radiographs dropped on it"),
     "localize": Command("localize", "compare boxes from heatmaps with the reference boxes"),
     "report": Command("report", "write all results of evaluated runs as one page"),

@@ -44,6 +44,11 @@ def uid(film: str, made_by: str, kind: str) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, f'{film} {made_by} {kind}').int}"
 
 
+def series_uid(film: str, made_by: str, kind: str) -> str:
+    """Returns the identifier of the series that an object of a film is in, alone; arguments as for `uid`."""
+    return uid(film, made_by, f"series of the {kind}")
+
+
 def checkpoints(provenance: Provenance) -> dict[str, str]:
     """Returns {network: digest of its checkpoint}."""
     found = {"checkpoint": provenance.checkpoint, "lung region generator": provenance.lrg_checkpoint}
@@ -59,7 +64,7 @@ def common(header: Dataset, provenance: Provenance, kind: str) -> dict[str, Any]
     """Returns the arguments that highdicom's constructors of all three objects share."""
     film, made_by = header.SOPInstanceUID, identity(provenance)
     return {
-        "series_instance_uid": uid(film, made_by, f"series of the {kind}"),
+        "series_instance_uid": series_uid(film, made_by, kind),
         "series_number": _FIRST_SERIES + KINDS.index(kind),
         "sop_instance_uid": uid(film, made_by, kind),
         "instance_number": 1,

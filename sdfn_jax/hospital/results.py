@@ -3,6 +3,7 @@
 They belong to the film's study, each in a series of its own, and carry the patient's and the study's identifiers.
 """
 
+import io
 import threading
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def make(reading: Reading, header: Dataset, kind: str) -> Dataset:
         raise NoResults(f"its identifiers cannot be carried on ({type(error).__name__})") from None
 
 
+def as_file(made: Dataset) -> bytes:
+    """Returns an object as the bytes of a DICOM file."""
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
 class ResultsFolder:
     """A folder of DICOM results, `<the film's SOP Instance UID>/<kind>-<who made it>.dcm`.
 
@@ -82,9 +90,9 @@ class ResultsFolder:
             for kind in kinds(reading):
                 path = self.folder / header.SOPInstanceUID / f"{kind}-{made_by}.dcm"
                 if not path.exists():
-                    made = make(reading, header, kind)
+                    data = as_file(make(reading, header, kind))
                     with appears_when_complete(path) as unfinished:
-                        made.save_as(unfinished, enforce_file_format=True)
+                        unfinished.write_bytes(data)
         except NoResults as why:
             return str(why)
         return ""
