@@ -22,6 +22,7 @@ from sdfn_jax.radiographs.flags import FIXES
 if TYPE_CHECKING:
     from sdfn_jax.hospital.results import ResultsFolder
     from sdfn_jax.inference.predictor import Predictor
+    from sdfn_jax.radiographs.opening import ImageFile
 
 AGAIN = "the same command resumes from here"
 
@@ -47,8 +48,7 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser.add_argument("--list", help="a text file with one of these on each line")
     parser.add_argument(
         "--checkpoint",
-        help="folder of a trained classifier (runs/fusion), or of runs; without it "
-        "only the lungs are read, and there are no findings",
+        help="folder of a trained classifier (runs/fusion), or of runs; without it the lungs alone are read",
     )
     parser.add_argument(
         "--lrg",
@@ -70,8 +70,7 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         "--dicom_results",
         type=Path,
         metavar="FOLDER",
-        help="also write results of DICOM films as DICOM objects, for an archive: with the films' identifiers, "
-        "into this folder alone",
+        help="also write DICOM objects, with the films' identifiers",
     )
     add_division(parser)
     parser.add_argument("--selftest", action="store_true", help="compare this installation with golden outputs")
@@ -82,10 +81,6 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
             named = ", ".join("FILES" if name == "films" else f"--{name}" for name in others)
             parser.error(f"--selftest brings its own films and networks; leave out {named}")
         return options
-    if options.dicom_results is not None and options.shard.count > 1:
-        parser.error(
-            "--dicom_results is for one process, which notices two films of one SOP Instance UID; leave out --shard"
-        )
     if options.output is None:
         parser.error("--output is missing")
     if not options.films and options.list is None:
@@ -106,9 +101,9 @@ def _run(options: argparse.Namespace) -> int:
     from sdfn_jax.inference.predictor import Predictor
 
     jit_cache.use_cache()
-    dicom_results = _dicom_results(options.dicom_results)
     places = options.films + (inputs.read_list(options.list) if options.list else [])
     films, not_found, left_out = inputs.find(places, leave_out=options.output)
+    dicom_results = _dicom_results(options.dicom_results, films)
     # A batch that is not full takes as long as a full one: a few films are read one at a time.
     batch_size = options.batch_size if len(films) >= options.batch_size else 1
     predictor = Predictor.load(options.checkpoint, options.lrg, batch_size)
@@ -129,13 +124,13 @@ def _run(options: argparse.Namespace) -> int:
     )
 
 
-def _dicom_results(folder: Path | None) -> "ResultsFolder | None":
-    """Returns the folder of DICOM results; a missing package is reported here, before anything is read."""
+def _dicom_results(folder: Path | None, films: Sequence["ImageFile"]) -> "ResultsFolder | None":
+    """Returns the folder of DICOM results, if there is to be one; a missing package is reported here."""
     if folder is None:
         return None
     from sdfn_jax.hospital.results import ResultsFolder
 
-    return ResultsFolder(folder)
+    return ResultsFolder(folder, films)
 
 
 def _notes(predictor: "Predictor") -> Iterator[str]:

@@ -3,8 +3,9 @@
 They belong to the film's study, each in a series of its own, and carry the patient's and the study's identifiers.
 """
 
+import contextlib
 import io
-import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -17,6 +18,7 @@ from sdfn_jax.hospital.film_header import NoResults
 from sdfn_jax.inference.film_page import WITHHELD
 from sdfn_jax.inference.prediction import Reading
 from sdfn_jax.radiographs.flags import FLAGS
+from sdfn_jax.radiographs.opening import ImageFile
 from sdfn_jax.radiographs.quiet import silenced
 
 try:
@@ -69,10 +71,19 @@ class ResultsFolder:
       folder: the folder.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, films: Iterable[ImageFile]):
+        """Reads the headers of all films, so that the first one of an identifier is the same in whatever order.
+
+        Args:
+          folder: the folder.
+          films: all that will be written.
+        """
         self.folder = folder
-        self._names: dict[str, str] = {}  # {SOP Instance UID: film}
-        self._lock = threading.Lock()
+        self._first: dict[str, str] = {}  # {film: the first film with its SOP Instance UID}
+        names: dict[str, str] = {}
+        for film in films:
+            with contextlib.suppress(NoResults, OSError):  # which `write` reports
+                self._first[film.name] = names.setdefault(film_header.read(film.path).SOPInstanceUID, film.name)
 
     def write(self, reading: Reading, film: Path) -> str:
         """Writes the results of a film; those that are there already, of the same networks, are kept.
@@ -82,9 +93,7 @@ class ResultsFolder:
         """
         try:
             header = film_header.read(film)
-            with self._lock:
-                first = self._names.setdefault(header.SOPInstanceUID, reading.name)
-            if first != reading.name:
+            if (first := self._first[reading.name]) != reading.name:
                 return f"has the SOP Instance UID of {first}"
             made_by = objects.identity(reading.provenance)[:12]
             for kind in kinds(reading):
