@@ -84,10 +84,9 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class TableFilm(labelled_films.LabelledFilm):
-    """An available radiograph and its row; `number` is its patient's, counted in the order of the tables from 1."""
+    """An available radiograph and its row."""
 
     row: Row
-    number: int
 
 
 class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
@@ -95,11 +94,13 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
 
     Attributes:
       HOMEPAGE: of the set.
+      BOXES: whether it has boxes that show where a finding is.
       MISSING_IS_A_FAULT: whether a film that a table names and the folder lacks is a fault; otherwise it is listed, as
         of a download in part.
     """
 
     HOMEPAGE = ""
+    BOXES = False
     MISSING_IS_A_FAULT = False
     METADATA = labelled_films.LabelledFilmsBuilder.METADATA | {
         "findings": sealed.several(sealed.TEXT),
@@ -148,8 +149,7 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
                     "labels": features.Tensor(
                         shape=(None,), dtype=np.uint8, doc="0 absent, 1 present, 2 uncertain, 3 unknown, by finding"
                     ),
-                    "patient": features.Scalar(np.int32, doc="number of the patient, in the order of the table"),
-                    "patient_id": features.Text(doc="the patient, as the table names them"),
+                    "patient": features.Text(doc="as the table names them"),
                     "age": features.Scalar(np.float32, doc="years; NaN if unknown"),
                     "sex": features.Text(doc="M or F; empty if unknown"),
                     "view_position": features.Text(doc="PA or AP; empty if unknown"),
@@ -158,14 +158,7 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
                         shape=(4,), dtype=np.int32, doc="left, top, right, bottom; pixels of the file, half-open"
                     ),
                     "lung_rule": features.Text(doc="the post-processing rules (B.2.2) that made the box"),
-                    "reference_boxes": features.Sequence(
-                        {
-                            "finding": features.Scalar(np.int32, doc="place in labels"),
-                            "box": features.Tensor(
-                                shape=(4,), dtype=np.float32, doc="left, top, right, bottom; pixels of the file"
-                            ),
-                        }
-                    ),
+                    **({"reference_boxes": _reference_boxes()} if self.BOXES else {}),
                 }
             ),
         )
@@ -182,17 +175,15 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
         findings, rows = self._read_rows(manual_dir)
         films: dict[str, TableFilm] = {}
         seen: set[str] = set()
-        numbers: dict[str, int] = {}
         missing, left_out = [], []
         for row in rows:
             path = self._file(manual_dir, row.name)
-            number = numbers.setdefault(row.patient, len(numbers) + 1)
             if row.name in seen:
                 self._faults.report(row.name, f"{row.source}: a second row for {row.name}")
             elif row.left_out:
                 left_out.append(find.LeftOut(path, row.left_out))
             elif path.is_file():
-                films[row.name] = TableFilm(row.name, path, row.patient, row.split, row, number)
+                films[row.name] = TableFilm(row.name, path, row.patient, row.split, row)
             elif self.MISSING_IS_A_FAULT:
                 self._faults.report(row.name, f"{row.source}: no file {path}")
             else:
@@ -239,17 +230,17 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
 
     def _describe(self, film: TableFilm, height: int, width: int) -> dict[str, Any]:
         row = film.row
+        boxes = [
+            {"finding": finding, "box": labelled_films.inside(box, width, height, row.source)}
+            for finding, box in row.boxes
+        ]
         return {
             "labels": row.labels,
-            "patient": film.number,
-            "patient_id": row.patient,
+            "patient": row.patient,
             "age": row.age,
             "sex": row.sex,
             "view_position": row.view,
-            "reference_boxes": [
-                {"finding": finding, "box": labelled_films.inside(box, width, height, row.source)}
-                for finding, box in row.boxes
-            ],
+            **({"reference_boxes": boxes} if self.BOXES else {}),
         }
 
 
@@ -258,6 +249,16 @@ def known_table(path: Path) -> Path:
     if not path.is_file():
         raise UserError(f"{path} is missing; put the table of that name there")
     return path
+
+
+def _reference_boxes() -> tfds.features.Sequence:
+    features = tfds.features
+    return features.Sequence(
+        {
+            "finding": features.Scalar(np.int32, doc="place in labels"),
+            "box": features.Tensor(shape=(4,), dtype=np.float32, doc="left, top, right, bottom; pixels of the file"),
+        }
+    )
 
 
 def view_of(text: str) -> str:
