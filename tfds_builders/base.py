@@ -4,6 +4,9 @@ import abc
 import dataclasses
 import functools
 import hashlib
+import itertools
+import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.faults import Faults
 from sdfn_jax.radiographs import find, synthetic_dataset
 from tfds_builders import pieces
+from tfds_builders.record_shards import RecordShard
 
 MISSING_LIST = "missing_files.csv"
 SKIPPED_LIST = "skipped_files.csv"
@@ -96,14 +100,17 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
 
     A subclass finds what there is (`_read_inputs`), and makes examples of it (`_make_example`).
 
+    A builder can be pickled, and its shards can be made by other processes: TFDS's `beam_runner` does both.
+
     Attributes:
-      CONFIG_SETTINGS: those of its settings (`registry.DataSet`) that choose the configuration, arguments of `config`.
+      CONFIG_SETTINGS: {setting that chooses the configuration, an argument of `config`: its values}; of the set's own
+        settings (`registry.DataSet`).
       METADATA: {key: kind} of its `metadata.json`.
       looked_at: the files as they were when they were decoded.
       decoded: the journal's pieces (`pieces`), {name: piece}, of a set that was decoded before; None if it was not.
     """
 
-    CONFIG_SETTINGS: tuple[str, ...] = ()
+    CONFIG_SETTINGS: dict[str, tuple[str, ...]] = {}
     METADATA: dict[str, sealed.Kind] = METADATA
 
     @staticmethod
@@ -111,10 +118,33 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
     def config(size: int | None = None, **settings: Any) -> tfds.core.BuilderConfig:
         """Returns the configuration for images of `size` x `size` pixels; of the set's own size if None."""
 
+    @classmethod
+    def get_builder_config(cls, name: str, version: Any = None) -> tfds.core.BuilderConfig | None:
+        """Returns the configuration of a name, of any size: BUILDER_CONFIGS, which `tfds build` prepares, is one."""
+        if (found := super().get_builder_config(name, version)) is None and (size := re.match(r"size(\d+)", name)):
+            for values in itertools.product(*cls.CONFIG_SETTINGS.values()):
+                config = cls.config(int(size[1]), **dict(zip(cls.CONFIG_SETTINGS, values, strict=True)))
+                if config.name == name:
+                    return cls.builder_configs.setdefault(name, config)  # TFDS wants one object for each name
+        return found
+
     def summary(self, metadata: dict[str, Any]) -> list[str]:
         """Returns the set's own lines of the summary that `prepare` prints, each a `summary_line`."""
         del metadata
         return []
+
+    def __new__(cls, **kwargs: Any) -> "RadiographBuilder":
+        """Keeps the arguments, for pickling: TFDS keeps only its own."""
+        builder = super().__new__(cls)
+        builder._arguments = kwargs
+        return builder
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._arguments | {"config": self.builder_config.name, "file_format": self.info.file_format.value}
+
+    def __setstate__(self, arguments: dict[str, Any]) -> None:
+        self._arguments = arguments
+        self.__init__(**arguments)  # type: ignore[misc]
 
     def __init__(
         self,
@@ -131,7 +161,8 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
           require_complete: whether a missing official file is an error.
           skip_bad_files: whether bad files are listed and left out, instead of an error.
           source: what the user calls manual_dir, for the metadata; its path if None.
-          file_format: as TFDS's; array_record if None, the one format that needs no TensorFlow.
+          file_format: as TFDS's; if None, that of the set if it is there, or else array_record, the one format that is
+            written without TensorFlow. TFDS reads it by `as_data_source`; only `tfrecord` can be read by tf.data.
           **kwargs: TFDS's `data_dir`, `config` and `version`.
         """
         self._require_complete = require_complete
@@ -140,7 +171,10 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         self._inputs = None
         self.looked_at: dict[Path, sources.Source] = {}
         self.decoded: Mapping[str, dict] | None = None
-        super().__init__(file_format=file_format or "array_record", **kwargs)
+        self._bar: Any = None  # of the process that prepares
+        super().__init__(file_format=file_format, **kwargs)
+        if file_format is None and not self.info.initialized:
+            self.info.set_file_format("array_record", override=True)
 
     def dataset_info_from_configs(self, **kwargs: Any) -> tfds.core.DatasetInfo:
         """Returns the description, with README.md and CITATIONS.bib of the builder's folder."""
@@ -218,25 +252,29 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         self._manual_dir = Path(dl_manager.manual_dir)
         inputs = self.inputs(self._manual_dir)
         self._bar = progress.bar(what=self.info.full_name, unit="image", total=len(inputs.items))
-        self._written = {split: [] for split in inputs.splits}
-        shard = max(1, _SHARD_BYTES // self.example_bytes)
-        return {
+        size = max(1, _SHARD_BYTES // self.example_bytes)
+        self._shards = {
             split: [
-                functools.partial(self._examples, split, items[start : start + shard])
-                for start in range(0, len(items), shard)
+                RecordShard(self, items[start : start + size], Path(self.data_dir, f".{split}_{start}.json"))
+                for start in range(0, len(items), size)
             ]
             for split, items in inputs.splits.items()
         }
+        return self._shards
 
-    def _examples(self, split: str, items: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def decode(self, items: Sequence[Any]) -> Iterator[tuple[Any, dict[str, Any] | None, str | None]]:
+        """Yields (item, its example, None), or (item, None, why there is none) where bad files are skipped.
+
+        Raises:
+          UserError: for a bad file where they are not.
+        """
         found = parallel.map_in_order(self.try_example, items) if self.decoded is None else map(self._take, items)
         for item, (example, error) in zip(items, found, strict=True):
-            self._bar.update()
+            if self._bar is not None:
+                self._bar.update()
             if error is not None:
                 self._faults.report(item.name, str(error))
-                continue
-            self._written[split].append(item)
-            yield item.name, example
+            yield item, example, None if error is None else str(error)
 
     def try_example(self, item: Any) -> tuple[dict[str, Any] | None, Exception | None]:
         """Decodes one item, in a thread, and records its files in `looked_at`; returns (example, why there is none)."""
@@ -253,19 +291,30 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         self.looked_at |= pieces.sources_of(piece, item.files)
         return pieces.example_of(piece)
 
+    def download_and_prepare(self, **kwargs: Any) -> None:
+        """As TFDS's; a user's mistake does not end `tfds build` in a traceback."""
+        try:
+            super().download_and_prepare(**kwargs)
+        except UserError as error:
+            if Path(sys.argv[0]).stem == "tfds":
+                raise SystemExit(f"error: {error}") from None
+            raise
+
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
         try:
             super()._download_and_prepare(*args, **kwargs)
         finally:
-            if hasattr(self, "_bar"):
+            if self._bar is not None:
                 self._bar.close()
-        if not any(self._written.values()):
+        outcomes = {split: [shard.outcome() for shard in shards] for split, shards in self._shards.items()}
+        for outcome in itertools.chain.from_iterable(outcomes.values()):
+            self._faults.reasons |= outcome.bad
+            self.looked_at |= outcome.looked_at
+        written = {split: [item for outcome in some for item in outcome.made] for split, some in outcomes.items()}
+        if not any(written.values()):
             image, reason = next(iter(self._faults.reasons.items()))
             raise UserError(f"all {len(self._inputs.items):,} images are bad; {image}: {reason}")
-        # TFDS can't open a split without examples.
-        self.info.set_splits(
-            tfds.core.splits.SplitDict([split for split in self.info.splits.values() if split.num_examples])
-        )
+        self._set_splits({split: [len(outcome.made) for outcome in some] for split, some in outcomes.items()})
         skipped = sorted(self._faults.reasons.items())
         _write_list(Path(self.data_dir) / MISSING_LIST, ("image", "missing"), self._inputs.missing)
         _write_list(Path(self.data_dir) / SKIPPED_LIST, ("image", "reason"), skipped)
@@ -277,12 +326,22 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
             "content_digest": sources.content_digest(record),
             "source": str(self._source or self._manual_dir),
             "drawings": synthetic_dataset.is_synthetic(self._manual_dir),
-            "splits": {split: self._count(items) for split, items in self._written.items() if items},
+            "splits": {split: self._count(items) for split, items in written.items() if items},
             "missing": len({image for image, _ in self._inputs.missing}),
             "skipped": len(skipped),
             "left_out": len(self._inputs.left_out),
         }
         self.info.metadata.update(sealed.seal(metadata))
+
+    def _set_splits(self, lengths: Mapping[str, Sequence[int]]) -> None:
+        """Sets how many examples are in each shard; leaves splits without any out, which TFDS can't open.
+
+        TFDS's `beam_runner` lists the lengths of over ten shards by their numbers as text, and leaves a file of them.
+        """
+        splits = [split.replace(shard_lengths=list(lengths[name])) for name, split in self.info.splits.items()]
+        self.info.set_splits(tfds.core.splits.SplitDict([split for split in splits if split.num_examples]))
+        for path in Path(self.data_dir).glob("*.shard_infos.json"):
+            path.unlink()
 
     def _record(self) -> dict[str, sources.Source]:
         """Returns the record of every film, mask and table: as they were when decoded, or as they are now."""

@@ -36,12 +36,14 @@ class LabelledFilm:
       path: its file.
       patient: as the tables call them.
       split: one of `SPLITS`; `TRAIN_VAL`; or None, for the draw by patient to decide.
+      lung: its row of the box table; None as long as that is not read.
     """
 
     name: str
     path: Path
     patient: str
     split: str | None
+    lung: lungs_box_table.BoxRow | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -165,8 +167,8 @@ class LabelledFilmsBuilder(base.RadiographBuilder, skip_registration=True):
             name, reason = next(iter(self._faults.reasons.items()))
             raise UserError(f"all {len(folder.films):,} images are bad; {name}: {reason}")
         box_table = self._box_table(manual_dir)
-        self._lungs = self._read_lung_boxes(box_table, films)
-        films = [film for film in films if film.name in self._lungs]
+        lungs = self._read_lung_boxes(box_table, films)
+        films = [dataclasses.replace(film, lung=lungs[film.name]) for film in films if film.name in lungs]
         splits = {split: [] for split in SPLITS}
         for film in films:
             splits[self._split(film)].append(film)
@@ -194,7 +196,7 @@ class LabelledFilmsBuilder(base.RadiographBuilder, skip_registration=True):
     def _make_example(self, item: Any) -> dict[str, Any]:
         radiograph = reader.read_radiograph(item.path)
         height, width = radiograph.shape
-        lung = self._lungs[item.name]
+        lung = item.lung
         if (lung.width, lung.height) != (width, height):
             raise ValueError(
                 f"{item.path}: {width} x {height} pixels, but its lung box was made from an image of "

@@ -218,9 +218,7 @@ def make_builder(
 ) -> base.RadiographBuilder:
     """Returns the builder of a set; makes nothing. The arguments are those of `prepare`, `source` is its manual_dir."""
     builder = registry.builder(name)
-    wanted = builder.config(size, **_of_config(name, settings))
-    # TFDS wants one object for each name, and warns of one it does not know.
-    config = builder.builder_configs.setdefault(wanted.name, wanted)
+    config = builder.get_builder_config(builder.config(size, **_of_config(name, settings)).name)
     others = {key: value for key, value in settings.items() if key not in builder.CONFIG_SETTINGS}
     return builder(data_dir=data_dir, config=config, source=source, **others)
 

@@ -51,8 +51,8 @@ class Builder(labelled_films.LabelledFilmsBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
-    CONFIG_SETTINGS = ("label_version",)
-    BUILDER_CONFIGS = [config(size, labels) for labels in nih_tables.LABEL_TABLES for size in (None, 448, 512)]
+    CONFIG_SETTINGS = {"label_version": tuple(nih_tables.LABEL_TABLES)}
+    BUILDER_CONFIGS = [config()]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 manual_dir holds the PNG files (all or some; next to the tables, or in any folders: images/, images_001/images/), and
 Data_Entry_2017.csv or Data_Entry_2017_v2020.csv, BBox_List_2017.csv, train_val_list.txt and test_list.txt of the NIH,
