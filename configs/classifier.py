@@ -117,9 +117,9 @@ def recipe(branch: str, demo: bool, runs: FieldReference, folder: str = "") -> C
     config.workdir = runs + f"{folder}/{branch}"
     config.seed = 0
     config.branches = (branch,)
-    config.frozen = False
-    # "imagenet" (torchvision's, downloaded once), a weights file of any source that docs/weights.md lists, or "random"
-    # (then nothing pretrained is used, as the demo does).
+    config.frozen = False  # True: the branch stays as it starts (weights, BatchNorm statistics); its head alone trains
+    # "imagenet" (torchvision's, downloaded once), a weights file of any source that docs/weights.md lists, the folder
+    # of another run (whose head stays behind), or "random" (then nothing pretrained is used, as the demo does).
     config.pretrained = "random" if demo else "imagenet"
     config.backbone = "densenet"  # a name of models/backbones.py; config.model is its shape
     config.model = densenet(demo)

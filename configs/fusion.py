@@ -54,6 +54,11 @@ def get_config(argument: str = "") -> ConfigDict:
     config.lrg = lungs.of_job(_words.lungs(words), runs)
     config.entire = classifier.recipe("entire", demo, runs, folder)
     config.lung = classifier.recipe("lung", demo, runs, folder)
+    # Of both extractors, unless one has its own: what it starts from (classifier.py), whether its head alone trains.
+    config.extractors = ConfigDict({name: config.entire[name] for name in ("pretrained", "frozen")})
+    for stage in (config.entire, config.lung):
+        for name in config.extractors:
+            stage[name] = config.extractors.get_ref(name).identity()
     if demo:
         config.synthetic = lrg.synthetic(runs)
     classifier.vary(config, words)

@@ -20,7 +20,7 @@ from sdfn_jax.models.kernels.densenet import CpuDenseNet
 from sdfn_jax.models.unet import UNet
 from sdfn_jax.models.weights import weights_file
 from sdfn_jax.training import features, steps, tasks, train
-from sdfn_jax.workflow import checks, stages
+from sdfn_jax.workflow import checks, starting_weights
 
 SMALL = {"growth_rate": 4, "block_sizes": (1, 2), "init_features": 6, "bottleneck": 2}
 TRAINING, VALIDATION = two_branch_examples(12, seed=1), two_branch_examples(8, seed=2)
@@ -136,7 +136,7 @@ def test_its_exported_weights_start_another_training(entire, tmp_path):
     formats.export(entire.workdir, tmp_path / "start.safetensors")
     config = with_patches(extractor_config("entire", tmp_path / "again"))
     config.pretrained = str(tmp_path / "start.safetensors")
-    found = stages.load_pretrained(config)
+    found = starting_weights.load(config)
     expected = checkpoint.read_best(entire.workdir)[0]["params"]["entire"]
     jax.tree.map(np.testing.assert_array_equal, found.variables["params"], expected)
 
@@ -145,7 +145,7 @@ def test_weights_that_are_not_its_own_are_refused(tmp_path):
     config = with_patches(classifier.get_config("entire,demo"))
     config.pretrained = "imagenet"
     with pytest.raises(UserError, match="no ImageNet weights are known for the backbone .*Patches: give a"):
-        stages.weights_file(config)
+        starting_weights.place(config)
     path, _ = densenet_file(tmp_path)
     with pytest.raises(UserError, match="not weights for a network of patches from a known source .there is none"):
         weights_file.read(path, backbones.from_config(config))

@@ -21,7 +21,7 @@ from sdfn_jax.models.weights import torchxrayvision
 from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import evaluate, imported, tasks
-from sdfn_jax.workflow import planning, stages
+from sdfn_jax.workflow import planning, stages, starting_weights
 from sdfn_jax.workflow.classifier_stages import ImageNetWeights
 
 MODEL = DenseNet(**DENSENET)
@@ -162,16 +162,37 @@ class TestStart:
     def test_the_file_is_read_once_and_again_if_it_was_rewritten(self, tmp_path, config, monkeypatch):
         config.pretrained, read, original = str(weights_file(tmp_path)), [], weights_weights_file.read
         monkeypatch.setattr(weights_weights_file, "read", lambda *asked: read.append(asked) or original(*asked))
-        first = stages.load_pretrained(config)
-        assert stages.load_pretrained(config) is first and len(read) == 1
+        first = starting_weights.load(config)
+        assert starting_weights.load(config) is first and len(read) == 1
         os.utime(config.pretrained, ns=(0, 0))
-        stages.load_pretrained(config)
+        starting_weights.load(config)
         assert len(read) == 2
+
+    def test_a_run_is_started_from_by_its_branch_of_the_name_or_its_only_one(self, tmp_path, config):
+        imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
+        again = config.copy_and_resolve_references()
+        again.pretrained, again.workdir, again.branches = config.workdir, str(tmp_path / "again"), ("lung",)
+        branches, recorded = stages._branches(again, {})
+        jax.tree.map(np.testing.assert_array_equal, branches["lung"], variables_of(MODEL))
+        digest = checkpoint.best_metadata(config.workdir)["digest"]
+        assert recorded["pretrained"] == {
+            "source": "the entire branch of a run of the stage entire",
+            "file": config.workdir,
+            "sha256": digest,
+        }
+        assert stages.starting_points(again, {}) == {"pretrained": digest}
+
+    def test_a_run_of_another_network_is_refused(self, tmp_path, config):
+        imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
+        config.pretrained = config.workdir
+        config.model.growth_rate += 1
+        with pytest.raises(UserError, match="holds another network: its shape is .*was requested"):
+            starting_weights.load(config)
 
     def test_another_preprocessing_is_refused(self, tmp_path, config):
         config.pretrained = str(weights_file(tmp_path, channels=1))
         with pytest.raises(UserError, match="low, high, mean, std differ"):
-            stages.load_pretrained(config)
+            starting_weights.load(config)
 
     def test_imagenet_is_the_first_step_of_the_plan_until_it_is_there(self, tmp_path, config, monkeypatch):
         monkeypatch.setenv("SDFN_CACHE", str(tmp_path / "cache"))

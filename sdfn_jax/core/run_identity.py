@@ -15,6 +15,7 @@ _NOT_RECIPE = {
     "lrg",
     "entire",
     "lung",
+    "extractors",
     "synthetic",
     "postprocessing",
     "mirrored_too",

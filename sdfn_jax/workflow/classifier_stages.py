@@ -13,7 +13,7 @@ from sdfn_jax.models.weights import download, weights_file
 from sdfn_jax.training import losses
 from sdfn_jax.training.resume import standing
 from sdfn_jax.training.steps import batch_size_problems
-from sdfn_jax.workflow import results, stages, time_left
+from sdfn_jax.workflow import results, stages, starting_weights, time_left
 from sdfn_jax.workflow.data_stages import PreparedDataSet
 from sdfn_jax.workflow.planning import THERE, TO_DO, Stage, Status, holds_import, training_state
 from tfds_builders import registry
@@ -26,7 +26,7 @@ class ImageNetWeights(Stage):
 
     def __init__(self, readers: list[ConfigDict]):
         """Takes the configs of the extractors that start from them, all of one backbone."""
-        self._published = stages.imagenet_weights(readers[0])
+        self._published = starting_weights.imagenet(readers[0])
         self.reads, self.writes = self._published.url, download.cached_file(self._published)
 
     @classmethod
@@ -92,17 +92,17 @@ class TrainedClassifier(Stage):
                 if of(config[branch]) != of(config):
                     differs = f"config.{setting} differs from config.{branch}.{setting}"
                     return [f"{differs}: fusion uses that network unchanged"]
-        path = None if self._upstream else stages.weights_file(config)
+        path = None if self._upstream else starting_weights.place(config)
         if path is None or (config.pretrained == weights_file.IMAGENET and not path.is_file()):
             return []
-        if not path.is_file():
+        if not path.exists():
             return [
                 f"the weights that the {config.stage} extractor starts from: no file {path}. {self._flag}.pretrained "
-                "takes a weights file (docs/weights.md lists those that are published), imagenet (the paper's: "
-                "torchvision's, downloaded once), or random (not the paper's recipe)"
+                "takes a weights file (docs/weights.md lists those that are published), the folder of a run, imagenet "
+                "(the paper's: torchvision's, downloaded once), or random (not the paper's recipe)"
             ]
         try:
-            stages.load_pretrained(config)
+            starting_weights.load(config)
         except UserError as error:
             return [f"{self._flag}.pretrained: {error}"]
         return []

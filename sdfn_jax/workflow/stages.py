@@ -1,31 +1,26 @@
 """The stages at work: what each reads and starts from, for the one trainer or for evaluation."""
 
-import functools
 from pathlib import Path
 
 import jax
 import numpy as np
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from sdfn_jax.core import checkpoint, processes, progress, run_identity, run_metadata, sources
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.core.files import file_digest
 from sdfn_jax.lungs import contrast as lungs_contrast
-from sdfn_jax.models import backbones, sdfn
+from sdfn_jax.models import sdfn
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
-from sdfn_jax.models.weights import download
-from sdfn_jax.models.weights import weights_file as weights_weights_file
+from sdfn_jax.models.weights import download, weights_file
 from sdfn_jax.training import evaluate, evaluate_lungs, features, tasks
 from sdfn_jax.training.input_pipeline import Examples, Rows, steps_per_epoch
 from sdfn_jax.training.resume import standing
 from sdfn_jax.training.steps import check_batch_size, device_mesh
 from sdfn_jax.training.train import train
+from sdfn_jax.workflow import starting_weights
 from tfds_builders.prepared import data_metadata, data_version
 from tfds_builders.registry import FOLDS
-
-RANDOM = "random"  # in place of a weights file, as `imagenet`
 
 
 def data_inputs(directory: Path) -> dict[str, str]:
@@ -78,8 +73,8 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
       data: the prepared chestxray14 data set.
     """
     before = upstream(config)
-    if not before and config.pretrained == weights_weights_file.IMAGENET:
-        download.fetch(imagenet_weights(config))
+    if not before and config.pretrained == weights_file.IMAGENET:
+        download.fetch(starting_weights.imagenet(config))
     inputs = data_inputs(data) | starting_points(config, before)
     with processes.writing_alone(config.workdir):
         _check_before_training(config, inputs)
@@ -135,44 +130,10 @@ def _cached_features(
 def starting_points(config: ConfigDict, before: dict[str, str]) -> dict[str, str]:
     """Returns {what a classifier starts from: digest}, as far as it exists."""
     if not before:
-        path = weights_file(config)
-        return {"pretrained": file_digest(path)} if path is not None and path.is_file() else {}
+        digest = starting_weights.digest(config)
+        return {} if digest is None else {"pretrained": digest}
     found = {branch: checkpoint.best_metadata(workdir) for branch, workdir in before.items()}
     return {branch: metadata["digest"] for branch, metadata in found.items() if metadata is not None}
-
-
-def weights_file(config: ConfigDict) -> Path | None:
-    """Returns the weights file that an extractor starts from, which need not exist; None for random weights."""
-    if config.pretrained == RANDOM:
-        return None
-    if config.pretrained == weights_weights_file.IMAGENET:
-        return download.cached_file(imagenet_weights(config))
-    return Path(config.pretrained)
-
-
-def imagenet_weights(config: ConfigDict) -> download.Published:
-    """Returns the ImageNet weights of a classifier's backbone; a UserError says that there are none."""
-    return backbones.named(run_identity.backbone(config)).published()
-
-
-def load_pretrained(config: ConfigDict) -> weights_weights_file.Weights:
-    """Reads an extractor's weights file, whole or not at all.
-
-    Raises:
-      UserError: naming the file and what is wrong with it, or for weights that expect other images than this config
-        prepares (except for their size, which may change).
-    """
-    path = weights_file(config)
-    written = path.stat().st_mtime_ns if path.is_file() else None
-    found = _read_weights(path, written, backbones.from_config(config))
-    check_same_preprocessing(found.preprocessing, config, found.file, any_size=True)
-    return found
-
-
-@functools.lru_cache(maxsize=1)  # the plan reads it, and then both extractors start from it
-def _read_weights(path: Path, written: int | None, model: nn.Module) -> weights_weights_file.Weights:
-    del written  # its time: a file that was written again is read again
-    return weights_weights_file.read(path, model)
 
 
 def check_validation_labels(validation: Examples) -> None:
@@ -251,9 +212,9 @@ def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dic
     Both are empty for random weights.
     """
     if not before:
-        if config.pretrained == RANDOM:
+        if config.pretrained == starting_weights.RANDOM:
             return {}, {}
-        found = load_pretrained(config)
+        found = starting_weights.load(config)
         print(found.describe())
         source = {"source": found.source, "file": found.file, "sha256": found.sha256}
         return {config.branches[0]: found.variables}, {"pretrained": source}
