@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.core.shards import Shard
 from sdfn_jax.radiographs import pixels
 from sdfn_jax.radiographs.labels import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from tfds_builders import base, prepare, prepared
@@ -210,3 +211,13 @@ def test_a_wrong_table_is_one_sentence(folder, fault):
     damage(folder)
     with pytest.raises(UserError, match=message):
         run(folder)
+
+
+def test_a_divided_preparation_gives_the_same_set(folder):
+    whole = read(run(folder))
+    for number in (1, 2):
+        divided = prepare.prepare(
+            "own", manual_dir=folder, data_dir=folder.parent / "shards", size=SIZE, shard=Shard(number, 2)
+        )
+    for split, films in read(divided).items():
+        np.testing.assert_equal(films, whole[split])

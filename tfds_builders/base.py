@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import functools
 import hashlib
 import itertools
 import re

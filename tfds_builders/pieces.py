@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def sources_of(piece: Mapping, files: Sequence[Path]) -> dict[Path, sources.Sour
 
 def _to_json(value: Any) -> Any:
     """Arrays and bytes become objects of one key, and dictionaries too, so that nothing is taken for another."""
+    if isinstance(value, float) and not math.isfinite(value):  # which JSON lacks
+        return {"number": str(value)}
     if isinstance(value, np.ndarray):
         return {"array": [value.dtype.str, list(value.shape), base64.b64encode(value.tobytes()).decode()]}
     if isinstance(value, bytes):
@@ -88,6 +91,8 @@ def _from_json(value: Any) -> Any:
     if kind == "array":
         dtype, shape, data = content
         return np.frombuffer(base64.b64decode(data), dtype).reshape(shape)
+    if kind == "number":
+        return float(content)
     if kind == "bytes":
         return base64.b64decode(content)
     return {key: _from_json(each) for key, each in content.items()}
