@@ -39,6 +39,7 @@ def get_config(argument: str = "entire") -> ConfigDict:
     config = recipe(branch, demo, runs, _words.folder(words))
     config.runs = runs  # the folder of all stages' runs
     config.data = data_set(_words.data(words), demo, runs)
+    labels(config)
     config.lrg = lungs.of_job(_words.lungs(words), runs)
     if demo:
         config.synthetic = lrg.synthetic(runs)
@@ -189,6 +190,14 @@ def training(config: ConfigDict) -> None:
     # more arithmetic. A CPU always does. The trained network is the same.
     config.remat = False
     config.tensorboard = False  # True: events in <workdir>/tensorboard, needs the extra of that name
+
+
+def labels(config: ConfigDict) -> None:
+    """Adds which findings of the data set all stages of a job learn, and what uncertain labels of it count as."""
+    config.findings = ()  # their names, such as ("Edema", "Mass"); empty for all that the data set labels
+    # ignore, zero, one, or a number between 0 and 1; a finding's own rule follows: ignore,Edema=one,Mass=0.5.
+    # ChestX-ray14 has no uncertain labels. Labels that are unknown never count.
+    config.uncertain = "ignore"
 
 
 def data_set(name: str, demo: bool, runs: FieldReference) -> ConfigDict:

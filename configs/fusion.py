@@ -51,6 +51,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.learning_rate = 3e-3
 
     config.data = classifier.data_set(_words.data(words), demo, runs)
+    classifier.labels(config)
     config.lrg = lungs.of_job(_words.lungs(words), runs)
     config.entire = classifier.recipe("entire", demo, runs, folder)
     config.lung = classifier.recipe("lung", demo, runs, folder)

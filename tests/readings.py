@@ -13,6 +13,7 @@ PROVENANCE = Provenance(
     stage="fusion",
     checkpoint="c1a551f1e2",
     lrg_checkpoint="1un95e93a7",
+    findings=FINDINGS,
     data_version="chestxray14/size224_labels2017/1.0.0",
     label_version="2017",
     drawings=False,

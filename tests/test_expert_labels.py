@@ -10,15 +10,16 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import agreement
 from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
 from sdfn_jax.radiographs import expert_labels
-from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.radiographs.labels import ABSENT, PRESENT, UNKNOWN
 from sdfn_jax.reporting import experts, report
-from sdfn_jax.reporting.material import FINDING_NAMES, gather
+from sdfn_jax.reporting.material import gather
 from sdfn_jax.reporting.sections import experts as section
 
 # As Google writes them: blanks in two names, other columns around ours, the order of the paper.
 COLUMNS = ["Abnormal", *(name.replace("_", " ") for name in FINDINGS), "Other"]
 FILMS = 60
+FINDING_NAMES = tuple(map(display_name, FINDINGS))
 NAMES = ("test_labels.csv", "all_findings_expert_labels_test_labels.csv")
 READERS = {name: name.replace("test_labels", "test_individual_readers") for name in NAMES}
 

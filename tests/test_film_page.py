@@ -438,7 +438,7 @@ def downloaded(driver, function):
 
 
 def test_the_table_is_handed_out_as_predict_writes_it(opened, films, tmp_path):
-    chosen = columns(classifies=True)
+    chosen = columns(FINDINGS)
     names = [film.name.replace("\udcff", "\ufffd" * 3) for film in films]
     with csv_table.writing(tmp_path / "predictions.csv") as table:
         table.row(chosen.header)

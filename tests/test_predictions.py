@@ -139,19 +139,25 @@ def spoil(table, row, column, text):
         (lambda t: [row.pop(5) for row in t], r"probabilities.csv: no column probability_Infiltration"),
         (
             lambda t: [row.insert(5, row.pop(6)) for row in t],
-            r"column 6 is 'probability_Mass', expected 'probability_Infi",
+            r"column 20 is 'label_Infiltration', expected 'label_Mass'",
         ),
         (lambda t: [row.append("x") for row in t], "unexpected column 'x'"),
         (lambda t: spoil(t, 2, "image", t[1][0]), "row 3: image 00000000_000.png appears twice"),
         (lambda t: spoil(t, 2, "image", ""), "row 3: no image name"),
-        (lambda t: spoil(t, 2, "patient", "x"), "row 3: patient of 00000001_000.png is 'x', not a whole number"),
+        (lambda t: spoil(t, 2, "patient", ""), "row 3: no patient of 00000001_000.png"),
         (lambda t: spoil(t, 2, "probability_Mass", "nan"), "row 3: probability_Mass of 00000001_000.png is nan"),
         (lambda t: spoil(t, 1, "probability_Mass", "1.01"), "row 2: probability_Mass .* is 1.01, not a number from 0"),
         (lambda t: spoil(t, 3, "probability_Mass", "-0.1"), "row 4: probability_Mass .* is -0.1"),
         (lambda t: spoil(t, 3, "probability_Mass", ""), "row 4: probability_Mass .* is '', not a number"),
-        (lambda t: spoil(t, 2, "label_Hernia", "2"), "row 3: label_Hernia .* is 2, neither 0 nor 1"),
-        (lambda t: spoil(t, 2, "label_Hernia", "-1"), "row 3: label_Hernia .* is -1, neither 0 nor 1"),
-        (lambda t: spoil(t, 2, "label_Hernia", "0.5"), "row 3: label_Hernia .* is '0.5', not a whole number"),
+        (lambda t: spoil(t, 2, "label_Hernia", "2"), "row 3: label_Hernia .* is '2', not 0, 1, uncertain, or nothing"),
+        (
+            lambda t: spoil(t, 2, "label_Hernia", "-1"),
+            "row 3: label_Hernia .* is '-1', not 0, 1, uncertain, or nothing",
+        ),
+        (
+            lambda t: spoil(t, 2, "label_Hernia", "0.5"),
+            "row 3: label_Hernia .* is '0.5', not 0, 1, uncertain, or nothing",
+        ),
         (lambda t: t[2].pop(), "row 3: 29 values, but the header has 30"),
         (lambda t: t.__delitem__(slice(1, None)), "no images, only the header"),
         (lambda t: t.clear(), "no column image, patient"),
@@ -181,7 +187,7 @@ def test_a_picture_is_not_a_table(tmp_path):
     ("values", "message"),
     [
         ({"probabilities": np.full((50, 14), np.nan)}, "image 00000000_000.png: probability_Atelectasis .* is nan"),
-        ({"labels": np.full((50, 14), 2)}, "image 00000000_000.png: label_Atelectasis"),
+        ({"labels": np.full((50, 14), 4)}, "image 00000000_000.png: label_Atelectasis"),
         ({"images": ("a.png",) * 50}, "a.png appears twice"),
         ({"probabilities": np.zeros((49, 14))}, r"\(49, 14\).* do not fit 50 images"),
         ({"patients": np.zeros(49, int)}, r"\(49,\).* do not fit 50 images"),
@@ -193,11 +199,16 @@ def test_unsound_predictions_are_not_written(tmp_path, values, message):
     assert list(tmp_path.iterdir()) == []
 
 
+class Unwritable:
+    def __str__(self):
+        raise ValueError("no text")
+
+
 def test_a_failed_write_leaves_the_earlier_evaluation(tmp_path):
     write_evaluation(tmp_path, drawn_evaluation())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    breaks_half_way = np.array(["1"] * 25 + ["x"] * 25)
-    with pytest.raises(ValueError, match="'x'"):
+    breaks_half_way = np.array([*range(25), *[Unwritable()] * 25])
+    with pytest.raises(ValueError, match="no text"):
         write_evaluation(tmp_path, with_values(drawn_evaluation(seed=1), patients=breaks_half_way))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -128,6 +128,8 @@ def message(config, flag="--config"):
 
 
 CLASSIFIER_FAULTS = [
+    ("findings", ("Mass", "Mass"), "each name once"),
+    ("uncertain", "maybe", "ignore, zero, one, or a number between 0 and 1"),
     ("seed", -1, "0 to 4294967295"),
     ("batch_size", 0, "1 to 2147483647"),
     ("evaluation_batch_size", -4, "1 to 2147483647"),

@@ -31,7 +31,7 @@ def test_within_group_auc_is_over_pairs_of_one_group_and_a_shortcut_gains_nothin
     resamples = bootstrap.draw(np.arange(400), 1, seed=0)
     resamples.counts[:] = 1  # the sample itself
     pairs = {
-        name: bootstrap.auc_pairs(labels[chosen], shortcut[chosen], subgroups.subset(resamples, chosen))
+        name: bootstrap.auc_pairs(labels[chosen], shortcut[chosen], bootstrap.subset(resamples, chosen))
         for name, chosen in (("a", group), ("b", ~group))
     }
     written_out = [

@@ -129,7 +129,12 @@ def _set(config: ConfigDict, settings: Sequence[str]) -> ConfigDict:
         # ml_collections raises bare Python errors, with the key in quotes within quotes.
         message = str(error).replace("\\n", ". ").replace("\\", "").replace("'", "")
         raise UserError(f"no such setting in --config: {message}") from error
-    return values["config"].value
+    found = values["config"].value
+    for name, value in _leaves(found):
+        if isinstance(value, tuple) and any(isinstance(each, str) and "," in each for each in value):
+            parts = tuple(part.strip() for each in value for part in each.split(","))
+            found.update_from_flattened_dict({name: parts})  # texts may be written without quotes: Edema,Mass
+    return found
 
 
 def _check_known(config: ConfigDict, name: str) -> None:

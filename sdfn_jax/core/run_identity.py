@@ -40,6 +40,8 @@ _LATER = {
     "ema_decay": 0.0,
     "test_time_flip": False,
     "augmentation": NO_AUGMENTATION,
+    "findings": [],
+    "uncertain": "ignore",
 }
 # Inputs that earlier runs did not record.
 _LATER_INPUTS = {"films"}

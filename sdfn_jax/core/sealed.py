@@ -56,8 +56,15 @@ class Later:
     shape: "Shape"
 
 
+@dataclasses.dataclass(frozen=True)
+class Each:
+    """An object of any keys, whose values have one shape."""
+
+    shape: "Shape"
+
+
 # A value of a kind, or an object with at least these keys.
-Shape = Kind | Maybe | Later | Mapping[str, "Shape"]
+Shape = Kind | Maybe | Later | Each | Mapping[str, "Shape"]
 
 
 def _is_number(value: Any) -> bool:
@@ -188,6 +195,8 @@ def check(value: Any, shape: Shape, place: str = "") -> None:
         return
     if not isinstance(value, dict):
         raise ValueError(f"{place} is {_shortened(value)}, not {OBJECT.name}")
+    if isinstance(shape, Each):
+        shape = dict.fromkeys(value, shape.shape)
     for key, each in shape.items():
         inside = f"{place}.{key}" if place else key
         if key not in value:

@@ -15,22 +15,22 @@ from sdfn_jax.training.input_pipeline import Examples, evaluation_batches
 def stream(
     config: ConfigDict, variables: Mapping[str, dict], examples: Examples, method: str = cam.DEFAULT_METHOD
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields {branch: (h, w, 14) float32} for each example, in order.
+    """Yields {branch: (h, w, K) float32} for each example, in order.
 
     Args:
       config: of an extractor or the fusion network.
       variables: its trained variables.
-      examples: of a prepared chestxray14.
+      examples: of a prepared data set, whatever it labels.
       method: of `cam.METHODS`.
     """
-    task = tasks.classification(config)
+    task, kernel = tasks.classification(config), variables["params"]["head"]["kernel"]
+    network = task.model.clone(classes=kernel.shape[1])
 
     @jax.jit
     def features_of(variables: Mapping[str, dict], batch: dict) -> dict[str, jax.Array]:
         images, _ = task.prepare(batch, None)
-        return task.model.apply(variables, images, train=False)[1]
+        return network.apply(variables, images, train=False)[1]
 
-    kernel = variables["params"]["head"]["kernel"]
     on_device = jax.device_put(variables)
     batches = evaluation_batches(examples, task.select, config.evaluation_batch_size)
     # The device works on a batch while the maps of the previous one are used.

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from sdfn_jax.radiographs.dicom_identifiers import KEPT
-from sdfn_jax.radiographs.findings import FINDINGS
 
 _FINDING = "_X"  # at the end of a column's name: one for each finding
 _NO_FINDINGS = "findings"
@@ -64,11 +63,13 @@ class Columns:
     """The columns of one table.
 
     Attributes:
+      findings: of the network; empty without a classifier.
       meanings: {name: meaning}, `_X` standing for each finding.
       of_images: {name: function from a line of predictions.jsonl to its value}.
       of_findings: {name without `_X`: function from such a line and a finding to its value}.
     """
 
+    findings: tuple[str, ...]
     meanings: Mapping[str, str]
     of_images: Mapping[str, Callable[[Mapping], object]]
     of_findings: Mapping[str, Callable[[Mapping, str], object]]
@@ -76,35 +77,36 @@ class Columns:
     @property
     def header(self) -> list[str]:
         """The names, those of one finding next to each other."""
-        return [*self.of_images, *(f"{name}_{finding}" for finding in FINDINGS for name in self.of_findings)]
+        return [*self.of_images, *(f"{name}_{finding}" for finding in self.findings for name in self.of_findings)]
 
     def cells(self, row: Mapping) -> list[object]:
         """Returns the values of the columns that are not of a finding."""
         return [value(row) for value in self.of_images.values()]
 
-    def findings(self, row: Mapping) -> dict[str, list[object]]:
+    def by_finding(self, row: Mapping) -> dict[str, list[object]]:
         """Returns {name without `_X`: value for each finding}."""
-        return {name: [value(row, finding) for finding in FINDINGS] for name, value in self.of_findings.items()}
+        return {name: [value(row, finding) for finding in self.findings] for name, value in self.of_findings.items()}
 
     def values(self, row: Mapping) -> list[object]:
         """Returns the values of all columns, in the order of `header`."""
-        of_findings = self.findings(row)
-        return self.cells(row) + [each[index] for index in range(len(FINDINGS)) for each in of_findings.values()]
+        of_findings = self.by_finding(row)
+        return self.cells(row) + [each[index] for index in range(len(self.findings)) for each in of_findings.values()]
 
 
-def columns(*, classifies: bool, identifiers: Sequence[str] = ()) -> Columns:
+def columns(findings: Sequence[str], identifiers: Sequence[str] = ()) -> Columns:
     """Returns the columns of a table.
 
     Args:
-      classifies: whether its rows have findings.
+      findings: those that its rows have; empty without a classifier.
       identifiers: the names, of `KEPT`, that its rows hold.
     """
     chosen = [
         (name, meaning, value)
         for name, meaning, value in PREDICTION_COLUMNS
-        if (name in identifiers if name in KEPT else name != _NO_FINDINGS if classifies else _FINDING not in name)
+        if (name in identifiers if name in KEPT else name != _NO_FINDINGS if findings else _FINDING not in name)
     ]
     return Columns(
+        findings=tuple(findings),
         meanings={name: meaning for name, meaning, _ in chosen},
         of_images={name: value for name, _, value in chosen if not name.endswith(_FINDING)},
         of_findings={name.removesuffix(_FINDING): value for name, _, value in chosen if name.endswith(_FINDING)},

@@ -25,7 +25,7 @@ from sdfn_jax.inference.columns import columns
 from sdfn_jax.inference.overlay import colours, screen_size
 from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.radiographs import pixels
-from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.radiographs.findings import display_name
 from sdfn_jax.radiographs.flags import FIXES, FLAGS
 
 _SCRIPTS = ("heatmap.js", "view.js", "film.js", "table.js")
@@ -91,13 +91,13 @@ def entry(reading: Reading) -> dict:
       `findings`: the values of its columns (`columns.Columns`); `thumbnail` (base64 of a JPEG) and `picture`: `screen`
       (width, height), `film` (base64 of a JPEG of at most 1024 pixels), `outline` of the lungs (an SVG path in pixels
       of the radiograph), `boxes` as `Reading.marked`, and `maps`, 0 outside the lung box: {branch: `shape` (h, w) and
-      `values`, base64 of 14 maps of little-endian float32}.
+      `values`, base64 of K maps of little-endian float32}.
     """
     height, width = reading.radiograph.shape
     screen = screen_size(reading.radiograph.shape)
     name = _text(reading.name)
     row = reading.to_dict() | {"image": name}
-    table = columns(classifies=reading.provenance.classifies)
+    table = columns(reading.provenance.findings)
     return {
         "name": name,
         "size": [width, height],
@@ -107,7 +107,7 @@ def entry(reading: Reading) -> dict:
         "flags": list(reading.flags),
         "fixes": list(reading.fixes),
         "cells": table.cells(row),
-        "findings": table.findings(row),
+        "findings": table.by_finding(row),
         "thumbnail": _jpeg(reading.radiograph, screen_size(reading.radiograph.shape, _THUMBNAIL_SIDE)),
         "picture": {
             "screen": [screen[1], screen[0]],
@@ -239,8 +239,8 @@ def _upload(largest: int) -> str:
 
 def _about(provenance: Provenance) -> dict:
     """What the script needs to know besides the films."""
-    findings = FINDINGS if provenance.classifies else ()
-    table = columns(classifies=provenance.classifies)
+    findings = provenance.findings
+    table = columns(findings)
     points, validation = (
         [None if each.get(name) is None else dataclasses.asdict(each[name]) for name in findings]
         for each in (provenance.thresholds, provenance.validation)

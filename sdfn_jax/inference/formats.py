@@ -22,7 +22,7 @@ from sdfn_jax.core.files import appears_when_complete, locked
 from sdfn_jax.models import sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.models.weights import torchvision, weights_file
-from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.radiographs import findings
 
 EXPORT_TOLERANCE = 1e-4  # largest difference of a probability between an exported network and the checkpoint
 _IMAGES = 3  # compared on the spot
@@ -69,7 +69,11 @@ def record_of(metadata: dict) -> dict[str, Any]:
         return record | {"normalisation": metadata["normalisation"], "contrast": config["contrast"]}
     preprocessing = Preprocessing.of(config).as_dict()
     imported = {branch: dataclasses.asdict(each) for branch, each in run_metadata.read(metadata).imported.items()}
-    record |= {"branches": list(config["branches"]), "classes": list(FINDINGS), "preprocessing": preprocessing}
+    record |= {
+        "branches": list(config["branches"]),
+        "classes": list(findings.named_in(metadata)),
+        "preprocessing": preprocessing,
+    }
     record["backbone"] = run_identity.backbone(config)
     if run_identity.setting(config, "test_time_flip"):
         record["test_time_flip"] = True
@@ -80,10 +84,10 @@ def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:
     """Returns the whole classifier as a function, always in float32, which every machine has.
 
     Returns:
-      (B, S, S) uint8 for each branch of the record, in its order -> (B, 14) float32 probabilities.
+      (B, S, S) uint8 for each branch of the record, in its order -> (B, K) float32 probabilities.
     """
     config = metadata["config"]
-    model = sdfn.from_config({**config, "dtype": "float32"})
+    model = sdfn.from_config({**config, "dtype": "float32"}, len(findings.named_in(metadata)))
     preprocessing = Preprocessing.of(config)
 
     def classify_on(backend: str) -> Callable[..., jax.Array]:

@@ -11,7 +11,7 @@ from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.heatmaps import cam
 from sdfn_jax.inference.prediction import Box, Reading
 from sdfn_jax.radiographs import pixels
-from sdfn_jax.radiographs.findings import display_name, finding_index
+from sdfn_jax.radiographs.findings import display_name
 
 SCREEN_SIDE = 1024  # pixels of the long side that a screen shows well
 _DASH, _GAP = 12, 8  # pixels
@@ -46,7 +46,7 @@ def draw(reading: Reading, finding: str | None, *, drawings: bool) -> Image.Imag
 
     Args:
       reading: of the film.
-      finding: one of `FINDINGS`; None draws the outline of the lungs instead.
+      finding: one of the network's; None draws the outline of the lungs instead.
       drawings: whether the network was trained on synthetic radiographs; the caption then says so.
     """
     size = screen_size(reading.radiograph.shape)
@@ -61,9 +61,8 @@ def draw(reading: Reading, finding: str | None, *, drawings: bool) -> Image.Imag
             "Line: outline of the lungs. Dashed: lung box.",
         ]
     else:
-        index = finding_index(finding)
-        maps = {branch: values[..., index] for branch, values in reading.maps.items()}
-        picture = Image.fromarray(_blend(film, cam.rescale(cam.on_radiograph(maps, box, size))))
+        heatmap = cam.rescale(cam.on_radiograph(reading.maps_of(finding), box, size))
+        picture = Image.fromarray(_blend(film, heatmap))
         lines = [
             f"{display_name(finding)}: probability {reading.probabilities[finding]:.3f}. For research, not for "
             "diagnosis.",

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from sdfn_jax.core.run_metadata import Imported
+from sdfn_jax.core.tables import shown
 from sdfn_jax.heatmaps import cam, localization
 from sdfn_jax.lungs import mask
 from sdfn_jax.metrics.calibration import Validation
 from sdfn_jax.metrics.operating_points import Threshold
-from sdfn_jax.radiographs.findings import finding_index
 
 Box = tuple[int, int, int, int]
 
@@ -25,8 +25,9 @@ class Provenance:
       stage: `entire`, `lung` or `fusion`; None without a classifier.
       checkpoint: digest of the classifier's checkpoint; None without one.
       lrg_checkpoint: digest of the lung region generator's; None if none was used.
+      findings: the K findings that it looks for, in the order of its outputs; empty without a classifier.
       data_version: full name of the data set that the classifier was trained on; None if unknown.
-      label_version: `2017` or `v2020`; None if unknown.
+      label_version: `2017` or `v2020`; None if unknown, or if the data set's labels have one version.
       drawings: whether it, or without one the lung region generator, was trained on synthetic radiographs: what it
         finds then means nothing; None if unknown.
       imported: {branch: weights file}, for the branches that were not trained here.
@@ -42,6 +43,7 @@ class Provenance:
     stage: str | None
     checkpoint: str | None
     lrg_checkpoint: str | None
+    findings: tuple[str, ...]
     data_version: str | None
     label_version: str | None
     drawings: bool | None
@@ -74,9 +76,9 @@ class Reading:
       lung_outline: of the lung mask, as `outline.outline` returns it; empty without.
       flags: names from `flags.FLAGS`: what looks wrong with the radiograph, or with elements of its header.
       fixes: names from `quality.FIXES` of the requested corrections that were applied.
-      probabilities: {finding: 0 to 1}, in the order of `FINDINGS`; empty without a classifier.
+      probabilities: {finding: 0 to 1}, in the order of the network's findings; empty without a classifier.
       calibrated: {finding: 0 to 1; None for a finding without a calibration}, in that order.
-      maps: {branch: (h, w, 14) float32}, class activation maps (eq. 5), as `cam.on_radiograph` takes them.
+      maps: {branch: (h, w, K) float32}, class activation maps (eq. 5), as `cam.on_radiograph` takes them.
       provenance: what it was made with: networks, data, operating points.
       lung_probabilities: (h, w) float32 of the lung mask in the network's pixels (`mask.decided`), or None.
     """
@@ -127,7 +129,7 @@ class Reading:
         small the probability.
 
         Args:
-          finding: one of `FINDINGS`.
+          finding: one of the network's.
 
         Returns:
           (H, W) float32, 0 to 1; all 0 for a map that is the same everywhere.
@@ -187,7 +189,16 @@ class Reading:
             "boxes": self.marked,
         }
 
+    def maps_of(self, finding: str) -> dict[str, np.ndarray]:
+        """Returns {branch: (h, w) float32}, the class activation maps of one finding.
+
+        Raises:
+          ValueError: for a finding that the network does not look for.
+        """
+        found = self.provenance.findings
+        if finding not in found:
+            raise ValueError(f"unknown finding {shown(finding)}; expected one of {', '.join(found)}")
+        return {branch: each[..., found.index(finding)] for branch, each in self.maps.items()}
+
     def _heatmap_of_255(self, finding: str) -> np.ndarray:
-        index = finding_index(finding)
-        maps = {branch: each[..., index] for branch, each in self.maps.items()}
-        return cam.rescale(cam.on_radiograph(maps, self.lung_box, self.radiograph.shape))
+        return cam.rescale(cam.on_radiograph(self.maps_of(finding), self.lung_box, self.radiograph.shape))

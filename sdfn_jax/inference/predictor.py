@@ -30,7 +30,7 @@ from sdfn_jax.metrics import predictions
 from sdfn_jax.models import sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.radiographs import crops, flags, opening, quality
-from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.radiographs import findings as radiographs_findings
 from sdfn_jax.radiographs.opening import ImageArray, ImageFile, Unreadable
 
 
@@ -39,7 +39,7 @@ class Classifier:
     """A trained extractor or fusion network.
 
     Attributes:
-      model: {branch: (B, S, S, channels) float32} -> logits (B, 14), features {branch: (B, h, w, C)}.
+      model: {branch: (B, S, S, channels) float32} -> logits (B, K), features {branch: (B, h, w, C)}.
       variables: its variables.
       preprocessing: from grey levels to its input.
       batch_size: films at a time, the one shape that is compiled.
@@ -57,7 +57,7 @@ class Classifier:
           batch: {branch: (S, S) uint8} of each.
 
         Returns:
-          logits (batch_size, 14) float32 and features {branch: (batch_size, h, w, C)} of one pass; rows beyond `batch`
+          logits (batch_size, K) float32 and features {branch: (batch_size, h, w, C)} of one pass; rows beyond `batch`
           mean nothing.
         """
         missing = self.batch_size - len(batch)
@@ -68,7 +68,7 @@ class Classifier:
         return self._network(self._on_device, stacked)
 
     def activation_maps(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the class activation maps {branch: (B, h, w, 14) float32} of a batch's features (eq. 5)."""
+        """Returns the class activation maps {branch: (B, h, w, K) float32} of a batch's features (eq. 5)."""
         return cam.activation_maps(features, self.variables["params"]["head"]["kernel"], self.model.branches)
 
     def pool(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -158,9 +158,9 @@ class Predictor:
         preprocessing = Preprocessing.of(config)
         lungs = _lung_finder(run, config, lrg, batch_size)
         calibration, uncalibrated = _calibration(run, metadata)
-        training = run_metadata.read(metadata)
+        training, findings = run_metadata.read(metadata), radiographs_findings.named_in(metadata)
         return cls(
-            classifier=Classifier(sdfn.from_config(config), variables, preprocessing, batch_size),
+            classifier=Classifier(sdfn.from_config(config, len(findings)), variables, preprocessing, batch_size),
             lungs=lungs,
             calibration=calibration,
             uncalibrated=uncalibrated,
@@ -168,13 +168,14 @@ class Predictor:
                 stage=config["stage"],
                 checkpoint=metadata["digest"],
                 lrg_checkpoint=None if lungs is None else lungs.segmenter.digest,
+                findings=findings,
                 data_version=training.data_version,
                 label_version=training.label_version,
                 drawings=training.drawings,
                 imported=training.imported,
                 preprocessing=preprocessing.as_dict(),
                 thresholds={} if calibration is None else calibration.thresholds(),
-                undecided=_undecided(calibration),
+                undecided=_undecided(calibration, findings),
                 calibrated=() if calibration is None else calibration.calibrated(),
                 validation={} if calibration is None else calibration.validation(),
                 no_better_than_chance="" if calibration is None else calibration.no_better_than_chance(),
@@ -188,6 +189,7 @@ class Predictor:
             stage=None,
             checkpoint=None,
             lrg_checkpoint=lungs.segmenter.digest,
+            findings=(),
             data_version=None,
             label_version=None,
             drawings=lungs.segmenter.drawings,
@@ -209,6 +211,11 @@ class Predictor:
         digest = self.provenance.lrg_checkpoint
         own = f"lung region generator {digest[:12]}"
         return f"{shipped.describe() if digest == shipped.digest() else own}, no classifier"
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What the classifier looks for, in the order of its outputs; empty without one."""
+        return self.provenance.findings
 
     @property
     def batch_size(self) -> int:
@@ -327,7 +334,7 @@ class Predictor:
     def _outputs(
         self, images: Iterable[ImageFile | ImageArray], fixes: Sequence[str]
     ) -> Iterator[tuple[Sequence[_InWork | Unreadable], np.ndarray, dict[str, np.ndarray]]]:
-        """Yields batches: radiographs, logits (batch_size, 14) float64, features {branch: (batch_size, h, w, C)}."""
+        """Yields batches: radiographs, logits (batch_size, K) float64, features {branch: (batch_size, h, w, C)}."""
         blank = np.zeros((self.classifier.preprocessing.size,) * 2, np.uint8)
         empty = dict.fromkeys(self.classifier.model.branches, blank)
 
@@ -383,13 +390,18 @@ class Predictor:
             flags=flags.in_order(quality.check(work.radiograph) + doubts + work.flags),
         )
 
+    def _by_finding(self, values: np.ndarray) -> dict[str, float | None]:
+        """(K,) float64 -> {finding: value}, None for NaN."""
+        named = zip(self.findings, values.tolist(), strict=True)
+        return {name: None if math.isnan(value) else value for name, value in named}
+
     def _reading(self, work: _InWork, logits: np.ndarray | None, maps: dict[str, np.ndarray]) -> Reading:
         probabilities, calibrated = {}, {}
         if logits is not None:
             values = expit(logits)
-            probabilities, calibrated = _by_finding(values), dict.fromkeys(FINDINGS)
+            probabilities, calibrated = self._by_finding(values), dict.fromkeys(self.findings)
             if self.calibration is not None:
-                calibrated = _by_finding(self.calibration.apply(values))
+                calibrated = self._by_finding(self.calibration.apply(values))
         region = work.region
         return Reading(
             name=work.name,
@@ -422,11 +434,6 @@ def _stage_of(run: Path) -> str | None:
     return metadata["stage"] if metadata is not None and metadata["stage"] in predictions.STAGES else None
 
 
-def _by_finding(values: np.ndarray) -> dict[str, float | None]:
-    """(14,) float64 -> {finding: value}, None for NaN."""
-    return {name: None if math.isnan(value) else value for name, value in zip(FINDINGS, values.tolist(), strict=True)}
-
-
 def _lung_finder(run: str | Path, config: dict, named: str | Path | None, batch_size: int) -> LungFinder | None:
     """Loads the lung region generator of a classifier, with the post-processing that its training data had."""
     place = _lrg_folder(run, config) if named is None else named
@@ -457,10 +464,10 @@ def _lrg_folder(run: str | Path, config: dict) -> Path | None:
     )
 
 
-def _undecided(calibration: metrics_calibration.Record | None) -> dict[str, str]:
+def _undecided(calibration: metrics_calibration.Record | None, findings: Sequence[str]) -> dict[str, str]:
     if calibration is not None:
         return calibration.undecided()
-    return dict.fromkeys(FINDINGS, "the checkpoint carries no operating points")
+    return dict.fromkeys(findings, "the checkpoint carries no operating points")
 
 
 def _calibration(run: str | Path, metadata: dict) -> tuple[metrics_calibration.Record | None, str]:

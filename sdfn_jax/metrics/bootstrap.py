@@ -9,6 +9,9 @@ import functools
 
 import numpy as np
 
+from sdfn_jax.metrics import scores as metrics_scores
+from sdfn_jax.radiographs.labels import known
+
 # float32 holds whole numbers up to here; sums that stay below it are exact in any order.
 _EXACT_IN_FLOAT32 = 2**24
 _PATIENTS_AT_A_TIME = 512
@@ -48,6 +51,11 @@ def draw(patients: np.ndarray, replicates: int, seed: int) -> Resamples:
     return Resamples(places, counts)
 
 
+def subset(resamples: Resamples, chosen: np.ndarray) -> Resamples:
+    """Returns the same draws of patients, with only the chosen images: (N,) bool."""
+    return resamples if chosen.all() else Resamples(resamples.patients[chosen], resamples.counts)
+
+
 def auc_pairs(labels: np.ndarray, scores: np.ndarray, resamples: Resamples) -> tuple[np.ndarray, np.ndarray]:
     """Counts the pairs behind the AUC in every replicate, exactly.
 
@@ -55,7 +63,7 @@ def auc_pairs(labels: np.ndarray, scores: np.ndarray, resamples: Resamples) -> t
     and q of count[p] count[q] K[p, q], where K[p, q] counts the ordered pairs of a positive of p and a negative of q.
 
     Args:
-      labels: (N,) 0 and 1.
+      labels: (N,) codes of `radiographs.labels`; only known ones count.
       scores: (N,) without NaN.
       resamples: of the patients of these N images.
 
@@ -63,13 +71,15 @@ def auc_pairs(labels: np.ndarray, scores: np.ndarray, resamples: Resamples) -> t
       Ordered pairs, a tie counting one half, and all pairs; (B,) float64 each. Their ratio is the AUC. Both may be
       added over strata before they are divided (an AUC within strata).
     """
-    positive = np.asarray(labels) == 1
+    resamples = subset(resamples, known(np.asarray(labels)))
+    labels, scores = metrics_scores.known_only(np.asarray(labels), np.asarray(scores))
+    positive = labels == 1
     counts, size = resamples.counts, len(resamples.counts)
     positives = np.bincount(resamples.patients[positive], minlength=size)
     with_positives = np.flatnonzero(positives)
     drawn_positives = positives[with_positives] @ counts[with_positives]
     drawn_negatives = resamples.images - drawn_positives
-    kernel = _doubled_pairs(positive, np.asarray(scores), resamples.patients, with_positives, size)
+    kernel = _doubled_pairs(positive, scores, resamples.patients, with_positives, size)
     largest = 2 * positives.max(initial=0) * drawn_negatives.max(initial=0)
     kind = np.float32 if largest < _EXACT_IN_FLOAT32 else np.float64
     draws = counts.astype(kind, copy=False)
@@ -85,7 +95,7 @@ def auc_replicates(labels: np.ndarray, scores: np.ndarray, resamples: Resamples)
     """Returns the AUC of every class in every replicate.
 
     Args:
-      labels: (N, C) 0 and 1.
+      labels: (N, C) codes of `radiographs.labels`; only known ones count.
       scores: (N, C).
       resamples: of the patients of these N images.
 

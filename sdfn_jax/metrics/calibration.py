@@ -17,7 +17,7 @@ from sdfn_jax.core import sealed
 from sdfn_jax.metrics import bootstrap, operating_points, platt, scores
 from sdfn_jax.metrics.operating_points import Threshold
 from sdfn_jax.metrics.predictions import Evaluation, evaluation_folder, image_list_digest, read_evaluation
-from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.radiographs.findings import display_name
 
 CALIBRATION_FILE = "calibration.json"
 _SHARES = sealed.several(sealed.SHARE, 2)
@@ -49,7 +49,7 @@ _RECORD = {
     "images": sealed.COUNT,
     "image_list_sha256": sealed.TEXT,
     "mean_auc": _AUC,
-    "findings": dict.fromkeys(FINDINGS, _FINDING),
+    "findings": sealed.Each(_FINDING),
 }
 
 
@@ -73,8 +73,8 @@ class Validation:
     """How well a finding's images of the validation split are told apart from the others.
 
     Attributes:
-      positives: images with it.
-      negatives: images without.
+      positives: images known to have it.
+      negatives: images known not to.
       auc: None if it is undefined or unknown.
     """
 
@@ -137,7 +137,7 @@ class Record:
       drawings: whether its images are synthetic.
       images: of the validation split.
       image_list_sha256: digest of their names.
-      findings: {finding: its calibration}, all 14 in their order.
+      findings: {finding: its calibration}, all of the network in their order.
       mean_auc: of the findings that have an AUC; None if none has one, and in older files.
     """
 
@@ -152,7 +152,7 @@ class Record:
     mean_auc: Auc | None = None
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
-        """Calibrates (..., 14) probabilities; NaN for a finding without a scaling."""
+        """Calibrates (..., K) probabilities; NaN for a finding without a scaling."""
         calibrated = np.full(np.shape(probabilities), np.nan)
         for index, finding in enumerate(self.findings.values()):
             if finding.scaling is not None:
@@ -180,8 +180,9 @@ class Record:
         mean = self.mean_auc
         if mean is None or mean.low > 0.5:
             return ""
+        word = "mean AUC" if len(self.findings) > 1 else "AUC"
         return (
-            f"Validation does not show this network to be better than chance: mean AUC {mean.value:.2f}, 95 % interval "
+            f"Validation does not show this network to be better than chance: {word} {mean.value:.2f}, 95 % interval "
             f"{mean.low:.2f} to {mean.high:.2f}. Do not rely on its findings."
         )
 
@@ -203,7 +204,7 @@ class Record:
                 )
                 kinds.setdefault(f"{' and '.join(missing)} ({why})", []).append(display_name(name))
         return "; ".join(
-            f"{kind}: {'all 14 findings' if len(names) == len(FINDINGS) else ', '.join(names)}"
+            f"{kind}: {f'all {len(names)} findings' if 1 < len(names) == len(self.findings) else ', '.join(names)}"
             for kind, names in kinds.items()
         )
 
@@ -221,11 +222,13 @@ def make(evaluation: Evaluation) -> Record:
         predictions.labels, predictions.probabilities, operating_points.resample(predictions.patients)
     )
     aucs = [
-        _auc(scores.auc(*columns), drawn)
-        for *columns, drawn in zip(predictions.labels.T, predictions.probabilities.T, replicates, strict=True)
+        _auc(value, drawn)
+        for value, drawn in zip(
+            scores.class_aucs(predictions.labels, predictions.probabilities), replicates, strict=True
+        )
     ]
     defined = [each.value for each in aucs if each is not None]
-    columns = zip(FINDINGS, predictions.labels.T, predictions.probabilities.T, aucs, strict=True)
+    columns = zip(predictions.findings, predictions.labels.T, predictions.probabilities.T, aucs, strict=True)
     return Record(
         checkpoint=origin.checkpoint,
         stage=origin.stage,
@@ -235,7 +238,10 @@ def make(evaluation: Evaluation) -> Record:
         images=len(predictions.images),
         image_list_sha256=image_list_digest(predictions.images),
         mean_auc=_auc(float(np.mean(defined)), bootstrap.mean_replicates(replicates)) if defined else None,
-        findings={name: _finding(labels, values, predictions.patients, auc) for name, labels, values, auc in columns},
+        findings={
+            name: _finding(auc, *scores.known_only(labels, values, predictions.patients))
+            for name, labels, values, auc in columns
+        },
     )
 
 
@@ -263,7 +269,7 @@ def read(run: str | Path) -> Record | None:
         return None
     mend = "make it again by evaluating the validation split, or delete it"
     record = sealed.read(path, _RECORD, "the calibration of a run", mend, older=False)
-    findings = {name: _from_json(record["findings"][name]) for name in FINDINGS}
+    findings = {name: _from_json(each) for name, each in record["findings"].items()}
     mean = record.get("mean_auc")
     read = {"findings": findings, "mean_auc": None if mean is None else Auc(**mean)}
     return Record(**{key: record.get(key) for key in _RECORD} | read)
@@ -308,7 +314,7 @@ def _auc(value: float, replicates: np.ndarray) -> Auc | None:
     return None if np.isnan(value) else Auc(float(value), *bootstrap.interval(replicates))
 
 
-def _finding(labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray, auc: Auc | None) -> Calibrated:
+def _finding(auc: Auc | None, labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray) -> Calibrated:
     positives = int(labels.sum())
     scaling, reason, effect = _scaling(labels, probabilities, patients)
     undecided = operating_points.too_few(labels) or operating_points.no_better(*dataclasses.astuple(auc))
@@ -370,7 +376,9 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean distance of observed and predicted, weighted by the images."""
+        """Expected calibration error: mean distance of observed and predicted, weighted by the images; NaN for none."""
+        if not self.count.size:
+            return float("nan")
         return float(np.average(np.abs(self.observed - self.predicted), weights=self.count))
 
 
@@ -378,7 +386,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS)
     """Groups images into bins (k / bins, (k + 1) / bins], the first with 0 (Guo et al., ICML 2017).
 
     Args:
-      labels: (N,) 0 and 1, at least one.
+      labels: (N,) 0 and 1.
       probabilities: (N,) 0 to 1.
       bins: number of bins.
     """
@@ -396,4 +404,5 @@ def bins_of(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:
 
 def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Computes the mean squared distance of probability and label (Brier 1950): (N,), (N,) -> 0 (best) to 1."""
-    return float(np.mean((np.asarray(probabilities, np.float64) - labels) ** 2))
+    squares = (np.asarray(probabilities, np.float64) - labels) ** 2
+    return float(np.mean(squares)) if squares.size else float("nan")

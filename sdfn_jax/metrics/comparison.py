@@ -55,7 +55,7 @@ def compare(
     """Compares two models.
 
     Args:
-      labels: (N, C) 0 and 1.
+      labels: (N, C) codes of `radiographs.labels`; only known ones count.
       first: (N, C) scores of one model.
       second: (N, C) scores of the other.
       replicates: `bootstrap.auc_replicates` of the two, (C, B) each, on the same resamples.

@@ -10,6 +10,8 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
+from sdfn_jax.metrics import scores as metrics_scores
+
 DELONG_REMARK = "DeLong's test treats images as independent; they come from fewer patients, so its p is too small."
 
 
@@ -54,13 +56,14 @@ def compare(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> Test:
     """Tests whether two models have the same AUC on the same images.
 
     Args:
-      labels: (N,) 0 and 1.
+      labels: (N,) codes of `radiographs.labels`; only known ones count.
       first: (N,) scores of one model.
       second: (N,) scores of the other.
 
     Returns:
       The test; z and p are NaN where undefined, and z = 0, p = 1 for two models that order all images alike.
     """
+    labels, first, second = metrics_scores.known_only(np.asarray(labels), first, second)
     aucs, spread = covariance(labels, np.stack([first, second]))
     difference = float(aucs[0] - aucs[1])
     variance = float(spread[0, 0] + spread[1, 1] - 2 * spread[0, 1])

@@ -1,4 +1,7 @@
-"""Thresholds chosen on validation, never on test, and their effect on test."""
+"""Thresholds chosen on validation, never on test, and their effect on test.
+
+Labels are those of one finding, codes of `radiographs.labels`; only known ones, 0 and 1, count.
+"""
 
 import dataclasses
 
@@ -6,6 +9,7 @@ import numpy as np
 
 from sdfn_jax.metrics import bootstrap
 from sdfn_jax.metrics import scores as metrics_scores
+from sdfn_jax.radiographs.labels import known
 
 SENSITIVITY = 0.9
 # Ten events for each fitted number (Peduzzi et al., J Clin Epidemiol 1996), and calibration fits two.
@@ -49,9 +53,8 @@ def resample(patients: np.ndarray) -> bootstrap.Resamples:
 
 
 def too_few(labels: np.ndarray) -> str:
-    """Returns why validation is too small for a threshold or calibration; empty if it is not: (N,) 0 and 1."""
-    positives = int(np.sum(labels))
-    negatives = len(labels) - positives
+    """Returns why validation is too small for a threshold or calibration; empty if it is not: (N,) labels."""
+    positives, negatives = metrics_scores.counts(labels)
     if min(positives, negatives) >= MINIMUM:
         return ""
     return f"{positives} positives and {negatives} negatives in validation; it takes {MINIMUM} of each"
@@ -64,14 +67,14 @@ def undecided(labels: np.ndarray, scores: np.ndarray, resamples: bootstrap.Resam
     of its AUC, over patients, is above 0.5.
 
     Args:
-      labels: (N,) 0 and 1, of the validation split.
+      labels: (N,) of the validation split.
       scores: (N,).
       resamples: of the patients of these N images, from `resample`.
     """
     if few := too_few(labels):
         return few
     low, high = bootstrap.interval(bootstrap.ratio(*bootstrap.auc_pairs(labels, scores, resamples)))
-    return no_better(metrics_scores.auc(labels, scores), low, high)
+    return no_better(metrics_scores.auc(*metrics_scores.known_only(labels, scores)), low, high)
 
 
 def no_better(auc: float, low: float, high: float) -> str:
@@ -85,7 +88,7 @@ def youden(labels: np.ndarray, scores: np.ndarray) -> float:
     """Chooses the threshold of the largest sensitivity + specificity (Youden 1950); the highest such one.
 
     Args:
-      labels: (N,) 0 and 1, of the validation split.
+      labels: (N,) of the validation split.
       scores: (N,).
 
     Returns:
@@ -111,12 +114,14 @@ def apply(labels: np.ndarray, scores: np.ndarray, threshold: float, resamples: b
     """Reports a threshold on other images than those it was chosen on.
 
     Args:
-      labels: (N,) 0 and 1, of the test split.
+      labels: (N,) of the test split.
       scores: (N,).
       threshold: from `youden` or `at_sensitivity`; not NaN.
       resamples: of the patients of these N images.
     """
-    positive, called = np.asarray(labels) == 1, np.asarray(scores) >= threshold
+    resamples = bootstrap.subset(resamples, known(np.asarray(labels)))
+    labels, scores = metrics_scores.known_only(np.asarray(labels), np.asarray(scores))
+    positive, called = labels == 1, scores >= threshold
 
     def share(hits: np.ndarray, of: np.ndarray) -> tuple[float, tuple[float, float]]:
         value = hits.sum() / of.sum() if of.any() else float("nan")
@@ -136,7 +141,8 @@ def apply(labels: np.ndarray, scores: np.ndarray, threshold: float, resamples: b
 
 def _curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns each distinct score, falling, with the shares of positives and of negatives at or above it."""
-    positive = np.asarray(labels) == 1
+    labels, scores = metrics_scores.known_only(np.asarray(labels), scores)
+    positive = labels == 1
     thresholds = np.unique(scores)[::-1]
     shares = []
     for group in (scores[positive], scores[~positive]):

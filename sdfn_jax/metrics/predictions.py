@@ -16,6 +16,7 @@ import numpy as np
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.metrics import scores
+from sdfn_jax.radiographs import labels as radiographs_labels
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
 PROBABILITIES_FILE = "probabilities.csv"
@@ -23,12 +24,16 @@ _OLD_FILE = "predictions.csv"  # its name in evaluations by version 0.1.0
 EVALUATION_FILE = "evaluation.json"
 RECIPE_FILE = "recipe.json"
 STAGES = ("entire", "lung", "fusion")
-PROBABILITY_COLUMNS = (
-    "image",
-    "patient",
-    *(f"probability_{name}" for name in FINDINGS),
-    *(f"label_{name}" for name in FINDINGS),
-)
+_OF_IMAGE = ("image", "patient")
+_PROBABILITY, _LABEL = "probability_", "label_"
+# As the table has them: {code: text}
+_LABEL_TEXTS = {
+    radiographs_labels.ABSENT: "0",
+    radiographs_labels.PRESENT: "1",
+    radiographs_labels.UNCERTAIN: "uncertain",
+    radiographs_labels.UNKNOWN: "",
+}
+_LABEL_CODES = {text: code for code, text in _LABEL_TEXTS.items()}
 # With 30 positives among many negatives the standard error of an AUC of 0.8 is 0.05 (Hanley & McNeil 1982): its 95 %
 # interval is 0.2 wide, wider than all the differences in the paper's Table I.
 SMALL_SAMPLE = 30
@@ -36,7 +41,7 @@ _RECORD = {
     "stage": sealed.Kind(f"one of {', '.join(STAGES)}", lambda value: value in STAGES),
     "checkpoint": sealed.TEXT,
     "data_version": sealed.TEXT,
-    "label_version": sealed.TEXT,
+    "label_version": sealed.Maybe(sealed.TEXT),
     "split": sealed.TEXT,
     "drawings": sealed.BOOLEAN,
     "seed": sealed.Maybe(sealed.WHOLE),
@@ -51,15 +56,17 @@ class Predictions:
 
     Attributes:
       images: N file names, each once.
-      patients: (N,) int64, the patient of each image.
-      probabilities: (N, 14) float64, 0 to 1, in the order of `FINDINGS`.
-      labels: (N, 14) uint8 of 0 and 1.
+      patients: (N,) int64 or text, the patient of each image.
+      probabilities: (N, K) float64, 0 to 1, in the order of the findings.
+      labels: (N, K) uint8, codes of `radiographs.labels`.
+      findings: K names.
     """
 
     images: tuple[str, ...]
     patients: np.ndarray
     probabilities: np.ndarray
     labels: np.ndarray
+    findings: tuple[str, ...] = FINDINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Origin:
       stage: `entire`, `lung` or `fusion`.
       checkpoint: digest of the checkpoint that predicted.
       data_version: full name of the prepared data set, as TFDS writes it (`chestxray14/size224_labels2017/1.0.0`).
-      label_version: `2017` or `v2020`.
+      label_version: `2017` or `v2020`; None for a data set whose labels have one version.
       split: name of the split (`test`).
       drawings: whether the images are synthetic radiographs.
       seed: of the training run; None for a network that was imported from a weights file.
@@ -80,7 +87,7 @@ class Origin:
     stage: str
     checkpoint: str
     data_version: str
-    label_version: str
+    label_version: str | None
     split: str
     drawings: bool
     seed: int | None
@@ -112,17 +119,26 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
     predictions = evaluation.predictions
     count = len(predictions.images)
     shapes = [values.shape for values in (predictions.patients, predictions.probabilities, predictions.labels)]
-    if shapes != [(count,), (count, len(FINDINGS)), (count, len(FINDINGS))]:
-        raise ValueError(f"patients, probabilities and labels of shapes {shapes} do not fit {count} images")
+    of_findings = (count, len(predictions.findings))
+    if shapes != [(count,), of_findings, of_findings]:
+        raise ValueError(
+            f"patients, probabilities and labels of shapes {shapes} do not fit {count} images and {of_findings[1]} "
+            "findings"
+        )
     if wrong := _first_problem(predictions):
         index, problem = wrong
         raise ValueError(f"image {predictions.images[index]}: {problem}")
     with csv_table.writing(folder / PROBABILITIES_FILE) as table:
-        table.row(PROBABILITY_COLUMNS)
+        table.row(_columns(predictions.findings))
         for image, patient, probabilities, labels in zip(
-            predictions.images, predictions.patients, predictions.probabilities, predictions.labels, strict=True
+            predictions.images,
+            predictions.patients.tolist(),
+            predictions.probabilities,
+            predictions.labels,
+            strict=True,
         ):
-            table.row([image, int(patient), *map(float, probabilities), *map(int, labels)])
+            labelled = (_LABEL_TEXTS[code] for code in labels.tolist())
+            table.row([image, patient, *map(float, probabilities), *labelled])
     sealed.write(
         folder / EVALUATION_FILE,
         summary(evaluation) | {"predictions_sha256": file_digest(folder / PROBABILITIES_FILE)},
@@ -201,27 +217,41 @@ def read_predictions(path: str | Path) -> Predictions:
     Raises:
       ValueError: naming the file, and the row (the header is row 1), for a missing, additional or misplaced column, no
         rows at all, an image that is named twice, a probability that is not a number from 0 to 1, or a label other than
-        0 or 1.
+        0, 1, `uncertain` or nothing (unknown).
       OSError: for a file that cannot be opened.
     """
     path = Path(path)
     header, *rows = csv_table.read(path) or [[]]
-    if problem := _header_problem(header):
+    named = (name.removeprefix(kind) for kind in (_PROBABILITY, _LABEL) for name in header if name.startswith(kind))
+    findings = tuple(dict.fromkeys(named))
+    if problem := _header_problem(header, findings):
         raise ValueError(f"{path}: {problem}")
     if not rows:
         raise ValueError(f"{path}: no images, only the header")
     records = []
     for number, row in enumerate(rows, start=2):
         try:
-            records.append(_parse_row(row))
+            records.append(_parse_row(row, header))
         except ValueError as error:
             raise ValueError(f"{path}, row {number}: {error}") from error
     images, patients, probabilities, labels = zip(*records, strict=True)
-    predictions = Predictions(images, np.array(patients), np.array(probabilities), np.array(labels))
+    predictions = Predictions(
+        images, patient_array(patients), np.array(probabilities), np.array(labels, np.uint8), findings
+    )
     if wrong := _first_problem(predictions):
         index, problem = wrong
         raise ValueError(f"{path}, row {index + 2}: {problem}")
-    return dataclasses.replace(predictions, labels=predictions.labels.astype(np.uint8))
+    return predictions
+
+
+def patient_array(patients: Sequence[str | int]) -> np.ndarray:
+    """Returns the patients of N images: (N,) int64 if all are whole numbers as Python writes them, else text."""
+    texts = list(map(str, patients))
+    try:
+        numbers = np.array(list(map(int, texts)), np.int64)
+    except (ValueError, OverflowError):
+        return np.array(texts)
+    return numbers if list(map(str, numbers.tolist())) == texts else np.array(texts)
 
 
 def summary(evaluation: Evaluation) -> dict:
@@ -229,12 +259,14 @@ def summary(evaluation: Evaluation) -> dict:
     predictions = evaluation.predictions
     aucs = scores.class_aucs(predictions.labels, predictions.probabilities)
     mean, defined = scores.mean_auc(aucs)
+    positives, negatives = scores.counts(predictions.labels)
     return dataclasses.asdict(evaluation.origin) | {
         "images": len(predictions.images),
         "patients": len(np.unique(predictions.patients)),
         "image_list_sha256": image_list_digest(predictions.images),
-        "positives": dict(zip(FINDINGS, predictions.labels.sum(axis=0, dtype=int).tolist(), strict=True)),
-        "auc": {name: _or_none(value) for name, value in zip(FINDINGS, aucs.tolist(), strict=True)},
+        "positives": dict(zip(predictions.findings, positives.tolist(), strict=True)),
+        "negatives": dict(zip(predictions.findings, negatives.tolist(), strict=True)),
+        "auc": {name: _or_none(value) for name, value in zip(predictions.findings, aucs.tolist(), strict=True)},
         "mean_auc": _or_none(mean),
         "mean_auc_findings": defined,
         "software": software(),
@@ -244,7 +276,7 @@ def summary(evaluation: Evaluation) -> dict:
 
 def caveats(evaluation: Evaluation) -> list[str]:
     """Returns what a reader must know before believing the AUCs of an evaluation; one sentence each, perhaps none."""
-    labels = evaluation.predictions.labels
+    findings, labels = evaluation.predictions.findings, evaluation.predictions.labels
     sentences = []
     if evaluation.origin.drawings:
         sentences.append(
@@ -256,16 +288,15 @@ def caveats(evaluation: Evaluation) -> list[str]:
             f"The {evaluation.origin.stage} network was imported from a weights file ({RECIPE_FILE} names it). What it "
             "was trained on is unknown; if these images were among it, its AUCs are too high."
         )
-    positives = labels.sum(axis=0, dtype=int)
-    rarer = np.minimum(positives, len(labels) - positives)
-    undefined = [display_name(name) for name, count in zip(FINDINGS, rarer, strict=True) if count == 0]
+    rarer = np.minimum(*scores.counts(labels))
+    undefined = [display_name(name) for name, count in zip(findings, rarer, strict=True) if count == 0]
     if undefined:
         sentences.append(
             f"AUC is undefined (no positive or no negative image) and left out of the mean: {', '.join(undefined)}."
         )
-    few = [display_name(name) for name, count in zip(FINDINGS, rarer, strict=True) if count < SMALL_SAMPLE]
+    few = [display_name(name) for name, count in zip(findings, rarer, strict=True) if count < SMALL_SAMPLE]
     if few:
-        which = "all 14 findings" if len(few) == len(FINDINGS) else ", ".join(few)
+        which = f"all {len(few)} findings" if 1 < len(few) == len(findings) else ", ".join(few)
         sentences.append(
             f"SMALL SAMPLE: among {len(labels)} images there are fewer than {SMALL_SAMPLE} positives (or negatives) of "
             f"{which}; these AUCs are uncertain by about 0.1 or more: they prove that the pipeline runs and say "
@@ -284,36 +315,53 @@ def image_list_digest(images: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()
 
 
-def _header_problem(header: Sequence[str]) -> str | None:
-    missing = [name for name in PROBABILITY_COLUMNS if name not in header]
-    if missing:
-        return f"no column {', '.join(missing)}; predictions have image, patient, 14 probabilities, 14 labels"
-    for number, (found, expected) in enumerate(zip(header, PROBABILITY_COLUMNS, strict=False), start=1):
+def _columns(findings: Sequence[str]) -> list[str]:
+    return [*_OF_IMAGE, *(f"{kind}{name}" for kind in (_PROBABILITY, _LABEL) for name in findings)]
+
+
+def _header_problem(header: Sequence[str], findings: Sequence[str]) -> str | None:
+    columns = _columns(findings)
+    missing = [name for name in columns if name not in header]
+    if missing or not findings:
+        said = ", ".join(missing) or f"{_PROBABILITY}..."
+        return f"no column {said}; predictions have image, patient, the findings' probabilities, and their labels"
+    for number, (found, expected) in enumerate(zip(header, columns, strict=False), start=1):
         if found != expected:
             return f"column {number} is {found!r}, expected {expected!r}; the order of the columns is fixed"
-    if len(header) > len(PROBABILITY_COLUMNS):
-        return f"unexpected column {header[len(PROBABILITY_COLUMNS)]!r} after the last one"
+    if len(header) > len(columns):
+        return f"unexpected column {header[len(columns)]!r} after the last one"
     return None
 
 
-def _parse_row(row: Sequence[str]) -> tuple[str, int, list[float], list[int]]:
-    if len(row) != len(PROBABILITY_COLUMNS):
-        raise ValueError(f"{len(row)} values, but the header has {len(PROBABILITY_COLUMNS)}")
-    image, *numbers = row
+def _parse_row(row: Sequence[str], header: Sequence[str]) -> tuple[str, str, list[float], list[int]]:
+    if len(row) != len(header):
+        raise ValueError(f"{len(row)} values, but the header has {len(header)}")
+    image, patient, *cells = row
     if not image:
         raise ValueError("no image name")
-    patient, *values = (
-        _number(text, column, image) for text, column in zip(numbers, PROBABILITY_COLUMNS[1:], strict=True)
+    if not patient:
+        raise ValueError(f"no patient of {image}")
+    named = list(zip(cells, header[len(_OF_IMAGE) :], strict=True))
+    probabilities, labels = named[: len(named) // 2], named[len(named) // 2 :]
+    return (
+        image,
+        patient,
+        [_number(text, column, image) for text, column in probabilities],
+        [_code(text, column, image) for text, column in labels],
     )
-    return image, patient, values[: len(FINDINGS)], values[len(FINDINGS) :]
 
 
-def _number(text: str, column: str, image: str) -> float | int:
-    kind = float if column.startswith("probability_") else int
+def _number(text: str, column: str, image: str) -> float:
     try:
-        return kind(text)
+        return float(text)
     except ValueError:
-        raise ValueError(f"{column} of {image} is {text!r}, not a {'whole ' * (kind is int)}number") from None
+        raise ValueError(f"{column} of {image} is {text!r}, not a number") from None
+
+
+def _code(text: str, column: str, image: str) -> int:
+    if text not in _LABEL_CODES:
+        raise ValueError(f"{column} of {image} is {text!r}, not 0, 1, uncertain, or nothing for unknown")
+    return _LABEL_CODES[text]
 
 
 def _first_problem(predictions: Predictions) -> tuple[int, str] | None:
@@ -324,13 +372,17 @@ def _first_problem(predictions: Predictions) -> tuple[int, str] | None:
         index, finding = np.argwhere(outside)[0]
         value = predictions.probabilities[index, finding]
         return index, (
-            f"probability_{FINDINGS[finding]} of {predictions.images[index]} is {value}, not a number from 0 to 1"
+            f"{_PROBABILITY}{predictions.findings[finding]} of {predictions.images[index]} is {value}, "
+            "not a number from 0 to 1"
         )
-    wrong = (predictions.labels != 0) & (predictions.labels != 1)
+    wrong = ~np.isin(predictions.labels, list(_LABEL_TEXTS))
     if wrong.any():
         index, finding = np.argwhere(wrong)[0]
         value = predictions.labels[index, finding]
-        return index, f"label_{FINDINGS[finding]} of {predictions.images[index]} is {value}, neither 0 nor 1"
+        return index, (
+            f"{_LABEL}{predictions.findings[finding]} of {predictions.images[index]} is {value}, "
+            f"none of the codes {', '.join(map(str, _LABEL_TEXTS))}"
+        )
     seen = set()
     for index, image in enumerate(predictions.images):
         if image in seen:

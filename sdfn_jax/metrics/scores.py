@@ -4,6 +4,27 @@ import operator
 
 import numpy as np
 
+from sdfn_jax.radiographs import labels as radiographs_labels
+
+
+def known_only(labels: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns the known labels of one class, 0 and 1, and the values of their images: the only ones that are scored.
+
+    Args:
+      labels: (N,) codes of `radiographs.labels`.
+      *values: (N, ...) each.
+    """
+    known = radiographs_labels.known(np.asarray(labels))
+    return (labels, *values) if known.all() else tuple(each[known] for each in (labels, *values))
+
+
+def counts(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how many images are known to have each class, and how many not to: (N, C) codes -> two (C,) of int."""
+    labels = np.asarray(labels)
+    return tuple(
+        (labels == code).sum(axis=0, dtype=int) for code in (radiographs_labels.PRESENT, radiographs_labels.ABSENT)
+    )
+
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Computes the area under the ROC curve (section C; Hanley & McNeil 1982, Radiology 143:29-36).
@@ -32,22 +53,22 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def class_aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Computes the AUC of every class.
+    """Computes the AUC of every class over the images of which it is known.
 
     Args:
-      labels: (N, C) 0 and 1.
+      labels: (N, C) codes of `radiographs.labels`.
       scores: (N, C).
 
     Returns:
       (C,) float64; NaN for a class without positives or without negatives.
 
     Raises:
-      ValueError: as `auc`, and for arrays that are not two-dimensional.
+      ValueError: for a score that is NaN, and for arrays that are not two-dimensional and of one shape.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.ndim != 2 or labels.shape != scores.shape:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must both be (images, classes)")
-    return np.array([auc(*columns) for columns in zip(labels.T, scores.T, strict=True)], np.float64)
+    return np.array([auc(*known_only(*columns)) for columns in zip(labels.T, scores.T, strict=True)], np.float64)
 
 
 def mean_auc(aucs: np.ndarray) -> tuple[float, int]:

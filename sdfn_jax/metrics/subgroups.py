@@ -46,11 +46,6 @@ def groups(sexes: Sequence[str], ages: Sequence[float], views: Sequence[str]) ->
     }
 
 
-def subset(resamples: bootstrap.Resamples, chosen: np.ndarray) -> bootstrap.Resamples:
-    """Returns the same draws of patients, with only the chosen images: (N,) bool."""
-    return bootstrap.Resamples(resamples.patients[chosen], resamples.counts)
-
-
 def within(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Returns the AUC over pairs of images of the same group only.
 

@@ -87,17 +87,19 @@ class SDFN(nn.Module):
         )
 
 
-def from_config(config: Mapping[str, Any]) -> SDFN:
+def from_config(config: Mapping[str, Any], classes: int = len(FINDINGS)) -> SDFN:
     """Builds the network of a classifier's config: the one place that does.
 
     Args:
       config: of `configs/classifier.py` or `configs/fusion.py`, or as a checkpoint stores it.
+      classes: outputs, one for each finding of the run (`findings.named_in` its checkpoint's metadata).
     """
     return SDFN(
         branches=tuple(config["branches"]),
         backbone=run_identity.backbone(config),
         shape=backbones.shape_of(config),
         frozen=bool(config.get("frozen")),
+        classes=classes,
         dtype=jnp.dtype(run_identity.precision(config)),
         test_time_flip=run_identity.setting(config, "test_time_flip"),
         remat=config.get("remat", False),  # runs of version 0.1.0 do not store it

@@ -1,5 +1,8 @@
 """The 14 findings, in the paper's order (B.1), and the NIH label columns that name them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from sdfn_jax.core.tables import shown
@@ -57,6 +60,14 @@ def finding_index(name: str) -> int:
     if name not in _INDEX:
         raise ValueError(f"unknown finding {shown(name)}; expected one of {', '.join(FINDINGS)}")
     return _INDEX[name]
+
+
+def named_in(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the findings that the metadata of a data set or of a checkpoint names, in the order of its labels.
+
+    Metadata written before it named any is of the 14.
+    """
+    return tuple(metadata.get("findings", FINDINGS))
 
 
 def display_name(name: str) -> str:

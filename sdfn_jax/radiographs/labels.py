@@ -13,7 +13,7 @@ from sdfn_jax.core.tables import shown
 ABSENT, PRESENT, UNCERTAIN, UNKNOWN = range(4)
 IGNORE = "ignore"
 _WORDS = {IGNORE: np.nan, "zero": 0.0, "one": 1.0}
-_RULES = "ignore, zero, one, or a number between 0 and 1"
+UNCERTAIN_RULES = "ignore, zero, one, or a number between 0 and 1"
 
 
 def choose(available: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
@@ -67,17 +67,26 @@ def target_table(findings: Sequence[str], uncertain: str = IGNORE) -> np.ndarray
     Raises:
       UserError: for a rule that is none of these, or for a finding that the run lacks.
     """
-    general, *own = [part.strip() for part in str(uncertain).split(",")]
-    values = dict.fromkeys(findings, _value(general))
-    for part in own:
-        name, _, rule = (piece.strip() for piece in part.partition("="))
-        if name not in values:
+    general, own = rules(uncertain)
+    for name in own:
+        if name not in findings:
             raise UserError(
                 f"--config.uncertain gives a rule for {shown(name)}, which is no finding of this run; it has "
                 f"{', '.join(findings)}"
             )
-        values[name] = _value(rule)
+    values = dict.fromkeys(findings, general) | own
     return np.array([(0.0, 1.0, value, np.nan) for value in values.values()], np.float32)
+
+
+def rules(uncertain: str) -> tuple[float, dict[str, float]]:
+    """Reads what `target_table` takes: the target of uncertain labels, and {finding: its own}; NaN is ignored.
+
+    Raises:
+      UserError: for text that is no rule.
+    """
+    general, *own = [part.strip() for part in str(uncertain).split(",")]
+    named = (part.partition("=") for part in own)
+    return _value(general), {name.strip(): _value(rule.strip()) for name, _, rule in named}
 
 
 def targets(codes: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -107,7 +116,7 @@ def _value(rule: str) -> float:
         value = np.nan
     if not 0 <= value <= 1:
         raise UserError(
-            f"--config.uncertain: {shown(rule)} is no rule for uncertain labels; expected {_RULES}; then, after "
-            "commas, perhaps rules of single findings: Edema=one"
+            f"--config.uncertain: {shown(rule)} is no rule for uncertain labels; expected {UNCERTAIN_RULES}; then, "
+            "after commas, perhaps rules of single findings: Edema=one"
         )
     return value

@@ -9,7 +9,6 @@ import numpy as np
 from sdfn_jax.core import palette
 from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.metrics.calibration import Reliability
-from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting.estimates import Estimate
 
 if TYPE_CHECKING:
@@ -67,16 +66,23 @@ def forest(
     return _drawn(fill, (8.5, 1.3 + 0.36 * len(names)))
 
 
-def reliability(curves: dict[str, Sequence[Reliability]]) -> Callable[[Path], None]:
+def grid(findings: int) -> tuple[int, int]:
+    """Returns rows and columns of panels: one for each finding and, last, one for the legend; 3 x 5 for the 14."""
+    columns = min(findings + 1, 5)
+    return -(-(findings + 1) // columns), columns
+
+
+def reliability(names: Sequence[str], curves: dict[str, Sequence[Reliability]]) -> Callable[[Path], None]:
     """Draws reliability curves, one panel per finding, one curve per network; both axes logarithmic.
 
     Most probabilities are below a tenth, where linear axes show nothing. Bins without a positive are on the lower edge.
     """
     low = 1e-3
+    rows, columns = grid(len(names))
 
     def fill(figure: "Figure") -> None:
-        panels = figure.subplots(3, 5, sharex=True, sharey=True).flat
-        for index, finding in enumerate(FINDINGS):
+        panels = figure.subplots(rows, columns, sharex=True, sharey=True).flat
+        for index, name in enumerate(names):
             panel = panels[index]
             panel.plot([low, 1], [low, 1], color=palette.DIAGONAL, linewidth=1)
             for number, each in enumerate(curves.values()):
@@ -84,15 +90,16 @@ def reliability(curves: dict[str, Sequence[Reliability]]) -> Callable[[Path], No
                 panel.plot(*values, _MARKERS[number] + "-", color=palette.SERIES[number], markersize=4, linewidth=1.2)
             panel.set(xscale="log", yscale="log", xlim=(low, 1.1), ylim=(low, 1.1))
             panel.minorticks_off()  # they take most of the time and add nothing
-            panel.set_title(display_name(finding), fontsize=11)
-        panels[14].set_axis_off()
+            panel.set_title(name, fontsize=11)
+        for panel in panels[len(names) :]:
+            panel.set_axis_off()
         for number, name in enumerate(curves):
-            panels[14].plot([], [], _MARKERS[number] + "-", color=palette.SERIES[number], label=name)
-        panels[14].legend(loc="upper left", frameon=False)
+            panels[-1].plot([], [], _MARKERS[number] + "-", color=palette.SERIES[number], label=name)
+        panels[-1].legend(loc="upper left", frameon=False)
         figure.supxlabel("mean predicted probability of a bin")
         figure.supylabel("share of positives in it")
 
-    return _drawn(fill, (15, 9))
+    return _drawn(fill, (3 * columns, 3 * rows))
 
 
 def sizes(curves: dict[str, Sequence[tuple[float, float, Estimate]]], label: str) -> Callable[[Path], None]:

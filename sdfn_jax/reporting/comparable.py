@@ -34,6 +34,9 @@ def in_table_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 
 def _check_comparable(first: Evaluation, other: Evaluation) -> None:
     stages = f"{first.origin.stage!r} and {other.origin.stage!r}"
+    if first.predictions.findings != other.predictions.findings:
+        ours, theirs = (", ".join(each.predictions.findings) for each in (first, other))
+        raise ValueError(f"evaluations of {stages} are of different findings: {ours}, and {theirs}")
     for field in ("label_version", "split", "drawings"):
         mine, its = getattr(first.origin, field), getattr(other.origin, field)
         if mine != its:
@@ -64,7 +67,7 @@ def measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
         f"{len(predictions.images)} {kind} of {len(np.unique(predictions.patients))} patients",
         f"split {origin.split}",
         f"data {origin.data_version}",
-        f"labels {origin.label_version}",
+        *([] if origin.label_version is None else [f"labels {origin.label_version}"]),
         f"seed {seeds(evaluations)}",
         f"checkpoints {', '.join(evaluation.origin.checkpoint[:8] for evaluation in evaluations)}",
     ]

@@ -48,8 +48,7 @@ def number(estimate: Estimate, *, interval: bool = False) -> str:
 
 def few(labels: np.ndarray) -> np.ndarray:
     """Returns (C,) bool for (N, C) labels: fewer than `SMALL_SAMPLE` positives or negatives."""
-    positives = labels.sum(axis=0, dtype=int)
-    return np.minimum(positives, len(labels) - positives) < SMALL_SAMPLE
+    return np.minimum(*metrics_scores.counts(labels)) < SMALL_SAMPLE
 
 
 def mean_is_few(rare: np.ndarray) -> bool:
@@ -69,28 +68,27 @@ def without_interval(value: float, rare: bool) -> Estimate:
 
 
 def with_mean(values: np.ndarray, replicates: np.ndarray, rare: np.ndarray) -> list[Estimate]:
-    """Returns an estimate of each finding, and last their mean over the defined ones.
+    """Returns an estimate of each finding, and if there are several, last their mean over the defined ones.
 
     Args:
       values: (C,) float64; NaN if undefined.
       replicates: (C, B), the same numbers on B resamples.
       rare: (C,) bool.
     """
-    mean = bootstrap.interval(bootstrap.mean_replicates(replicates))
-    return [
-        *(
-            estimate(value, bootstrap.interval(row), each)
-            for value, row, each in zip(values, replicates, rare, strict=True)
-        ),
-        estimate(metrics_scores.mean_auc(values)[0], mean, mean_is_few(rare)),
+    each = [
+        estimate(value, bootstrap.interval(row), few) for value, row, few in zip(values, replicates, rare, strict=True)
     ]
+    if len(each) == 1:
+        return each
+    mean = bootstrap.interval(bootstrap.mean_replicates(replicates))
+    return [*each, estimate(metrics_scores.mean_auc(values)[0], mean, mean_is_few(rare))]
 
 
 def aucs(labels: np.ndarray, scores: np.ndarray, replicates: np.ndarray | None = None) -> list[Estimate]:
-    """Returns the AUC of each finding, and last their mean.
+    """Returns the AUC of each finding, and if there are several, last their mean.
 
     Args:
-      labels: (N, C) uint8.
+      labels: (N, C) uint8 codes of `radiographs.labels`.
       scores: (N, C) float.
       replicates: (C, B), the AUCs on B resamples; None for estimates without intervals.
     """

@@ -70,7 +70,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """A network under both references: for each finding and last for their mean.
+    """A network under both references: for each finding and, if there are several, last for their mean.
 
     The mean is over the findings whose AUC is defined under both.
 
@@ -134,7 +134,9 @@ def score(reference: Reference, probabilities: np.ndarray) -> Scores:
 
     def with_mean(values: np.ndarray, replicates: np.ndarray, *, signed: bool = False) -> list[Estimate]:
         # The mean's replicates are over the same findings as its value.
-        *each, _ = estimates.with_mean(values, replicates, rare)
+        each = estimates.with_mean(values, replicates, rare)[: len(values)]
+        if len(each) == 1:
+            return [dataclasses.replace(each[0], signed=signed)]
         if defined.any():
             mean = estimates.with_mean(values[defined], replicates[defined], rare[defined])[-1]
         else:
@@ -169,9 +171,10 @@ def text(labelled: ExpertLabels, evaluations: Sequence[Evaluation], names: Seque
         head = f"{name:<{left}}  {'positives':>9}  {'experts':>7}  {version:>10}  {'experts':>9}  difference"
         lines += ["", head, "-" * (len(head) + 14)]
         scores = score(reference, evaluation.predictions.probabilities)
-        counts = [*zip(*reference.positives, strict=True), ("", "")]
+        rows = [*names, f"Mean of {scores.findings}"][: len(scores.own)]
+        counts = [*zip(*reference.positives, strict=True), ("", "")][: len(rows)]
         columns = (counts, scores.own, scores.theirs, scores.differences)
-        for finding, (own, theirs), *aucs in zip([*names, f"Mean of {scores.findings}"], *columns, strict=True):
+        for finding, (own, theirs), *aucs in zip(rows, *columns, strict=True):
             shown = "  ".join(f"{estimates.number(each):>{width}}" for each, width in zip(aucs, (10, 9), strict=False))
             difference = estimates.number(aucs[-1], interval=True)
             lines.append(f"{finding:<{left}}  {own:>9}  {theirs:>7}  {shown}  {difference}")

@@ -12,7 +12,7 @@ from sdfn_jax.metrics import bootstrap, people
 from sdfn_jax.metrics.people import People
 from sdfn_jax.metrics.predictions import evaluation_folder
 from sdfn_jax.radiographs import expert_labels
-from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.radiographs.findings import display_name
 from sdfn_jax.reporting import estimates, official, runs, shift
 from sdfn_jax.reporting import experts as reporting_experts
 from sdfn_jax.reporting.comparable import in_table_order
@@ -23,7 +23,6 @@ from sdfn_jax.reporting.shift import Elsewhere
 from sdfn_jax.reporting.table_one import TableOne
 
 SEED = 0
-FINDING_NAMES = tuple(display_name(name) for name in FINDINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Material:
       runs: in the order of Table I.
       table: Table I of these runs.
       resamples: of the patients of the test images; one set for all comparisons.
-      aucs: {stage: (14, B)}, each run's AUCs on these resamples.
+      aucs: {stage: (K, B)}, each run's AUCs on these resamples.
       official: None without tables.
       generators: folders of lung region generators.
       localizations: of the runs, then of other methods; all of the same images and findings.
@@ -54,8 +53,23 @@ class Material:
 
     @property
     def labels(self) -> np.ndarray:
-        """(N, 14) uint8, shared by all runs."""
+        """(N, K) uint8 codes of `radiographs.labels`, shared by all runs."""
         return self.runs[0].test.predictions.labels
+
+    @property
+    def finding_names(self) -> list[str]:
+        """The K findings' names for the reader."""
+        return [display_name(name) for name in self.table.findings]
+
+    def row_names(self, mean: str = "Mean") -> list[str]:
+        """Returns the heads of rows of `estimates.with_mean`: the findings, and their mean if there are several."""
+        names = self.finding_names
+        return [*names, mean] if len(names) > 1 else names
+
+    @property
+    def mean_word(self) -> str:
+        """What the mean over the findings is called: of one finding it is its AUC."""
+        return "mean AUC" if len(self.table.findings) > 1 else "AUC"
 
     @property
     def names(self) -> list[str]:
@@ -69,7 +83,7 @@ class Material:
 
     @property
     def few(self) -> np.ndarray:
-        """(14,) bool: findings with too few positives or negatives for a trustworthy AUC."""
+        """(K,) bool: findings with too few positives or negatives for a trustworthy AUC."""
         return estimates.few(self.labels)
 
     @functools.cached_property
@@ -126,6 +140,7 @@ def gather(
     localizations = [run.localization for run in found if run.localization is not None]
     localizations += [runs.read_localization(folder) for folder in others]
     runs.check_same_cases(localizations)
+    names = list(map(display_name, found[0].test.predictions.findings))
     return Material(
         runs=found,
         table=TableOne.of([run.test for run in found]),
@@ -139,6 +154,6 @@ def gather(
         localizations=localizations,
         experts=None
         if experts is None
-        else reporting_experts.match(expert_labels.read(experts, FINDING_NAMES), found[0].test, replicates),
+        else reporting_experts.match(expert_labels.read(experts, names), found[0].test, replicates),
         elsewhere=shift.read(external, found),
     )

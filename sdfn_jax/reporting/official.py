@@ -10,6 +10,8 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.faults import Faults
 from sdfn_jax.metrics.predictions import Evaluation
 from sdfn_jax.radiographs import nih_tables
+from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.radiographs.labels import arrange
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Official:
     """The evaluated images in the official tables, in their order.
 
     Attributes:
-      labels: {label version: (N, 14) uint8}.
+      labels: {label version: (N, K) uint8}, of the evaluation's findings.
       changed: images whose labels differ between the versions, in the whole table; None with one version only.
       sexes: N of `M`, `F`.
       ages: N, in years.
@@ -47,7 +49,8 @@ def read(folder: Path, evaluation: Evaluation) -> Official:
     named = evaluation.origin.label_version
     if named not in nih_tables.LABEL_TABLES:
         raise UserError(
-            f"--tables: the evaluation names label version {named!r}; there are {', '.join(nih_tables.LABEL_TABLES)}"
+            f"--tables: these are of ChestX-ray14 under labels {' or '.join(nih_tables.LABEL_TABLES)}; the evaluation "
+            f"is of {evaluation.origin.data_version} under {named or 'its own'}"
         )
     faults = Faults(skip=False)
     entries = {}
@@ -57,9 +60,17 @@ def read(folder: Path, evaluation: Evaluation) -> Official:
     mine, predictions = entries[named], evaluation.predictions
     _refuse([image for image in predictions.images if image not in mine], f"not in {nih_tables.LABEL_TABLES[named]}")
     rows = [mine[image] for image in predictions.images]
+
+    def labels_of(row: nih_tables.Entry) -> np.ndarray:
+        return arrange(row.labels, FINDINGS, predictions.findings)
+
     pairs = list(zip(predictions.images, rows, strict=True))
     _refuse(
-        [image for (image, row), labels in zip(pairs, predictions.labels, strict=True) if (row.labels != labels).any()],
+        [
+            image
+            for (image, row), labels in zip(pairs, predictions.labels, strict=True)
+            if (labels_of(row) != labels).any()
+        ],
         f"labelled otherwise by version {named}, which evaluation.json names",
     )
     _refuse(
@@ -76,7 +87,7 @@ def read(folder: Path, evaluation: Evaluation) -> Official:
         one, other = entries.values()
         changed = [image for image in one if image in other and (one[image].labels != other[image].labels).any()]
     labels = {
-        version: np.stack([table[image].labels for image in predictions.images])
+        version: np.stack([labels_of(table[image]) for image in predictions.images])
         for version, table in entries.items()
         if all(image in table for image in predictions.images)
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sdfn_jax.core import palette
 from sdfn_jax.metrics import published
 from sdfn_jax.metrics import scores as metrics_scores
-from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.radiographs.findings import display_name
 from sdfn_jax.reporting import charts
 from sdfn_jax.reporting.comparable import all_caveats, auc_text, measured_on
 from sdfn_jax.reporting.table_one import TableOne
@@ -30,17 +30,21 @@ def draw(path: Path, table: TableOne) -> None:
     """
     from matplotlib.figure import Figure  # here, because importing it takes longer than reading a result
 
-    figure = Figure(figsize=(15, 10), layout="constrained")
-    panels = figure.subplots(3, 5).flat
-    for index, (name, positives) in enumerate(zip(FINDINGS, table.positives, strict=True)):
+    count = len(table.findings)
+    rows, columns = charts.grid(count)
+    figure = Figure(figsize=(3 * columns, 10 / 3 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns).flat
+    for index, (name, positives) in enumerate(zip(table.findings, table.positives, strict=True)):
         panel = panels[index]
         panel.set_title(f"{display_name(name)} ({positives} positive)", fontsize=11)
         _draw_curves(panel, table, index)
-    for index in (0, 5, 10):
+    for index in range(0, count, columns):
         panels[index].set_ylabel("True positive rate")
-    for index in range(10, 14):
+    for index in range(columns * (rows - 1), count):
         panels[index].set_xlabel("False positive rate")
-    _draw_legend(panels[14], table)
+    for panel in panels[count:-1]:
+        panel.set_axis_off()
+    _draw_legend(panels[-1], table)
     notes = "\n".join(part for sentence in all_caveats(table.evaluations) for part in textwrap.wrap(sentence, 150))
     if notes:
         figure.supxlabel(notes, fontsize=11, color=palette.WARNING)
@@ -58,8 +62,9 @@ def _draw_curves(panel: "Axes", table: TableOne, index: int) -> None:
         panel.text(0.5, 0.5, "undefined:\none class is absent", ha="center", va="center", color=palette.REMARK)
         return
     for row, evaluation in enumerate(reversed(table.evaluations)):
-        labels = evaluation.predictions.labels[:, index]
-        scores = evaluation.predictions.probabilities[:, index]
+        labels, scores = metrics_scores.known_only(
+            evaluation.predictions.labels[:, index], evaluation.predictions.probabilities[:, index]
+        )
         stage = evaluation.origin.stage
         panel.plot(*metrics_scores.roc_curve(labels, scores), linewidth=1.6, **_line(stage))
         panel.text(
@@ -74,7 +79,9 @@ def _draw_curves(panel: "Axes", table: TableOne, index: int) -> None:
 def _draw_legend(panel: "Axes", table: TableOne) -> None:
     panel.set_axis_off()
     for stage in table.stages:
-        label = f"{published.COLUMN_NAMES[stage]}: mean {auc_text(table.mean(stage))} of {table.defined.sum()}"
+        label = f"{published.COLUMN_NAMES[stage]}: {auc_text(table.mean(stage))}"
+        if len(table.findings) > 1:
+            label = f"{published.COLUMN_NAMES[stage]}: mean {auc_text(table.mean(stage))} of {table.defined.sum()}"
         panel.plot([], [], linewidth=2, label=label, **_line(stage))
     panel.legend(loc="upper left", frameon=False, borderaxespad=0, title="AUC", alignment="left")
     panel.text(0.02, 0, "\n".join(measured_on(table.evaluations)), fontsize=9, va="bottom", transform=panel.transAxes)

@@ -86,7 +86,7 @@ class Run:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """(N, 14) float64, on the test split."""
+        """(N, K) float64, on the test split."""
         return self.test.predictions.probabilities
 
 

@@ -14,6 +14,7 @@ from sdfn_jax.metrics import comparison, published
 from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.metrics.predictions import Evaluation, image_list_digest
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.radiographs.labels import known
 from sdfn_jax.reporting.comparable import all_caveats, auc_text, in_table_order, measured_on, seeds
 
 TABLE_ONE_FILE = "table_1.csv"
@@ -27,7 +28,7 @@ class TableOne:
 
     Attributes:
       evaluations: one for each column, in the paper's order of columns.
-      aucs: {stage: (14,) float64}, by `FINDINGS`; NaN for a finding without positives or without negatives.
+      aucs: {stage: (K,) float64}, by finding; NaN for one without positives or without negatives.
     """
 
     evaluations: tuple[Evaluation, ...]
@@ -58,13 +59,34 @@ class TableOne:
         return tuple(self.aucs)
 
     @property
+    def findings(self) -> tuple[str, ...]:
+        """The K rows."""
+        return self.evaluations[0].predictions.findings
+
+    @property
     def positives(self) -> np.ndarray:
-        """Positive images of each finding, (14,) int64."""
-        return self.evaluations[0].predictions.labels.sum(axis=0, dtype=int)
+        """Positive images of each finding, (K,) int64."""
+        return metrics_scores.counts(self.evaluations[0].predictions.labels)[0]
+
+    @property
+    def known(self) -> np.ndarray:
+        """Images of which each finding is known to be present or absent, (K,) int64."""
+        return known(self.evaluations[0].predictions.labels).sum(axis=0, dtype=int)
+
+    @property
+    def all_known(self) -> bool:
+        """Whether every finding is known of every image."""
+        return bool((self.known == len(self.evaluations[0].predictions.images)).all())
+
+    @property
+    def has_papers(self) -> bool:
+        """Whether the paper has figures for these findings: they are some of its own, on ChestX-ray14."""
+        is_its_data = self.evaluations[0].origin.data_version.startswith("chestxray14/")
+        return is_its_data and set(self.findings) <= set(FINDINGS)
 
     @property
     def defined(self) -> np.ndarray:
-        """Findings whose AUC is defined, (14,) bool: those in the mean, of ours and of the paper's alike."""
+        """Findings whose AUC is defined, (K,) bool: those in the mean, of ours and of the paper's alike."""
         return ~np.isnan(self.aucs[self.stages[0]])
 
     def mean(self, stage: str) -> float:
@@ -75,54 +97,72 @@ class TableOne:
         """Returns the mean of the paper's column over the findings that are defined in ours; NaN if there are none."""
         return self.published_mean(published.TABLE_ONE[stage])
 
+    def published(self, column: Sequence[float]) -> np.ndarray:
+        """Returns a published column's figures for these findings, (K,); there must be some (`has_papers`)."""
+        return np.array([column[FINDINGS.index(name)] for name in self.findings])
+
     def published_mean(self, column: Sequence[float]) -> float:
         """Returns the mean of a published column over the findings that are defined in ours; NaN if there are none."""
-        defined = np.array(column)[self.defined]
+        defined = self.published(column)[self.defined]
         return float(defined.mean()) if defined.size else math.nan
 
 
 def text(table: TableOne) -> str:
-    """Lays out a table for a terminal: findings in the paper's order, each network's column next to the paper's.
+    """Lays out a table for a terminal: findings in their order, each network's column next to the paper's, if any.
 
     Returns:
       Lines of at most 114 characters: what was evaluated, the table with the positives of each finding, its means, the
       paper's paired t-test between the networks, the caveats. The last columns are the ones the paper compares with.
     """
-    left = max(len(name) for name in (*map(display_name, FINDINGS), "Mean of 14 findings"))
+    mean_of = f"Mean of {table.defined.sum()} findings"
+    left = max(len(name) for name in (*map(display_name, table.findings), mean_of, "Mean of 14 findings"))
+    columns: list[tuple[str, int, np.ndarray, float]] = []  # head, width, figures, their mean
+    for stage in table.stages:
+        columns.append((_NAMES[stage], 11, table.aucs[stage], table.mean(stage)))
+        if table.has_papers:
+            paper = published.TABLE_ONE[stage]
+            columns.append(("paper", 5, table.published(paper), table.published_mean(paper)))
+    if table.has_papers:
+        for name, column in published.OTHERS.items():
+            columns.append((name, 6, table.published(column), table.published_mean(column)))
 
-    def line(name: str, positives: object, cells: Sequence[str], others: Sequence[str]) -> str:
-        pairs = [f"{ours:>11}  {papers:>5}" for ours, papers in zip(cells[::2], cells[1::2], strict=True)]
-        return "  ".join([f"{name:<{left}}", f"{positives:>9}", *pairs, *(f"{each:>6}" for each in others)])
+    def line(name: str, counts: Sequence[object], cells: Sequence[str]) -> str:
+        padded = [f"{cell:>{width}}" for cell, (_, width, *_) in zip(cells, columns, strict=True)]
+        return "  ".join([f"{name:<{left}}", *(f"{count:>9}" for count in counts), *padded])
 
-    pairs = [cell for stage in table.stages for cell in (_NAMES[stage], "paper")]
-    head = line("AUC", "positives", pairs, list(published.OTHERS))
-    rows = []
-    for index, (name, positives) in enumerate(zip(FINDINGS, table.positives, strict=True)):
-        cells = [(table.aucs[stage][index], published.TABLE_ONE[stage][index]) for stage in table.stages]
-        others = [auc_text(column[index]) for column in published.OTHERS.values()]
-        ours = [auc_text(value) for pair in cells for value in pair]
-        rows.append(line(display_name(name), int(positives), ours, others))
-    means = [auc_text(value) for stage in table.stages for value in (table.mean(stage), table.papers_mean(stage))]
+    counted = {"positives": table.positives} | ({} if table.all_known else {"of films": table.known})
+    head = line("AUC", list(counted), [name for name, *_ in columns])
+    rows = [
+        line(
+            display_name(name),
+            [int(count[index]) for count in counted.values()],
+            [auc_text(figures[index]) for _, _, figures, _ in columns],
+        )
+        for index, name in enumerate(table.findings)
+    ]
     rule = "-" * len(head)
+    if len(table.findings) > 1:
+        rows += [rule, line(mean_of, [""] * len(counted), [auc_text(mean) for *_, mean in columns])]
     notes = [f"NOTE: {sentence}" for sentence in all_caveats(table.evaluations)]
     wrapped = [part for sentence in notes for part in textwrap.wrap(sentence, _WIDTH)]
     heading = textwrap.wrap("; ".join(measured_on(table.evaluations)), _WIDTH)
-    others = [auc_text(table.published_mean(column)) for column in published.OTHERS.values()]
-    mean = line(f"Mean of {table.defined.sum()} findings", "", means, others)
-    return "\n".join([*heading, "", head, rule, *rows, rule, mean, "", *_t_tests(table), "", *wrapped]).rstrip() + "\n"
+    return "\n".join([*heading, "", head, rule, *rows, "", *_differences(table), "", *wrapped]).rstrip() + "\n"
 
 
-def _t_tests(table: TableOne) -> list[str]:
-    """Returns a sentence for each pair of networks: the paper's paired t-test over the findings."""
+def _differences(table: TableOne) -> list[str]:
+    """Returns a sentence for each pair of networks: with several findings, the paper's paired t-test over them."""
     sentences = []
     for first, second in itertools.combinations(reversed(table.stages), 2):
         t, p = comparison.paper_t_test(table.aucs[first], table.aucs[second])
-        gain = table.mean(first) - table.mean(second)
+        gain = f"{_NAMES[first]} less {_NAMES[second]}: {table.mean(first) - table.mean(second):+.3f}"
+        if len(table.findings) == 1:
+            sentences.append(gain)
+            continue
         found = "undefined"
         if not math.isnan(p):
             significant = "below" if p < published.SIGNIFICANT else "not below"
             found = f"t = {t:.2f}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}, {significant} the paper's 0.01"
-        sentences.append(f"{_NAMES[first]} less {_NAMES[second]}: {gain:+.3f}; paired t-test over findings: {found}")
+        sentences.append(f"{gain}; paired t-test over findings: {found}")
     return sentences
 
 
@@ -133,20 +173,27 @@ def write(path: str | Path, table: TableOne) -> None:
     numbers were measured on, so that they are never separated.
     """
     stages = {stage: (table.aucs[stage], table.mean(stage)) for stage in table.stages}
-    papers = {f"paper_{stage}": column for stage, column in published.TABLE_ONE.items()}
-    papers |= {f"paper_{name}": column for name, column in published.OTHERS.items()}
+    papers = {f"paper_{name}": column for name, column in (published.TABLE_ONE | published.OTHERS).items()}
+    papers = {
+        name: (table.published(each), table.published_mean(each)) for name, each in papers.items() if table.has_papers
+    }
+    of_images = {} if table.all_known else {"images_known": [*map(int, table.known), ""]}
     constant = _measured_on(table)
-    heads = ["finding", "positives", *stages, *papers, *constant]
+    heads = ["finding", "positives", *of_images, *stages, *papers, *constant]
     rows = [
         [
             name,
             positives,
+            *(each[index] for each in of_images.values()),
             *(_cell([*column, mean][index], 6) for column, mean in stages.values()),
-            *(_cell([*column, table.published_mean(column)][index], 3) for column in papers.values()),
+            *(_cell([*column, mean][index], 3) for column, mean in papers.values()),
             *constant.values(),
         ]
         for index, (name, positives) in enumerate(
-            [*zip(FINDINGS, map(int, table.positives), strict=True), (f"Mean of {table.defined.sum()} findings", "")]
+            [
+                *zip(table.findings, map(int, table.positives), strict=True),
+                *[(f"Mean of {table.defined.sum()} findings", "")] * (len(table.findings) > 1),
+            ]
         )
     ]
     with csv_table.writing(path) as file:

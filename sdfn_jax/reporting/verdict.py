@@ -9,7 +9,7 @@ from sdfn_jax.core import run_metadata
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.reporting import estimates
 from sdfn_jax.reporting.estimates import Estimate
-from sdfn_jax.reporting.material import FINDING_NAMES, Material
+from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.runs import Run
 
 
@@ -27,7 +27,7 @@ class Verdict:
 
 
 def judge(material: Material) -> Verdict:
-    """Compares the last network of Table I, the SDFN if it was evaluated, with the paper's."""
+    """Judges the last network of Table I, the SDFN if it was evaluated; by the paper, if it has these findings."""
     run = material.runs[-1]
     origin, count = run.test.origin, len(material.labels)
     if origin.drawings:
@@ -38,10 +38,19 @@ def judge(material: Material) -> Verdict:
                 "about patients, and being above or below the paper's means nothing.",
             ),
         )
-    ours, paper = material.mean_auc(run.stage), material.table.papers_mean(run.stage)
+    ours, word = material.mean_auc(run.stage), material.mean_word
     if math.isnan(ours.value):
         return Verdict("Nothing can be concluded: the AUC of no finding is defined.", ())
-    compared = f"{run.name}: mean AUC {with_interval(ours)}, the paper's is {paper:.3f}."
+    if not material.table.has_papers:
+        names = material.finding_names
+        of = names[0] if len(names) == 1 else f"{material.table.defined.sum()} findings"
+        patients = len(set(run.test.predictions.patients.tolist()))
+        return Verdict(
+            f"{run.name}: {word} of {of} {with_interval(ours)}, on {count:,} films of {patients:,} patients.",
+            tuple(_further(material, run)),
+        )
+    paper = material.table.papers_mean(run.stage)
+    compared = f"{run.name}: {word} {with_interval(ours)}, the paper's is {paper:.3f}."
     if not is_papers_test(material):
         return Verdict(
             f"Not comparable with the paper: {count:,} images of split {origin.split} under labels "
@@ -49,11 +58,11 @@ def judge(material: Material) -> Verdict:
             (f"For orientation only, {compared}", *_further(material, run)),
         )
     if ours.low <= paper <= ours.high:
-        answer = f"Yes: the paper's mean AUC of {paper:.3f} is within the 95 % interval of ours, {with_interval(ours)}."
+        answer = f"Yes: the paper's {word} of {paper:.3f} is within the 95 % interval of ours, {with_interval(ours)}."
     elif ours.value > paper:
-        answer = f"Yes, and better: our mean AUC is {with_interval(ours)}, above the paper's {paper:.3f}."
+        answer = f"Yes, and better: our {word} is {with_interval(ours)}, above the paper's {paper:.3f}."
     else:
-        answer = f"No: our mean AUC is {with_interval(ours)}, below the paper's {paper:.3f}."
+        answer = f"No: our {word} is {with_interval(ours)}, below the paper's {paper:.3f}."
     return Verdict(answer, tuple(_further(material, run)))
 
 
@@ -77,16 +86,22 @@ def with_interval(estimate: Estimate, form: str = ".3f") -> str:
 
 def _further(material: Material, run: Run) -> Iterator[str]:
     if estimates.mean_is_few(material.few):
-        yield "SMALL SAMPLE: most findings have few positives or negatives; no mean of them is worth much."
+        few = "few positives or negatives"
+        yield (
+            f"SMALL SAMPLE: {few}; the AUC is uncertain."
+            if len(material.finding_names) == 1
+            else f"SMALL SAMPLE: most findings have {few}; no mean of them is worth much."
+        )
     yield from _gains(material, run)
-    yield from _findings(material, run)
+    if material.table.has_papers:
+        yield from _findings(material, run)
     if run.stage != "fusion":
         yield f"The fusion network was not evaluated: this is about {run.name} alone."
     if others := _other_recipe(run.recipe):
         yield f"Trained by another recipe than the paper's: {others}."
     yield (
-        f"One training (seed {run.test.origin.seed}): the interval is over patients; another seed would move the mean "
-        "too."
+        f"One training (seed {run.test.origin.seed}): the interval is over patients; another seed would move the "
+        f"{'mean' if len(material.finding_names) > 1 else 'AUC'} too."
         if run.test.origin.seed is not None
         else "Its weights were trained elsewhere."
     )
@@ -111,11 +126,11 @@ def _gains(material: Material, run: Run) -> Iterator[str]:
 
 def _findings(material: Material, run: Run) -> Iterator[str]:
     table = material.table
-    ours = estimates.with_mean(table.aucs[run.stage], material.aucs[run.stage], material.few)[:-1]
+    names = material.finding_names
+    ours = estimates.with_mean(table.aucs[run.stage], material.aucs[run.stage], material.few)[: len(names)]
+    papers = table.published(published.TABLE_ONE[run.stage])
     known = [
-        (name, each, paper)
-        for name, each, paper in zip(FINDING_NAMES, ours, published.TABLE_ONE[run.stage], strict=True)
-        if not math.isnan(each.low)
+        (name, each, paper) for name, each, paper in zip(names, ours, papers, strict=True) if not math.isnan(each.low)
     ]
     outside = [(name, each, paper) for name, each, paper in known if not each.low <= paper <= each.high]
     said = ", ".join(f"{name} ({each.value:.3f}, paper {paper:.3f})" for name, each, paper in outside)

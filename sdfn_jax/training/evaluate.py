@@ -14,10 +14,12 @@ from sdfn_jax.metrics.predictions import (
     Origin,
     Predictions,
     evaluation_folder,
+    patient_array,
     write_evaluation,
 )
 from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
-from sdfn_jax.training import tasks
+from sdfn_jax.radiographs import findings
+from sdfn_jax.training import labelling, tasks
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.training.steps import check_batch_size, device_mesh, make_evaluation_step, run_over_split
 
@@ -66,7 +68,8 @@ def _evaluate_classifier(
             "results mean nothing"
         )
     examples = Examples(data, [split])
-    task = tasks.classification(ConfigDict(metadata["config"]))  # in the precision that it was trained in
+    of_run = labelling.of_evaluation(findings.named_in(metadata), data_metadata, str(data))
+    task = tasks.classification(ConfigDict(metadata["config"]), of_run)  # in the precision that it was trained in
     mesh = device_mesh()
     values = run_over_split(
         make_evaluation_step(task, mesh),
@@ -83,7 +86,7 @@ def _evaluate_classifier(
             stage=config.stage,
             checkpoint=metadata["digest"],
             data_version="/".join(data.parts[-3:]),
-            label_version=data_metadata["label_version"],
+            label_version=data_metadata.get("label_version"),
             split=split,
             drawings=bool(data_metadata["drawings"]),
             seed=None if run_metadata.is_imported(metadata) else config.seed,
@@ -91,9 +94,10 @@ def _evaluate_classifier(
         ),
         Predictions(
             images=tuple(example["name"] for example in named),
-            patients=np.array([example["patient"] for example in named], np.int64),
+            patients=patient_array([example["patient"] for example in named]),
             probabilities=_sigmoid(values["logits"]),
-            labels=values["labels"].astype(np.uint8),
+            labels=values["labels"],
+            findings=of_run.findings,
         ),
     )
     if processes.is_first():

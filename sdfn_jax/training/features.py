@@ -35,6 +35,7 @@ class Extractors:
 
     Attributes:
       width: number of features of an image, over all branches.
+      findings: number of labels of an image.
     """
 
     def __init__(self, task: Task, config: ConfigDict, variables: Mapping[str, dict], mesh: Mesh):
@@ -48,7 +49,7 @@ class Extractors:
         """
         everywhere, self._shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
         self._select, self._batch_size = task.select, config.evaluation_batch_size
-        self.width = variables["params"]["head"]["kernel"].shape[0]
+        self.width, self.findings = variables["params"]["head"]["kernel"].shape
         self._branches = {
             branch: jax.device_put(branch_variables(variables, branch), everywhere) for branch in task.model.branches
         }
@@ -87,13 +88,13 @@ def cached(
 
     Args:
       extractors: the frozen branches.
-      examples: a split of a prepared chestxray14.
+      examples: a split of a prepared data set.
       path: the table's file, `.npy`; the journal next to it ends in `.jsonl`.
       mirrored: whether to include the mirror images.
       origin: whatever determines the features, as JSON values.
 
     Returns:
-      rows of `features`, (V, D) float32, and `labels`, (14,) uint8: V = 2 with mirror images (the image first), 1
+      rows of `features`, (V, D) float32, and `labels`, (K,) uint8 codes: V = 2 with mirror images (the image first), 1
       without; D is the width of the head. They are read from disk as they are needed.
 
     Raises:
@@ -101,7 +102,7 @@ def cached(
     """
     path, count = Path(path), len(examples)
     features = ("features", np.float32, (1 + mirrored, extractors.width))
-    row = np.dtype([features, ("labels", np.uint8, np.shape(examples[0]["labels"]))], align=True)
+    row = np.dtype([features, ("labels", np.uint8, (extractors.findings,))], align=True)
 
     def complete() -> None:
         with _journal(path, {**origin, "images": count, "row": str(row)}) as journal:

@@ -2,20 +2,23 @@
 
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import checkpoint, processes, run_metadata
+from sdfn_jax.core import checkpoint, processes, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.models.initial import variable_shapes
 from sdfn_jax.models.preprocessing import check_same_preprocessing
 from sdfn_jax.models.weights.weights_file import Weights
+from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import tasks
+from sdfn_jax.training.labelling import Labelling
 
 
 def write_run(config: ConfigDict, weights: Weights) -> None:
     """Writes weights with their classifier as the best checkpoint of an extractor.
 
     Args:
-      config: of `configs/classifier.py`; its workdir must hold no run.
-      weights: with a class list that has all 14 findings.
+      config: of `configs/classifier.py`; its workdir must hold no run. Its findings are those of the run; the 14 if it
+        names none.
+      weights: with a class list that has all of them.
 
     Raises:
       UserError: for a fusion network, an old workdir, weights without a usable classifier, or weights that expect
@@ -25,11 +28,12 @@ def write_run(config: ConfigDict, weights: Weights) -> None:
         raise UserError(f"weights of one backbone make an extractor, not the stage {config.stage}")
     _check_is_new(config.workdir)
     check_same_preprocessing(weights.preprocessing, config, weights.file, any_size=False)
-    head = weights.findings_head()
+    findings = tuple(run_identity.setting(config, "findings")) or FINDINGS
+    head = weights.findings_head(findings)
     (branch,) = config.branches
     variables = {kind: {branch: tree} for kind, tree in weights.variables.items()}
     variables["params"]["head"] = head
-    task = tasks.classification(config)
+    task = tasks.classification(config, Labelling(findings))
     found = {tuple(name.split("/")): leaf.shape for name, leaf in checkpoint.flatten(variables).items()}
     if found != variable_shapes(task.model, task.inputs, train=False):
         raise UserError(f"{weights.file}: not the network of --config.model")
@@ -38,6 +42,7 @@ def write_run(config: ConfigDict, weights: Weights) -> None:
         {"pretrained": weights.sha256},
         data_version=None,
         drawings=None,
+        findings=list(findings),
         **run_metadata.of_import(run_metadata.Imported(weights.file, weights.sha256, weights.source)),
     )
     with processes.writing_alone(config.workdir):

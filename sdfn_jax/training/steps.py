@@ -112,7 +112,7 @@ def make_train_step(
         def mean_loss(params: dict):
             variables = {"params": params, "batch_stats": state.batch_stats}
             outputs, batch_stats = task.apply(variables, inputs, True, of_network)
-            return jnp.mean(task.training_loss(outputs, targets)), batch_stats
+            return _mean(task, task.training_loss(outputs, targets), targets), batch_stats
 
         (loss, batch_stats), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -137,14 +137,22 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0, in_shardings=(everywhere, shared), out_shardings=everywhere)
 
 
+def _mean(task: Task, losses: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the mean of the losses of films, (B,); 0 if none of them counts."""
+    if task.counted is None:
+        return jnp.mean(losses)
+    return jnp.sum(losses) / jnp.maximum(jnp.sum(task.counted(targets)), jnp.finfo(jnp.float32).tiny)
+
+
 def make_evaluation_step(task: Task, mesh: Mesh) -> Callable[[dict, dict], dict[str, jax.Array]]:
-    """Returns the jitted step (variables, batch) -> {"loss": (B,), and the task's results}."""
+    """Returns the jitted step (variables, batch) -> {"loss": (B,), the task's results, and "counted" if it has it}."""
     everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
 
     def evaluation_step(variables: dict, batch: dict) -> dict[str, jax.Array]:
         inputs, targets = task.prepare(batch, None)
         outputs, _ = task.apply(variables, inputs, False)
-        return {"loss": task.loss(outputs, targets), **task.results(outputs, targets)}
+        counted = {} if task.counted is None else {"counted": task.counted(targets)}
+        return {"loss": task.loss(outputs, targets), **counted, **task.results(outputs, targets, batch)}
 
     return jax.jit(evaluation_step, in_shardings=(everywhere, shared), out_shardings=everywhere)
 

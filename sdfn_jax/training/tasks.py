@@ -16,8 +16,8 @@ from sdfn_jax.lungs import contrast as lungs_contrast
 from sdfn_jax.metrics import scores
 from sdfn_jax.models import sdfn, unet
 from sdfn_jax.models.preprocessing import Preprocessing
-from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import augmentation, losses, wide_augmentation
+from sdfn_jax.training.labelling import Labelling
 
 Batch = dict[str, jax.Array]
 
@@ -35,10 +35,12 @@ class Task:
         statistics).
       loss: (outputs, targets) -> (B,), the cross-entropy of each film, which validation reports.
       training_loss: the same of what training lowers the mean of.
-      results: (outputs, targets) -> {name: (B, ...)}, what `score` needs of each film.
+      results: (outputs, targets, batch) -> {name: (B, ...)}, what `score` needs of each film.
       score: {name: (N, ...)} over a whole split -> {metric: number}.
       best: the metric the best epoch is chosen by; "loss" is the mean loss of the validation split.
       higher_is_better: its direction.
+      counted: targets -> (B,), by which the losses of films are weighed in a mean; None for the plain mean.
+      labelling: of the findings; None for a task that has none.
       frozen: first-level names of parameters that do not train.
       whole: variables of the task's model -> those of the stage's network, which a checkpoint is to hold; another tree
         only if the task is a part of that network.
@@ -51,10 +53,12 @@ class Task:
     apply: Callable[..., tuple[Any, dict]]
     loss: Callable[[Any, jax.Array], jax.Array]
     training_loss: Callable[[Any, jax.Array], jax.Array]
-    results: Callable[[Any, jax.Array], dict[str, jax.Array]]
+    results: Callable[[Any, jax.Array, Batch], dict[str, jax.Array]]
     score: Callable[[dict[str, np.ndarray]], dict[str, float]]
     best: str
     higher_is_better: bool
+    counted: Callable[[jax.Array], jax.Array] | None = None
+    labelling: Labelling | None = None
     frozen: tuple[str, ...] = ()
     whole: Callable[[dict], dict] = lambda variables: variables
 
@@ -88,7 +92,8 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
         del train, key  # the network of [21] has neither normalisation nor dropout
         return model.apply(variables, image), {}
 
-    def results(logits: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+    def results(logits: jax.Array, mask: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        del batch
         found, truth = logits > 0, mask > 0.5
         overlap = jnp.sum(found & truth, axis=(1, 2))
         return {"dice": 2 * overlap / jnp.maximum(jnp.sum(found, axis=(1, 2)) + jnp.sum(truth, axis=(1, 2)), 1)}
@@ -111,24 +116,28 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
     )
 
 
-def classification(config: ConfigDict) -> Task:
+def classification(config: ConfigDict, labelling: Labelling | None = None) -> Task:
     """Returns the task of an extractor (one branch) or of the fusion network (two frozen branches) (B.3, B.4).
 
-    The paper's loss is the binary cross-entropy averaged over the 14 findings (eq. 2); best is the highest mean
+    The paper's loss is the binary cross-entropy averaged over the findings (eq. 2); best is the highest mean
     validation AUC.
 
     Args:
       config: of `configs/classifier.py` or `configs/fusion.py`.
+      labelling: of the run on its data set; None for the 14 findings, each present or absent.
     """
+    labelling = labelling or Labelling()
+    loss = losses.LOSSES[run_identity.setting(config, "loss")]
+    masked = labelling.table is not None
     branches = tuple(config.branches)
     frozen = branches if config.frozen else ()
-    model = sdfn.from_config(config)
+    model = sdfn.from_config(config, len(labelling.findings))
     preprocessing = Preprocessing.of(config)
     image = (1, preprocessing.size, preprocessing.size, preprocessing.channels)
     flip, changes = config.flip, dict(run_identity.setting(config, "augmentation"))
 
     def select(example: dict) -> dict:
-        return {name: example[name] for name in (*branches, "labels")}
+        return {name: example[name] for name in branches} | {"labels": labelling.codes(example["labels"])}
 
     def prepare(batch: Batch, key: jax.Array | None):
         images = {branch: batch[branch] for branch in branches}
@@ -137,7 +146,7 @@ def classification(config: ConfigDict) -> Task:
         if key is not None:
             images = augmentation.change_together(jax.random.fold_in(key, 1), images, **changes)
         images = {branch: preprocessing(image) for branch, image in images.items()}
-        return images, batch["labels"].astype(jnp.float32)
+        return images, labelling.targets(batch["labels"])
 
     def apply(variables: dict, images: dict[str, jax.Array], train: bool, key: jax.Array | None = None):
         rngs = None if key is None else {"drop_path": key}
@@ -155,12 +164,14 @@ def classification(config: ConfigDict) -> Task:
         select=select,
         prepare=prepare,
         apply=apply,
-        loss=losses.bce,
-        training_loss=losses.LOSSES[run_identity.setting(config, "loss")].function,
-        results=lambda logits, labels: {"logits": logits, "labels": labels.astype(jnp.uint8)},
+        loss=losses.LOSSES["bce"].of_known if masked else losses.LOSSES["bce"].function,
+        training_loss=loss.of_known if masked else loss.function,
+        results=lambda logits, targets, batch: {"logits": logits, "labels": batch["labels"]},
         score=score,
         best="mean_auc",
         higher_is_better=True,
+        counted=losses.known_share if masked else None,
+        labelling=labelling,
         frozen=frozen,
     )
 
@@ -175,12 +186,12 @@ def fusion_head(network: Task, config: ConfigDict, variables: Mapping[str, dict]
       config: of `configs/fusion.py`.
       variables: of the whole network; all but the head's stay as they are.
     """
-    head = sdfn.linear_head(len(FINDINGS))
+    head = sdfn.linear_head(len(network.labelling.findings))
     width = variables["params"]["head"]["kernel"].shape[0]
     flip, test_time_flip = config.flip, run_identity.setting(config, "test_time_flip")
 
     def prepare(batch: Batch, key: jax.Array | None):
-        variants, labels = batch["features"], batch["labels"].astype(jnp.float32)
+        variants, labels = batch["features"], network.labelling.targets(batch["labels"])
         if key is None and test_time_flip:
             return jnp.mean(variants, axis=1), labels
         variant = jnp.zeros(len(variants), jnp.int32)

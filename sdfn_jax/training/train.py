@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from sdfn_jax.core import checkpoint, files, processes, progress
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.stops import Stopped, StopWish
-from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training.input_pipeline import (
     Examples,
     Rows,
@@ -152,7 +151,7 @@ class _Run:
             # would have to vote; they do so at the next step, and at the end.
             after_batch=lambda: None if processes.several() else self.stop_if_asked(state, stop),
         )
-        scores = {"loss": float(np.mean(values.pop("loss"))), **self.task.score(values)}
+        scores = {"loss": _mean_loss(values), **self.task.score(values)}
         score = scores[self.task.best]
         if not (math.isfinite(score) and math.isfinite(scores["loss"])):
             raise UserError(
@@ -193,7 +192,8 @@ class _Run:
             log.write(line)
         if book.finished or self.unsaved_seconds() > min(_SHORT_EPOCH, 60 * self.config.checkpoint_minutes):
             self.save(state)
-        bar.write(_describe_epoch(line, self.config.num_epochs, is_best))
+        findings = len(self.task.labelling.findings) if self.task.labelling is not None else 0
+        bar.write(_describe_epoch(line, self.config.num_epochs, is_best, findings))
         return state
 
     def unsaved_seconds(self) -> float:
@@ -257,14 +257,22 @@ class _Pace:
                 bar.write(line)
 
 
-def _describe_epoch(line: dict, num_epochs: int, is_best: bool) -> str:
-    """Returns an epoch's line for the screen."""
+def _mean_loss(values: dict[str, np.ndarray]) -> float:
+    """Returns the mean loss of a split, whose films may count in part."""
+    if "counted" not in values:
+        return float(np.mean(values["loss"]))
+    return float(np.sum(values["loss"], dtype=np.float64) / np.sum(values["counted"], dtype=np.float64))
+
+
+def _describe_epoch(line: dict, num_epochs: int, is_best: bool, findings: int) -> str:
+    """Returns an epoch's line for the screen, of a task with so many findings."""
     shown = {name.removeprefix("validation_"): value for name, value in line.items() if name.startswith("validation_")}
-    loss, findings = shown.pop("loss"), shown.pop("classes_with_auc", 0)
+    loss, defined = shown.pop("loss"), shown.pop("classes_with_auc", 0)
     parts = [f"loss {line['train_loss']:.4f}, validation {loss:.4f}"]
     for name, value in shown.items():
-        of = f" of {findings}" if 0 < findings < len(FINDINGS) else ""
-        parts.append(f"{name.replace('_', ' ').replace('auc', 'AUC')}{of} {value:.4f}")
+        of = f" of {defined}" if 0 < defined < findings else ""
+        said = "AUC" if findings == 1 else name.replace("_", " ").replace("auc", "AUC")
+        parts.append(f"{said}{of} {value:.4f}")
     mark = "  best" if is_best else ""
     place = f"{line['epoch']:>{len(str(num_epochs))}}/{num_epochs}"
     return f"  epoch {place}  {'  '.join(parts)}  lr {line['learning_rate']:.1e}{mark}"

@@ -12,6 +12,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.lungs.contrast import CONTRASTS
 from sdfn_jax.models import backbones
 from sdfn_jax.models.initial import INITIAL
+from sdfn_jax.radiographs import labels
 from sdfn_jax.radiographs.nih_tables import LABEL_TABLES
 from sdfn_jax.training import losses, optimizer
 from tfds_builders import registry
@@ -29,6 +30,14 @@ _FLOAT32 = (lambda value: 2**-126 <= value < 2**128, "more than 0, as a float32 
 
 def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in names, "one of " + ", ".join(names)
+
+
+def _is_rule(uncertain: str) -> bool:
+    try:
+        labels.rules(uncertain)
+    except UserError:
+        return False
+    return True
 
 
 _COUNTS = (lambda values: len(values) > 0 and all(map(_COUNT[0], values)), "one or more whole numbers of at least 1")
@@ -51,6 +60,8 @@ _RULES = {
     "weight_decay": _NOT_NEGATIVE,
     "ema_decay": _DECAY,
     "loss": _one_of(*losses.LOSSES),
+    "findings": (lambda names: len({*names}) == len(names), "each name once"),
+    "uncertain": (_is_rule, labels.UNCERTAIN_RULES),
     "adam.b1": _DECAY,
     "adam.b2": _DECAY,
     "adam.epsilon": _FLOAT32,

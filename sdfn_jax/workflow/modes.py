@@ -5,12 +5,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import backend, processes
+from sdfn_jax.core import backend, checkpoint, processes
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics.predictions import evaluation_folder
 from sdfn_jax.radiographs import expert_labels as experts_table
+from sdfn_jax.radiographs import findings
 from sdfn_jax.reporting import experts, table_one
-from sdfn_jax.reporting.material import FINDING_NAMES
 from sdfn_jax.workflow import checks, data_stages, plan, results, stages
 
 
@@ -49,7 +49,11 @@ def run(
     else:
         data = data_stages.check_prepared(config)
         shown = plan.classifiers(config)
-        labelled = None if expert_labels is None else experts_table.read(expert_labels, FINDING_NAMES)
+        labelled, names = None, []
+        if expert_labels is not None:
+            _, metadata = checkpoint.read_best(config.workdir)
+            names = list(map(findings.display_name, findings.named_in(metadata)))
+            labelled = experts_table.read(expert_labels, names)
         places = [
             evaluation_folder(stage.workdir, split) if output is None else output / stage.stage for stage in shown
         ]
@@ -60,7 +64,7 @@ def run(
         if processes.is_first():
             print(table_one.text(table_one.TableOne.of(evaluations)))
             if labelled is not None:
-                print(experts.text(labelled, evaluations, FINDING_NAMES))
+                print(experts.text(labelled, evaluations, names))
             print("\n".join(map(str, places)))
 
 

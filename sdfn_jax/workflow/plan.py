@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import backend, job_record, processes, progress
+from sdfn_jax.core import backend, job_record, processes, progress, run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.workflow import time_left
 from sdfn_jax.workflow.classifier_stages import (
@@ -100,9 +100,9 @@ def job(config: ConfigDict) -> list[Stage]:
 
 
 def classifiers(config: ConfigDict) -> list[ConfigDict]:
-    """Returns the classifying stages of a config, in the order of Table I, each with the data set that all share."""
+    """Returns the classifying stages of a config, in the order of Table I, each with the data and findings of all."""
     extractors = [config.entire, config.lung] if config.stage == "fusion" else []
-    return [_with_data(stage, config.data) for stage in extractors] + [config]
+    return [_with_data(stage, config) for stage in extractors] + [config]
 
 
 def follow(steps: list[Step], workdir: str) -> None:
@@ -172,8 +172,9 @@ def _print_plan(steps: list[Step], workdir: str) -> None:
             print(f"      {'':<{width}}  {'note':<12}  {note}")
 
 
-def _with_data(stage: ConfigDict, data: ConfigDict) -> ConfigDict:
+def _with_data(stage: ConfigDict, job: ConfigDict) -> ConfigDict:
     stage = stage.copy_and_resolve_references()
     with stage.unlocked():
-        stage.data = data
+        stage.data = job.data
+        stage.findings, stage.uncertain = (run_identity.setting(job, name) for name in ("findings", "uncertain"))
     return stage

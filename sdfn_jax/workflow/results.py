@@ -6,7 +6,7 @@ record (`made_from.json`) lists what all of it was made from, and whether it is 
 """
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,7 @@ from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.finder import LungFinder, Lungs
 from sdfn_jax.metrics import calibration
 from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
-from sdfn_jax.radiographs import nih_tables, reader
-from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.radiographs import findings, labels, nih_tables, reader
 from sdfn_jax.radiographs.opening import ImageFile, Unreadable
 from sdfn_jax.reporting import table_one
 from sdfn_jax.reporting.report import write_report
@@ -313,22 +312,29 @@ def _box_rows(config: ConfigDict) -> list[box_table.BoxRow]:
 def _draw_heatmaps(
     classifiers: list[ConfigDict], films: dict[str, Path], data: Path, evaluation: Evaluation, where: Path
 ) -> list[str]:
-    """Heatmaps (eq. 5, and their sum; Figure 9): of each finding with reference boxes, the surest true positive.
+    """Heatmaps (eq. 5, and their sum; Figure 9): of each finding, the surest positive film, with its reference boxes.
+
+    If films have reference boxes, those are shown. If none has, a page of few findings has several films of each.
 
     Returns:
       a line for each film that is left out, or for the pages.
     """
-    examples = Examples(data, ["test"])
+    examples, predictions = Examples(data, ["test"]), evaluation.predictions
     described = list(examples.fields("name", "lung_box", "reference_boxes"))
-    boxes = [_reference_boxes(example) for example in described]
+    names = findings.named_in(prepared.data_metadata(data))
+    boxes = [_reference_boxes(example, names) for example in described]
+    has_boxes = any(boxes)
+    there = np.array([example["name"] in films for example in described])
+    films_each = 1 if has_boxes else max(1, _HEATMAPS // len(predictions.findings))
     chosen = []
-    for finding in range(len(FINDINGS)):
-        boxed = [index for index, found in enumerate(boxes) if finding in found and described[index]["name"] in films]
-        if boxed:
-            probabilities = evaluation.predictions.probabilities[boxed, finding]
-            chosen.append((boxed[int(np.argmax(probabilities))], finding))
+    for column, finding in enumerate(predictions.findings):
+        fits = [finding in found for found in boxes] if has_boxes else predictions.labels[:, column] == labels.PRESENT
+        fitting = np.flatnonzero(there & fits)
+        surest = np.argsort(-predictions.probabilities[fitting, column], kind="stable")[:films_each]
+        chosen += [(int(index), column) for index in fitting[surest]]
     if not chosen:
-        return [f"{_HEATMAP_PAGE}, {_FIGURE_NINE}: no available test film has a reference box"]
+        lacks = "has a reference box" if has_boxes else "is positive"
+        return [f"{_HEATMAP_PAGE}, {_FIGURE_NINE}: no available test film {lacks}"]
     chosen = chosen[:_HEATMAPS]
     shown = examples.take(np.array([index for index, _ in chosen]))
     maps, traditional = (
@@ -336,25 +342,26 @@ def _draw_heatmaps(
         for stage in (classifiers[-1], classifiers[0])  # in the table's order: the fusion is last, entire first
     )
     cases, own, left_out = [], [], []
-    for row, (index, finding) in enumerate(chosen):
+    for row, (index, column) in enumerate(chosen):
         example = described[index]
         try:
             radiograph = reader.read_radiograph(films[example["name"]])
         except (ValueError, OSError) as error:
             left_out.append(f"{_HEATMAP_PAGE}, {_FIGURE_NINE}: {error}")
             continue
-        own.append(traditional[row]["entire"][..., finding])
+        own.append(traditional[row]["entire"][..., column])
+        finding = predictions.findings[column]
         cases.append(
             figures.FindingMaps(
                 image=example["name"],
                 radiograph=radiograph,
-                finding=FINDINGS[finding],
-                probability=float(evaluation.predictions.probabilities[index, finding]),
-                label=int(evaluation.predictions.labels[index, finding]),
+                finding=finding,
+                probability=float(predictions.probabilities[index, column]),
+                label=int(predictions.labels[index, column]),
                 lung_box=tuple(int(edge) for edge in example["lung_box"]),
-                reference_boxes=boxes[index][finding],
-                entire=maps[row]["entire"][..., finding],
-                lung=maps[row]["lung"][..., finding],
+                reference_boxes=boxes[index].get(finding, ()),
+                entire=maps[row]["entire"][..., column],
+                lung=maps[row]["lung"][..., column],
             )
         )
     if cases:
@@ -364,10 +371,10 @@ def _draw_heatmaps(
     return left_out
 
 
-def _reference_boxes(example: dict) -> dict[int, list[tuple[float, ...]]]:
-    """Returns {finding: its boxes} of an example."""
-    found: dict[int, list] = {}
+def _reference_boxes(example: dict, names: Sequence[str]) -> dict[str, list[tuple[float, ...]]]:
+    """Returns {finding: its boxes} of an example of a data set with these findings."""
+    found: dict[str, list] = {}
     reference = example["reference_boxes"]
     for finding, box in zip(reference["finding"], reference["box"], strict=True):
-        found.setdefault(int(finding), []).append(tuple(float(edge) for edge in box))
+        found.setdefault(names[finding], []).append(tuple(float(edge) for edge in box))
     return found

@@ -13,7 +13,8 @@ from sdfn_jax.models import sdfn
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
 from sdfn_jax.models.weights import download, weights_file
-from sdfn_jax.training import evaluate, evaluate_lungs, features, tasks
+from sdfn_jax.radiographs import findings as radiographs_findings
+from sdfn_jax.training import evaluate, evaluate_lungs, features, labelling, tasks
 from sdfn_jax.training.input_pipeline import Examples, Rows, steps_per_epoch
 from sdfn_jax.training.resume import standing
 from sdfn_jax.training.steps import check_batch_size, device_mesh
@@ -78,16 +79,15 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
     inputs = data_inputs(data) | starting_points(config, before)
     with processes.writing_alone(config.workdir):
         _check_before_training(config, inputs)
-        validation = Examples(data, ["validation"])
-        check_validation_labels(validation)
-        training = Examples(data, ["train"])
-        task = tasks.classification(config)
-        branches, source = _branches(config, before)
+        training, validation = Examples(data, ["train"]), Examples(data, ["validation"])
+        of_run = labelling.of_training(config, data_metadata(data), training, validation)
+        task = tasks.classification(config, of_run)
+        branches, source = _branches(config, before, of_run.findings)
         variables = initial_variables(task.model, config.seed, task.inputs, train=False)
         for branch, start in branches.items():
             for kind, tree in start.items():
                 variables[kind][branch] = tree
-        metadata = _metadata(config, inputs, data, **source)
+        metadata = _metadata(config, inputs, data, findings=list(of_run.findings), **source)
         if before and config.cache_features:
             training, validation = _cached_features(task, config, variables, training, validation, metadata)
             task = tasks.fusion_head(task, config, variables)
@@ -115,7 +115,8 @@ def _cached_features(
         "preprocessing": Preprocessing.of(config).as_dict(),
         "dtype": run_identity.precision(config),
     }
-
+    if chosen := run_identity.setting(config, "findings"):  # all of them follow from the data
+        origin["findings"] = list(chosen)
     check_batch_size(config)
     steps_per_epoch(training, config.batch_size)  # whatever the trainer would refuse is reported before the long work
     both = run_identity.setting(config, "test_time_flip")
@@ -136,14 +137,6 @@ def starting_points(config: ConfigDict, before: dict[str, str]) -> dict[str, str
     return {branch: metadata["digest"] for branch, metadata in found.items() if metadata is not None}
 
 
-def check_validation_labels(validation: Examples) -> None:
-    """Raises UserError if no class has both positives and negatives, so that no epoch could be called best."""
-    labels = np.stack([example["labels"] for example in validation.fields("labels")])
-    if not ((labels.sum(axis=0) > 0) & (labels.sum(axis=0) < len(labels))).any():
-        raise UserError(
-            f"none of the 14 findings has both positives and negatives among the {len(labels)} validation images: the "
-            "best epoch cannot be chosen. Bring more images, or set aside a larger --config.data.validation_share."
-        )
 
 
 def evaluate_lrg(config: ConfigDict, data: Path) -> str:
@@ -206,7 +199,7 @@ def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
         run_identity.check_same_run(config.workdir, stored, config, inputs)
 
 
-def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dict], dict]:
+def _branches(config: ConfigDict, before: dict[str, str], findings: tuple[str, ...]) -> tuple[dict[str, dict], dict]:
     """Returns {branch: variables of its backbone} to start from, and the checkpoint's entries about weights files.
 
     Both are empty for random weights.
@@ -222,6 +215,11 @@ def _branches(config: ConfigDict, before: dict[str, str]) -> tuple[dict[str, dic
     for branch, workdir in before.items():
         variables, extractors[branch] = checkpoint.read_best(workdir)
         check_same_preprocessing(Preprocessing.of(extractors[branch]["config"]), config, workdir, any_size=False)
+        if (its := radiographs_findings.named_in(extractors[branch])) != findings:
+            raise UserError(
+                f"{workdir}: this extractor finds {', '.join(its)}, but the fusion network is to find "
+                f"{', '.join(findings)}: both take the same --config.findings"
+            )
         branches[branch] = sdfn.branch_variables(variables, branch)
     return branches, run_metadata.of_fusion(extractors)
 

@@ -5,8 +5,8 @@ const element = (id) => document.getElementById(id);
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const colours = bytes(about.colours); // 256 x (red, green, blue), cold to hot
 
-// Heatmaps. The page holds each map as its few cells, because 14 pictures of each film would make it ten times as large; so
-// the browser enlarges, adds and rescales them as cam.py does (`on_radiograph`, `rescale`), and a test compares the two.
+// Heatmaps. The page holds each map as its few cells, because a picture of each finding of each film would make it ten times as large;
+// so the browser enlarges, adds and rescales them as cam.py does (`on_radiograph`, `rescale`), and a test compares the two.
 // The page's maps are relative to what they count as outside their box (`relative_to_outside`), which is 0 here.
 
 // Weights of Pillow's bilinear filter for some pixels of a map of `cells` cells enlarged to `length` pixels.

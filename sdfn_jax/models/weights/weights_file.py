@@ -80,11 +80,11 @@ class Weights:
             f"{numbers[1]}; SHA-256 {self.sha256}"
         )
 
-    def findings_head(self) -> dict[str, np.ndarray]:
-        """Returns the classifier with the outputs of the 14 findings, in their order.
+    def findings_head(self, findings: Sequence[str] = FINDINGS) -> dict[str, np.ndarray]:
+        """Returns the classifier with the outputs of K findings, in their order.
 
         Returns:
-          {"kernel": (C, 14), "bias": (14,)}: `params/head` of an `SDFN` with this one branch.
+          {"kernel": (C, K), "bias": (K,)}: `params/head` of an `SDFN` with this one branch.
 
         Raises:
           UserError: without a classifier or class list, or if a finding is not among the classes.
@@ -94,12 +94,12 @@ class Weights:
                 "has no classifier" if self.head is None else "does not say what its outputs are: give its class list"
             )
             raise UserError(f"{self.file} {lacks} (--classes=...)")
-        if missing := [name for name in FINDINGS if name not in self.classes]:
+        if missing := [name for name in findings if name not in self.classes]:
             raise UserError(
                 f"{self.file}: the class list lacks {', '.join(missing)}; it has {', '.join(self.classes)} "
-                "(--classes=...)"
+                "(--classes=...). --config.findings=... names the findings of the run"
             )
-        order = [self.classes.index(name) for name in FINDINGS]
+        order = [self.classes.index(name) for name in findings]
         return {"kernel": self.head["kernel"][:, order], "bias": self.head["bias"][order]}
 
 

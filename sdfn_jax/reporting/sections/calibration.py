@@ -1,9 +1,11 @@
 """The section on calibration: Brier score, calibration error, reliability curves, Platt scaling."""
 
 from sdfn_jax.metrics import bootstrap, calibration
+from sdfn_jax.metrics import scores as metrics_scores
+from sdfn_jax.radiographs.labels import known
 from sdfn_jax.reporting import charts, estimates
 from sdfn_jax.reporting.estimates import Estimate
-from sdfn_jax.reporting.material import FINDING_NAMES, Material
+from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
 from sdfn_jax.reporting.runs import Run
 
@@ -11,11 +13,14 @@ from sdfn_jax.reporting.runs import Run
 def calibration_section(material: Material) -> Section:
     """Brier score, calibration error, reliability curves."""
     curves = {
-        run.name: [calibration.reliability(*each) for each in zip(material.labels.T, run.probabilities.T, strict=True)]
+        run.name: [
+            calibration.reliability(*metrics_scores.known_only(*each))
+            for each in zip(material.labels.T, run.probabilities.T, strict=True)
+        ]
         for run in material.runs
     }
     rows: list[list[Cell]] = []
-    for index, name in enumerate(FINDING_NAMES):
+    for index, name in enumerate(material.finding_names):
         cells: list[Cell] = [name]
         for run in material.runs:
             error = curves[run.name][index].error
@@ -32,15 +37,16 @@ def calibration_section(material: Material) -> Section:
         ],
         [
             Table("calibration", "Calibration of the probabilities", ["Finding", *heads], rows),
-            Picture("reliability", "Reliability curves", charts.reliability(curves)),
+            Picture("reliability", "Reliability curves", charts.reliability(material.finding_names, curves)),
             *_platt(material),
         ],
     )
 
 
 def _brier(material: Material, run: Run, index: int) -> Estimate:
-    labels, mine = material.labels[:, index], run.probabilities[:, index]
-    replicates = bootstrap.ratio(bootstrap.sums((mine - labels) ** 2, material.resamples), material.resamples.images)
+    resamples = bootstrap.subset(material.resamples, known(material.labels[:, index]))
+    labels, mine = metrics_scores.known_only(material.labels[:, index], run.probabilities[:, index])
+    replicates = bootstrap.ratio(bootstrap.sums((mine - labels) ** 2, resamples), resamples.images)
     return Estimate(calibration.brier(labels, mine), *bootstrap.interval(replicates), bool(material.few[index]))
 
 
@@ -64,12 +70,12 @@ def _platt(material: Material) -> list[Table]:
 def _platt_rows(material: Material, run: Run) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     found = run.calibration.findings.values()
-    for index, (name, each) in enumerate(zip(FINDING_NAMES, found, strict=True)):
+    for index, (name, each) in enumerate(zip(material.finding_names, found, strict=True)):
         head: list[Cell] = [name, run.name, each.positives]
         if each.scaling is None:
             rows.append([*head, *[float("nan")] * 10, each.reason])
             continue
-        labels, before = material.labels[:, index], run.probabilities[:, index]
+        labels, before = metrics_scores.known_only(material.labels[:, index], run.probabilities[:, index])
         scores = [
             (calibration.brier(labels, values), calibration.reliability(labels, values).error)
             for values in (before, each.scaling(before))

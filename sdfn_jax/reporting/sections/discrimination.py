@@ -6,22 +6,29 @@ from sdfn_jax.metrics import comparison, delong, published
 from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.reporting import charts, estimates, roc_curves, table_one
 from sdfn_jax.reporting.estimates import Estimate, P
-from sdfn_jax.reporting.material import FINDING_NAMES, Material
+from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
 from sdfn_jax.reporting.runs import Run
 
 
 def table_one_section(material: Material) -> Section:
-    """Table I: our AUCs with intervals, the paper's next to them."""
+    """Table I: our AUCs with intervals, the paper's next to them if it has any for these findings."""
+    ours = (
+        "Area under the ROC curve with its 95 % interval from a bootstrap that resamples patients "
+        f"({material.replicates:,} replicates)"
+    )
+    papers = (
+        ", next to the paper's figures, which were measured on "
+        "the 25,596 images of the official test list under the 2017 labels, and to those it compares itself with "
+        f"({', '.join(published.OTHERS)})"
+    )
+    mean = " A mean is over the findings whose AUC is defined in ours." if len(material.table.findings) > 1 else ""
+    known = "" if material.table.all_known else " A finding is scored on the images of which it is known."
+    with_papers = material.table.has_papers
     return Section(
         "table-one",
-        "Table I",
-        [
-            "Area under the ROC curve with its 95 % interval from a bootstrap that resamples patients "
-            f"({material.replicates:,} replicates), next to the paper's figures, which were measured on "
-            "the 25,596 images of the official test list under the 2017 labels, and to those it compares itself with "
-            f"({', '.join(published.OTHERS)}). A mean is over the findings whose AUC is defined in ours.",
-        ],
+        "Table I" if with_papers else "AUC",
+        [f"{ours}{papers if with_papers else ''}.{mean}{known}"],
         [_table_one(material), _precision(material)],
     )
 
@@ -32,7 +39,13 @@ def roc(material: Material) -> Section:
         "roc",
         "ROC curves",
         [],
-        [Picture("roc_curves", "ROC curves as in Figure 8", lambda path: roc_curves.draw(path, material.table))],
+        [
+            Picture(
+                "roc_curves",
+                f"ROC curves{' as in Figure 8' * material.table.has_papers}",
+                lambda path: roc_curves.draw(path, material.table),
+            )
+        ],
     )
 
 
@@ -46,6 +59,10 @@ def differences(material: Material) -> Section:
         mean, *details = _difference(material, first, second)
         means.append(mean)
         parts += details
+    findings = len(material.table.findings)
+    resampled = "Both networks are scored on the same resamples of patients. p is two-sided"
+    if findings == 1:  # the summary would repeat the only row of each table
+        return Section("differences", "Differences", [f"{resampled}. {delong.DELONG_REMARK}"], parts)
     summary = Table(
         "differences",
         "Differences of the mean AUC, and the paper's paired t-test",
@@ -56,9 +73,9 @@ def differences(material: Material) -> Section:
         "differences",
         "Differences",
         [
-            "Both networks are scored on the same resamples of patients. p is two-sided; Holm's correction is over the "
-            f"14 findings. {delong.DELONG_REMARK} The paper's own test is a paired two-tailed t-test; over the class "
-            "AUCs of two networks there is one, and it takes the findings, not the patients, for the sample.",
+            f"{resampled}; Holm's correction is over the "
+            f"{findings} findings. {delong.DELONG_REMARK} The paper's own test is a paired two-tailed t-test; over the "
+            "class AUCs of two networks there is one, and it takes the findings, not the patients, for the sample.",
         ],
         [summary, *parts],
     )
@@ -67,30 +84,33 @@ def differences(material: Material) -> Section:
 def _table_one(material: Material) -> Table:
     table = material.table
     ours = [estimates.with_mean(table.aucs[stage], material.aucs[stage], material.few) for stage in table.stages]
-    columns = [*(published.TABLE_ONE[stage] for stage in table.stages), *published.OTHERS.values()]
-    papers = [[*column, table.published_mean(column)] for column in columns]
-    names = [*FINDING_NAMES, f"Mean of {table.defined.sum()}"]
-    positives: list[Cell] = [*map(int, table.positives), ""]
+    names = material.row_names(f"Mean of {table.defined.sum()}")
+    counted = {"positives": table.positives} | ({} if table.all_known else {"of images": table.known})
+    counts: list[list[Cell]] = [[*map(int, count), ""][: len(names)] for count in counted.values()]
     heads = [published.COLUMN_NAMES[stage] for stage in table.stages]
+    papers = {}
+    if table.has_papers:
+        papers = {f"{published.COLUMN_NAMES[stage]}, paper": published.TABLE_ONE[stage] for stage in table.stages}
+        papers |= published.OTHERS
+    columns = [[*table.published(each), table.published_mean(each)][: len(names)] for each in papers.values()]
     return Table(
         "table_1_intervals",
         "AUC on the test images",
-        ["Finding", "positives", *heads, *(f"{head}, paper" for head in heads), *published.OTHERS],
-        list(zip(names, positives, *ours, *papers, strict=True)),
+        ["Finding", *counted, *heads, *papers],
+        list(zip(names, *counts, *ours, *columns, strict=True)),
         files={table_one.TABLE_ONE_FILE: lambda path: table_one.write(path, table)},
     )
 
 
 def _precision(material: Material) -> Table:
-    prevalence = material.labels.mean(axis=0)
     rows: list[list[Cell]] = []
-    for index, name in enumerate(FINDING_NAMES):
-        scores = [
-            metrics_scores.average_precision(material.labels[:, index], run.probabilities[:, index])
-            for run in material.runs
-        ]
+    for index, name in enumerate(material.finding_names):
+        known, *probabilities = metrics_scores.known_only(
+            material.labels[:, index], *(run.probabilities[:, index] for run in material.runs)
+        )
+        scores = [metrics_scores.average_precision(known, each) for each in probabilities]
         cells = [estimates.without_interval(score, material.few[index]) for score in scores]
-        rows.append([name, float(prevalence[index]), *cells])
+        rows.append([name, float(known.mean()) if known.size else float("nan"), *cells])
     caption = "Area under the precision-recall curve (average precision); knowing nothing scores the prevalence"
     return Table("precision_recall", caption, ["Finding", "prevalence", *material.names], rows)
 
@@ -110,17 +130,19 @@ def _difference(material: Material, first: Run, second: Run) -> tuple[list[Cell]
         for each, rare in zip(result.classes, material.few, strict=True)
     ]
     mean = Estimate(result.mean.value, *result.mean.interval, estimates.mean_is_few(material.few), signed=True)
+    names = material.row_names()
+    several = len(names) > 1
     rows: list[list[Cell]] = [
-        [FINDING_NAMES[index], found[index], P(each.p), P(each.holm), each.delong.z, P(each.delong.p)]
-        for index, each in enumerate(result.classes)
+        [row, found[index], P(each.p), *[P(each.holm)] * several, each.delong.z, P(each.delong.p)]
+        for index, (row, each) in enumerate(zip(material.finding_names, result.classes, strict=True))
     ]
-    rows.append(["Mean", mean, P(result.mean.p), "", "", ""])
-    heads = ["Finding", "difference of AUC", "p", "p, Holm", "DeLong z", "DeLong p"]
+    rows += [["Mean", mean, P(result.mean.p), "", "", ""]] * several
+    heads = ["Finding", "difference of AUC", "p", *["p, Holm"] * several, "DeLong z", "DeLong p"]
     picture = Picture(
         file,
         f"{name}: difference of AUC, 95 % interval over patients",
         charts.forest(
-            [*FINDING_NAMES, "Mean"], {name: [*found, mean]}, "difference of AUC", reference=0.0, mean_last=True
+            names, {name: [*found, *[mean] * several]}, "difference of AUC", reference=0.0, mean_last=several
         ),
     )
     return [name, mean, P(result.mean.p), result.paper_t, P(result.paper_p)], Table(file, name, heads, rows), picture

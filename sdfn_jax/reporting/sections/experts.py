@@ -2,7 +2,7 @@
 
 from sdfn_jax.metrics import agreement
 from sdfn_jax.reporting import experts
-from sdfn_jax.reporting.material import FINDING_NAMES, Material
+from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Cell, Section, Table
 
 _NAN = float("nan")
@@ -30,7 +30,7 @@ def expert_labels(material: Material) -> Section:
             "over the findings that are defined under both references.",
             f"NOTE: {experts.CHOSEN}",
         ],
-        [_aucs(material, reference), _labels(reference)],
+        [_aucs(material, reference), _labels(material, reference)],
     )
 
 
@@ -39,7 +39,7 @@ def _aucs(material: Material, reference: experts.Reference) -> Table:
     version = material.runs[0].test.origin.label_version
     columns = [column for each in scores for column in (each.own, each.theirs, each.differences)]
     heads = [f"{name}: {kind}" for name in material.names for kind in (version, "experts", "difference")]
-    names = [*FINDING_NAMES, f"Mean of {scores[0].findings}"]
+    names = material.row_names(f"Mean of {scores[0].findings}")
     return Table(
         "expert_labels",
         f"AUC under labels {version} and under the experts'",
@@ -48,11 +48,11 @@ def _aucs(material: Material, reference: experts.Reference) -> Table:
     )
 
 
-def _labels(reference: experts.Reference) -> Table:
+def _labels(material: Material, reference: experts.Reference) -> Table:
     own, theirs = reference.positives
     hits = reference.hits
     rows: list[list[Cell]] = []
-    for index, name in enumerate(FINDING_NAMES):
+    for index, name in enumerate(material.finding_names):
         rows.append(
             [
                 *(name, int(reference.both[:, index].sum()), int(own[index]), int(theirs[index])),

@@ -5,12 +5,14 @@ import dataclasses
 import numpy as np
 
 from sdfn_jax.metrics import bootstrap, subgroups
+from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.reporting import charts, estimates
 from sdfn_jax.reporting.estimates import Estimate
-from sdfn_jax.reporting.material import FINDING_NAMES, Material
+from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
 from sdfn_jax.reporting.runs import Run
 
+_MEANS = "Mean AUC over the findings that are defined in a group: means over different findings are not comparable. "
 _Pairs = list[tuple[np.ndarray, np.ndarray]]  # of each finding, what `bootstrap.auc_pairs` counted
 
 
@@ -51,8 +53,7 @@ def subgroups_section(material: Material) -> Section:
         "subgroups",
         title,
         [
-            "Mean AUC over the findings that are defined in a group: means over different findings are "
-            "not comparable. Ages outside 0 to 120 years are unknown.",
+            f"{_MEANS * (len(material.finding_names) > 1)}Ages outside 0 to 120 years are unknown.",
             "The view is a shortcut: bedside films (AP) are of sicker patients. The AUC within view compares only "
             "images of one view, and is next to the pooled one.",
         ],
@@ -60,11 +61,11 @@ def subgroups_section(material: Material) -> Section:
             _summary(material, groups, aucs),
             Picture(
                 "subgroups",
-                "Mean AUC by group, 95 % interval over patients",
+                f"{material.mean_word} by group, 95 % interval over patients",
                 charts.forest(
                     [group.title for group in groups],
                     {name: [each[-1] for each in mine] for name, mine in aucs.items()},
-                    "mean AUC",
+                    material.mean_word,
                 ),
             ),
             _within_view(material, groups, pairs),
@@ -83,7 +84,10 @@ def label_versions(material: Material) -> Section:
         )
     one, other = official.labels
     seen = set(material.runs[0].test.predictions.images) & set(official.changed)
-    columns: list[list[Cell]] = [[*map(int, labels.sum(axis=0, dtype=int)), ""] for labels in official.labels.values()]
+    names = material.row_names()
+    columns: list[list[Cell]] = [
+        [*map(int, metrics_scores.counts(labels)[0]), ""][: len(names)] for labels in official.labels.values()
+    ]
     columns += [
         estimates.aucs(labels, run.probabilities) for run in material.runs for labels in official.labels.values()
     ]
@@ -100,14 +104,14 @@ def label_versions(material: Material) -> Section:
                 "label_versions",
                 "AUC of the same predictions under either version",
                 ["Finding", f"positives, {one}", f"positives, {other}", *heads],
-                list(zip([*FINDING_NAMES, "Mean"], *columns, strict=True)),
+                list(zip(names, *columns, strict=True)),
             )
         ],
     )
 
 
 def _pairs(material: Material, run: Run, group: _Group, resamples: bootstrap.Resamples) -> _Pairs:
-    mine = subgroups.subset(resamples, group.chosen)
+    mine = bootstrap.subset(resamples, group.chosen)
     return [
         bootstrap.auc_pairs(labels[group.chosen], scores[group.chosen], mine)
         for labels, scores in zip(material.labels.T, run.probabilities.T, strict=True)
@@ -124,20 +128,20 @@ def _summary(material: Material, groups: list[_Group], aucs: dict[str, list[list
     rows: list[list[Cell]] = []
     for place, group in enumerate(groups):
         mine = [each[place] for each in aucs.values()]
-        defined = sum(not np.isnan(each.value) for each in mine[0][:-1])
+        defined = sum(not np.isnan(each.value) for each in mine[0][: len(material.finding_names)])
         rows.append([group.title, *_sizes(material, group), defined, *(each[-1] for each in mine)])
     heads = ["Group", "images", "patients", "findings", *material.names]
-    return Table("subgroups", "Mean AUC by group", heads, rows)
+    return Table("subgroups", f"{material.mean_word} by group", heads, rows)
 
 
 def _details(material: Material, groups: list[_Group], aucs: dict[str, list[list[Estimate]]]) -> Table:
     rows: list[list[Cell]] = []
     for place, group in enumerate(groups):
-        positives = material.labels[group.chosen].sum(axis=0, dtype=int)
+        positives, _ = metrics_scores.counts(material.labels[group.chosen])
         sizes = _sizes(material, group)
         rows += [
             [group.title, finding, *sizes, int(positives[index]), *(each[place][index] for each in aucs.values())]
-            for index, finding in enumerate(FINDING_NAMES)
+            for index, finding in enumerate(material.finding_names)
         ]
     heads = ["Group", "finding", "images", "patients", "positives", *material.names]
     return Table("subgroups_by_finding", "AUC by group and finding", heads, rows, long=True)
@@ -150,7 +154,7 @@ def _within_view(material: Material, groups: list[_Group], pairs: dict[str, list
         columns.append(estimates.with_mean(material.table.aucs[run.stage], material.aucs[run.stage], material.few))
         columns.append(_within(material, run, [(groups[place], pairs[run.name][place]) for place in views]))
     heads = [f"{name}: {kind}" for name in material.names for kind in ("pooled", "within view")]
-    rows = list(zip([*FINDING_NAMES, "Mean"], *columns, strict=True))
+    rows = list(zip(material.row_names(), *columns, strict=True))
     return Table("within_view", "AUC pooled and within view", ["Finding", *heads], rows)
 
 
@@ -161,7 +165,10 @@ def _within(material: Material, run: Run, views: list[tuple[_Group, _Pairs]]) ->
     once = {group.name: _pairs(material, run, group, itself) for group, _ in views}
     resampled = {group.name: pairs for group, pairs in views}
     values, replicates = (
-        [subgroups.within({view: pairs[index] for view, pairs in each.items()}) for index in range(len(FINDING_NAMES))]
+        [
+            subgroups.within({view: pairs[index] for view, pairs in each.items()})
+            for index in range(len(material.finding_names))
+        ]
         for each in (once, resampled)
     )
     return estimates.with_mean(np.concatenate(values), np.stack(replicates), material.few)

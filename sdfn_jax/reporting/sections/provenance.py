@@ -27,7 +27,7 @@ def measured(material: Material) -> Section:
             f"{', '.join(absent[:3])}."
         )
     origin, count = material.runs[0].test.origin, len(material.labels)
-    if not origin.drawings and not verdict.is_papers_test(material):
+    if material.table.has_papers and not origin.drawings and not verdict.is_papers_test(material):
         notes.append(
             f"NOTE: {count:,} images under labels {origin.label_version}, not the paper's {published.TEST_IMAGES:,} "
             "under 2017: the paper's figures are next to ours for orientation, not for comparison."
@@ -49,7 +49,7 @@ def measured(material: Material) -> Section:
                 "synthetic radiographs" if origin.drawings else "radiographs",
                 origin.data_version,
                 origin.split,
-                origin.label_version,
+                origin.label_version or "one version",
                 seed_text(origin.seed),
                 origin.checkpoint[:12],
             ]
@@ -69,7 +69,8 @@ def model_card(material: Material) -> Section:
     rows: list[list[str]] = [
         ["Intended use", "Research on thoracic findings in frontal chest radiographs. Not a medical device."],
         ["Data", f"{first.origin.data_version}, {'synthetic radiographs' if first.origin.drawings else 'radiographs'}"],
-        ["Label version", first.origin.label_version],
+        ["Findings", ", ".join(material.finding_names)],
+        ["Label version", first.origin.label_version or "one version"],
         ["Split", f"{first.origin.split}, {len(first.predictions.images):,} images"],
         ["SHA-256 of the image list", image_list_digest(first.predictions.images)],
     ]
@@ -80,23 +81,28 @@ def model_card(material: Material) -> Section:
             [f"{name}: seed", seed_text(run.test.origin.seed)],
             [f"{name}: recipe", _recipe(run.recipe)],
         ]
-    rows += [
-        [
-            "Labels",
-            "Mined from reports by text analysis, without anyone reading the images; their errors are in every figure.",
-        ],
+    is_nih = first.origin.data_version.startswith("chestxray14/")
+    if is_nih and not first.origin.drawings:
+        rows.append(
+            [
+                "Labels",
+                "Mined from reports by text analysis, without anyone reading the images; their errors are in every "
+                "figure.",
+            ]
+        )
+    rows.append(
         [
             "Limits",
-            "One hospital; frontal films; AP films are of sicker patients, and a network may read the view instead of "
-            "the finding (see within-view AUC). Predictive values change with prevalence. Heatmaps show where a logit "
-            "comes from, not where disease is: see the floors next to the localization.",
-        ],
-        ["Provider of the images", "NIH Clinical Center (Wang et al., CVPR 2017)"],
-        ["Evaluation", f"{material.replicates:,} resamples of patients"],
-    ]
+            f"{'One hospital; f' if is_nih else 'F'}rontal films; AP films are of sicker patients, and a network may "
+            "read the view instead of the finding (see within-view AUC). Predictive values change with prevalence. "
+            "Heatmaps show where a logit comes from, not where disease is: see the floors next to the localization.",
+        ]
+    )
     if first.origin.drawings:
-        rows[-2] = ["Provider of the images", "none: synthetic radiographs, drawn by sdfn_jax"]
-        rows = [row for row in rows if row[0] != "Labels"]
+        rows.append(["Provider of the images", "none: synthetic radiographs, drawn by sdfn_jax"])
+    elif is_nih:
+        rows.append(["Provider of the images", "NIH Clinical Center (Wang et al., CVPR 2017)"])
+    rows.append(["Evaluation", f"{material.replicates:,} resamples of patients"])
     return Section("model-card", "Model card", [], [Table("model_card", "Model card", ["Item", "value"], rows)])
 
 

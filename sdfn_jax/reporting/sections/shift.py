@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from sdfn_jax.metrics.calibration import BINS
 from sdfn_jax.reporting import charts, shift
-from sdfn_jax.reporting.material import FINDING_NAMES, Material
+from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
 from sdfn_jax.reporting.shift import Change, Elsewhere
+
+_MEAN = "A mean is over the findings for which both data sets define it. "
 
 
 def other_data_sets(material: Material) -> Section:
@@ -39,8 +41,8 @@ def other_data_sets(material: Material) -> Section:
         [
             "The same checkpoints on other data sets, with what was fitted on the validation split carried over: "
             f"probabilities calibrated by its scaling (calibration error over {BINS} bins; predicted less observed: "
-            "above 0, too many are expected to be ill), sensitivity and specificity at its thresholds. A mean is over "
-            f"the findings for which both data sets define it. {shift.INDEPENDENT}",
+            "above 0, too many are expected to be ill), sensitivity and specificity at its thresholds. "
+            f"{_MEAN * (len(material.finding_names) > 1)}{shift.INDEPENDENT}",
             *notes,
         ],
         parts,
@@ -55,8 +57,10 @@ def _of_data_set(material: Material, mine: Sequence[Elsewhere], number: int) -> 
         ["images", "", len(here.images), len(first.images), ""],
         ["patients", "", len(set(here.patients.tolist())), len(set(first.patients.tolist())), ""],
     ]
+    names = material.finding_names
+    mean = ", mean" if len(names) > 1 else ""
     rows += [
-        [f"{change.measure}, mean", network, change.here, change.there, change.difference]
+        [f"{change.measure}{mean}", network, change.here, change.there, change.difference]
         for network, found in changes.items()
         for change in found
         if change.finding is None and not (change.measure == shift.PREVALENCE and network != mine[0].run.name)
@@ -67,7 +71,7 @@ def _of_data_set(material: Material, mine: Sequence[Elsewhere], number: int) -> 
             for change in shift.mix(material.people, mine[0].people, mine[0], material.resamples)
         ]
     details: list[list[Cell]] = [
-        [FINDING_NAMES[change.finding], network, change.measure, change.here, change.there, change.difference]
+        [names[change.finding], network, change.measure, change.here, change.there, change.difference]
         for network, found in changes.items()
         for change in found
         if change.finding is not None
@@ -76,7 +80,9 @@ def _of_data_set(material: Material, mine: Sequence[Elsewhere], number: int) -> 
     last, found = list(changes.items())[-1]
     return [
         Table(f"shift_{number}", f"{name}, less the test split", ["Measure", "network", *heads], rows),
-        Picture(f"shift_{number}", f"{last}: AUC on the test split and on {name}, 95 % intervals", _chart(found)),
+        Picture(
+            f"shift_{number}", f"{last}: AUC on the test split and on {name}, 95 % intervals", _chart(names, found)
+        ),
         Table(
             f"shift_{number}_findings",
             f"{name}: every measure of each finding",
@@ -87,10 +93,12 @@ def _of_data_set(material: Material, mine: Sequence[Elsewhere], number: int) -> 
     ]
 
 
-def _chart(changes: Sequence[Change]):
+def _chart(findings: Sequence[str], changes: Sequence[Change]):
     aucs = [change for change in changes if change.measure == shift.AUC]
     mean, each = ([change for change in aucs if (change.finding is None) is wanted] for wanted in (True, False))
+    if len(findings) == 1:
+        mean = []
     rows = [*each, *mean]
-    names = [FINDING_NAMES[change.finding] for change in each] + ["Mean"] * len(mean)
+    names = [findings[change.finding] for change in each] + ["Mean"] * len(mean)
     series = {"test split": [change.here for change in rows], "there": [change.there for change in rows]}
     return charts.forest(names, series, "AUC", mean_last=bool(mean))

@@ -1,47 +1,74 @@
-"""The first screen: did the run reproduce the paper, and how did its training go?"""
+"""The first screen: the result, next to the paper's if it has one, and how the training went."""
 
 from collections.abc import Sequence
 
 from sdfn_jax.core import job_record, progress
 from sdfn_jax.metrics import published
 from sdfn_jax.reporting import charts, estimates, verdict
-from sdfn_jax.reporting.material import FINDING_NAMES, Material
+from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
 from sdfn_jax.training.metrics_log import MetricsLog
 
 
 def reproduced(material: Material) -> Section:
-    """The verdict, the means, and the AUC of each finding next to the paper's."""
+    """The verdict, and the AUCs: next to the paper's if it has any for these findings."""
     found = verdict.judge(material)
-    rows: list[list[Cell]] = []
-    for run in material.runs:
-        ours, paper = material.mean_auc(run.stage), material.table.papers_mean(run.stage)
-        rows.append([run.name, ours, paper, verdict.less_paper(ours, paper)])
-    run = material.runs[-1]
-    each = estimates.with_mean(material.table.aucs[run.stage], material.aucs[run.stage], material.few)
-    papers = [*published.TABLE_ONE[run.stage], material.table.papers_mean(run.stage)]
-    defined = material.table.defined.sum()
+    with_papers = material.table.has_papers
     return Section(
         "reproduced",
-        "Did it reproduce the paper?",
+        "Did it reproduce the paper?" if with_papers else "Result",
         found.reasons,
-        [
-            Table("means", f"Mean AUC of {defined} findings", ["Network", "ours", "paper", "ours less paper"], rows),
-            Picture(
-                "against_the_paper",
-                f"{run.name}: AUC with its 95 % interval over patients, and the paper's",
-                charts.forest(
-                    [*FINDING_NAMES, f"Mean of {defined}"],
-                    {"ours, 95 % interval": each},
-                    "AUC",
-                    paper=papers,
-                    mean_last=True,
-                ),
-            ),
-        ],
+        [_means(material), _against_paper(material) if with_papers else _aucs(material)],
         answer=found.answer,
         folded=False,
     )
+
+
+def _means(material: Material) -> Table:
+    rows: list[list[Cell]] = []
+    for run in material.runs:
+        ours = material.mean_auc(run.stage)
+        row: list[Cell] = [run.name, ours]
+        if material.table.has_papers:
+            paper = material.table.papers_mean(run.stage)
+            row += [paper, verdict.less_paper(ours, paper)]
+        rows.append(row)
+    names = material.finding_names
+    caption = f"AUC of {names[0]}" if len(names) == 1 else f"Mean AUC of {material.table.defined.sum()} findings"
+    heads = ["ours", "paper", "ours less paper"] if material.table.has_papers else [material.mean_word]
+    return Table("means", caption, ["Network", *heads], rows)
+
+
+def _against_paper(material: Material) -> Picture:
+    run, names = material.runs[-1], material.row_names(f"Mean of {material.table.defined.sum()}")
+    each = estimates.with_mean(material.table.aucs[run.stage], material.aucs[run.stage], material.few)
+    column = published.TABLE_ONE[run.stage]
+    papers = [*material.table.published(column), material.table.published_mean(column)]
+    return Picture(
+        "against_the_paper",
+        f"{run.name}: AUC with its 95 % interval over patients, and the paper's",
+        charts.forest(
+            names,
+            {"ours, 95 % interval": each},
+            "AUC",
+            paper=papers[: len(names)],
+            mean_last=len(names) > 1,
+        ),
+    )
+
+
+def _aucs(material: Material) -> Picture:
+    """The AUC of each finding by the networks; of one finding, a row for each network."""
+    table, names = material.table, material.row_names(f"Mean of {material.table.defined.sum()}")
+    each = {
+        run.name: estimates.with_mean(table.aucs[run.stage], material.aucs[run.stage], material.few)
+        for run in material.runs
+    }
+    caption = "AUC with its 95 % interval over patients"
+    if len(names) > 1:
+        return Picture("aucs", caption, charts.forest(names, each, "AUC", mean_last=True))
+    rows = [one for (one,) in each.values()]
+    return Picture("aucs", f"{names[0]}: {caption}", charts.forest(list(each), {names[0]: rows}, "AUC"))
 
 
 def training(material: Material) -> Section:

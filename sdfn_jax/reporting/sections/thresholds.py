@@ -1,8 +1,9 @@
 """The section on operating points: chosen on validation, reported on test."""
 
 from sdfn_jax.metrics import bootstrap, operating_points
+from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.reporting.estimates import Estimate
-from sdfn_jax.reporting.material import FINDING_NAMES, Material
+from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Cell, Section, Table
 from sdfn_jax.reporting.runs import Run
 
@@ -29,7 +30,7 @@ def thresholds(material: Material) -> Section:
     rows = []
     for run in chosen:
         resamples = operating_points.resample(run.validation.predictions.patients)
-        for index in range(len(FINDING_NAMES)):
+        for index in range(len(material.finding_names)):
             rows += _rows(material, run, index, resamples)
     heads = [
         *("Finding", "network", "rule", "threshold", "validation positives", "positives", "called"),
@@ -59,10 +60,10 @@ def _rows(material: Material, run: Run, index: int, resamples: bootstrap.Resampl
       resamples: of the patients of the validation split.
     """
     labels, scores = (getattr(run.validation.predictions, each)[:, index] for each in ("labels", "probabilities"))
-    name, positives = FINDING_NAMES[index], int(labels.sum())
+    name, positives = material.finding_names[index], int(metrics_scores.counts(labels)[0])
     if why := operating_points.undecided(labels, scores, resamples):
         nothing = float("nan")
-        on_test = int(material.labels[:, index].sum())
+        on_test = int(material.table.positives[index])
         return [[name, run.name, "none", nothing, positives, on_test, "", *[nothing] * 3, why]]
     rows: list[list[Cell]] = []
     rare = bool(material.few[index])
