@@ -1,7 +1,7 @@
 """A trained network and the test images of its data set that have reference boxes."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
+from sdfn_jax.radiographs.findings import FINDINGS, named_in
 from sdfn_jax.training.input_pipeline import Examples
 from tfds_builders import prepared
 
@@ -20,14 +21,22 @@ class BoxedRun:
     Attributes:
       config: of the extractor or the fusion network.
       variables: of its best checkpoint.
-      examples: of the test split, those with a reference box.
+      examples: of the test split, those with a reference box of a finding that the network looks for.
       origin: `checkpoint` (its digest), `data_version`, `drawings` (whether the images are synthetic).
+      findings: of the network, in the order of its maps.
+      available: of the data set, in the order that its reference boxes number.
     """
 
     config: ConfigDict
     variables: dict
     examples: Examples
     origin: dict
+    findings: tuple[str, ...] = FINDINGS
+    available: tuple[str, ...] = FINDINGS
+
+    def boxes_of(self, example: dict) -> dict[str, np.ndarray]:
+        """Returns {finding: (R, 4) its reference boxes} of an example, for the findings of the network."""
+        return _boxes(example, self.findings, self.available)
 
     def described(self) -> Iterator[dict]:
         """Yields `name`, `patient`, `image_size`, `lung_box` and `reference_boxes` of each example."""
@@ -54,13 +63,22 @@ def load(run: Path) -> BoxedRun:
             "folder that it was trained in"
         )
     examples = Examples(data, ["test"])
-    boxes = (example["reference_boxes"] for example in examples.fields("reference_boxes"))
-    boxed = [index for index, found in enumerate(boxes) if len(found["finding"])]
+    described = prepared.data_metadata(data)
+    of_run, of_data = named_in(metadata), named_in(described)
+    boxed = [
+        index for index, example in enumerate(examples.fields("reference_boxes")) if _boxes(example, of_run, of_data)
+    ]
     if not boxed:
-        raise UserError(f"--run={run}: no image of the test split of {data} has a reference box")
+        raise UserError(f"--run={run}: no image of the test split of {data} has a reference box of its findings")
     origin = {
         "checkpoint": metadata["digest"],
         "data_version": prepared.data_version(data),
-        "drawings": bool(prepared.data_metadata(data)["drawings"]),
+        "drawings": bool(described["drawings"]),
     }
-    return BoxedRun(config, variables, examples.take(np.array(boxed)), origin)
+    return BoxedRun(config, variables, examples.take(np.array(boxed)), origin, of_run, of_data)
+
+
+def _boxes(example: dict, findings: Sequence[str], available: Sequence[str]) -> dict[str, np.ndarray]:
+    numbers, boxes = (np.asarray(example["reference_boxes"][name]) for name in ("finding", "box"))
+    named = {available[number]: boxes[numbers == number] for number in np.unique(numbers)}
+    return {name: each for name, each in named.items() if name in findings}

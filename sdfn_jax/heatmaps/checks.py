@@ -15,6 +15,7 @@ from sdfn_jax.heatmaps import boxed_run, cam, faithfulness, localization, over_s
 from sdfn_jax.metrics import bootstrap
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.training import tasks
+from sdfn_jax.training.labelling import Labelling
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ class Checks:
 
 @dataclasses.dataclass(frozen=True)
 class _Case:
-    """One finding on one image; `row` is the image's number."""
+    """One finding on one image; `row` is the image's number, `finding` the place among the network's."""
 
     row: int
     finding: int
@@ -127,7 +128,7 @@ def of_network(run: Path, method: str, outside: str) -> tuple[Checks, dict]:
 
 def randomised_variables(network: boxed_run.BoxedRun) -> dict[str, dict]:
     """Returns {part: a network's variables with that part as before any training}: `head`, `branches`, `all`."""
-    task = tasks.classification(network.config)
+    task = _task(network)
     trained, fresh = (
         traverse_util.flatten_dict(each)
         for each in (network.variables, initial_variables(task.model, _SEED, task.inputs, train=False))
@@ -240,10 +241,10 @@ def _drawn(network: boxed_run.BoxedRun) -> tuple[boxed_run.BoxedRun, list[_Case]
 
 def _cases(network: boxed_run.BoxedRun) -> Iterator[_Case]:
     for row, example in enumerate(network.described()):
-        found, boxes = (np.asarray(example["reference_boxes"][name]) for name in ("finding", "box"))
         size, lung_box = (tuple(map(int, example[name])) for name in ("image_size", "lung_box"))
-        for finding in np.unique(found):
-            yield _Case(row, int(finding), int(example["patient"]), size, lung_box, boxes[found == finding])
+        for finding, boxes in network.boxes_of(example).items():
+            place = network.findings.index(finding)
+            yield _Case(row, place, int(example["patient"]), size, lung_box, boxes)
 
 
 def _peaks(cases: Sequence[_Case], maps: Sequence[Mapping[str, np.ndarray]], rule: str) -> np.ndarray:
@@ -255,9 +256,13 @@ def _peaks(cases: Sequence[_Case], maps: Sequence[Mapping[str, np.ndarray]], rul
     return np.array(shares).T
 
 
+def _task(network: boxed_run.BoxedRun) -> tasks.Task:
+    return tasks.classification(network.config, Labelling(network.findings, network.available))
+
+
 def _probabilities(network: boxed_run.BoxedRun) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-    """Returns the function from {branch: (B, S, S) uint8} to (B, 14) probabilities."""
-    task = tasks.classification(network.config)
+    """Returns the function from {branch: (B, S, S) uint8} to (B, K) probabilities."""
+    task = _task(network)
     variables = jax.device_put(network.variables)
 
     @jax.jit

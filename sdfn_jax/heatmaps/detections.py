@@ -9,7 +9,6 @@ import numpy as np
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.heatmaps.localization import THRESHOLDS, FindingBoxes
-from sdfn_jax.radiographs.findings import FINDINGS, finding_index
 
 DETECTIONS_FILE = "detections.csv"
 ORIGIN_FILE = "localization.json"
@@ -33,7 +32,7 @@ def write(folder: str | Path, cases: Sequence[FindingBoxes], origin: dict) -> No
     with csv_table.writing(folder / DETECTIONS_FILE) as table:
         table.row(_COLUMNS)
         for case in cases:
-            named = (case.image, case.patient, FINDINGS[case.finding], *case.size)
+            named = (case.image, case.patient, case.finding, *case.size)
             for box in case.references:
                 table.row([*named, _REFERENCE, *map(float, box), case.pointing])
             for threshold, boxes in case.detections.items():
@@ -64,7 +63,7 @@ def read(folder: str | Path) -> tuple[list[FindingBoxes], dict]:
     found: dict[tuple, dict] = {}
     for number, row in _rows(path):
         try:
-            key = (row["image"], int(row["patient"]), finding_index(row["finding"]))
+            key = (row["image"], int(row["patient"]), row["finding"])
             case = found.setdefault(
                 key,
                 {"size": (int(row["height"]), int(row["width"])), _REFERENCE: [], "pointing": None}
@@ -78,7 +77,7 @@ def read(folder: str | Path) -> tuple[list[FindingBoxes], dict]:
     cases = []
     for key, case in found.items():
         if not case[_REFERENCE]:
-            raise sealed.DamagedError(f"{path}: {key[0]} has no reference box of {FINDINGS[key[2]]}; localize again")
+            raise sealed.DamagedError(f"{path}: {key[0]} has no reference box of {key[2]}; localize again")
         boxes = {each: np.array(case[str(each)], float).reshape(-1, 4) for each in THRESHOLDS}
         cases.append(FindingBoxes(*key, case["size"], np.array(case[_REFERENCE]), boxes, case["pointing"]))
     return cases, origin

@@ -30,7 +30,7 @@ class FindingMaps:
     Attributes:
       image: file name of the radiograph.
       radiograph: (H, W) uint8.
-      finding: one of `FINDINGS`.
+      finding: its name.
       probability: of the fusion network, 0 to 1.
       label: 0 or 1.
       lung_box: (left, top, right, bottom) in the radiograph's pixels.

@@ -6,19 +6,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from sdfn_jax.heatmaps.localization import FindingBoxes, findings_of, overlaps
-from sdfn_jax.radiographs.findings import FINDINGS
 
 _RANDOM_DRAWS = 200
 
 
-def median_box(cases: Sequence[FindingBoxes], finding: int, patient: int) -> np.ndarray:
+def median_box(cases: Sequence[FindingBoxes], finding: str, patient: int) -> np.ndarray:
     """Returns the median box of a finding over the other patients, (4,); it never sees the image.
 
     The medians are those of left, top, width and height, as the official list has them.
 
     Args:
       cases: of the whole box list.
-      finding: index in `FINDINGS`.
+      finding: its name.
       patient: whose boxes are left out; all are used if no other patient has the finding.
     """
     mine = [case for case in cases if case.finding == finding]
@@ -59,7 +58,7 @@ def random_floor(cases: Sequence[FindingBoxes], criterion: str, level: float, se
             thrown = np.concatenate([corner, corner + side], axis=1)
             hits = overlaps(criterion, case.references, thrown) > level
             found, of = found + float(hits.mean(axis=1).sum()), of + len(hits)
-        accuracy[FINDINGS[finding]] = found / of
+        accuracy[finding] = found / of
     return accuracy | {"mean": float(np.mean(list(accuracy.values())))}
 
 

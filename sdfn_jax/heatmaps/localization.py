@@ -25,7 +25,7 @@ class FindingBoxes:
     Attributes:
       image: file name.
       patient: number of the patient.
-      finding: index in `FINDINGS`.
+      finding: its name.
       size: (height, width) of the image, in pixels.
       references: (R, 4) float, its reference boxes, at least one; (left, top, right, bottom) in pixels, half-open.
       detections: {threshold: (D, 4) float}, the boxes around the regions above it.
@@ -34,7 +34,7 @@ class FindingBoxes:
 
     image: str
     patient: int
-    finding: int
+    finding: str
     size: tuple[int, int]
     references: np.ndarray
     detections: dict[int, np.ndarray]
@@ -81,13 +81,13 @@ def find_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
     return np.array([(left, top, right, bottom) for top, left, bottom, right in boxes], float).reshape(-1, 4)
 
 
-def locate(image: str, patient: int, finding: int, references: np.ndarray, heatmap: np.ndarray) -> FindingBoxes:
+def locate(image: str, patient: int, finding: str, references: np.ndarray, heatmap: np.ndarray) -> FindingBoxes:
     """Draws the boxes of a heatmap, for scoring.
 
     Args:
       image: file name.
       patient: number of the patient.
-      finding: index in `FINDINGS`.
+      finding: its name.
       references: (R, 4) its reference boxes, R at least 1.
       heatmap: (H, W) float, 0 to 255, in the pixels of the reference boxes.
     """
@@ -128,9 +128,10 @@ def overlaps(criterion: str, references: np.ndarray, drawn: np.ndarray) -> np.nd
     return both / (area_b if criterion == "IoBB" else area_a + area_b - both)
 
 
-def findings_of(cases: Sequence[FindingBoxes]) -> list[int]:
-    """Returns the findings that occur, as indices in `FINDINGS`, in order."""
-    return sorted({case.finding for case in cases})
+def findings_of(cases: Sequence[FindingBoxes]) -> list[str]:
+    """Returns the findings that occur, those of the paper first and in its order."""
+    found = list(dict.fromkeys(case.finding for case in cases))
+    return sorted(found, key=lambda name: FINDINGS.index(name) if name in FINDINGS else len(FINDINGS))
 
 
 def score(
@@ -208,7 +209,7 @@ def _by_finding(
     for each in findings_of(cases):
         chosen = finding == each
         counts = [np.where(chosen, values, 0) for values in (found, of, false_boxes)]
-        rows.append(_total(FINDINGS[each], criterion, level, *counts, resamples))
+        rows.append(_total(each, criterion, level, *counts, resamples))
         replicates.append(_replicates(*counts[:2], resamples))
     mean = bootstrap.mean_replicates(np.stack(replicates))
     accuracy, wrong = (float(np.mean([getattr(row, name) for row in rows])) for name in ("accuracy", "false_boxes"))

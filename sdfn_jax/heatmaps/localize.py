@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from sdfn_jax.core.files import folder_locked
 from sdfn_jax.heatmaps import cam, detections, floors, localization
 from sdfn_jax.metrics import bootstrap
 from sdfn_jax.radiographs.findings import FINDINGS
+
+if TYPE_CHECKING:
+    from sdfn_jax.heatmaps.boxed_run import BoxedRun
 
 OFFICIAL_SIDE = 1024  # of the official images, in whose pixels the box list is
 _SEED = 0
@@ -108,7 +112,7 @@ def of_network(run: Path, method: str, outside: str) -> tuple[list[localization.
     pairs = zip(network.described(), streamed, strict=True)
     cases = []
     for example, maps in progress.bar(pairs, what="heatmaps", unit="image", total=len(network.examples)):
-        cases += _of_example(example, maps, outside)
+        cases += _of_example(network, example, maps, outside)
     choices = {method: cam.DEFAULT_METHOD, f"outside: {outside}": f"outside: {cam.DEFAULT_OUTSIDE}"}
     unusual = [choice for choice, default in choices.items() if choice != default]
     return cases, {"method": ", ".join([network.config.stage, *unusual]), "outside": outside} | network.origin
@@ -125,7 +129,7 @@ def of_files(folder: Path, tables: Path) -> tuple[list[localization.FindingBoxes
       UserError: naming the first few heatmaps that are missing, or one that is not a heatmap.
     """
     references = _official_boxes(tables)
-    paths = {key: folder / f"{Path(key[0]).stem}_{FINDINGS[key[1]]}.npy" for key in references}
+    paths = {key: folder / f"{Path(key[0]).stem}_{key[1]}.npy" for key in references}
     absent = [path.name for path in paths.values() if not path.is_file()]
     if absent:
         raise UserError(
@@ -169,27 +173,27 @@ def table(cases: Sequence[localization.FindingBoxes], method: str) -> str:
     return "\n".join(lines)
 
 
-def _of_example(example: dict, maps: dict[str, np.ndarray], outside: str) -> Iterator[localization.FindingBoxes]:
-    found = np.asarray(example["reference_boxes"]["finding"])
+def _of_example(
+    network: "BoxedRun", example: dict, maps: dict[str, np.ndarray], outside: str
+) -> Iterator[localization.FindingBoxes]:
     size, lung_box = tuple(map(int, example["image_size"])), tuple(map(int, example["lung_box"]))
-    for finding in np.unique(found):
-        own = {branch: each[..., finding] for branch, each in maps.items()}
+    for finding, boxes in network.boxes_of(example).items():
+        own = {branch: each[..., network.findings.index(finding)] for branch, each in maps.items()}
         heatmap = cam.on_radiograph(own, lung_box, size, outside)
-        boxes = np.asarray(example["reference_boxes"]["box"])[found == finding]
-        yield localization.locate(example["name"], int(example["patient"]), int(finding), boxes, cam.rescale(heatmap))
+        yield localization.locate(example["name"], int(example["patient"]), finding, boxes, cam.rescale(heatmap))
 
 
-def _official_boxes(tables: Path) -> dict[tuple[str, int], tuple[int, np.ndarray]]:
+def _official_boxes(tables: Path) -> dict[tuple[str, str], tuple[int, np.ndarray]]:
     """Returns {(image, finding): (patient, (R, 4) boxes)} of the official list."""
     from sdfn_jax.core.faults import Faults
     from sdfn_jax.radiographs import nih_tables
 
     faults = Faults(skip=False)
     entries = nih_tables.read_entries(tables / nih_tables.LABEL_TABLES["2017"], "2017", faults)
-    found: dict[tuple[str, int], list] = {}
+    found: dict[tuple[str, str], list] = {}
     for image, boxes in nih_tables.read_boxes(tables / nih_tables.BOX_LIST, entries, faults).items():
         for box in boxes:
-            found.setdefault((image, box.finding), []).append(box.box)
+            found.setdefault((image, FINDINGS[box.finding]), []).append(box.box)
     return {key: (entries[key[0]].patient, np.array(boxes)) for key, boxes in found.items()}
 
 

@@ -71,5 +71,6 @@ def named_in(metadata: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def display_name(name: str) -> str:
-    """Returns a finding as people write it: `Pleural thickening`."""
-    return name.replace("_", " ").capitalize()
+    """Returns a finding as people write it: `Pleural thickening`; those of other class lists in their own spelling."""
+    text = name.replace("_", " ")
+    return text.capitalize() if name in _INDEX else text[:1].upper() + text[1:]

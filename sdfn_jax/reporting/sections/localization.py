@@ -7,7 +7,7 @@ import numpy as np
 from sdfn_jax.heatmaps import floors, localization
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.metrics.predictions import SMALL_SAMPLE
-from sdfn_jax.radiographs.findings import FINDINGS, display_name
+from sdfn_jax.radiographs.findings import display_name
 from sdfn_jax.reporting import charts
 from sdfn_jax.reporting.estimates import Estimate
 from sdfn_jax.reporting.material import SEED, Material
@@ -38,7 +38,7 @@ def localization_section(material: Material) -> Section:
         _notes(methods),
         [
             _levels(cases, methods, floor, scores),
-            _by_finding(methods, floor, scores),
+            _by_finding(methods, floor, scores, with_wang=material.table.has_papers),
             _each_threshold(methods, resamples),
             _by_size([*methods, floor], resamples),
             _everything(scores),
@@ -161,7 +161,11 @@ def _levels(
 
 
 def _by_finding(
-    methods: Sequence[Localization], floor: Localization, scores: dict[str, list[localization.Score]]
+    methods: Sequence[Localization],
+    floor: Localization,
+    scores: dict[str, list[localization.Score]],
+    *,
+    with_wang: bool,
 ) -> Table:
     names = [each.name for each in (*methods, floor)]
     levels = (("IoBB", 0.1), ("IoU", 0.1), ("IoU", 0.5), ("pointing", None))
@@ -171,13 +175,15 @@ def _by_finding(
         for row in rows
     }
     rows: list[list[Cell]] = []
-    for finding in [name for name in FINDINGS if (names[0], "IoU", 0.1, name) in found] + ["mean"]:
+    for finding in [*localization.findings_of(methods[0].cases), "mean"]:
         boxes = found[names[0], "IoU", 0.1, finding].of
         for name in names:
             accuracies = [_estimate(found[name, *level, finding]) for level in levels]
             rows.append(
                 [display_name(finding), name, boxes, *accuracies, found[name, "IoBB", 0.1, finding].false_boxes]
             )
+        if not with_wang:
+            continue
         wang = [
             float(np.mean(list(figures.values()))) if finding == "mean" else figures.get(finding, float("nan"))
             for figures in (published.WANG_ACCURACY, published.WANG_FALSE_BOXES)
@@ -185,7 +191,7 @@ def _by_finding(
         rows.append([display_name(finding), "Wang et al.", "", wang[0], "", "", "", wang[1]])
     return Table(
         "localization_findings",
-        "Accuracy by finding, and Wang et al.'s at IoBB > 0.1",
+        "Accuracy by finding" + ", and Wang et al.'s at IoBB > 0.1" * with_wang,
         ["Finding", "method", "boxes", "IoBB > 0.1", "IoU > 0.1", "IoU > 0.5", "pointing", "false boxes"],
         rows,
     )
