@@ -19,6 +19,7 @@ from sdfn_jax.models import backbones
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.weights import torchxrayvision
 from sdfn_jax.models.weights import weights_file as weights_weights_file
+from sdfn_jax.radiographs import findings
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import evaluate, imported, tasks
 from sdfn_jax.workflow import planning, stages, starting_weights
@@ -145,7 +146,15 @@ def test_fusion_refuses_an_extractor_of_another_preprocessing(tmp_path, config):
     imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
     config.preprocessing.low = -1.0
     with pytest.raises(UserError, match="run expects different preprocessing.*low differ"):
-        stages._branches(config, {"entire": config.workdir})
+        stages._branches(config, {"entire": config.workdir}, FINDINGS)
+
+
+def test_fusion_refuses_an_extractor_of_other_findings(tmp_path, config):
+    config.findings = ("Mass", "Edema")
+    imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
+    assert findings.named_in(checkpoint.best_metadata(config.workdir)) == ("Mass", "Edema")
+    with pytest.raises(UserError, match="this extractor finds Mass, Edema, but the fusion network is to find Mass:"):
+        stages._branches(config, {"entire": config.workdir}, ("Mass",))
 
 
 class TestStart:
@@ -154,7 +163,7 @@ class TestStart:
     def test_a_foreign_file_is_loaded_and_named(self, tmp_path, config, capsys):
         config.pretrained = str(weights_file(tmp_path))
         config.data.size = 96  # another size is a choice of the recipe
-        branches, recorded = stages._branches(config, {})
+        branches, recorded = stages._branches(config, {}, FINDINGS)
         jax.tree.map(np.testing.assert_array_equal, branches["entire"], variables_of(MODEL))
         assert recorded["pretrained"]["sha256"] == file_digest(config.pretrained)
         assert "CheXNet-style" in capsys.readouterr().out

@@ -117,7 +117,7 @@ def cases_of(stage):
         maps = np.kron(rng.random((8, 8)), np.ones((8, 8)))
         maps = 255 * (maps - maps.min()) / np.ptp(maps)
         name = names("test")[index]
-        cases.append(localization.locate(name, int(name[:8]), index % 2, boxes, maps))
+        cases.append(localization.locate(name, int(name[:8]), FINDINGS[index % 2], boxes, maps))
     return cases
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARKERS = ("o", "s", "D", "^")
-_SCORES = {"validation_mean_auc": "validation mean AUC", "validation_dice": "validation Dice"}
 
 
 def forest(
@@ -126,12 +125,15 @@ def sizes(curves: dict[str, Sequence[tuple[float, float, Estimate]]], label: str
     return _drawn(fill, (9, 4.5))
 
 
-def learning_curves(curves: dict[str, Sequence[dict]]) -> Callable[[Path], None]:
+def learning_curves(curves: dict[str, Sequence[dict]], auc: str) -> Callable[[Path], None]:
     """Draws the training: losses on the left, the score that is watched on the right, one row per network.
 
     Args:
       curves: {name of the network: the lines of its log}.
+      auc: what the mean AUC is called.
     """
+
+    scores = {"validation_mean_auc": f"validation {auc}", "validation_dice": "validation Dice"}
 
     def fill(figure: "Figure") -> None:
         panels = figure.subplots(len(curves), 2, squeeze=False)
@@ -140,12 +142,12 @@ def learning_curves(curves: dict[str, Sequence[dict]]) -> Callable[[Path], None]
             kept = lines[-1].get("best_epoch")
             for key, label, colour in (("train_loss", "training", 0), ("validation_loss", "validation", 1)):
                 _curve(loss, epochs, [line.get(key, np.nan) for line in lines], palette.SERIES[colour], label, kept)
-            watched = next((key for key in ("validation_mean_auc", "validation_dice") if key in lines[-1]), None)
+            watched = next((key for key in scores if key in lines[-1]), None)
             if watched is not None:
                 values = [line.get(watched, np.nan) for line in lines]
-                _curve(score, epochs, values, palette.SERIES[1], _SCORES[watched], kept)
+                _curve(score, epochs, values, palette.SERIES[1], scores[watched], kept)
             loss.set_title(f"{name}: loss", loc="left", fontsize=10)
-            score.set_title(f"{name}: {_SCORES.get(watched, '')}", loc="left", fontsize=10)
+            score.set_title(f"{name}: {scores.get(watched, '')}", loc="left", fontsize=10)
             for axes in (loss, score):
                 axes.grid(color=palette.GRID)
                 axes.spines[["top", "right"]].set_visible(False)

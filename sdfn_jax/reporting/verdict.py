@@ -97,7 +97,7 @@ def _further(material: Material, run: Run) -> Iterator[str]:
         yield from _findings(material, run)
     if run.stage != "fusion":
         yield f"The fusion network was not evaluated: this is about {run.name} alone."
-    if others := _other_recipe(run.recipe):
+    if material.table.has_papers and (others := _other_recipe(run.recipe)):
         yield f"Trained by another recipe than the paper's: {others}."
     yield (
         f"One training (seed {run.test.origin.seed}): the interval is over patients; another seed would move the "

@@ -86,7 +86,7 @@ def training(material: Material) -> Section:
         text.append("How long it took is not recorded: jobs record it since version 0.2.0.")
     if curves:
         caption = "Loss and score by epoch; the dot is the epoch that was kept"
-        parts.append(Picture("learning_curves", caption, charts.learning_curves(curves)))
+        parts.append(Picture("learning_curves", caption, charts.learning_curves(curves, material.mean_word)))
     else:
         text.append("No run has a training log (metrics.jsonl): these networks were trained elsewhere.")
     return Section("training", "Training", text, parts, folded=False)
