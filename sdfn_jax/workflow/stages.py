@@ -137,8 +137,6 @@ def starting_points(config: ConfigDict, before: dict[str, str]) -> dict[str, str
     return {branch: metadata["digest"] for branch, metadata in found.items() if metadata is not None}
 
 
-
-
 def evaluate_lrg(config: ConfigDict, data: Path) -> str:
     """Scores a trained LRG on its test fold; writes into its folder and returns the table."""
     if config.test_fold is None:
