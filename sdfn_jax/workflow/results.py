@@ -314,16 +314,17 @@ def _draw_heatmaps(
 ) -> list[str]:
     """Heatmaps (eq. 5, and their sum; Figure 9): of each finding, the surest positive film, with its reference boxes.
 
-    If films have reference boxes, those are shown. If none has, a page of few findings has several films of each.
+    Of a data set with reference boxes, films that have one are shown. Without, a page of few findings has several films
+    of each.
 
     Returns:
       a line for each film that is left out, or for the pages.
     """
     examples, predictions = Examples(data, ["test"]), evaluation.predictions
-    described = list(examples.fields("name", "lung_box", "reference_boxes"))
+    has_boxes = examples.has("reference_boxes")
+    described = list(examples.fields("name", "lung_box", *["reference_boxes"] * has_boxes))
     names = findings.named_in(prepared.data_metadata(data))
-    boxes = [_reference_boxes(example, names) for example in described]
-    has_boxes = any(boxes)
+    boxes = [_reference_boxes(example, names) if has_boxes else {} for example in described]
     there = np.array([example["name"] in films for example in described])
     films_each = 1 if has_boxes else max(1, _HEATMAPS // len(predictions.findings))
     chosen = []
