@@ -65,9 +65,9 @@ def load(run: Path) -> BoxedRun:
     examples = Examples(data, ["test"])
     described = prepared.data_metadata(data)
     of_run, of_data = named_in(metadata), named_in(described)
-    boxed = [
-        index for index, example in enumerate(examples.fields("reference_boxes")) if _boxes(example, of_run, of_data)
-    ]
+    has_boxes = examples.has("reference_boxes")
+    described_boxes = examples.fields("reference_boxes") if has_boxes else ()
+    boxed = [index for index, example in enumerate(described_boxes) if _boxes(example, of_run, of_data)]
     if not boxed:
         raise UserError(f"--run={run}: no image of the test split of {data} has a reference box of its findings")
     origin = {
