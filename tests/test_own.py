@@ -6,12 +6,20 @@ import numpy as np
 import official_files as official
 import pytest
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 from PIL import Image
+from small import DENSENET
 
+from configs import fusion
+from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.shards import Shard
+from sdfn_jax.inference.predictor import Predictor
+from sdfn_jax.lungs import box_table, shipped
+from sdfn_jax.metrics import predictions
 from sdfn_jax.radiographs import pixels
 from sdfn_jax.radiographs.labels import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
+from sdfn_jax.workflow import modes, plan, results, stages
 from tfds_builders import base, prepare, prepared
 
 SIZE = 16
@@ -221,3 +229,64 @@ def test_a_divided_preparation_gives_the_same_set(folder):
         )
     for split, films in read(divided).items():
         np.testing.assert_equal(films, whole[split])
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """The main job on 40 pictures of noise with one finding, by the shipped lungs and tiny networks: its folder."""
+    folder = tmp_path_factory.mktemp("own_job")
+    rows = ["image,Tuberculosis,patient"]
+    for number in range(40):
+        Image.fromarray(official.picture(number) // 2 + 100 * np.uint8(number % 2)).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{number % 2},p{number}")
+    (folder / "films.csv").write_text("\n".join(rows))
+    with pytest.MonkeyPatch.context() as patch:  # each heatmap takes a second, a report's 2,000 replicates some more
+        patch.setattr(results, "_HEATMAPS", 1)
+        patch.setattr(results, "_FILMS", 1)
+        patch.setattr(results, "REPORT_REPLICATES", 10)
+        modes.run(job_config(folder), "train", "test")
+    return folder
+
+
+def job_config(folder):
+    config = fusion.get_config("own,small")
+    config.data.table, config.runs = str(folder / "films.csv"), str(folder / "runs")
+    config.extractors.pretrained = "random"
+    config.data.size, config.data.test_share, config.data.validation_share = 32, 0.3, 0.3
+    for stage in (config, config.entire, config.lung):
+        stage.model = ConfigDict(DENSENET)
+        stage.num_epochs, stage.batch_size, stage.evaluation_batch_size = 1, 4, 8
+    return config
+
+
+def test_the_main_job_ends_with_a_report_and_predictions_under_their_own_names(job):
+    runs = job / "runs"
+    page = (runs / "fusion" / "results" / "index.html").read_text()
+    assert "Tuberculosis" in page and "Atelectasis" not in page and "films.csv" in page
+    for stage in ("entire", "lung", "fusion"):
+        found = predictions.read_evaluation(runs / stage / "evaluation" / "test").predictions
+        assert found.findings == ("Tuberculosis",)
+        assert found.labels[:, 0].tolist() == [int(name.removesuffix(".png")) % 2 for name in found.images]
+    reading = Predictor.load(runs)(job / "1.png")
+    assert list(reading.probabilities) == ["Tuberculosis"]
+    boxes = box_table.read_box_table(runs / "lungs" / "lung_boxes.csv")
+    assert {row.checkpoint for row in boxes.values()} == {shipped.digest()}
+
+
+def test_another_table_is_learned_from_its_run_with_a_new_head_on_frozen_branches(job, tmp_path):
+    sides = ["train"] * 30 + ["validation"] * 10
+    rows = [f"{job}/{number}.png,{number % 2},{number // 2 % 2},{side}" for number, side in enumerate(sides)]
+    (tmp_path / "films.csv").write_text("\n".join(["image,A,B,split", *rows]))
+    config = job_config(tmp_path)
+    config.extractors.pretrained, config.extractors.frozen = str(job / "runs"), True
+    data = prepare.prepare(
+        "own", manual_dir=tmp_path, data_dir=tmp_path / "data", size=32, boxes=job / "runs" / "lungs" / "lung_boxes.csv"
+    )
+    entire = plan.classifiers(config)[0]
+    stages.train_classifier(entire, data)
+    before, _ = checkpoint.read_best(job / "runs" / "fusion")
+    after, metadata = checkpoint.read_best(entire.workdir)
+    for kind in ("params", "batch_stats"):
+        assert checkpoint.tree_digest(before[kind]["entire"]) == checkpoint.tree_digest(after[kind]["entire"])
+    assert after["params"]["head"]["bias"].shape == (2,) and np.any(after["params"]["head"]["bias"])
+    assert metadata["pretrained"]["file"] == str(job / "runs" / "fusion")

@@ -133,7 +133,7 @@ class PreparedDataSet(Stage):
         self.found, self._flag, self._readers, self._table = found, flag, readers, table
         data = found.data
         self.name = f"data set {data.name}"
-        self.reads = data.manual_dir if found.boxes is None else f"{data.manual_dir}, {found.boxes}"
+        self.reads = ", ".join(map(str, filter(None, (data.get("table") or data.manual_dir, found.boxes))))
         self.writes = prepared_directory(data)
         self.needs = [*found.synthetic, *([] if table is None else [table])]
 
