@@ -1,8 +1,8 @@
-"""The Python API, as docs/api.md shows it, with the golden networks on synthetic films."""
+"""The Python API, as docs/api.md and the other pages show it, with the golden networks on synthetic films."""
 
+import functools
 import json
 import math
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import dicom_files
 import jax
 import numpy as np
+import page_blocks
 import pytest
 from flax import traverse_util
 from PIL import Image
@@ -24,7 +25,7 @@ from sdfn_jax.models.weights import download, weights_file
 from sdfn_jax.radiographs.synthetic_film import draw
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+PAGE = ROOT / "docs" / "api.md"
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +67,19 @@ def imagenet(tmp_path_factory):
     return path
 
 
+def run(page):
+    """Runs the Python of a page from top to bottom, and returns its names."""
+    found = {}
+    for block in page_blocks.blocks(page):
+        if block.language == "python":
+            exec(compile(block.text, page.name, "exec"), found)
+    return found
+
+
 def test_the_page_runs_from_top_to_bottom(place, imagenet, monkeypatch, capsys):
     monkeypatch.chdir(place)
     monkeypatch.setattr(download, "fetch", lambda published: imagenet)
-    found = {}
-    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
-        exec(block, found)
+    found = run(PAGE)
     assert found["features"].shape[0] == 2
     assert len(found["boxes"]) == 2
     assert found["variables"]["params"].keys() == found["weights"].variables["params"].keys()
@@ -81,8 +89,18 @@ def test_the_page_runs_from_top_to_bottom(place, imagenet, monkeypatch, capsys):
     assert printed.err == ""
 
 
+def test_the_python_of_all_other_pages_runs(place, monkeypatch):
+    """With the package's own lungs, compiled once: the pages load them again and again."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sdfn_jax, "load_lungs", functools.cache(sdfn_jax.load_lungs))
+    pages = [page for page in page_blocks.PAGES if page != PAGE]
+    ran = {page.name for page in pages if run(page)}
+    assert {"README.md", "quick_start.md", "lungs.md", "faq.md"} <= ran
+
+
 def test_the_page_names_everything_public():
-    assert {name for name in sdfn_jax.__all__ if name not in PAGE} <= {"Reading", "Lungs", "__version__"}
+    page = PAGE.read_text(encoding="utf-8")
+    assert {name for name in sdfn_jax.__all__ if name not in page} <= {"Reading", "Lungs", "__version__"}
 
 
 def test_importing_it_loads_neither_jax_nor_numpy_and_is_fast():

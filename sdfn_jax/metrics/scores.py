@@ -136,7 +136,7 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Computes the Dice similarity coefficient of two masks, 2 |A n B| / (|A| + |B|) (section C; Dice 1945).
+    """Computes the Dice similarity coefficient of two masks, `2 |A n B| / (|A| + |B|)` (section C; Dice 1945).
 
     Args:
       a: bool, any shape.
@@ -153,7 +153,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Computes the intersection over union of two masks, |A n B| / |A u B| (section C; Jaccard 1901).
+    """Computes the intersection over union of two masks, `|A n B| / |A u B|` (section C; Jaccard 1901).
 
     Arguments, errors and empty masks as in `dice`.
     """
