@@ -55,6 +55,7 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # a list of attributes, not a heading for each
 
 highlight_language = "bash"  # of blocks without a language: commands
 html_theme = "furo"
@@ -87,6 +88,12 @@ def title_data_set(app, docname, source):
         source[0] = f"# {source[0].partition(':')[0]}\n\n{source[0]}"
 
 
+def keep_colons(app, what, name, obj, options, lines):
+    """Puts a comment before a property's docstring, of which Napoleon takes what is before a colon for a type."""
+    if what in ("attribute", "property"):
+        lines[:0] = ["..", ""]
+
+
 def finish(app, exception):
     """Sends the root of the site to its first page, and warns of links that lead nowhere."""
     if exception is not None or app.builder.format != "html":
@@ -111,4 +118,5 @@ def finish(app, exception):
 def setup(app):
     """Registers the above with Sphinx."""
     app.connect("source-read", title_data_set)
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before Napoleon
     app.connect("build-finished", finish)

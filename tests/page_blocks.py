@@ -42,14 +42,14 @@ class Block:
         """The command lines of a block of commands, or of a notebook's cell that begins with `%%sh`."""
         text = self.text
         if self.language.startswith("{code-cell}"):
-            text = text.partition("%%sh\n")[2]
+            text = "".join(re.split(r"^%%sh.*\n", text, flags=re.MULTILINE)[1:])
         lines = text.replace("\\\n", " ").splitlines()
         return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
     @property
     def python(self) -> str:
         """A notebook's cell as Python: without its options (`:tags:`) and commands."""
-        text = self.text.partition("%%sh\n")[0]
+        text = re.split(r"^%%sh", self.text, flags=re.MULTILINE)[0]
         return "\n".join(line for line in text.splitlines() if not line.startswith(":"))
 
 
