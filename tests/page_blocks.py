@@ -76,7 +76,8 @@ class Parsed(BaseException):
 
 def check(line: str) -> None:
     """Fails unless every command of a line is one that there is, with arguments that it takes."""
-    for command in line.split("&&"):
+    line = re.sub(r"\$\(\(.+?\)\)|\$\w+", "1", line)  # what the shell fills in
+    for command in re.split(r"&&|\|\|", line):
         words = shlex.split(command, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             words = words[1:]
@@ -176,7 +177,7 @@ _CHECKS = {
     "python3": _python,
     "pip": _pip,
     "srun": _last_is_ours,
-    **dict.fromkeys((".", "bash", "pytest", "ruff", "mypy", "pre-commit", "tensorboard", "sphinx-build"), _files),
+    **dict.fromkeys((".", "[", "bash", "pytest", "ruff", "mypy", "pre-commit", "tensorboard", "sphinx-build"), _files),
 }
 
 

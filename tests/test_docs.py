@@ -10,6 +10,7 @@ import re
 
 import page_blocks
 import pytest
+import yaml
 from page_blocks import PAGES, ROOT
 
 from sdfn_jax import __version__
@@ -24,6 +25,8 @@ BLOCKS = [block for page in PAGES for block in page_blocks.blocks(page)]
 # What checks a block of code, by its language.
 CHECKED = {
     "": "test_every_command_is_one_that_its_program_takes",
+    "bash": "test_every_command_is_one_that_its_program_takes",
+    "yaml": "test_the_commands_of_a_cluster_job_are_right",
     "python": "test_api.py runs it",
     "{code-cell} python": "the site's build executes it; test_a_notebooks_cells_are_python",
     "{eval-rst}": "the site's build",
@@ -50,7 +53,7 @@ def test_every_link_to_a_file_leads_to_one(page):
 
 @by_page
 def test_every_command_is_one_that_its_program_takes(page):
-    blocks = [block for block in page_blocks.blocks(page) if block.language in ("", "{code-cell} python")]
+    blocks = [block for block in page_blocks.blocks(page) if block.language in ("", "bash", "{code-cell} python")]
     for command in [command for block in blocks for command in block.commands]:
         page_blocks.check(command)
     for span in page_blocks.spans(page):
@@ -81,6 +84,23 @@ def test_every_setting_on_a_page_is_one_of_a_config():
 @pytest.mark.parametrize("block", of_language("{code-cell} python"), ids=lambda block: block.page.stem)
 def test_a_notebooks_cells_are_python(block):
     ast.parse(block.python)
+
+
+def strings(value):
+    """Yields the strings in a structure of lists and dictionaries."""
+    if isinstance(value, str):
+        yield value
+    else:
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from strings(each)
+
+
+def test_the_commands_of_a_cluster_job_are_right():
+    for block in of_language("yaml"):
+        commands = [each for each in strings(yaml.safe_load(block.text)) if each.startswith("sdfn ")]
+        assert commands
+        for command in commands:
+            page_blocks.check(command)
 
 
 def test_every_row_of_a_table_is_as_long_as_its_head():
