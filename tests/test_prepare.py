@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from array_record.python import array_record_module
 from PIL import Image
 
 from sdfn_jax.core.errors import UserError, run_command
-from tfds_builders import base, prepare
+from tfds_builders import base, prepare, registry
+from tfds_builders.record_shards import RecordShard
 
 NUMBERS = (1, 2, 3, 6, 17)
 
@@ -299,3 +301,47 @@ def test_the_digest_is_of_the_files_and_not_of_their_place(download, data_dir, t
     digests = [tfds.builder_from_directory(folder).info.metadata["inputs_digest"] for folder in (first, second, third)]
     assert digests[0] == digests[1] != digests[2]
     assert np.unique(digests).size == 2
+
+
+class TestTfdsInterface:
+    """`tfds build`, `beam_runner` and `tfds.load` go through these; the test with Beam is `test_beam.py`."""
+
+    def test_a_pickled_shard_makes_the_same_examples_elsewhere(self, download, tmp_path):
+        (download / "MontgomerySet/CXR_png/MCUCXR_0001_0.png").write_bytes(b"torn")
+        builder = prepare.make_builder("montgomery", tmp_path / "here", None, 16, skip_bad_files=True)
+        items = builder.inputs(download).splits["fold_1"]
+        shard = RecordShard(builder, items, tmp_path / "note.json")
+        elsewhere = pickle.loads(pickle.dumps(shard))
+        assert elsewhere.builder.builder_config is builder.builder_config
+        np.testing.assert_equal(list(elsewhere()), list(shard()))
+        outcome = elsewhere.outcome()
+        assert [item.name for item in outcome.made] == ["MCUCXR_0006_0"]
+        assert list(outcome.bad) == ["MCUCXR_0001_0"] and len(outcome.looked_at) == 6
+        assert not (tmp_path / "note.json").exists()
+
+    def test_a_pickled_builder_has_all_of_its_arguments(self, tmp_path):
+        builder = prepare.make_builder("own", tmp_path, None, 48, table="a.csv", test_share=0.3, skip_bad_files=True)
+        assert pickle.loads(pickle.dumps(builder)).__getstate__() == builder.__getstate__()
+
+    def test_one_configuration_is_built_unless_another_is_named(self):
+        for name in registry.DATA_SETS:
+            builder = registry.builder(name)
+            assert len(builder.BUILDER_CONFIGS) == 1
+        builder = registry.builder("chestxray14")
+        assert builder.get_builder_config("size300_labelsv2020").label_version == "v2020"
+        assert builder.get_builder_config("size300_labels2021") is None
+
+    def test_the_format_of_a_set_that_is_there_is_kept(self, download, data_dir):
+        folder = run(download, data_dir)
+        info = folder / "dataset_info.json"
+        info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+        builder = registry.builder("montgomery")(data_dir=data_dir, config="size16")
+        assert builder.info.file_format == tfds.core.FileFormat.TFRECORD
+
+    def test_tfds_build_ends_in_a_message(self, tmp_path, monkeypatch):
+        download = official.write_chestxray14(tmp_path / "films")
+        (download / "Data_Entry_2017.csv").unlink()
+        builder = registry.builder("chestxray14")(data_dir=tmp_path / "data")
+        monkeypatch.setattr(sys, "argv", ["/usr/bin/tfds", "build"])
+        with pytest.raises(SystemExit, match=r"^error: .*Data_Entry_2017.csv is missing, but .*v2020.csv is there: "):
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=download))

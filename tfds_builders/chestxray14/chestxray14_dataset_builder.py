@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.radiographs import find, nih_tables
 from sdfn_jax.radiographs.findings import FINDINGS
 from tfds_builders import base, labelled_films
@@ -125,6 +126,12 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
         looked = f"in {manual_dir} and all folders below it"
         if not pictures and not entry_table.is_file():
             raise base.NothingFoundError(f"no PNG file and no {entry_table.name} was found {looked}")
+        for version, other in nih_tables.LABEL_TABLES.items():
+            if not entry_table.is_file() and (manual_dir / other).is_file():
+                raise UserError(
+                    f"{entry_table} is missing, but {other} is there: put the first next to it, or take the labels of "
+                    f"the second with --label_version={version} (tfds build: --config={config(label_version=version).name})"
+                )
         entries = nih_tables.read_entries(entry_table, self.builder_config.label_version, self._faults)
         reference_boxes = nih_tables.read_boxes(manual_dir / nih_tables.BOX_LIST, entries, self._faults)
         train_val, test = nih_tables.read_lists(manual_dir, entries)
