@@ -128,9 +128,10 @@ and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."
             raise base.NothingFoundError(f"no PNG file and no {entry_table.name} was found {looked}")
         for version, other in nih_tables.LABEL_TABLES.items():
             if not entry_table.is_file() and (manual_dir / other).is_file():
+                its = config(label_version=version).name
                 raise UserError(
                     f"{entry_table} is missing, but {other} is there: put the first next to it, or take the labels of "
-                    f"the second with --label_version={version} (tfds build: --config={config(label_version=version).name})"
+                    f"the second with --label_version={version} (tfds build: --config={its})"
                 )
         entries = nih_tables.read_entries(entry_table, self.builder_config.label_version, self._faults)
         reference_boxes = nih_tables.read_boxes(manual_dir / nih_tables.BOX_LIST, entries, self._faults)
