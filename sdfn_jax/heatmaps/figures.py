@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,7 +84,7 @@ def heatmap_page(path: str | Path, cases: Sequence[FindingMaps], *, drawings: bo
         ScalarMappable(Normalize(0, 255), palette.HEATMAP), ax=panels, shrink=0.6, aspect=40, ticks=(0, 60, 180, 255)
     )
     bar.set_label("heatmap, each map rescaled to 0-255")
-    figure.legend(handles=_box_legend(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles=_box_legend(cases), loc="outside lower center", ncols=2, frameon=False)
     if drawings:
         figure.suptitle("SYNTHETIC radiographs, not films of patients", color=palette.WARNING)
     _save(figure, path)
@@ -115,10 +115,10 @@ def figure_nine(
         whole = (0, 0, *size[::-1])
         _draw_panel(column[0], case, (whole, cam.resize_map(heatmap, size)))
         _draw_panel(column[1], case, (whole, case.fused()))
-        column[0].set_title(f"{display_name(case.finding)}\n{case.image}", fontsize=10)
+        column[0].set_title(f"{display_name(case.finding)}\n{PurePath(case.image).name}", fontsize=10)
     panels[0, 0].set_ylabel("Traditional (entire CXR)", fontsize=11)
     panels[1, 0].set_ylabel("SDFN", fontsize=11)
-    figure.legend(handles=_box_legend(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles=_box_legend(cases), loc="outside lower center", ncols=2, frameon=False)
     if drawings:
         figure.suptitle("SYNTHETIC radiographs, not films of patients", color=palette.WARNING)
     _save(figure, path)
@@ -141,13 +141,13 @@ def _save(figure: "Figure", path: str | Path) -> None:
         figure.savefig(unfinished, dpi=figure.dpi, bbox_inches=figure.get_tightbbox().padded(_MARGIN))
 
 
-def _box_legend() -> list:
+def _box_legend(cases: Sequence[FindingMaps]) -> list:
     from matplotlib.patches import Patch
 
-    return [
-        Patch(fill=False, linewidth=1.5, label="lung box", **_LUNG_BOX),
-        Patch(fill=False, linewidth=1.5, label="reference box of the finding", **_REFERENCE_BOX),
-    ]
+    kinds = {"lung box": _LUNG_BOX}
+    if any(len(case.reference_boxes) for case in cases):
+        kinds["reference box of the finding"] = _REFERENCE_BOX
+    return [Patch(fill=False, linewidth=1.5, label=label, **style) for label, style in kinds.items()]
 
 
 def _draw_case(row: Sequence["Axes"], case: FindingMaps) -> None:
@@ -163,7 +163,8 @@ def _draw_case(row: Sequence["Axes"], case: FindingMaps) -> None:
     for panel, overlay in zip(row, overlays, strict=True):
         _draw_panel(panel, case, overlay)
     row[0].set_ylabel(
-        f"{display_name(case.finding)}\np = {case.probability:.3f}, label {case.label}\n{case.image}", fontsize=10
+        f"{display_name(case.finding)}\np = {case.probability:.3f}, label {case.label}\n{PurePath(case.image).name}",
+        fontsize=10,
     )
 
 

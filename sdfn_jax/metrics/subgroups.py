@@ -8,20 +8,20 @@ from sdfn_jax.metrics import bootstrap
 
 # Upper ends, in years; the 2017 table has impossible ages up to 414.
 _AGES = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"), (120, "80 and over"))
-_UNKNOWN = "unknown"
+UNKNOWN_GROUP = "unknown"
 SEXES = {"F": "female", "M": "male"}
 VIEWS = {"PA": "PA", "AP": "AP"}
 # The groups of each attribute, in their order.
 NAMES = {
-    "sex": (*SEXES.values(), _UNKNOWN),
-    "age": (*(name for _, name in _AGES), _UNKNOWN),
-    "view": (*VIEWS.values(), _UNKNOWN),
+    "sex": (*SEXES.values(), UNKNOWN_GROUP),
+    "age": (*(name for _, name in _AGES), UNKNOWN_GROUP),
+    "view": (*VIEWS.values(), UNKNOWN_GROUP),
 }
 
 
 def age_band(years: float) -> str:
     """Returns the band of an age: `0-17` to `80 and over`, or `unknown` for one outside 0 to 120."""
-    return next((name for end, name in _AGES if 0 <= years < end), _UNKNOWN)
+    return next((name for end, name in _AGES if 0 <= years < end), UNKNOWN_GROUP)
 
 
 def groups(sexes: Sequence[str], ages: Sequence[float], views: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
@@ -36,9 +36,9 @@ def groups(sexes: Sequence[str], ages: Sequence[float], views: Sequence[str]) ->
       {`sex`, `age` and `view`: {group: (N,) bool}}; each image is in one group of each, and no group is empty.
     """
     named = {
-        "sex": [SEXES.get(sex, _UNKNOWN) for sex in sexes],
+        "sex": [SEXES.get(sex, UNKNOWN_GROUP) for sex in sexes],
         "age": [age_band(age) for age in ages],
-        "view": [VIEWS.get(view, _UNKNOWN) for view in views],
+        "view": [VIEWS.get(view, UNKNOWN_GROUP) for view in views],
     }
     return {
         attribute: {name: np.array(found) == name for name in NAMES[attribute] if name in found}

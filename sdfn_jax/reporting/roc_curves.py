@@ -32,7 +32,8 @@ def draw(path: Path, table: TableOne) -> None:
 
     count = len(table.findings)
     rows, columns = charts.grid(count)
-    figure = Figure(figsize=(3 * columns, 10 / 3 * rows), layout="constrained")
+    width, height = (3 * columns, 10 / 3 * rows) if rows > 1 else (5 * columns, 5)
+    figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(rows, columns).flat
     for index, (name, positives) in enumerate(zip(table.findings, table.positives, strict=True)):
         panel = panels[index]
@@ -45,7 +46,9 @@ def draw(path: Path, table: TableOne) -> None:
     for panel in panels[count:-1]:
         panel.set_axis_off()
     _draw_legend(panels[-1], table)
-    notes = "\n".join(part for sentence in all_caveats(table.evaluations) for part in textwrap.wrap(sentence, 150))
+    notes = "\n".join(
+        part for sentence in all_caveats(table.evaluations) for part in textwrap.wrap(sentence, 10 * width)
+    )
     if notes:
         figure.supxlabel(notes, fontsize=11, color=palette.WARNING)
     charts.save(figure, path)

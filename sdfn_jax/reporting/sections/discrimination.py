@@ -62,7 +62,7 @@ def differences(material: Material) -> Section:
     findings = len(material.table.findings)
     resampled = "Both networks are scored on the same resamples of patients. p is two-sided"
     if findings == 1:  # the summary would repeat the only row of each table
-        return Section("differences", "Differences", [f"{resampled}. {delong.DELONG_REMARK}"], parts)
+        return Section("differences", "Differences", [f"{resampled}. {_delong_remark(material)}"], parts)
     summary = Table(
         "differences",
         "Differences of the mean AUC, and the paper's paired t-test",
@@ -73,12 +73,17 @@ def differences(material: Material) -> Section:
         "differences",
         "Differences",
         [
-            f"{resampled}; Holm's correction is over the "
-            f"{findings} findings. {delong.DELONG_REMARK} The paper's own test is a paired two-tailed t-test; over the "
-            "class AUCs of two networks there is one, and it takes the findings, not the patients, for the sample.",
+            f"{resampled}; Holm's correction is over the {findings} findings. {_delong_remark(material)} The "
+            "paper's own test is a paired two-tailed t-test; over the class AUCs of two networks there is one, and it "
+            "takes the findings, not the patients, for the sample.",
         ],
         [summary, *parts],
     )
+
+
+def _delong_remark(material: Material) -> str:
+    patients = material.runs[0].test.predictions.patients
+    return delong.DELONG_REMARK if len(set(patients.tolist())) < len(patients) else ""
 
 
 def _table_one(material: Material) -> Table:

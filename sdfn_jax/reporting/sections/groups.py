@@ -13,6 +13,10 @@ from sdfn_jax.reporting.page import Cell, Picture, Section, Table
 from sdfn_jax.reporting.runs import Run
 
 _MEANS = "Mean AUC over the findings that are defined in a group: means over different findings are not comparable. "
+_SHORTCUT = (
+    "The view is a shortcut: bedside films (AP) are of sicker patients. The AUC within view compares only images of "
+    "one view, and is next to the pooled one."
+)
 _Pairs = list[tuple[np.ndarray, np.ndarray]]  # of each finding, what `bootstrap.auc_pairs` counted
 
 
@@ -32,10 +36,15 @@ class _Group:
 def subgroups_section(material: Material) -> Section:
     """Sex, age band and view, and the AUC within a view."""
     title = "Subgroups"
-    if material.official is None:
-        return Section("subgroups", title, ["NOTE: not computed: sex, age and view come from --tables=FOLDER."])
-    official = material.official
-    found = subgroups.groups(official.sexes, official.ages, official.views)
+    people = material.people
+    found = {} if people is None else subgroups.groups(people.sexes, people.ages, people.views)
+    found = {attribute: each for attribute, each in found.items() if set(each) != {subgroups.UNKNOWN_GROUP}}
+    if not found:
+        return Section(
+            "subgroups",
+            title,
+            ["NOTE: not computed: sex, age and view are unknown; of ChestX-ray14 they are in --tables=FOLDER."],
+        )
     groups = [_Group(attribute, name, chosen) for attribute, each in found.items() for name, chosen in each.items()]
     pairs = {run.name: [_pairs(material, run, group, material.resamples) for group in groups] for run in material.runs}
     aucs = {
@@ -54,24 +63,27 @@ def subgroups_section(material: Material) -> Section:
         title,
         [
             f"{_MEANS * (len(material.finding_names) > 1)}Ages outside 0 to 120 years are unknown.",
-            "The view is a shortcut: bedside films (AP) are of sicker patients. The AUC within view compares only "
-            "images of one view, and is next to the pooled one.",
+            *([_SHORTCUT] if "view" in found else []),
         ],
         [
             _summary(material, groups, aucs),
             Picture(
                 "subgroups",
-                f"{material.mean_word} by group, 95 % interval over patients",
+                f"{_title(material)} by group, 95 % interval over patients",
                 charts.forest(
                     [group.title for group in groups],
                     {name: [each[-1] for each in mine] for name, mine in aucs.items()},
                     material.mean_word,
                 ),
             ),
-            _within_view(material, groups, pairs),
+            *([_within_view(material, groups, pairs)] if "view" in found else []),
             _details(material, groups, aucs),
         ],
     )
+
+
+def _title(material: Material) -> str:
+    return material.mean_word[:1].upper() + material.mean_word[1:]
 
 
 def label_versions(material: Material) -> Section:
@@ -131,7 +143,7 @@ def _summary(material: Material, groups: list[_Group], aucs: dict[str, list[list
         defined = sum(not np.isnan(each.value) for each in mine[0][: len(material.finding_names)])
         rows.append([group.title, *_sizes(material, group), defined, *(each[-1] for each in mine)])
     heads = ["Group", "images", "patients", "findings", *material.names]
-    return Table("subgroups", f"{material.mean_word} by group", heads, rows)
+    return Table("subgroups", f"{_title(material)} by group", heads, rows)
 
 
 def _details(material: Material, groups: list[_Group], aucs: dict[str, list[list[Estimate]]]) -> Table:

@@ -30,7 +30,7 @@ def lung_regions(material: Material) -> Section:
     parts = []
     tables = [folder / "lung_boxes.csv" for folder in material.generators]
     for path in (path for path in tables if path.is_file()):
-        parts.append(_rules(list(box_table.read_box_table(path).values())))
+        parts.append(_rules(list(box_table.read_box_table(path).values()), material.table.has_papers))
     of_runs = [path for run in material.runs for path in run.pictures("lung_boxes_*.png")]
     of_generators = [path for folder in material.generators for path in sorted(folder.glob("lung_boxes_*.png"))]
     for path in {path.name: path for path in [*of_generators, *of_runs]}.values():
@@ -76,7 +76,7 @@ def segmentation(material: Material) -> Section:
     return Section("segmentation", title, notes, parts)
 
 
-def _rules(rows: list[box_table.BoxRow]) -> Table:
+def _rules(rows: list[box_table.BoxRow], with_paper: bool) -> Table:
     rules = [row.rule for row in rows]
     counts = {rule: rules.count(rule) for rule in sorted(set(rules) - {lung_boxes.NO_RULE})}
     none = rules.count(lung_boxes.NO_RULE)
@@ -85,8 +85,9 @@ def _rules(rows: list[box_table.BoxRow]) -> Table:
         ["some rule", len(rows) - none, 1 - none / len(rows), published.SOME_RULE_SHARE],
     ]
     table += [[f"of these: {rule}", count, count / len(rows), ""] for rule, count in counts.items()]
+    heads = ["Rule", "images", "share", *["paper (112,120 images)"] * with_paper]
     caption = f"Rules of post-processing that fired on {len(rows):,} images"
-    return Table("lung_rules", caption, ["Rule", "images", "share", "paper (112,120 images)"], table)
+    return Table("lung_rules", caption, heads, [row[: len(heads)] for row in table])
 
 
 def _read_segmentation(path: Path) -> list[dict[str, str | float]]:
