@@ -167,7 +167,9 @@ class TestMainJob:
         for stage in ("entire", "lung", "fusion"):
             localize_command.main([f"--run={folder / stage}"])
         films = Examples(data_of(folder), ["test"])
-        boxed = {(film["name"], int(finding)): film for film in films for finding in film["reference_boxes"]["finding"]}
+        boxed = {
+            (film["name"], FINDINGS[finding]): film for film in films for finding in film["reference_boxes"]["finding"]
+        }
         cases, origin = detections.read(folder / "fusion" / "evaluation" / "test")
         assert {(case.image, case.finding) for case in cases} == set(boxed)
         assert all(case.patient == boxed[case.image, case.finding]["patient"] for case in cases)
