@@ -181,7 +181,7 @@ class TestStart:
         imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
         again = config.copy_and_resolve_references()
         again.pretrained, again.workdir, again.branches = config.workdir, str(tmp_path / "again"), ("lung",)
-        branches, recorded = stages._branches(again, {})
+        branches, recorded = stages._branches(again, {}, FINDINGS)
         jax.tree.map(np.testing.assert_array_equal, branches["lung"], variables_of(MODEL))
         digest = checkpoint.best_metadata(config.workdir)["digest"]
         assert recorded["pretrained"] == {
