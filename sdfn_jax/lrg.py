@@ -9,7 +9,7 @@ Interrupted at any moment, the same command resumes.
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdfn_jax.core import errors
+from sdfn_jax.core import errors, ray_engine
 from sdfn_jax.core.arguments import BATCH_SIZE, Parser, add_division, positive
 
 AGAIN = "the same command resumes from here"
@@ -49,15 +49,17 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     print(f"{len(found.films):,} radiographs in {options.radiographs}, {maker}", flush=True)
     if network.drawings:
         print(f"NOTE: {TRAINED_ON_SYNTHETIC}", flush=True)
-    rows = make_box_table(
-        network,
-        found.films,
-        options.output,
-        network.postprocessing,
-        options.skip_bad_files,
-        options.masks,
-        shard=options.shard,
-    )
+    with ray_engine.engine(options.engine, jit_cache.use_cache) as engine:
+        rows = make_box_table(
+            network,
+            found.films,
+            options.output,
+            network.postprocessing,
+            options.skip_bad_files,
+            options.masks,
+            shard=options.shard,
+            engine=engine,
+        )
     if rows is None:
         return
     print(

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdfn_jax.core import errors
+from sdfn_jax.core import errors, ray_engine
 from sdfn_jax.core.arguments import BATCH_SIZE, Parser, add_division, positive
 from sdfn_jax.radiographs.flags import FIXES
 
@@ -111,17 +111,19 @@ def _run(options: argparse.Namespace) -> int:
     for note in _notes(predictor):
         print(note)
     sys.stdout.flush()
-    return batch.predict(
-        predictor,
-        films,
-        options.output,
-        options.fix,
-        options.keep_identifiers,
-        not_found,
-        left_out,
-        dicom_results,
-        shard=options.shard,
-    )
+    with ray_engine.engine(options.engine, jit_cache.use_cache) as engine:
+        return batch.predict(
+            predictor,
+            films,
+            options.output,
+            options.fix,
+            options.keep_identifiers,
+            not_found,
+            left_out,
+            dicom_results,
+            shard=options.shard,
+            engine=engine,
+        )
 
 
 def _dicom_results(folder: Path | None, films: Sequence["ImageFile"]) -> "ResultsFolder | None":

@@ -13,9 +13,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     """Prepares the data set, unless it is there already, and prints a summary."""
     options = parse_arguments(arguments, prog)
 
-    from tfds_builders.prepare import prepare  # here, so that --help needs no TFDS
+    from tfds_builders.prepare import run  # here, so that --help needs no TFDS
 
-    prepare(**options)
+    run(options)
 
 
 if __name__ == "__main__":

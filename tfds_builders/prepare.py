@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from sdfn_jax.core import errors, parallel, progress
+from sdfn_jax.core import errors, parallel, progress, ray_engine
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.faults import Faults
 from sdfn_jax.core.files import bring_back, locked, make_folder, put_in_place
@@ -271,9 +271,19 @@ def _summary(name: str, final: Path, manual_dir: Path, builder: base.RadiographB
     return "\n".join(lines)
 
 
+def run(options: dict[str, Any]) -> None:
+    """Prepares what a command line asks for (`arguments.parse_arguments`)."""
+    with ray_engine.engine(options.pop("engine"), _nothing, on_gpus=False) as engine:
+        prepare(engine=engine, **options)
+
+
+def _nothing() -> None:
+    """Starts a worker: nothing has to be set up to decode."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    prepare(**parse_arguments(arguments, "python -m tfds_builders.prepare"))
+    run(parse_arguments(arguments, "python -m tfds_builders.prepare"))
 
 
 if __name__ == "__main__":

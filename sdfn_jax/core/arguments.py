@@ -93,6 +93,13 @@ def add_division(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="do part I of N: several machines, one folder",
     )
+    parser.add_argument(
+        "--engine",
+        type=_engine,
+        default=None,
+        metavar="ray",
+        help="or ray://HOST:PORT: workers of a Ray cluster",
+    )
 
 
 def _shard(text: str) -> shards.Shard:
@@ -102,6 +109,12 @@ def _shard(text: str) -> shards.Shard:
         if 1 <= found.number <= found.count <= LARGEST_COUNT:
             return found
     raise argparse.ArgumentTypeError(f"{text!r} is not I/N, with I from 1 to N, such as 1/8")
+
+
+def _engine(text: str) -> str:
+    if text == "ray" or text.startswith("ray://"):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is neither ray nor ray://HOST:PORT")
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
