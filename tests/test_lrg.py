@@ -158,7 +158,7 @@ class TestSegmenter:
         segmenter = tiny_unet()
         for count in (1, 3, 4, 9):
             segmenter.probabilities(noise(0, (count, SIDE, SIDE)))
-        assert segmenter._network._cache_size() == 1
+        assert segmenter._network.func._cache_size() == 1
 
     def test_loads_a_checkpoint(self, tmp_path):
         trained = tiny_unet()

@@ -164,8 +164,8 @@ def test_the_batch_size_changes_nothing(runs, films, readings):
 
 
 def test_one_shape_is_compiled_however_many_films(predictor, readings):
-    assert predictor.classifier._network._cache_size() == 1
-    assert predictor.lungs.segmenter._network._cache_size() == 1
+    assert predictor.classifier._network.func._cache_size() == 1
+    assert predictor.lungs.segmenter._network.func._cache_size() == 1
 
 
 def test_it_reads_only_as_far_ahead_as_it_needs(predictor, films):

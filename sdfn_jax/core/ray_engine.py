@@ -175,5 +175,5 @@ def _lost(chunk: tuple, error: Exception) -> UserError:
         return UserError(f"workers die as they start ({reason}); is sdfn_jax installed on all machines of the cluster?")
     return UserError(
         f"{_LOSSES} workers died while they had the {len(chunk)} files from {chunk[0].name} on ({reason}). Have they "
-        "too little memory, or does one of these files end its reader? Without --engine the same command resumes from here."
+        "too little memory, or does one of these files end its reader? Without --engine the same command resumes here."
     )

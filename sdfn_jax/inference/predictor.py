@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax.core import checkpoint, run_folders, run_metadata
+from sdfn_jax.core import backend, checkpoint, run_folders, run_metadata
 from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
@@ -42,7 +42,7 @@ class Classifier:
       model: {branch: (B, S, S, channels) float32} -> logits (B, K), features {branch: (B, h, w, C)}.
       variables: its variables.
       preprocessing: from grey levels to its input.
-      batch_size: films at a time, the one shape that is compiled.
+      batch_size: films at a time, over all local devices: the one shape that is compiled.
     """
 
     model: sdfn.SDFN
@@ -65,7 +65,7 @@ class Classifier:
             branch: np.pad(np.stack([each[branch] for each in batch]), ((0, missing), (0, 0), (0, 0)))
             for branch in self.model.branches
         }
-        return self._network(self._on_device, stacked)
+        return self._network(stacked)
 
     def activation_maps(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the class activation maps {branch: (B, h, w, K) float32} of a batch's features (eq. 5)."""
@@ -82,16 +82,12 @@ class Classifier:
         return len(self.variables["params"]["head"]["kernel"])
 
     @functools.cached_property
-    def _on_device(self) -> dict:
-        return jax.device_put(self.variables)
-
-    @functools.cached_property
     def _network(self):
         def network(variables: dict, batch: dict[str, jax.Array]):
             prepared = {branch: self.preprocessing(grey) for branch, grey in batch.items()}
             return self.model.apply(variables, prepared, train=False)
 
-        return jax.jit(network)
+        return backend.on_local_devices(network, self.variables, self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 from numpy.typing import ArrayLike
 
-from sdfn_jax.core import checkpoint
+from sdfn_jax.core import backend, checkpoint
 from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
@@ -42,7 +42,7 @@ class Segmenter:
       size: S, the side of the network's square input, in pixels.
       digest: of the checkpoint.
       postprocessing: the numbers of B.2.2 that its config names.
-      batch_size: films at a time, the one shape that is compiled.
+      batch_size: films at a time, over all local devices: the one shape that is compiled.
       drawings: whether it was trained on synthetic radiographs.
       mirrored_too: whether a probability is the mean of that for the radiograph and that for its mirror image.
       least_confidence: a lung region of lower confidence is flagged as doubtful; None if no such bound was chosen.
@@ -153,7 +153,7 @@ class Segmenter:
           (batch_size, S, S) float32 probabilities; rows beyond `inputs` mean nothing.
         """
         missing = self.batch_size - len(inputs)
-        return self._network(self._on_device, np.pad(inputs, ((0, missing), (0, 0), (0, 0))))
+        return self._network(np.pad(inputs, ((0, missing), (0, 0), (0, 0))))
 
     def _film(self, number: int, film: ArrayLike) -> np.ndarray:
         """Returns a film as (S, S) uint8."""
@@ -167,10 +167,6 @@ class Segmenter:
                 f"{self.size}; pixels.resize makes them"
             )
         return film
-
-    @functools.cached_property
-    def _on_device(self) -> dict:
-        return jax.device_put(self.variables)
 
     @functools.cached_property
     def _network(self):
@@ -187,4 +183,5 @@ class Segmenter:
             return jax.lax.map(lambda film: found(variables, film[None])[0], inputs)
 
         # On a CPU film by film: what one layer leaves in the cache the next one reads there.
-        return jax.jit(one_by_one if jax.default_backend() == "cpu" else found)
+        chosen = one_by_one if jax.default_backend() == "cpu" else found
+        return backend.on_local_devices(chosen, self.variables, self.batch_size)
