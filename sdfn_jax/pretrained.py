@@ -23,7 +23,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
         examples="examples:\n  %(prog)s densenet121-a639ec97.pth --output=weights/imagenet.safetensors\n"
         "  %(prog)s chexnet.pth.tar --classes=classes.txt --config=configs/classifier.py:entire",
     )
-    parser.add_argument("weights", metavar="FILE", help="the weights file, recognised by its content")
+    parser.add_argument(
+        "weights",
+        metavar="FILE",
+        help="the weights file, recognised by its content; or hf://owner/name/file[@revision] on the Hugging Face hub",
+    )
     parser.add_argument("--output", type=Path, help="the .safetensors file to write")
     parser.add_argument(
         "--classes",
@@ -43,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
 
     model = backbones.build(backbones.PAPERS, {}) if config is None else backbones.from_config(config)
     classes = None if options.classes is None else weights_file.parse_classes(options.classes)
-    found = weights_file.read(options.weights, model, classes)
+    found = weights_file.load_weights(options.weights, model, classes)
     print(found.describe())
     if options.output is not None:
         weights_file.save(options.output, found)

@@ -29,6 +29,49 @@ SMALL = {"depths": (1, 1), "widths": (4, 6)}
 FOUR = {"depths": (1, 2, 1, 1), "widths": (6, 10, 14, 18)}  # timm's always has four stages
 
 
+@pytest.mark.parity
+def test_checkpoints_of_training_give_the_moving_average_and_say_so(tmp_path):
+    torch, model = import_peer("torch"), ConvNeXtTiny(**FOUR)
+    averaged = timm_network(**FOUR).state_dict()
+    trained = {name: tensor + 1 for name, tensor in averaged.items()}
+    wrapped = {f"module.{name}": tensor for name, tensor in averaged.items()}
+    expected = weights_file.read(saved(timm_network(**FOUR), tmp_path / "model.safetensors"), model)
+    assert expected.source == timm_convnext.NAME
+    for stored, place in (
+        ({"state_dict": trained, "state_dict_ema": averaged, "epoch": 3}, "state_dict_ema"),
+        (
+            {"model": trained, "model_ema": wrapped, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}},
+            "model_ema",
+        ),
+        ({"checkpoint": {"model": trained, "ema": averaged}}, "checkpoint.ema"),
+        ({"model": wrapped}, ""),
+    ):
+        torch.save(stored, tmp_path / "checkpoint.pth")
+        found = weights_file.read(tmp_path / "checkpoint.pth", model)
+        assert found.source == timm_convnext.NAME + (f", moving average {place}" if place else "")
+        jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
+    flat = {f"model.{name}": tensor for name, tensor in trained.items()}
+    flat |= {f"model_ema.{name}": tensor for name, tensor in wrapped.items()}
+    save_file({name: tensor.numpy() for name, tensor in flat.items()}, tmp_path / "flat.safetensors")
+    found = weights_file.read(tmp_path / "flat.safetensors", model)
+    assert found.source.endswith(", moving average model_ema")
+    jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_read_exactly(tmp_path, dtype):
+    torch, model = import_peer("torch"), ConvNeXtTiny(**FOUR)
+    halves = {name: tensor.to(getattr(torch, dtype)) for name, tensor in timm_network(**FOUR).state_dict().items()}
+    import_peer("safetensors.torch").save_file(halves, tmp_path / "model.safetensors")
+    torch.save(halves, tmp_path / "model.pth")
+    for file in ("model.safetensors", "model.pth"):
+        found = weights_file.branch_tensors(weights_file.read(tmp_path / file, model).variables)
+        for name, tensor in timm_convnext.to_timm(found).items():
+            assert tensor.dtype == np.float32
+            np.testing.assert_array_equal(tensor, halves[name].float().numpy(), err_msg=name)
+
+
 def import_timm(name):
     import_torchvision()  # timm imports it
     return import_peer(name)

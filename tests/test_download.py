@@ -74,17 +74,17 @@ def files(cache):
 
 
 def test_a_file_is_downloaded_once_and_then_taken_from_the_cache(server, cache):
-    path = download.fetch(download.Published(server.url, DIGEST[:8]))
+    path = download.Published(server.url, DIGEST[:8]).fetch()
     assert path == cache / "weights.pth"
     assert path.read_bytes() == CONTENT
-    assert download.fetch(download.Published(server.url, DIGEST)) == path
+    assert download.Published(server.url, DIGEST).fetch() == path
     assert server.asked == [None]
     assert files(cache) == ["weights.pth"]
 
 
 def test_a_cut_connection_is_taken_up_where_it_stopped(server, cache):
     server.cut = 300_000
-    assert download.fetch(download.Published(server.url, DIGEST)).read_bytes() == CONTENT
+    assert download.Published(server.url, DIGEST).fetch().read_bytes() == CONTENT
     assert server.asked[0] is None
     places = [int(wanted.removeprefix("bytes=").removesuffix("-")) for wanted in server.asked[1:]]
     assert places == sorted(places)
@@ -97,46 +97,46 @@ def test_a_later_call_goes_on_with_an_earlier_one(server, cache):
     cache.mkdir()
     (cache / "weights.pth.part").write_bytes(CONTENT[:400_000])
     with pytest.raises(UserError, match="cannot be downloaded"):
-        download.fetch(download.Published(server.url, DIGEST))
+        download.Published(server.url, DIGEST).fetch()
     assert files(cache) == ["weights.pth.part"]
     server.cut = None
     server.asked.clear()
-    assert download.fetch(download.Published(server.url, DIGEST)).read_bytes() == CONTENT
+    assert download.Published(server.url, DIGEST).fetch().read_bytes() == CONTENT
     assert server.asked == ["bytes=400000-"]
 
 
 def test_a_download_that_only_lacks_its_name(server, cache):
     cache.mkdir()
     (cache / "weights.pth.part").write_bytes(CONTENT)
-    assert download.fetch(download.Published(server.url, DIGEST)).read_bytes() == CONTENT
+    assert download.Published(server.url, DIGEST).fetch().read_bytes() == CONTENT
 
 
 def test_a_server_without_ranges_sends_everything_again(server, cache):
     server.ranges = False
     cache.mkdir()
     (cache / "weights.pth.part").write_bytes(CONTENT[:400_000])
-    assert download.fetch(download.Published(server.url, DIGEST)).read_bytes() == CONTENT
+    assert download.Published(server.url, DIGEST).fetch().read_bytes() == CONTENT
     assert server.asked == ["bytes=400000-"]
 
 
 def test_a_wrong_hash_leaves_nothing(server, cache):
     server.content = b"<html>" + CONTENT
     with pytest.raises(UserError, match=f"its SHA-256 is .*, not {DIGEST[:8]}.*discarded"):
-        download.fetch(download.Published(server.url, DIGEST[:8]))
+        download.Published(server.url, DIGEST[:8]).fetch()
     assert files(cache) == []
 
 
 def test_a_damaged_cache_is_said(server, cache):
-    path = download.fetch(download.Published(server.url, DIGEST))
+    path = download.Published(server.url, DIGEST).fetch()
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(UserError, match=f"its SHA-256 is .*delete {path}"):
-        download.fetch(download.Published(server.url, DIGEST))
+        download.Published(server.url, DIGEST).fetch()
 
 
 def test_offline_it_says_what_to_fetch_from_where_and_where_to_put_it(server, cache, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody listens there: and proxies are heeded
     with pytest.raises(UserError) as error:
-        download.fetch(IMAGENET)
+        IMAGENET.fetch()
     for word in ("densenet121-a639ec97.pth", "https://download.pytorch.org/models/", "a639ec97", "ProxyError"):
         assert word in str(error.value)
     assert str(cache / "densenet121-a639ec97.pth") in str(error.value)
@@ -145,10 +145,10 @@ def test_offline_it_says_what_to_fetch_from_where_and_where_to_put_it(server, ca
 
 def test_an_absent_file_is_said_with_the_servers_answer(server):
     with pytest.raises(UserError, match="404"):
-        download.fetch(download.Published(server.url.replace("weights", "others"), DIGEST))
+        download.Published(server.url.replace("weights", "others"), DIGEST).fetch()
 
 
 def test_without_the_variable_the_cache_is_the_users(monkeypatch, tmp_path):
     monkeypatch.delenv("SDFN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert download.cached_file(IMAGENET) == tmp_path / "sdfn_jax" / "densenet121-a639ec97.pth"
+    assert IMAGENET.cached_file() == tmp_path / "sdfn_jax" / "densenet121-a639ec97.pth"

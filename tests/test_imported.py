@@ -23,7 +23,7 @@ from sdfn_jax.radiographs import findings
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import evaluate, imported, tasks
 from sdfn_jax.workflow import planning, stages, starting_weights
-from sdfn_jax.workflow.classifier_stages import ImageNetWeights
+from sdfn_jax.workflow.classifier_stages import PublishedWeights
 
 MODEL = DenseNet(**DENSENET)
 CLASSES = tuple(reversed(FINDINGS))
@@ -68,7 +68,7 @@ def test_training_takes_the_run_as_it_is(tmp_path, config):
     imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
     assert planning.training_state(config, {"data": "any"}) == "there"
     config.pretrained = "imagenet"
-    assert ImageNetWeights.where_needed([config]) == []  # nothing starts from it
+    assert PublishedWeights.where_needed([config]) == []  # nothing starts from it
     config.model.growth_rate = 5
     with pytest.raises(UserError, match="weights.safetensors, another network than --config.model"):
         planning.training_state(config, {})
@@ -206,12 +206,12 @@ class TestStart:
     def test_imagenet_is_the_first_step_of_the_plan_until_it_is_there(self, tmp_path, config, monkeypatch):
         monkeypatch.setenv("SDFN_CACHE", str(tmp_path / "cache"))
         config.pretrained = "imagenet"
-        (stage,) = ImageNetWeights.where_needed([config])
+        (stage,) = PublishedWeights.where_needed([config])
         url = backbones.BACKBONES["densenet"].imagenet.url
-        assert (stage.name, stage.status.state, stage.reads) == ("ImageNet weights", "to do", url)
+        assert (stage.name, stage.status.state, stage.reads) == ("published weights", "to do", url)
         assert stages.starting_points(config, {}) == {}
         (tmp_path / "cache").mkdir()
         stage.writes.write_bytes(b"x")
-        assert ImageNetWeights([config]).there
+        assert PublishedWeights.where_needed([config])[0].there
         config.pretrained = "random"
-        assert ImageNetWeights.where_needed([config]) == []
+        assert PublishedWeights.where_needed([config]) == []

@@ -301,8 +301,13 @@ def test_weights_are_found_beside_other_things_and_never_guessed(tmp_path):
         found = torch_pickle.read(path)
         assert list(found) == ["a", "b"]
         np.testing.assert_array_equal(found["b"], [1, 1])
-    torch.save({"state_dict": tensors, "ema": others}, path)
-    with pytest.raises(torch_pickle.RefusedFileError, match="several sets of weights .state_dict, ema."):
+    for average in ("ema", "model_ema", "state_dict_ema"):
+        torch.save({"state_dict": others, average: tensors}, path)
+        found, place = torch_pickle.read_set(path)
+        assert place == average
+        np.testing.assert_array_equal(found["b"], [1, 1])
+    torch.save({"state_dict": tensors, "teacher": others}, path)
+    with pytest.raises(torch_pickle.RefusedFileError, match="several sets of weights .state_dict, teacher."):
         torch_pickle.read(path)
     torch.save({"epoch": 1, "loss": 0.5}, path)
     with pytest.raises(torch_pickle.RefusedFileError, match="no weights, only epoch, loss"):

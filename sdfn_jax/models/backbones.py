@@ -29,6 +29,7 @@ from sdfn_jax.core.arguments import nearest
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.models import kernels
 from sdfn_jax.models.weights.download import Published
+from sdfn_jax.models.weights.hub import HubFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Backbone:
 
     network: str
     sources: tuple[str, ...] = ()
-    imagenet: Published | None = None
+    imagenet: Published | HubFile | None = None
 
-    def published(self) -> Published:
+    def published(self) -> Published | HubFile:
         """Returns its ImageNet weights; a UserError says that there are none."""
         if self.imagenet is None:
             raise UserError(
@@ -73,8 +74,16 @@ BACKBONES = {
         tuple(f"{_WEIGHTS}.{source}" for source in ("keras", "torchxrayvision", "chexnet", "torchvision")),
         Published("https://download.pytorch.org/models/densenet121-a639ec97.pth", "a639ec97"),
     ),
-    "convnext_tiny": Backbone("sdfn_jax.models.convnext:ConvNeXtTiny", (f"{_WEIGHTS}.timm_convnext",)),
-    "convnext_base": Backbone("sdfn_jax.models.convnext:ConvNeXtBase", (f"{_WEIGHTS}.timm_convnext",)),
+    "convnext_tiny": Backbone(
+        "sdfn_jax.models.convnext:ConvNeXtTiny",
+        (f"{_WEIGHTS}.timm_convnext",),
+        HubFile("timm/convnext_tiny.fb_in1k", "model.safetensors"),
+    ),
+    "convnext_base": Backbone(
+        "sdfn_jax.models.convnext:ConvNeXtBase",
+        (f"{_WEIGHTS}.timm_convnext",),
+        HubFile("timm/convnext_base.fb_in1k", "model.safetensors"),
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Stages that classify: the ImageNet weights, the extractors and the fusion network, their evaluation (B.3, B.4)."""
+"""Stages that classify: published weights, the extractors and the fusion network, their evaluation (B.3, B.4)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from sdfn_jax.core import run_identity
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import calibration
 from sdfn_jax.models import backbones
-from sdfn_jax.models.weights import download, weights_file
+from sdfn_jax.models.weights import download, hub
 from sdfn_jax.training import losses
 from sdfn_jax.training.resume import standing
 from sdfn_jax.training.steps import batch_size_problems
@@ -19,29 +19,30 @@ from sdfn_jax.workflow.planning import THERE, TO_DO, Stage, Status, holds_import
 from tfds_builders import registry
 
 
-class ImageNetWeights(Stage):
-    """The published weights that extractors start from."""
+class PublishedWeights(Stage):
+    """Weights that extractors start from and that are downloaded once."""
 
-    name = "ImageNet weights"
+    name = "published weights"
 
-    def __init__(self, readers: list[ConfigDict]):
-        """Takes the configs of the extractors that start from them, all of one backbone."""
-        self._published = starting_weights.imagenet(readers[0])
-        self.reads, self.writes = self._published.url, download.cached_file(self._published)
+    def __init__(self, remote: download.Published | hub.HubFile):
+        """Takes what is to be downloaded."""
+        self._remote = remote
+        self.reads, self.writes = remote.url, remote.cached_file()
 
     @classmethod
-    def where_needed(cls, classifiers: list[ConfigDict]) -> "list[ImageNetWeights]":
-        """Returns the stage if an extractor whose training has not begun starts from them, in a list."""
-        readers = [stage for stage in classifiers if stage.get("pretrained") == weights_file.IMAGENET]
-        waiting = [stage for stage in readers if not (standing(stage.workdir) or holds_import(stage))]
-        return [cls(waiting)] if waiting else []
+    def where_needed(cls, classifiers: list[ConfigDict]) -> "list[PublishedWeights]":
+        """Returns a stage for each download that an extractor whose training has not begun starts from."""
+        extractors = [stage for stage in classifiers if not stages.upstream(stage)]
+        waiting = [stage for stage in extractors if not (standing(stage.workdir) or holds_import(stage))]
+        found = dict.fromkeys(starting_weights.remote(stage) for stage in waiting)
+        return [cls(remote) for remote in found if remote is not None]
 
     def _look(self) -> Status:
         return Status(THERE if self.writes.is_file() else TO_DO)
 
     def run(self) -> None:
         """Downloads them."""
-        download.fetch(self._published)
+        self._remote.fetch()
 
 
 class TrainedClassifier(Stage):
@@ -93,13 +94,13 @@ class TrainedClassifier(Stage):
                     differs = f"config.{setting} differs from config.{branch}.{setting}"
                     return [f"{differs}: fusion uses that network unchanged"]
         path = None if self._upstream else starting_weights.place(config)
-        if path is None or (config.pretrained == weights_file.IMAGENET and not path.is_file()):
+        if path is None or (starting_weights.remote(config) is not None and not path.is_file()):
             return []
         if not path.exists():
             return [
                 f"the weights that the {config.stage} extractor starts from: no file {path}. {self._flag}.pretrained "
                 "takes a weights file (docs/weights.md lists those that are published), the folder of a run, imagenet "
-                "(the paper's: torchvision's, downloaded once), or random (not the paper's recipe)"
+                "(the paper's: torchvision's, downloaded once), hf://owner/name/file, or random (not the paper's recipe)"
             ]
         try:
             starting_weights.load(config)

@@ -14,7 +14,7 @@ from sdfn_jax.workflow import time_left
 from sdfn_jax.workflow.classifier_stages import (
     Calibration,
     ClassifierResults,
-    ImageNetWeights,
+    PublishedWeights,
     Report,
     TrainedClassifier,
 )
@@ -88,7 +88,7 @@ def job(config: ConfigDict) -> list[Stage]:
         table = BoxTable(config, lungs[-1], found, shown)
         lungs = [*lungs, table]
     data = PreparedDataSet(found, "--config.data", shown, table)
-    before = ImageNetWeights.where_needed(shown)
+    before = PublishedWeights.where_needed(shown)
     trained: list[TrainedClassifier] = []
     for stage in shown:  # in the table's order: a fusion network is last, and needs those before it
         flag = "--config" if stage is config else f"--config.{stage.stage}"

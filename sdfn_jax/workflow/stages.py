@@ -12,7 +12,6 @@ from sdfn_jax.lungs import contrast as lungs_contrast
 from sdfn_jax.models import sdfn
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
-from sdfn_jax.models.weights import download, weights_file
 from sdfn_jax.radiographs import findings as radiographs_findings
 from sdfn_jax.training import evaluate, evaluate_lungs, features, labelling, tasks
 from sdfn_jax.training.input_pipeline import Examples, Rows, steps_per_epoch
@@ -74,8 +73,8 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
       data: the prepared chestxray14 data set.
     """
     before = upstream(config)
-    if not before and config.pretrained == weights_file.IMAGENET:
-        download.fetch(starting_weights.imagenet(config))
+    if not before and (there := starting_weights.remote(config)) is not None:
+        there.fetch()
     inputs = data_inputs(data) | starting_points(config, before)
     with processes.writing_alone(config.workdir):
         _check_before_training(config, inputs)

@@ -11,7 +11,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.models import backbones, sdfn
 from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
-from sdfn_jax.models.weights import download, weights_file
+from sdfn_jax.models.weights import download, hub, weights_file
 
 RANDOM = "random"  # in place of a file, as `imagenet`
 
@@ -20,14 +20,13 @@ def place(config: ConfigDict) -> Path | None:
     """Returns the weights file or the folder of the run, which need not exist; None for random weights."""
     if config.pretrained == RANDOM:
         return None
-    if config.pretrained == weights_file.IMAGENET:
-        return download.cached_file(imagenet(config))
-    return Path(config.pretrained)
+    there = remote(config)
+    return Path(config.pretrained) if there is None else there.cached_file()
 
 
-def imagenet(config: ConfigDict) -> download.Published:
-    """Returns the ImageNet weights of a classifier's backbone; a UserError says that there are none."""
-    return backbones.named(run_identity.backbone(config)).published()
+def remote(config: ConfigDict) -> download.Published | hub.HubFile | None:
+    """Returns what is downloaded (`weights_file.remote`); None for random weights, a file or a run."""
+    return weights_file.remote(config.pretrained, backbones.named(run_identity.backbone(config)))
 
 
 def digest(config: ConfigDict) -> str | None:

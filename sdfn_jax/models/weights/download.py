@@ -27,48 +27,46 @@ class Published:
     url: str
     sha256_start: str
 
+    def cached_file(self) -> Path:
+        """Returns the path of its download, there or not."""
+        return cache_folder() / self.url.rsplit("/", 1)[1]
+
+    def fetch(self) -> Path:
+        """Returns the path of the file, downloading it if it is not in the cache.
+
+        An interrupted download resumes, in this call or a later one.
+
+        Raises:
+          UserError: if it cannot be downloaded, naming what to fetch, from where, and where to put it; or if its hash
+            differs from the published one.
+        """
+        path = self.cached_file()
+        if path.is_file():
+            _check_hash(path, self.sha256_start, f"delete {path} to have it downloaded again")
+            return path
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _download(self.url, part)
+        except (requests.RequestException, OSError) as error:
+            raise UserError(
+                f"{self.url} cannot be downloaded ({_reason(error)}). What has arrived is kept, and the same command "
+                f"resumes. Without a connection: fetch that file elsewhere (its SHA-256 begins with "
+                f"{self.sha256_start}) and put it at {path}; the environment variable {CACHE_VARIABLE} names another "
+                "folder"
+            ) from error
+        try:
+            _check_hash(part, self.sha256_start, "the download was discarded; try again, or fetch the file elsewhere")
+        except UserError:
+            part.unlink()
+            raise
+        part.replace(path)
+        return path
+
 
 _ATTEMPTS = 5  # consecutive connections without new data
 _TIMEOUT = 30  # seconds without a byte
 _CHUNK = 1 << 18
-
-
-def cached_file(published: Published) -> Path:
-    """Returns the path of a download, there or not."""
-    return cache_folder() / published.url.rsplit("/", 1)[1]
-
-
-def fetch(published: Published) -> Path:
-    """Returns the path of a file, downloading it if it is not in the cache.
-
-    An interrupted download resumes, in this call or a later one.
-
-    Raises:
-      UserError: if it cannot be downloaded, naming what to fetch, from where, and where to put it; or if its hash
-        differs from the published one.
-    """
-    url, sha256_start = published.url, published.sha256_start
-    path = cached_file(published)
-    if path.is_file():
-        _check_hash(path, sha256_start, f"delete {path} to have it downloaded again")
-        return path
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part)
-    except (requests.RequestException, OSError) as error:
-        raise UserError(
-            f"{url} cannot be downloaded ({_reason(error)}). What has arrived is kept, and the same command resumes. "
-            f"Without a connection: fetch that file elsewhere (its SHA-256 begins with {sha256_start}) and put it at "
-            f"{path}; the environment variable {CACHE_VARIABLE} names another folder"
-        ) from error
-    try:
-        _check_hash(part, sha256_start, "the download was discarded; try again, or fetch the file elsewhere")
-    except UserError:
-        part.unlink()
-        raise
-    part.replace(path)
-    return path
 
 
 def _download(url: str, part: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from sdfn_jax.models.weights import bounds, pickled
+from sdfn_jax.models.weights import averages, bounds, pickled
 from sdfn_jax.models.weights.pickled import Global, RefusedFileError, Shell
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # first pickle of the older layout
@@ -78,19 +78,27 @@ Numbers = Callable[[_Storage], bytes | memoryview]
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
+    """Returns the weights that `read_set` finds."""
+    return read_set(path)[0]
+
+
+def read_set(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
     """Reads the weights in a PyTorch file.
 
     They may be the whole content, or next to other objects (`state_dict` next to an optimizer), or one level deeper: a
-    dict of tensors, or a network that was stored with all its modules.
+    dict of tensors, or a network that was stored with all its modules. Of several sets the moving average is read
+    (`averages`).
 
     Args:
       path: either layout.
 
     Returns:
-      {name: array}, named as the network's `state_dict()` names them.
+      {name: array}, named as the network's `state_dict()` names them; the place of the moving average, if it was chosen
+      among several sets, or empty.
 
     Raises:
-      RefusedFileError: for a file that is incomplete, calls functions, or has no weights or several sets of them.
+      RefusedFileError: for a file that is incomplete, calls functions, or has no weights or several sets of them
+        without one moving average.
       bounds.TooLargeError: for one that exceeds the bounds.
       OSError: if it cannot be opened.
     """
@@ -107,7 +115,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         raise RefusedFileError(f"not a whole PyTorch file ({type(error).__name__}: {error})") from error
 
 
-def _read_archive(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
+def _read_archive(file: io.BufferedIOBase) -> tuple[dict[str, np.ndarray], str]:
     with bounds.open_zip(file) as archive:
         names = set(archive.namelist())
         pickles = [name for name in names if name.endswith("/data.pkl")]
@@ -126,10 +134,11 @@ def _read_archive(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
         def numbers(storage: _Storage) -> bytes:
             return bounds.read_entry(archive, f"{folder}data/{storage.key}", storage.size)
 
-        return _unpack(_weights(stored), numbers)
+        tensors, average = _weights(stored)
+        return _unpack(tensors, numbers), average
 
 
-def _read_stream(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
+def _read_stream(file: io.BufferedIOBase) -> tuple[dict[str, np.ndarray], str]:
     content = io.BytesIO(file.read())
     if _unpickle(content) != _MAGIC_NUMBER or _unpickle(content) != _PROTOCOL_VERSION:
         raise RefusedFileError("not a PyTorch file")
@@ -149,7 +158,8 @@ def _read_stream(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
             raise RefusedFileError("truncated or damaged: it ends before its last tensor")
         places[key] = whole[start:end]
         content.seek(end)
-    return _unpack(_weights(stored), lambda storage: places[storage.key])
+    tensors, average = _weights(stored)
+    return _unpack(tensors, lambda storage: places[storage.key]), average
 
 
 def _unpickle(file: io.BytesIO, storages: dict[str, _Storage] | None = None) -> Any:
@@ -189,18 +199,20 @@ _KNOWN: dict[str, Callable[..., Any]] = {
 }
 
 
-def _weights(stored: Any) -> dict[str, Tensor]:
-    """Finds the one set of weights in a file, at the highest level that has any.
+def _weights(stored: Any) -> tuple[dict[str, Tensor], str]:
+    """Finds the set of weights in a file, at the highest level that has any, and the place of a chosen moving average.
 
     Raises:
-      RefusedFileError: if there are none, or several.
+      RefusedFileError: if there are none, or several without one moving average.
     """
     level, seen = {"": stored}, {id(stored)}
     for _ in range(_LEVELS + 1):
         found = {place: tensors for place, value in level.items() if (tensors := _state_dict(value))}
         if len(found) == 1:
-            return next(iter(found.values()))
+            return next(iter(found.values())), ""
         if found:
+            if (average := averages.chosen(found)) is not None:
+                return found[average], average
             raise RefusedFileError(
                 f"it holds several sets of weights ({_listed(found)}): save one network's state_dict() alone"
             )

@@ -24,7 +24,7 @@ from sdfn_jax.core.files import appears_when_complete, file_digest
 from sdfn_jax.models import backbones
 from sdfn_jax.models.initial import traced_shapes
 from sdfn_jax.models.preprocessing import Preprocessing
-from sdfn_jax.models.weights import bounds, download, keras, torch_pickle, torchvision
+from sdfn_jax.models.weights import averages, bounds, download, hub, keras, torch_pickle, torchvision
 from sdfn_jax.radiographs.findings import FINDINGS
 
 # The record in the header of our own files: keys and types.
@@ -55,8 +55,8 @@ class Weights:
       head: `{"kernel": (C, outputs), "bias": (outputs,)}` of the classifier, or None if the file has none.
       classes: names of the outputs, `NO_CLASS` for one without meaning; None if unknown.
       preprocessing: of the images that the weights expect.
-      source: the program that wrote the file, recognised from its content.
-      file: its name.
+      source: the program that wrote the file, recognised from its content, and which of several sets this is.
+      file: its name, or its address on the hub with the commit.
       sha256: of the file that was converted, in hexadecimal.
     """
 
@@ -107,8 +107,9 @@ def load_weights(source: str | Path, model: nn.Module | None = None, classes: Se
     """Reads a backbone's weights.
 
     Args:
-      source: `imagenet` (what torchvision publishes for DenseNet-121, downloaded once), or a file of torchvision, timm,
-        a CheXNet reproduction, TorchXRayVision or Keras, or one that this project wrote.
+      source: `imagenet` (for DenseNet-121 what torchvision publishes, downloaded once), an address on the Hugging Face
+        hub (`hf://owner/name/file[@revision]`), or a file of torchvision, timm, a CheXNet reproduction, TorchXRayVision
+        or Keras, or one that this project wrote.
       model: the network that the weights must fill; DenseNet-121 if None.
       classes: names of the classifier's outputs, in the file's order, if it has a classifier and does not name them.
 
@@ -120,8 +121,19 @@ def load_weights(source: str | Path, model: nn.Module | None = None, classes: Se
     """
     if model is None:
         model = backbones.build(backbones.PAPERS, {})
-    path = download.fetch(backbones.of(model).published()) if source == IMAGENET else source
-    return read(path, model, classes)
+    there = remote(source, backbones.of(model))
+    return read(source if there is None else there.fetch(), model, classes)
+
+
+def remote(source: str | Path, backbone: backbones.Backbone) -> download.Published | hub.HubFile | None:
+    """Returns what `imagenet` or an address on the hub stands for; None for a file.
+
+    Raises:
+      UserError: if there are no ImageNet weights for the backbone, or the address is none.
+    """
+    if source == IMAGENET:
+        return backbone.published()
+    return hub.parse(source) if isinstance(source, str) and source.startswith(hub.SCHEME) else None
 
 
 def read(path: str | Path, model: nn.Module, classes: Sequence[str] | None = None) -> Weights:
@@ -142,7 +154,7 @@ def read(path: str | Path, model: nn.Module, classes: Sequence[str] | None = Non
     path = Path(path)
     try:
         bounds.check_file(path)
-        tensors, record = _open(path)
+        tensors, record, average = _open(path)
         tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
         source, named, preprocessing = _recognise(tensors, record, model)
         variables, head = _fill(named, model, preprocessing.channels)
@@ -159,8 +171,8 @@ def read(path: str | Path, model: nn.Module, classes: Sequence[str] | None = Non
         head=head,
         classes=classes,
         preprocessing=preprocessing,
-        source=source,
-        file=record.get("file", path.name),
+        source=source + (f", moving average {average}" if average else ""),
+        file=record.get("file", hub.pinned(path) or path.name),
         sha256=record["sha256"] if record else file_digest(path),
     )
 
@@ -214,21 +226,29 @@ def parse_classes(text: str) -> list[str]:
     return [name.strip() for name in re.split(r"[\n,]", names) if name.strip()]
 
 
-def _open(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns {name: array} of a file, recognised by content, not name, and our record (empty in other files)."""
+def _open(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+    """Opens a file, recognised by content, not name.
+
+    Returns:
+      {name: array}; our record, empty in other files; and which moving average of several sets of weights this is, or
+      empty.
+    """
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(b"\x89HDF\r\n\x1a\n") or (start.startswith(b"PK") and _is_keras(path)):
-        return keras.read(path), {}
+        return keras.read(path), {}, ""
     if start.startswith((b"PK", b"\x80")):
-        return torch_pickle.read(path), {}
+        tensors, average = torch_pickle.read_set(path)
+        return tensors, {}, average
     if start.lstrip()[:1] == b"<":
         raise ValueError("a web page, not weights: open the address in a browser, it may ask for a sign-in or a click")
     if start[8:9] != b"{":
         unknown = "neither a .safetensors nor a PyTorch nor a Keras file, or damaged: download it again"
         found = (name for beginning, name in _NOT_WEIGHTS.items() if start.startswith(beginning))
         raise ValueError(next(found, unknown) if start else "an empty file: download it again")
-    return _open_safetensors(path, int.from_bytes(start[:8], "little"))
+    tensors, record = _open_safetensors(path, int.from_bytes(start[:8], "little"))
+    tensors, average = _of_average(tensors)
+    return tensors, record, average
 
 
 def _open_safetensors(path: Path, header: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -244,6 +264,17 @@ def _open_safetensors(path: Path, header: int) -> tuple[dict[str, np.ndarray], d
             return {name: file.get_tensor(name) for name in names}, record
     except SafetensorError as error:
         raise ValueError(f"not a whole .safetensors file ({error}), perhaps truncated: download it again") from error
+
+
+def _of_average(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+    """Returns the tensors of the moving average, if a flat file has one next to what was trained, and its name."""
+    average = averages.chosen({name.partition(".")[0] for name in tensors})
+    if average is None:
+        return tensors, ""
+    own = {
+        name.removeprefix(f"{average}."): tensor for name, tensor in tensors.items() if name.startswith(f"{average}.")
+    }
+    return own, average if len(own) < len(tensors) else ""
 
 
 def _parse_record(text: str | None) -> dict[str, Any]:
