@@ -15,7 +15,6 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.models import backbones
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.weights import hub, weights_file
-from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.workflow import stages, starting_weights
 from sdfn_jax.workflow.classifier_stages import PublishedWeights
 
@@ -116,7 +115,7 @@ def test_a_job_downloads_them_first_and_its_checkpoint_will_name_the_commit(serv
     stage.run()
     assert PublishedWeights.where_needed([config])[0].there
     assert starting_weights.digest(config) == hashlib.sha256(server.files[COMMITS["v2"]]).hexdigest()
-    _, metadata = stages._branches(config, {}, FINDINGS)
+    _, metadata = stages._branches(config, {}, ())
     assert metadata["pretrained"]["file"] == f"{PLACE}@{COMMITS['v2']}"
 
 

@@ -99,8 +99,9 @@ class TrainedClassifier(Stage):
         if not path.exists():
             return [
                 f"the weights that the {config.stage} extractor starts from: no file {path}. {self._flag}.pretrained "
-                "takes a weights file (docs/weights.md lists those that are published), the folder of a run, imagenet "
-                "(the paper's: torchvision's, downloaded once), hf://owner/name/file, or random (not the paper's recipe)"
+                "takes a weights file (docs/weights.md lists those that are published), the folder of a run, "
+                "hf://owner/name/file, imagenet (the paper's: torchvision's, downloaded once), or random (not the "
+                "paper's recipe)"
             ]
         try:
             starting_weights.load(config)

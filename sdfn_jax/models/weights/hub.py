@@ -12,7 +12,7 @@ from types import ModuleType
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.extras import install_command
 
-SCHEME = "hf://"
+HUB_SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://([^/@]+/[^/@]+)/([^@]+)(?:@([^@]+))?")
 # Where the cache has a file: its folder's name has `--` for `/`.
 _CACHED = re.compile(r".*/models--(.+?)--(.+)/snapshots/([0-9a-f]{40})/(.+)")
@@ -35,7 +35,7 @@ class HubFile:
     @property
     def url(self) -> str:
         """The address that `parse` reads."""
-        return f"{SCHEME}{self.repository}/{self.file}@{self.revision}"
+        return f"{HUB_SCHEME}{self.repository}/{self.file}@{self.revision}"
 
     def cached_file(self) -> Path:
         """Returns its path in the cache, or a path where nothing is."""
@@ -104,5 +104,7 @@ def _client() -> ModuleType:
         import huggingface_hub.constants
         import huggingface_hub.errors
     except ImportError as error:
-        raise UserError(f"addresses on the hub ({SCHEME}...) need huggingface_hub: {install_command('hub')}") from error
+        raise UserError(
+            f"addresses on the hub ({HUB_SCHEME}...) need huggingface_hub: {install_command('hub')}"
+        ) from error
     return huggingface_hub

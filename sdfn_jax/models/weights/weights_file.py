@@ -133,7 +133,7 @@ def remote(source: str | Path, backbone: backbones.Backbone) -> download.Publish
     """
     if source == IMAGENET:
         return backbone.published()
-    return hub.parse(source) if isinstance(source, str) and source.startswith(hub.SCHEME) else None
+    return hub.parse(source) if isinstance(source, str) and source.startswith(hub.HUB_SCHEME) else None
 
 
 def read(path: str | Path, model: nn.Module, classes: Sequence[str] | None = None) -> Weights:
