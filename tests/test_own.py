@@ -272,6 +272,17 @@ def test_the_main_job_ends_with_a_report_and_predictions_under_their_own_names(j
     assert {row.checkpoint for row in boxes.values()} == {shipped.digest()}
 
 
+def test_findings_that_the_table_lacks_are_refused_once_before_anything_is_made(folder):
+    config = job_config(folder)
+    config.findings, config.uncertain = ("tuberculosis", "Old scar"), "one"
+    with pytest.raises(UserError, match="which the data set does not label; did you mean Tuberculosis") as error:
+        plan.make_plan(config)
+    assert str(error.value).count("'tuberculosis'") == 1
+    config.findings, config.uncertain = ("Old scar",), "one,Tuberculosis=zero"
+    with pytest.raises(UserError, match="a rule for 'Tuberculosis', which is no finding of this run; it has Old scar"):
+        plan.make_plan(config)
+
+
 def test_another_table_is_learned_from_its_run_with_a_new_head_on_frozen_branches(job, tmp_path):
     sides = ["train"] * 30 + ["validation"] * 10
     rows = [f"{job}/{number}.png,{number % 2},{number // 2 % 2},{side}" for number, side in enumerate(sides)]

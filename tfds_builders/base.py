@@ -202,6 +202,11 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         del manual_dir
         return {}
 
+    def findings(self, manual_dir: Path) -> tuple[str, ...]:
+        """Returns the names of the labels, in their order; none for a set without findings."""
+        del manual_dir
+        return ()
+
     def split_counts(self, manual_dir: Path) -> dict[str, int]:
         """Returns how many of the available films each split will have, as far as known before decoding."""
         return {split: len(items) for split, items in self.inputs(manual_dir).splits.items()}

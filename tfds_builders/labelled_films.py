@@ -131,6 +131,10 @@ class LabelledFilmsBuilder(base.RadiographBuilder, skip_registration=True):
         """Returns {name: path} of the films that the tables name."""
         return {name: film.path for name, film in self._look_into(manual_dir).films.items()}
 
+    def findings(self, manual_dir: Path) -> tuple[str, ...]:
+        """Returns the names of the labels, in their order."""
+        return tuple(self._look_into(manual_dir).findings)
+
     def split_counts(self, manual_dir: Path) -> dict[str, int]:
         """Counts without the lung boxes, which may be made later."""
         splits = [self._split(film) for film in self._good(self._look_into(manual_dir))]

@@ -191,20 +191,23 @@ class Look:
       counts: {split: films} that would be prepared now, before decoding.
       films: {name: file} of all films that are there.
       problem: why nothing could be prepared now; None if something could.
+      findings: that it labels; empty if there are none, or if nothing could be prepared.
     """
 
     prepared: freshness.Freshness | None
     counts: dict[str, int]
     films: dict[str, Path]
     problem: str | None
+    findings: tuple[str, ...] = ()
 
 
 def look(name: str, *, manual_dir: str | Path, data_dir: str | Path, size: int | None = None, **settings: Any) -> Look:
     """Looks at a prepared set and at the user's download; the arguments are those of `prepare`. Decodes nothing."""
+    folder = Path(manual_dir)
     builder = make_builder(name, Path(data_dir, f".looking_{name}"), str(manual_dir), size, **settings)
     prepared = freshness.compare(_directory(name, data_dir, size, settings), builder, manual_dir)
     try:
-        return Look(prepared, builder.split_counts(Path(manual_dir)), builder.films(Path(manual_dir)), None)
+        return Look(prepared, builder.split_counts(folder), builder.films(folder), None, builder.findings(folder))
     except UserError as error:
         return Look(prepared, {}, {}, str(error))
 

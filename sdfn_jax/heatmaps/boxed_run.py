@@ -40,7 +40,9 @@ class BoxedRun:
 
     def described(self) -> Iterator[dict]:
         """Yields `name`, `patient`, `image_size`, `lung_box` and `reference_boxes` of each example."""
-        return self.examples.fields("name", "patient", "image_size", "lung_box", "reference_boxes")
+        for example in self.examples.fields("name", "patient", "image_size", "lung_box", "reference_boxes"):
+            patient = example["patient"]
+            yield example | {"patient": patient if isinstance(patient, str) else int(patient)}
 
 
 def load(run: Path) -> BoxedRun:

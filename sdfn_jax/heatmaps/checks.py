@@ -66,7 +66,7 @@ class _Case:
 
     row: int
     finding: int
-    patient: int
+    patient: int | str
     size: tuple[int, int]
     lung_box: tuple[int, int, int, int]
     references: np.ndarray
@@ -244,7 +244,7 @@ def _cases(network: boxed_run.BoxedRun) -> Iterator[_Case]:
         size, lung_box = (tuple(map(int, example[name])) for name in ("image_size", "lung_box"))
         for finding, boxes in network.boxes_of(example).items():
             place = network.findings.index(finding)
-            yield _Case(row, place, int(example["patient"]), size, lung_box, boxes)
+            yield _Case(row, place, example["patient"], size, lung_box, boxes)
 
 
 def _peaks(cases: Sequence[_Case], maps: Sequence[Mapping[str, np.ndarray]], rule: str) -> np.ndarray:

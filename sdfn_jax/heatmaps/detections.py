@@ -9,6 +9,7 @@ import numpy as np
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.heatmaps.localization import THRESHOLDS, FindingBoxes
+from sdfn_jax.metrics.predictions import patient_array
 
 DETECTIONS_FILE = "detections.csv"
 ORIGIN_FILE = "localization.json"
@@ -63,7 +64,7 @@ def read(folder: str | Path) -> tuple[list[FindingBoxes], dict]:
     found: dict[tuple, dict] = {}
     for number, row in _rows(path):
         try:
-            key = (row["image"], int(row["patient"]), row["finding"])
+            key = (row["image"], _patient(row["patient"]), row["finding"])
             case = found.setdefault(
                 key,
                 {"size": (int(row["height"]), int(row["width"])), _REFERENCE: [], "pointing": None}
@@ -81,6 +82,10 @@ def read(folder: str | Path) -> tuple[list[FindingBoxes], dict]:
         boxes = {each: np.array(case[str(each)], float).reshape(-1, 4) for each in THRESHOLDS}
         cases.append(FindingBoxes(*key, case["size"], np.array(case[_REFERENCE]), boxes, case["pointing"]))
     return cases, origin
+
+
+def _patient(text: str) -> int | str:
+    return patient_array([text]).tolist()[0]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

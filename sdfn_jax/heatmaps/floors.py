@@ -10,7 +10,7 @@ from sdfn_jax.heatmaps.localization import FindingBoxes, findings_of, overlaps
 _RANDOM_DRAWS = 200
 
 
-def median_box(cases: Sequence[FindingBoxes], finding: str, patient: int) -> np.ndarray:
+def median_box(cases: Sequence[FindingBoxes], finding: str, patient: int | str) -> np.ndarray:
     """Returns the median box of a finding over the other patients, (4,); it never sees the image.
 
     The medians are those of left, top, width and height, as the official list has them.

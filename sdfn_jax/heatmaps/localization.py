@@ -24,7 +24,7 @@ class FindingBoxes:
 
     Attributes:
       image: file name.
-      patient: number of the patient.
+      patient: number or name of the patient.
       finding: its name.
       size: (height, width) of the image, in pixels.
       references: (R, 4) float, its reference boxes, at least one; (left, top, right, bottom) in pixels, half-open.
@@ -33,7 +33,7 @@ class FindingBoxes:
     """
 
     image: str
-    patient: int
+    patient: int | str
     finding: str
     size: tuple[int, int]
     references: np.ndarray
@@ -81,12 +81,12 @@ def find_boxes(heatmap: np.ndarray, threshold: float) -> np.ndarray:
     return np.array([(left, top, right, bottom) for top, left, bottom, right in boxes], float).reshape(-1, 4)
 
 
-def locate(image: str, patient: int, finding: str, references: np.ndarray, heatmap: np.ndarray) -> FindingBoxes:
+def locate(image: str, patient: int | str, finding: str, references: np.ndarray, heatmap: np.ndarray) -> FindingBoxes:
     """Draws the boxes of a heatmap, for scoring.
 
     Args:
       image: file name.
-      patient: number of the patient.
+      patient: number or name of the patient.
       finding: its name.
       references: (R, 4) its reference boxes, R at least 1.
       heatmap: (H, W) float, 0 to 255, in the pixels of the reference boxes.

@@ -180,7 +180,7 @@ def _of_example(
     for finding, boxes in network.boxes_of(example).items():
         own = {branch: each[..., network.findings.index(finding)] for branch, each in maps.items()}
         heatmap = cam.on_radiograph(own, lung_box, size, outside)
-        yield localization.locate(example["name"], int(example["patient"]), finding, boxes, cam.rescale(heatmap))
+        yield localization.locate(example["name"], example["patient"], finding, boxes, cam.rescale(heatmap))
 
 
 def _official_boxes(tables: Path) -> dict[tuple[str, str], tuple[int, np.ndarray]]:

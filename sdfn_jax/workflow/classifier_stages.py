@@ -10,6 +10,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import calibration
 from sdfn_jax.models import backbones
 from sdfn_jax.models.weights import download, hub
+from sdfn_jax.radiographs import labels
 from sdfn_jax.training import losses
 from sdfn_jax.training.resume import standing
 from sdfn_jax.training.steps import batch_size_problems
@@ -77,7 +78,7 @@ class TrainedClassifier(Stage):
 
     def missing(self) -> list[str]:
         """Returns what it cannot start from, and which batches do not fit the devices or the films."""
-        problems = self._missing_start() + batch_size_problems(self.config, self._flag)
+        problems = self._unfit_labels() + self._missing_start() + batch_size_problems(self.config, self._flag)
         films, batch_size = self._data.counts.get("train", 0), self.config.batch_size
         if 0 < films < batch_size:
             problems.append(
@@ -85,6 +86,17 @@ class TrainedClassifier(Stage):
                 "or bring more films"
             )
         return problems
+
+    def _unfit_labels(self) -> list[str]:
+        available = self._data.findings
+        if not available:
+            return []
+        chosen, uncertain = (run_identity.setting(self.config, name) for name in ("findings", "uncertain"))
+        try:
+            labels.target_table(labels.choose(available, tuple(chosen)), uncertain)
+        except UserError as error:
+            return [str(error)]
+        return []
 
     def _missing_start(self) -> list[str]:
         config = self.config

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import processes
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.radiographs import synthetic_dataset
+from sdfn_jax.radiographs import findings, synthetic_dataset
 from sdfn_jax.workflow.planning import THERE, TO_DO, Stage, Status, begun
 from tfds_builders import freshness, prepare, registry
 from tfds_builders.prepared import prepared_directory
@@ -145,6 +145,13 @@ class PreparedDataSet(Stage):
         if self.found.comes_later or self._conflict() or self.missing():
             return {}
         return self.found.look.counts
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What the set labels, in its order; empty if that is not known yet."""
+        if self.found.is_fresh:
+            return findings.named_in(self.found.prepared.metadata)
+        return () if self.found.comes_later else self.found.look.findings
 
     @property
     def expected(self) -> Mapping[str, int]:

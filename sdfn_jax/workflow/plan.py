@@ -69,8 +69,9 @@ def make_plan(config: ConfigDict) -> list[Step]:
     to_run = _to_run(stages)
     for stage in stages:
         problems += stage.missing() if stage in to_run else []
-    if problems:
-        raise UserError("something that this needs is missing:\n" + "\n".join(f"  * {text}" for text in problems))
+    if problems:  # several stages may have the same
+        lines = "\n".join(f"  * {text}" for text in dict.fromkeys(problems))
+        raise UserError(f"something that this needs is missing:\n{lines}")
     return [_step(stage, stage in to_run) for stage in stages]
 
 
