@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -115,7 +116,7 @@ class Scripted:
         return dict(self._sent)
 
     @contextlib.contextmanager
-    def serve(self, wrap: Callable[[socket.socket], socket.socket] = lambda plain: plain) -> Iterator[str]:
+    def serve(self, encrypted: ssl.SSLContext | None = None) -> Iterator[str]:
         """Yields the address."""
         self._sent: dict[str, int] = {}
         archive = self
@@ -139,11 +140,12 @@ class Scripted:
                     answer(self, 200, b"{}", "application/dicom+json")
 
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            server.socket = wrap(server.socket)
+            if encrypted is not None:
+                server.socket = encrypted.wrap_socket(server.socket, server_side=True)
             thread = threading.Thread(target=server.serve_forever, args=(0.02,))
             thread.start()
             try:
-                yield f"{'http' if wrap.__name__ == '<lambda>' else 'https'}://127.0.0.1:{server.server_port}"
+                yield f"{'http' if encrypted is None else 'https'}://127.0.0.1:{server.server_port}"
             finally:
                 server.shutdown()
                 thread.join()

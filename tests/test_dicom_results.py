@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -51,14 +52,19 @@ PATIENT = {
 }
 
 
+@functools.cache
+def drawn(number):
+    """(300, 320) uint16 of 12 bits."""
+    large = draw(np.random.default_rng(number), ("Effusion", "Mass")).image
+    return np.asarray(Image.fromarray(large).resize((320, 300))).astype(np.uint16) * 16
+
+
 def film(path, number, **elements):
-    """Writes a drawn film of 12 bits, inverted like a film of a digital detector, with a patient in its header."""
-    drawn = draw(np.random.default_rng(number), ("Effusion", "Mass")).image
-    small = np.asarray(Image.fromarray(drawn).resize((320, 300))).astype(np.uint16) * 16
+    """Writes a drawn film with a patient in its header."""
     header = PATIENT | {"SpecificCharacterSet": "ISO_IR 192", "Modality": "DX", "BodyPartExamined": "CHEST"}
     header |= {"SeriesInstanceUID": f"{STUDY}.3.{number}", "SOPInstanceUID": FILMS[number]}
     header |= {"PatientOrientation": ["L", "F"], "WindowCenter": 2048, "WindowWidth": 4096}
-    return dicom_files.write(path, small, bits=12, **(header | elements))
+    return dicom_files.write(path, drawn(number), bits=12, **(header | elements))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import ssl
 import subprocess
-import time
+import sys
+import threading
 
 import archives
 import numpy as np
@@ -21,7 +22,7 @@ from sdfn_jax.hospital.chest_films import Query
 from sdfn_jax.inference import selftest
 from sdfn_jax.radiographs import reader
 
-QUICK = Patience(connect=2, silence=0.4, whole=1.0, pauses=(0.05, 0.1, 0.2))
+QUICK = Patience(connect=5, silence=10, whole=20, pauses=(0.05, 0.1, 0.2))  # a busy machine is no slow archive
 ADDRESS = "https://pacs.example/dicom-web"
 
 
@@ -97,15 +98,20 @@ class TestOrthanc:
         before = server.instances()
         assert command(*arguments) == 0
         printed = capsys.readouterr().out
-        assert "4 studies; 2 films read, results stored; 1 films left out: not a frontal view" in printed
-        assert "1 studies without a chest film" in printed
+        for counted in (
+            "studies: 4; ",
+            "films read, results stored: 2",
+            "films left out, not a frontal view: 1",
+            "studies without a chest film: 1",
+        ):
+            assert counted in printed
         assert "with the identifiers of their patients and studies" in printed and PATIENT["PatientID"] not in printed
         new = [server.data(uid) for uid in server.instances() if uid not in before]
         assert sorted(each.Modality for each in new) == ["OT", "OT", "SEG", "SEG", "SR", "SR"]
         assert {each.StudyInstanceUID for each in new} == {PATIENT["StudyInstanceUID"], "1.2.3.1"}
         assert all(str(each.PatientName) == PATIENT["PatientName"] for each in new)
         assert command(*arguments) == 0
-        assert "4 studies; 3 films done before" in capsys.readouterr().out
+        assert "films done before: 3" in capsys.readouterr().out
         # Its journal is lost, and one of the results: that one is sent, and nothing else.
         (tmp_path / rounds.JOURNAL).unlink()
         lost = next(each.SOPInstanceUID for each in new if each.Modality == "SEG")
@@ -192,25 +198,25 @@ class TestBadArchives:
         assert set(scripted.results().values()) == {1} and len(scripted.results()) == 4
 
     def test_an_archive_that_falls_silent_or_drips_is_left_in_bounded_time(self, scripted, tmp_path, capsys):
+        over = threading.Event()
+
         def slow(handler):
             handler.send_response(200)
             handler.send_header("Content-Length", "100000")
             handler.end_headers()
-            for _ in range(20 if handler.path.endswith(FILMS[1]) else 1):
-                with contextlib.suppress(OSError):
-                    handler.wfile.write(b".")
-                    time.sleep(0.15)
-            time.sleep(0.5)
+            while not over.wait(0.1):
+                if FILMS[1] in handler.path:
+                    with contextlib.suppress(OSError):
+                        handler.wfile.write(b".")
             handler.close_connection = True
             return True
 
         self.failing(scripted, times=-1)(slow)
-        start = time.monotonic()
-        counts = one_round(tmp_path, scripted.url, patience=dataclasses.replace(QUICK, pauses=()))
+        counts = one_round(tmp_path, scripted.url, patience=Patience(connect=5, silence=1.5, whole=2.5, pauses=()))
+        over.set()
         printed = capsys.readouterr().out
-        assert time.monotonic() - start < 5 and counts[rounds.FAILED] == 2
-        assert "the archive sent nothing for 0.4 s" in printed and "took longer than 1 s to answer" in printed
-        assert not scripted.results()
+        assert counts[rounds.FAILED] == 2 and not scripted.results()
+        assert "the archive sent nothing for 1.5 s" in printed and "took longer than 2.5 s to answer" in printed
 
     def test_one_that_is_busy_is_asked_again(self, scripted, tmp_path):
         self.failing(scripted, 3, lambda handler: True)(lambda handler: answer(handler, 503, b""))
@@ -247,7 +253,7 @@ class TestBadArchives:
     def test_two_films_of_one_identifier_are_one(self, scripted, tmp_path, capsys):
         scripted.listed.append(("1.9", "1.9.1", FILMS[0]))
         counts = one_round(tmp_path, scripted.url)
-        assert counts[rounds.READ] == 2 and counts["films left out: the identifier of another"] == 1
+        assert counts[rounds.READ] == 2 and counts[rounds.SAME] == 1
         assert "is in study 1.9 and in study" in capsys.readouterr().out
 
     def test_another_film_than_the_one_asked_for_is_not_taken(self, scripted, tmp_path, capsys):
@@ -261,7 +267,7 @@ class TestBadArchives:
         scripted.files[FILMS[0]] = damaged[:-50_000]
         counts = one_round(tmp_path, scripted.url)
         assert counts[rounds.READ] == 1 and [what for what in counts if "truncated: " in what]
-        assert one_round(tmp_path, scripted.url)["films done before"] == 2
+        assert one_round(tmp_path, scripted.url)[rounds.DONE] == 2
 
     def test_after_three_failures_in_a_row_the_archive_counts_as_away(self, scripted, films, tmp_path):
         for number in range(3):
@@ -290,7 +296,7 @@ class TestBadArchives:
             assert one_round(tmp_path, scripted.url, url)[rounds.READ] == 2
             assert len(target.results()) == 4 and not scripted.results()
             (tmp_path / rounds.JOURNAL).unlink()
-            assert one_round(tmp_path, scripted.url, url)["films whose results were there"] == 2
+            assert one_round(tmp_path, scripted.url, url)[rounds.STORED] == 2
 
     def test_an_archive_of_many_pages_is_read_to_its_end(self, scripted, monkeypatch):
         monkeypatch.setattr(archive, "_PAGE", 1)
@@ -306,10 +312,7 @@ class TestBadArchives:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
 
-        def wrap(plain):
-            return context.wrap_socket(plain, server_side=True)
-
-        with Scripted(*films).serve(wrap) as url:
+        with Scripted(*films).serve(context) as url:
             with pytest.raises(
                 UserError, match="its certificate is not accepted .SSLCertVerificationError.*REQUESTS_CA"
             ):
@@ -332,6 +335,11 @@ class TestCredentials:
         assert self.sent(monkeypatch) == "Bearer abc"
         assert self.sent(monkeypatch, "https://other.example", "to") is None
 
+    @pytest.mark.parametrize("dates", ["2026-01-01", "20260101-20260131-", "last week"])
+    def test_days_are_those_of_dicom(self, dates):
+        with pytest.raises(UserError, match=f"--dates={dates}: expected days, 20260101-20260131"):
+            Query(dates=dates)
+
     @pytest.mark.parametrize(
         ("url", "message"),
         [
@@ -345,6 +353,14 @@ class TestCredentials:
         with pytest.raises(UserError) as refusal:
             Archive("from", url, QUICK)
         assert message in str(refusal.value) and "word@" not in str(refusal.value)
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("sdfn_jax.hospital")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    assert command(f"--from={ADDRESS}", f"--folder={tmp_path}") == 2
+    assert "DICOM results need the package highdicom: pip install" in capsys.readouterr().err
 
 
 def test_a_body_holds_any_bytes():

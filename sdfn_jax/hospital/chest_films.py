@@ -5,10 +5,12 @@ where there is none, the descriptions do; where there is nothing, the film's own
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 
 from pydicom.dataset import Dataset
 
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.hospital import film_header
 from sdfn_jax.hospital.archive import Archive, value
 
@@ -16,6 +18,7 @@ MODALITIES = ("CR", "DX")
 BODY_PARTS = ("CHEST", "THORAX")
 _STUDY, _SERIES, _INSTANCE, _MODALITY = "0020000D", "0020000E", "00080018", "00080060"
 _BODY_PART, _STUDY_TEXTS, _SERIES_TEXTS = "00180015", ("00081030",), ("0008103E", "00181030")
+_DATES = re.compile(r"[0-9]{8}(-([0-9]{8})?)?|-[0-9]{8}")
 _FRONTAL = ("", "AP", "PA")  # View Position (0018,5101)
 
 
@@ -32,6 +35,10 @@ class Query:
     modalities: tuple[str, ...] = MODALITIES
     body_parts: tuple[str, ...] = BODY_PARTS
     dates: str = ""
+
+    def __post_init__(self):
+        if self.dates and not _DATES.fullmatch(self.dates):
+            raise UserError(f"--dates={self.dates}: expected days, 20260101-20260131, 20260101- or 20260101")
 
     def wants(self, body_part: str, descriptions: str) -> bool | None:
         """Returns whether an image shows the chest; None if nothing says what it shows."""

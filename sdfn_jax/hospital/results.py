@@ -10,21 +10,14 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from sdfn_jax.core.errors import MissingPackageError
-from sdfn_jax.core.extras import install_command
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.hospital import film_header
+from sdfn_jax.hospital import film_header, lung_segment, objects, picture, report
 from sdfn_jax.hospital.film_header import NoResults
 from sdfn_jax.inference.film_page import WITHHELD
 from sdfn_jax.inference.prediction import Reading
 from sdfn_jax.radiographs.flags import FLAGS
 from sdfn_jax.radiographs.opening import ImageFile
 from sdfn_jax.radiographs.quiet import silenced
-
-try:
-    from sdfn_jax.hospital import lung_segment, objects, picture, report
-except ImportError as error:
-    raise MissingPackageError(f"DICOM results need the package {error.name}: {install_command('hospital')}") from error
 
 _MAKERS = {"report": report.make, "lungs": lung_segment.make, "picture": picture.make}
 

@@ -9,10 +9,11 @@ import collections
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.journal import Journal
@@ -27,7 +28,10 @@ from sdfn_jax.inference.decoding import Decoders
 from sdfn_jax.inference.predictor import Predictor
 
 JOURNAL = "pacs.jsonl"
-STUDIES, READ, FAILED = "studies", "films read, results stored", "films to be tried again"
+# What a round counts, next to the reasons for which films were left out.
+STUDIES, EMPTY = "studies", "studies without a chest film"
+READ, DONE, STORED = "films read, results stored", "films done before", "films whose results were there"
+SAME, FAILED = "films left out, with the identifier of another", "films to be tried again"
 _FORMAT = 1  # of the journal's pieces
 _MOST_FAILURES = 3  # films in a row; then the archive is taken to be away
 
@@ -56,6 +60,7 @@ class Reader:
         """Opens the journal of films that are done, in a folder."""
         networks = objects.checkpoints(self.predictor.provenance)
         made_by = {"format": _FORMAT, "from": self.source.url, "to": self.target.url, "networks": networks}
+        made_by["body_parts"] = list(self.query.body_parts)
         return Journal(folder / JOURNAL, made_by)
 
     def round(self, journal: Journal) -> collections.Counter:
@@ -69,53 +74,64 @@ class Reader:
           Declined: if it refuses to list them.
         """
         counts: collections.Counter = collections.Counter()
-        seen: dict[str, ListedFilm] = {}
         in_a_row = 0
-        for uid, description in chest_films.studies(self.source, self.query):
-            study = chest_films.look_into(self.source, self.query, uid, description)
-            counts[STUDIES] += 1
-            if not study.films:
-                counts["studies without a chest film"] += 1
-            for film in study.films:
-                if (first := seen.setdefault(film.uid, film)) != film:
-                    counts["films left out: the identifier of another"] += 1
-                    _say(f"film {film.uid} is in study {film.study} and in study {first.study}; one was read")
-                    continue
-                if film.uid in journal:
-                    counts["films done before"] += 1
-                    continue
-                try:
-                    outcome = self._read(film, study)
-                except (NotNow, Declined) as failure:
-                    counts[FAILED] += 1
-                    _say(f"film {film.uid}: the archive {failure}; it is tried again next time")
-                    in_a_row += 1
-                    if in_a_row == _MOST_FAILURES:
-                        raise NotNow(f"failed {in_a_row} films in a row; the last one: it {failure}") from None
-                    continue
+        for film, study in self._unread(journal, counts):
+            try:
+                outcome = self._read(film, study)
+            except (NotNow, Declined) as failure:
+                counts[FAILED] += 1
+                _say(f"film {film.uid}: the archive {failure}; it is tried again next time")
+                in_a_row += 1
+                if in_a_row == _MOST_FAILURES:
+                    raise NotNow(f"failed {in_a_row} films in a row; the last one: it {failure}") from None
+            else:
                 in_a_row = 0
                 journal.write(film.uid, {"outcome": outcome})
                 counts[outcome] += 1
         return counts
 
+    def _unread(self, journal: Journal, counts: collections.Counter) -> Iterator[tuple[ListedFilm, Study]]:
+        """Yields the films that are not done, each once; counts the others."""
+        seen: dict[str, ListedFilm] = {}
+        for uid, description in chest_films.studies(self.source, self.query):
+            study = chest_films.look_into(self.source, self.query, uid, description)
+            counts[STUDIES] += 1
+            counts[EMPTY] += not study.films
+            for film in study.films:
+                if (first := seen.setdefault(film.uid, film)) != film:
+                    counts[SAME] += 1
+                    _say(f"film {film.uid} is in study {film.study} and in study {first.study}; one is read")
+                elif film.uid in journal:
+                    counts[DONE] += 1
+                else:
+                    yield film, study
+
     def _read(self, film: ListedFilm, study: Study) -> str:
         """Reads one film and stores its results; returns the outcome, in words."""
         there = study.series if self.target is self.source else chest_films.series_of(self.target, film.study)
         if self._expected(film.uid) <= there:
-            return "films whose results were there"
+            return STORED
         data = self.source.fetch(film.study, film.series, film.uid)
         try:
-            header = film_header.read(io.BytesIO(data))
-            if header.SOPInstanceUID != film.uid or header.StudyInstanceUID != film.study:
-                raise Declined("sent another film than the one asked for")
-            chest_films.check(header, self.query)
-            pixels, flags = self.decode(data, ".dcm")
+            header, pixels, flags = self._open(film, data)
             reading = self.predictor.read(film.uid, pixels, flags)
             made = [results.make(reading, header, kind) for kind in results.kinds(reading)]
-        except (NoResults, ValueError) as why:  # the second is the decoder's
-            return f"films left out: {why}"
+        except NoResults as why:
+            return f"films left out, {why}"
         self._deliver(film.study, {each.SeriesInstanceUID: results.as_file(each) for each in made})
         return READ
+
+    def _open(self, film: ListedFilm, data: bytes) -> tuple[Dataset, np.ndarray, tuple[str, ...]]:
+        """Returns a film's header, grey levels and flags."""
+        header = film_header.read(io.BytesIO(data))
+        if header.SOPInstanceUID != film.uid or header.StudyInstanceUID != film.study:
+            raise Declined("sent another film than the one asked for")
+        chest_films.check(header, self.query)
+        try:
+            pixels, flags = self.decode(data, ".dcm")
+        except ValueError as why:
+            raise NoResults(str(why)) from None
+        return header, pixels, flags
 
     def _expected(self, film: str) -> set[str]:
         """Returns the series that a film's results will be in."""
@@ -206,7 +222,7 @@ def _round(reader: Reader, journal: Journal, single: bool) -> int:
             raise UserError(message) from None
         _say(message)
         return 0
-    _say("; ".join(f"{count:,} {what}" for what, count in counts.items()))
+    _say("; ".join(f"{what}: {count:,}" for what, count in counts.items() if count))
     return counts[FAILED]
 
 
