@@ -26,8 +26,8 @@ def get_config(argument: str = "montgomery", runs: FieldReference | None = None)
     """
     config = lrg.get_config(argument, runs)
     config.workdir = (config.get_ref("runs") if runs is None else runs) + "/lungs"
-    config.data.size = 128
-    config.model.filters = (8, 16, 16, 32, 64, 128)
+    config.data.size = 256
+    config.model.filters = (8, 16, 16, 32, 64, 96, 128)
     config.model.initial = "kaiming_uniform"  # trains in two thirds of the steps that Keras's takes on this depth
 
     config.augmentation.rotation = 25.0
@@ -36,6 +36,7 @@ def get_config(argument: str = "montgomery", runs: FieldReference | None = None)
     config.wide_augmentation.mirrored = 0.5
     config.wide_augmentation.inverted = 0.1
     config.wide_augmentation.whitened = 0.5
+    config.wide_augmentation.gas = 0.3
     config.wide_augmentation.collimated = 0.3
     config.wide_augmentation.foreign = 0.3
     config.wide_augmentation.shading = 0.1  # standard deviation
@@ -44,11 +45,11 @@ def get_config(argument: str = "montgomery", runs: FieldReference | None = None)
     config.wide_augmentation.noise = 0.08  # standard deviation
 
     config.mirrored_too = True  # a probability is the mean of the radiograph's and its mirror image's
-    config.least_confidence = 0.9
+    config.least_confidence = 0.94
     config.batch_size = 4
-    config.num_epochs = 80
+    config.num_epochs = 300
     config.learning_rate = 2e-3
-    config.learning_rate_decay = 5e-4
+    config.learning_rate_decay = 1e-3
     config.adam.b2 = 0.99
     return config
 

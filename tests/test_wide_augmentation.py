@@ -63,6 +63,14 @@ def test_whitened_lungs_stay_in_the_mask_and_nothing_gets_darker(films):
     assert (np.abs(image - films[0]).max(axis=(1, 2)) > 0.05).mean() > 0.9
 
 
+def test_gas_is_dark_and_outside_the_lungs(films):
+    image, mask = changed(films, gas=1.0)
+    np.testing.assert_array_equal(mask, films[1])
+    assert (image <= films[0] + 1e-6).all()
+    np.testing.assert_allclose(image[mask > 0], films[0][mask > 0], atol=1e-6)
+    assert (np.abs(image - films[0]).max(axis=(1, 2)) > 0.05).mean() > 0.9
+
+
 def test_what_a_border_covers_leaves_the_mask(films):
     image, mask = changed(films, collimated=1.0)
     same = np.isclose(image, films[0], atol=1e-6)

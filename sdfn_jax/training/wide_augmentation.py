@@ -1,8 +1,8 @@
 """Random changes of radiographs and lung masks beyond those of [21], inside the jitted step.
 
 A lung region generator that is to work on films of any hospital has to see what one collection does not show: films on
-their side, inverted ones, black borders, wires, markers, and lungs that are lost in whiteness. The whitened lung stays
-in the mask, so that the network learns to complete its shape.
+their side, inverted ones, black borders, wires, markers, lungs that are lost in whiteness, and dark gas below the
+diaphragm. The whitened lung stays in the mask, so that the network learns to complete its shape; gas stays out of it.
 
 Radiographs are those that `lungs.contrast` gives: histograms are equalised, so a change of exposure alone is none, and
 0 is the darkest and 1 the brightest grey.
@@ -42,6 +42,7 @@ def change_one(
     mirrored: float,
     inverted: float,
     whitened: float,
+    gas: float,
     collimated: float,
     foreign: float,
     shading: float,
@@ -59,6 +60,7 @@ def change_one(
       mirrored: probability of a mirror image.
       inverted: probability of a negative.
       whitened: probability of up to three bright clouds; the lungs below them stay in the mask.
+      gas: probability of up to three dark clouds outside the lungs, as air in stomach and bowel gives them.
       collimated: probability of a border of one grey over the film's edges; what it covers leaves the mask.
       foreign: probability of a wire, and that of a marker.
       shading: standard deviation of a smooth field that is added.
@@ -66,9 +68,10 @@ def change_one(
       blur: largest share of the blurred radiograph that is mixed in, or taken away, which sharpens.
       noise: largest standard deviation of the noise of a pixel.
     """
-    keys = jax.random.split(key, 8)
+    keys = jax.random.split(key, 9)
     image, mask = _turn(keys[0], image, mask, quarter_turns, mirrored)
     image = _whiten(keys[1], image, whitened)
+    image = _add_gas(keys[8], image, mask, gas)
     image = image + shading * _smooth(keys[2], image.shape[0])
     exponent = jnp.exp(jax.random.uniform(keys[3], minval=-gamma, maxval=gamma))
     image = jnp.clip(image, 0.0, 1.0) ** exponent
@@ -95,21 +98,39 @@ def _turn(key, image, mask, quarter_turns, mirrored):
 def _whiten(key, image, whitened):
     """Lays up to three bright, soft clouds over the film, from a nodule's size to that of a lung."""
     any_key, *cloud_keys = jax.random.split(key, 4)
-    side = image.shape[0]
     present = jax.random.bernoulli(any_key, whitened)
     for cloud_key in cloud_keys:
-        keys = jax.random.split(cloud_key, 6)
-        centre = jax.random.uniform(keys[0], (2,), minval=0.15, maxval=0.85) * side
-        width = jax.random.uniform(keys[1], (2,), minval=0.05, maxval=0.22) * side
-        # A power above 2 gives a cloud with a flat middle and a steeper edge, as an effusion has.
-        power = jax.random.uniform(keys[2], minval=2.0, maxval=6.0)
-        strength = jax.random.uniform(keys[3], minval=0.2, maxval=1.0) * present
-        grey = jax.random.uniform(keys[4], minval=0.6, maxval=1.0)
-        distance = jnp.sum(((pixel_grid(side, side) - centre[:, None, None]) / width[:, None, None]) ** 2, axis=0)
-        distance = distance * jnp.exp(0.5 * _smooth(keys[5], side))  # no perfect ellipse
-        cloud = strength * jnp.exp(-0.5 * (distance + 1e-6) ** (power / 2))
-        image = image + cloud * jnp.maximum(grey - image, 0.0)
+        grey_key, shape_key = jax.random.split(cloud_key)
+        grey = jax.random.uniform(grey_key, minval=0.6, maxval=1.0)
+        image = image + present * _cloud(shape_key, image.shape[0]) * jnp.maximum(grey - image, 0.0)
     return image
+
+
+def _add_gas(key, image, mask, gas):
+    """Lays up to three dark, soft clouds over the film, outside the lungs and the wall between them and the gas."""
+    any_key, *cloud_keys = jax.random.split(key, 4)
+    wall = image.shape[0] // 64
+    window = (2 * wall + 1, 2 * wall + 1)
+    near = jax.lax.reduce_window(mask, 0.0, jax.lax.max, window, (1, 1), "SAME")
+    present = jax.random.bernoulli(any_key, gas) * (1.0 - near)
+    for cloud_key in cloud_keys:
+        grey_key, shape_key = jax.random.split(cloud_key)
+        grey = jax.random.uniform(grey_key, minval=0.0, maxval=0.4)
+        image = image + present * _cloud(shape_key, image.shape[0]) * jnp.minimum(grey - image, 0.0)
+    return image
+
+
+def _cloud(key, side):
+    """A soft spot of random place, size, shape and strength, (side, side) in [0, 1]."""
+    keys = jax.random.split(key, 5)
+    centre = jax.random.uniform(keys[0], (2,), minval=0.15, maxval=0.85) * side
+    width = jax.random.uniform(keys[1], (2,), minval=0.05, maxval=0.22) * side
+    # A power above 2 gives a cloud with a flat middle and a steeper edge, as an effusion has.
+    power = jax.random.uniform(keys[2], minval=2.0, maxval=6.0)
+    strength = jax.random.uniform(keys[3], minval=0.2, maxval=1.0)
+    distance = jnp.sum(((pixel_grid(side, side) - centre[:, None, None]) / width[:, None, None]) ** 2, axis=0)
+    distance = distance * jnp.exp(0.5 * _smooth(keys[4], side))  # no perfect ellipse
+    return strength * jnp.exp(-0.5 * (distance + 1e-6) ** (power / 2))
 
 
 def _add_foreign(key, image, foreign):
