@@ -42,6 +42,9 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str) -> dict[str, Any
     labelled.add_argument("--validation_share", type=_share, help="expected share of the patients of train_val, 0 to 1")
     labelled.add_argument("--validation_seed", type=seed, help="which patients these are")
     labelled.add_argument("--test_share", type=_share, help="the same of test, where no table names the test films")
+    labelled.add_argument(
+        "--labeler", choices=("chexpert", "negbio"), help="mimic_cxr: whose labels (default: chexpert)"
+    )
     labelled.add_argument("--table", help="own: the table of films (default: films.csv in manual_dir)")
     options = vars(parser.parse_args(arguments))
     for action in labelled._group_actions:

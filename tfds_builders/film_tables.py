@@ -5,10 +5,11 @@ A set's own file says where its tables are and what a row of them means (`_read_
 """
 
 import abc
+import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.radiographs import find, labels
 from tfds_builders import base, labelled_films, registry
 
-LATERAL = "a lateral view"
-_VIEWS = {"": "", "PA": "PA", "AP": "AP", **dict.fromkeys(("L", "LL", "RL", "LAT", "LATERAL"), LATERAL)}
+LATERAL, _UNKNOWN_VIEW, _OTHER_VIEW = "a lateral view", "an unknown view", "neither PA nor AP"
+LATERAL_VIEWS = ("L", "LL", "RL", "LAT", "LATERAL", LATERAL)
 _SEXES = {"": "", "M": "M", "MALE": "M", "F": "F", "FEMALE": "F", "UNKNOWN": "", "O": "", "U": ""}
 _AGE = re.compile(r"(\d{1,3}(?:\.\d*)?)([YMWD]?)", re.ASCII | re.IGNORECASE)
 _A_YEAR = {"": 1, "Y": 1, "M": 12, "W": 365.25 / 7, "D": 365.25}
@@ -114,6 +115,8 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
           test_share: expected share of the patients in test, 0 to 1, where the tables name no test films.
           **kwargs: as `LabelledFilmsBuilder`'s.
         """
+        self._by_name: dict[str, Path] = {}
+        self._beside: list[find.LeftOut] = []
         super().__init__(**kwargs)
         self._draws["test_share"] = test_share
 
@@ -130,7 +133,40 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
 
     def _file(self, manual_dir: Path, name: str) -> Path:
         """Returns where the film of a row is, if it is there."""
-        return manual_dir / name
+        return self._by_name.get(name, manual_dir / name)
+
+    def _index_by_name(self, manual_dir: Path) -> None:
+        """Finds the films by their file names, with or without suffix, in all folders below; for sets without paths."""
+        below = find.below(manual_dir)
+        films, different, copies = find.by_name(below.films)
+        for first, second in different:
+            self._faults.report(first.name, f"{second} is not the same file as {first}; keep one")
+        self._by_name = {path.stem: path for path in films.values()} | films
+        read = set(self.tables(manual_dir).values())
+        self._beside = [each for each in (*below.left_out, *copies) if each.path not in read]
+
+    def _records(
+        self, path: Path, columns: Mapping[str, Sequence[str]], several_lines: bool = False
+    ) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yields (file and row, {column: text}) of a table; a row that is too short is a fault.
+
+        Raises:
+          UserError: for a table that is missing or cannot be read, or lacks a column.
+        """
+        for number, record in tables.read_table(known_table(path), columns, several_lines=several_lines):
+            source = f"{path}, row {number}"
+            if too_short := [name for name, text in record.items() if text is None]:
+                self._faults.report(source, f"{source}: too short: no {', '.join(too_short)}")
+            else:
+                yield source, record
+
+    @contextlib.contextmanager
+    def _fault(self, name: str, source: str) -> Iterator[None]:
+        """Turns a ValueError into a fault of a film."""
+        try:
+            yield
+        except ValueError as error:
+            self._faults.report(name, f"{source}: {error}")
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.size
@@ -227,8 +263,8 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
 
     def _others(self, named: set[Path]) -> list[find.LeftOut]:
         """Returns what is left out of the user's folder besides the films that the tables name."""
-        del named
-        return []
+        films = [path for path in self._by_name.values() if path not in named]
+        return [*self._beside, *(find.LeftOut(path, "not in the table") for path in dict.fromkeys(films))]
 
     def _check_labels(self, manual_dir: Path, findings: Sequence[str], films: dict[str, TableFilm]) -> None:
         """Raises UserError for findings that cannot be learned."""
@@ -251,13 +287,28 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
 def known_table(path: Path) -> Path:
     """Returns a table's path; raises UserError if there is none."""
     if not path.is_file():
-        raise UserError(f"{path} is missing; put the table of that name there")
+        raise UserError(f"{path} is missing; put the official table of that name there")
     return path
 
 
-def view_of(text: str) -> str:
-    """Returns `PA`, `AP`, `LATERAL`, or nothing if unknown; raises ValueError for anything else."""
-    return _one_of(text, _VIEWS, "view", "PA, AP, L (lateral, left out), or nothing")
+def first_there(paths: Iterable[Path]) -> Path:
+    """Returns the first of these files that exists, or else the first."""
+    paths = list(paths)
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def frontal(view: str, unknown_is_frontal: bool = True) -> dict[str, str]:
+    """Returns {`view`: PA, AP or nothing, `left_out`: why a film of this view is left out, or nothing}, for `Row`.
+
+    Args:
+      view: as a table says it.
+      unknown_is_frontal: whether films are kept of which no view is known.
+    """
+    if view in ("PA", "AP"):
+        return {"view": view, "left_out": ""}
+    if not view:
+        return {"view": "", "left_out": "" if unknown_is_frontal else _UNKNOWN_VIEW}
+    return {"view": "", "left_out": LATERAL if view in LATERAL_VIEWS else _OTHER_VIEW}
 
 
 def sex_of(text: str) -> str:

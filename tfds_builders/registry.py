@@ -42,6 +42,13 @@ DATA_SETS = {
     "chestxray14": DataSet(
         _CLASSIFIERS, SPLIT | {"label_version": "2017"}, split_lists=("train_val_list.txt", "test_list.txt")
     ),
+    "chexpert": DataSet(_CLASSIFIERS, TABLE_SPLIT),
+    "mimic_cxr": DataSet(_CLASSIFIERS, TABLE_SPLIT | {"labeler": "chexpert"}),
+    "brax": DataSet(_CLASSIFIERS, TABLE_SPLIT),
+    "padchest": DataSet(_CLASSIFIERS, TABLE_SPLIT),
+    "vindr_cxr": DataSet(_CLASSIFIERS, TABLE_SPLIT),
+    "rsna_pneumonia": DataSet(_CLASSIFIERS, TABLE_SPLIT),
+    "siim_pneumothorax": DataSet(_CLASSIFIERS, TABLE_SPLIT),
     "own": DataSet(_CLASSIFIERS, TABLE_SPLIT | {"table": None}),
 }
 

@@ -2,10 +2,12 @@
 
 import codecs
 import csv
+import gzip
 import io
 import itertools
 import math
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -27,16 +29,16 @@ _SHOWN = 60
 
 
 def read_text(path: Path) -> str:
-    """Reads text in UTF-8 or UTF-16, with or without a byte order mark.
+    """Reads text in UTF-8 or UTF-16, with or without a byte order mark; packed with gzip if its name ends in `.gz`.
 
     Raises:
       UserError: naming the file, for one that cannot be read, has another encoding, is damaged, or is a web page.
     """
     try:
-        with path.open("rb") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(MAX_TABLE_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if len(data) > MAX_TABLE_BYTES:
         raise UserError(f"{path}: over {MAX_TABLE_BYTES:,} bytes, far more than a table of this kind has")
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None) or _unmarked(data)
@@ -61,6 +63,7 @@ def read_table(
     columns: Mapping[str, Sequence[str]],
     optional: Sequence[str] = (),
     exact: Sequence[str] = (),
+    several_lines: bool = False,
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Reads a table whose first row names its columns, separated by commas, semicolons or tabs.
 
@@ -72,6 +75,7 @@ def read_table(
       columns: {name of a required column: its other names}.
       optional: columns that are returned if the table has them.
       exact: columns whose text may begin or end with blanks, as file names may; other columns are stripped.
+      several_lines: whether a field may have several lines; otherwise that is taken for an unclosed quotation mark.
 
     Yields:
       (number of the row's first line, the header being 1; {column: text, None if the row is too short}).
@@ -94,7 +98,7 @@ def read_table(
     twice = [name for name, found in places.items() if len(found) > 1]
     if twice:
         raise UserError(f"{path}: more than one column {twice[0]} in its first row; keep only the right one")
-    filled = ((number, row) for number, row in _rows(path, text, separator) if any(row))
+    filled = ((number, row) for number, row in _rows(path, text, separator, several_lines) if any(row))
     for number, row in itertools.islice(filled, 1, None):
         texts = {name: row[at] if at < len(row) else None for name, (at,) in places.items()}
         yield number, {name: text if text is None or name in exact else text.strip() for name, text in texts.items()}
@@ -150,14 +154,14 @@ def _unmarked(data: bytes) -> str:
     return "utf-8"
 
 
-def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, text: str, separator: str, several_lines: bool) -> Iterator[tuple[int, list[str]]]:
     """Yields (number of its first line, fields) of each row."""
     # strict: otherwise an unclosed quotation mark swallows all following rows.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     line = 1
     try:
         for row in reader:
-            if reader.line_num > line:
+            if reader.line_num > line and not several_lines:
                 raise csv.Error("a field over several lines")
             yield line, row
             line = reader.line_num + 1

@@ -98,6 +98,7 @@ _RULES = {
     "data.validation_share": _SHARE,
     "data.test_share": _SHARE,
     "data.label_version": _one_of(*LABEL_TABLES),
+    "data.labeler": _one_of("chexpert", "negbio"),
 }
 
 

@@ -88,7 +88,6 @@ each radiograph and the columns image (its path, relative to manual_dir) and one
                     raise ValueError(f"too short: no {', '.join(too_short)}")
                 if not name:
                     raise ValueError("no image")
-                view = film_tables.view_of(record.get("view", ""))
                 yield Row(
                     name,
                     source,
@@ -97,8 +96,7 @@ each radiograph and the columns image (its path, relative to manual_dir) and one
                     split=_split(record["split"], divided) if "split" in record else None,
                     sex=film_tables.sex_of(record.get("sex", "")),
                     age=film_tables.age_of(record.get("age", "")),
-                    view="" if view == film_tables.LATERAL else view,
-                    left_out=view if view == film_tables.LATERAL else "",
+                    **_view(record.get("view", "").upper()),
                 )
             except ValueError as error:
                 self._faults.report(name or f"row {number}", f"{source}: {error}")
@@ -123,6 +121,12 @@ each radiograph and the columns image (its path, relative to manual_dir) and one
                         f"{path}: no training film has {finding} = {what}, so that it cannot be learned; bring such "
                         "films, or take the column out"
                     )
+
+
+def _view(text: str) -> dict[str, str]:
+    if text not in ("", "PA", "AP", *film_tables.LATERAL_VIEWS):
+        raise ValueError(f"view is {tables.shown(text)}; expected PA, AP, L (lateral, left out), or nothing")
+    return film_tables.frontal(text)
 
 
 def _code(text: str, finding: str) -> int:

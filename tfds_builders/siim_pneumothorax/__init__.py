@@ -1,0 +1,1 @@
+"""SIIM-ACR Pneumothorax Segmentation: radiographs of ChestX-ray14 with masks of pneumothoraces."""
