@@ -10,8 +10,9 @@
 * `convnext_tiny`, `convnext_base`: another network than the paper's DenseNet-121, from its own ImageNet weights.
 * `montgomery`: lungs learned from open data instead of JSRT.
 * `shipped_lungs`: lungs found by the network that comes with the package, instead of training one.
-* `own`: your own films and findings, a table (docs/own_data.md), instead of ChestX-ray14; its lungs are found by the
-  network of the package, unless a word says otherwise. Its runs are in `runs/own`.
+* `own`, `chexpert`, `mimic_cxr`, `brax`, `padchest`, `vindr_cxr`, `rsna_pneumonia`, `siim_pneumothorax`: your own films
+  and findings (docs/own_data.md), or that set, instead of ChestX-ray14. Lungs are found by the network of the package,
+  unless a word says otherwise. Runs are in `runs/own`, ...
 
 Whatever trains another classifier has a folder of its own, `runs/size512/entire`; lungs, their boxes and the prepared
 data are shared.

@@ -64,7 +64,7 @@ def mask_box(encoded: str) -> tuple[float, float, float, float]:
         raise ValueError(f"EncodedPixels is {tables.shown(encoded)}; expected -1 or pairs of numbers") from None
     ends = numbers.ravel().cumsum()[1::2]
     starts = ends - numbers[:, 1]
-    if not len(numbers) or (numbers < 0).any() or ends[-1] > _SIDE**2:
+    if not len(numbers) or (numbers < (0, 1)).any() or ends[-1] > _SIDE**2:
         raise ValueError(f"EncodedPixels is {tables.shown(encoded)}, no mask of {_SIDE} x {_SIDE} pixels")
     (left, top), (right, bottom) = divmod(starts, _SIDE), divmod(ends - 1, _SIDE)
     if (left != right).any():  # a run from one column into the next spans the height
