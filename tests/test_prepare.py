@@ -255,7 +255,7 @@ def test_the_command_prepares_and_sums_up(download, data_dir, capsys, monkeypatc
         (["montgomery", "--manual_dir=/nowhere"], "--manual_dir=/nowhere is not a folder"),
         (["montgomery"], "--manual_dir"),
         (["mnist", "--manual_dir=."], "invalid choice: 'mnist'"),
-        (["montgomery", "--manual_dir=.", "--boxes=a.csv"], "--boxes is for chestxray14, own"),
+        (["montgomery", "--manual_dir=.", "--boxes=a.csv"], "--boxes is for chestxray14, chexpert, "),
         (["montgomery", "--manual_dir=.", "--size=0"], "'0' is not a whole number from 1 to 16384"),
         (["chestxray14", "--manual_dir=.", "--validation_share=10"], "'10' is not a share"),
         (["montgomery", "--manual_dir=.", "--size=\u00b2"], "is not a whole number from 1"),

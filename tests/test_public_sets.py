@@ -107,14 +107,14 @@ def test_mimic_cxr(tmp_path):
         folder / "mimic-cxr-2.0.0-metadata.csv.gz",
         "dicom_id,subject_id,study_id,ViewPosition",
         *rows,
-        "e,10000032,9,PA",
+        "e,10000033,9,PA",
     )
-    splits = zip("abcde", ("train", "validate", "test", "test", "test"), strict=True)
+    splits = zip("abcde", ("train", "train", "train", "train", "test"), strict=True)
     table(folder / "mimic-cxr-2.0.0-split.csv.gz", "dicom_id,split", *(f"{each},{split}" for each, split in splits))
     for labeler, row in (("chexpert", MIXED), ("negbio", NORMAL)):
         table(folder / f"mimic-cxr-2.0.0-{labeler}.csv", f"subject_id,study_id,{CHEXPERT}", f"10000032,5041,{row}")
     films, sides, directory = read(folder, "mimic_cxr", [name.format(each) for each in "ab"])
-    assert sides == {name.format("a"): "train", name.format("b"): "validation"}
+    assert sides == {name.format("a"): "train", name.format("b"): "train"}
     assert labelled(films[name.format("a")], directory) == OF_MIXED
     assert films[name.format("a")]["patient"] == b"p10000032"
     assert left_out(directory) == {

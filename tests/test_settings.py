@@ -178,6 +178,7 @@ CLASSIFIER_FAULTS = [
 ]
 CONVNEXT_FAULTS = [("model.drop_path", 1.0, "0 or more and under 1")]
 OWN_FAULTS = [("data.test_share", 1.0, "between 0 and 1")]
+MIMIC_FAULTS = [("data.labeler", "me", "one of chexpert, negbio")]
 LRG_FAULTS = [
     ("contrast", "equalise", "one of "),
     ("model.filters", (4, 0), "one or more whole numbers"),
@@ -226,9 +227,12 @@ def test_a_classifiers_setting_out_of_range_is_named(name, value, expected):
     assert fault.startswith(f"  * --config.{name}={value}: expected {expected}")
 
 
-@pytest.mark.parametrize(("name", "value", "expected"), OWN_FAULTS)
-def test_a_setting_of_ones_own_films_out_of_range_is_named(name, value, expected):
-    config = set_in(classifier.get_config("entire,own"), name, value)
+@pytest.mark.parametrize(
+    ("word", "name", "value", "expected"),
+    [("own", *fault) for fault in OWN_FAULTS] + [("mimic_cxr", *fault) for fault in MIMIC_FAULTS],
+)
+def test_a_setting_of_another_data_set_out_of_range_is_named(word, name, value, expected):
+    config = set_in(classifier.get_config(f"entire,{word}"), name, value)
     (fault,) = message(config).splitlines()[1:]
     assert fault.startswith(f"  * --config.{name}={value}: expected {expected}")
 
@@ -254,7 +258,10 @@ def test_an_lrgs_setting_out_of_range_is_named(name, value, expected):
 
 
 def test_every_rule_is_tried():
-    names = {name for name, _, _ in CLASSIFIER_FAULTS + CONVNEXT_FAULTS + OWN_FAULTS + LRG_FAULTS + LUNGS_FAULTS}
+    names = {
+        name
+        for name, _, _ in CLASSIFIER_FAULTS + CONVNEXT_FAULTS + OWN_FAULTS + MIMIC_FAULTS + LRG_FAULTS + LUNGS_FAULTS
+    }
     shapes = {f"model.{name}" for config in (classifier.get_config(), lrg.get_config()) for name in config.model}
     assert names == {*checks._RULES, *shapes, "data.name"}
 

@@ -13,7 +13,7 @@ import numpy as np
 from sdfn_jax.core import tables
 from sdfn_jax.radiographs import labels
 
-NO_FINDING, _DEVICES = "No Finding", "Support Devices"
+_NO_FINDING, _DEVICES = "No Finding", "Support Devices"
 # {column: the finding's name here}
 _NAMES = {
     "Enlarged Cardiomediastinum": "Enlarged_Cardiomediastinum",
@@ -30,10 +30,10 @@ _NAMES = {
     "Fracture": "Fracture",
     _DEVICES: "Support_Devices",
 }
-FINDINGS = tuple(_NAMES.values())
+CHEXPERT_FINDINGS = tuple(_NAMES.values())
 # Required columns, as `tables.read_table` takes them.
 COLUMNS = {
-    NO_FINDING: (),
+    _NO_FINDING: (),
     "Lung Opacity": ("Airspace Opacity",),
     **{name: () for name in _NAMES if name != "Lung Opacity"},
 }
@@ -42,13 +42,13 @@ _CODES = {"1": labels.PRESENT, "0": labels.ABSENT, "-1": labels.UNCERTAIN, "": l
 
 def codes(record: dict[str, str]) -> np.ndarray:
     """Returns the labels of a row, (13,) uint8; raises ValueError for a value outside the convention."""
-    return _codes(tuple(record[name] for name in (NO_FINDING, *_NAMES)))
+    return _codes(tuple(record[name] for name in (_NO_FINDING, *_NAMES)))
 
 
 @functools.cache  # most films have one of few combinations
 def _codes(texts: tuple[str, ...]) -> np.ndarray:
     plain = [text.removesuffix(".0") for text in texts]
-    for name, text in zip((NO_FINDING, *_NAMES), plain, strict=True):
+    for name, text in zip((_NO_FINDING, *_NAMES), plain, strict=True):
         if text not in _CODES:
             raise ValueError(f"{name} is {tables.shown(text)}; expected 1, 0, -1 or nothing")
     no_finding, *found = (_CODES[text] for text in plain)

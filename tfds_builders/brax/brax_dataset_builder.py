@@ -31,7 +31,7 @@ manual_dir is the folder of the download: master_spreadsheet_update.csv, and the
         return {_TABLE: manual_dir / _TABLE}
 
     def _read_rows(self, manual_dir: Path) -> tuple[tuple[str, ...], Iterator[Row]]:
-        return chexpert_labels.FINDINGS, self._rows(manual_dir / _TABLE)
+        return chexpert_labels.CHEXPERT_FINDINGS, self._rows(manual_dir / _TABLE)
 
     def _rows(self, table: Path) -> Iterator[Row]:
         for source, record in self._records(table, _COLUMNS | chexpert_labels.COLUMNS):

@@ -29,7 +29,7 @@ valid/; all films or some."""
         return {name: manual_dir / name for name in _TABLES}
 
     def _read_rows(self, manual_dir: Path) -> tuple[tuple[str, ...], Iterator[Row]]:
-        return chexpert_labels.FINDINGS, self._rows(manual_dir)
+        return chexpert_labels.CHEXPERT_FINDINGS, self._rows(manual_dir)
 
     def _rows(self, manual_dir: Path) -> Iterator[Row]:
         for name, path in self.tables(manual_dir).items():

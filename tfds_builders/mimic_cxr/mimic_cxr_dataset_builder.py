@@ -14,7 +14,7 @@ _LABELERS = ("chexpert", "negbio")
 _SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 _FILMS = {"dicom_id": (), "subject_id": (), "study_id": (), "ViewPosition": ()}
 _SPLIT = {"dicom_id": (), "split": ()}
-_NONE = np.full(len(chexpert_labels.FINDINGS), labels.UNKNOWN, np.uint8)
+_NONE = np.full(len(chexpert_labels.CHEXPERT_FINDINGS), labels.UNKNOWN, np.uint8)
 
 
 class Builder(film_tables.TableBuilder):
@@ -52,7 +52,7 @@ manual_dir is the folder of the download: mimic-cxr-2.0.0-metadata.csv.gz, -spli
         return f"{self.name} {self.builder_config.choices['labeler']}"
 
     def _read_rows(self, manual_dir: Path) -> tuple[tuple[str, ...], Iterator[Row]]:
-        return chexpert_labels.FINDINGS, self._rows(manual_dir)
+        return chexpert_labels.CHEXPERT_FINDINGS, self._rows(manual_dir)
 
     def _rows(self, manual_dir: Path) -> Iterator[Row]:
         tables = self.tables(manual_dir)
