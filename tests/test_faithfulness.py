@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from configs import fusion
 from sdfn_jax.core import sealed
-from sdfn_jax.heatmaps import boxed_run, checks, faithfulness
+from sdfn_jax.heatmaps import boxed_run, check_results, checks, faithfulness
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.training import tasks
 
@@ -130,27 +130,39 @@ def test_random_weights_replace_the_part_that_they_are_named_after():
 
 
 def _found():
-    one = checks.CaseMean(0.25, 0.125, 0.5)
-    return checks.Checks(
+    one = check_results.CaseMean(0.25, 0.125, 0.5)
+    return check_results.Checks(
         cases=3,
         rules={"mean": (one, one)},
         randomised={"head": one, "all": dataclasses.replace(one, mean=-0.75)},
-        curves=dict.fromkeys(checks.CURVES, np.tile(np.linspace(0, 1, 11), (2, 1))),
-        areas=dict.fromkeys(checks.CURVES, (one, one, one)),
+        curves=dict.fromkeys(check_results.CURVES, np.tile(np.linspace(0, 1, 11), (2, 1))),
+        areas=dict.fromkeys(check_results.CURVES, (one, one, one)),
     )
 
 
 def test_the_table_says_what_is_better_and_whose_rule_it_is():
-    text = checks.table(_found(), {"method": "fusion, cam", "outside": "mean"})
+    text = check_results.table(_found(), {"method": "fusion, cam", "outside": "mean"})
     for part in ("3 findings", "0.250  [0.125, 0.500]", "The paper does not say", "below 0: better", "above 0: better"):
         assert part in text
     assert "-0.750" in text
 
 
 def test_the_record_and_the_figure(tmp_path):
-    checks.write(tmp_path, _found(), {"method": "fusion, cam", "drawings": True})
-    record = sealed.read(tmp_path / checks.CHECKS_FILE, {"method": sealed.TEXT}, "the checks", "check again")
+    check_results.write(tmp_path, _found(), {"method": "fusion, cam", "drawings": True})
+    record = sealed.read(tmp_path / check_results.CHECKS_FILE, {"method": sealed.TEXT}, "the checks", "check again")
     assert record["rules"]["mean"][1] == {"mean": 0.25, "low": 0.125, "high": 0.5}
     assert np.shape(record["curves"]["deletion"]) == (2, len(record["fractions"]))
-    with Image.open(tmp_path / checks.CHECKS_FIGURE) as image:
+    with Image.open(tmp_path / check_results.CHECKS_FIGURE) as image:
         assert image.format == "PNG"
+
+
+def test_the_record_is_read_as_it_was_written(tmp_path):
+    check_results.write(tmp_path, _found(), {"checkpoint": "c0ffee", "outside": "mean", "drawings": False})
+    found, record = check_results.read(tmp_path)
+    np.testing.assert_array_equal(found.curves.pop("deletion"), _found().curves["deletion"])
+    del found.curves["insertion"]
+    assert dataclasses.replace(_found(), curves={}) == found
+    assert record["checkpoint"] == "c0ffee"
+    sealed.write(tmp_path / check_results.CHECKS_FILE, record | {"rules": {"mean": [{"mean": 1}]}})
+    with pytest.raises(sealed.DamagedError, match=r"heatmap_checks.json: not the record .*; check again"):
+        check_results.read(tmp_path)

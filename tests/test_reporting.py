@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sdfn_jax import report as report_command
 from sdfn_jax.core import job_record, sealed
 from sdfn_jax.core.errors import UserError, run_command
-from sdfn_jax.heatmaps import detections, localization
+from sdfn_jax.heatmaps import check_results, detections, localization
 from sdfn_jax.metrics import calibration as metrics_calibration
 from sdfn_jax.metrics import operating_points, platt, published
 from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
@@ -46,7 +46,7 @@ SECTIONS = [
         "expert-labels",
         "other-data-sets",
     ),
-    *("localization", "heatmaps", "lung-regions", "segmentation", "model-card"),
+    *("localization", "heatmaps", "heatmap-checks", "lung-regions", "segmentation", "model-card"),
 ]
 COUNT = 120
 STAGES = ("entire", "lung", "fusion")
@@ -121,6 +121,20 @@ def cases_of(stage):
     return cases
 
 
+_CHECKED = {"outside": "mean", "drawings": False}
+
+
+def checks():
+    one = check_results.CaseMean(0.25, 0.125, 0.5)
+    return check_results.Checks(
+        cases=40,
+        rules={"mean": (one, one)},
+        randomised={"head": one},
+        curves=dict.fromkeys(check_results.CURVES, np.tile(np.linspace(0, 1, 11), (2, 1))),
+        areas=dict.fromkeys(check_results.CURVES, (one, one, one)),
+    )
+
+
 def write_runs(folder):
     """Three networks and an LRG, with everything a run can leave."""
     for stage in STAGES:
@@ -132,6 +146,7 @@ def write_runs(folder):
         (where / "test" / "recipe.json").write_text(json.dumps(recipe))
         origin = {"method": stage, "checkpoint": f"{stage}-digest", "drawings": False}
         detections.write(where / "test", cases_of(stage), origin)
+    check_results.write(folder / "fusion/evaluation/test", checks(), {"checkpoint": "fusion-digest", **_CHECKED})
     results = folder / "fusion" / "results"
     results.mkdir()
     for name in ("figure_9", "heatmaps", "lung_boxes_smallest", "lung_boxes_mirror"):
@@ -363,6 +378,13 @@ class TestNumbers:
             assert row["fusion"] == (f"{float(shown['SDFN']):.6f}" if shown["SDFN"] else "")
             assert row["positives"] == shown["positives"]
 
+    def test_heatmap_checks_are_those_of_the_record(self, made):
+        (row,) = rows(made, "heatmap_rules_fusion")
+        assert (row["Rule"], row["pointing game"], row["pointing game_low"]) == ("mean", "0.25", "0.125")
+        assert [row["wanted"] for row in rows(made, "heatmap_areas_fusion")] == [
+            *("below 0: better than chance", "above 0: better than chance"),
+        ]
+
     def test_precision_recall(self, made):
         found = rows(made, "precision_recall")
         values = evaluation("fusion").predictions
@@ -551,13 +573,18 @@ class TestRefused:
     def test_boxes_of_another_checkpoint_or_of_other_images(self, tmp_path):
         run = self.run(tmp_path)
         detections.write(run / "evaluation/test", cases_of("lung"), {"method": "lung", "checkpoint": "older"})
-        self.refused(tmp_path, [run], "of another checkpoint than the predictions next to it")
+        self.refused(tmp_path, [run], "of another checkpoint than the predictions next to it; localize again: .*--run=")
         detections.write(run / "evaluation/test", cases_of("lung"), {"method": "lung", "checkpoint": "lung-digest"})
         detections.write(tmp_path / "theirs", cases_of("lung")[1:], {"method": "theirs"})
         self.refused(
             tmp_path, [run], "'theirs' are of different boxes; 1 images differ, such as 00000000_000", None,
             [tmp_path / "theirs"],
         )  # fmt: skip
+
+    def test_heatmap_checks_of_another_checkpoint(self, tmp_path):
+        run = self.run(tmp_path)
+        check_results.write(run / "evaluation/test", checks(), {"checkpoint": "older", **_CHECKED})
+        self.refused(tmp_path, [run], "heatmap_checks.json is of another checkpoint .*; check again: .* --checks")
 
     def test_damaged_files(self, tmp_path):
         run = self.run(tmp_path)

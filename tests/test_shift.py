@@ -99,8 +99,8 @@ def test_the_calibration_is_carried_over_from_validation(found):
     scaling = calibration.make(evaluation("validation", first=500)).findings["Edema"].scaling
     values = elsewhere.evaluation.predictions
     calibrated, labels = scaling(values.probabilities[:, 9]), values.labels[:, 9]
-    expected = calibration.reliability(labels, calibrated).error
-    assert changes[shift.CALIBRATION, 9].there.value == pytest.approx(expected)
+    expected = calibration.brier(labels, calibrated)
+    assert changes[shift.BRIER, 9].there.value == pytest.approx(expected)
     assert changes[shift.EXCESS, 9].there.value == pytest.approx((calibrated - labels).mean())
     assert changes[shift.EXCESS, None].difference.low > 0  # fewer are ill there than it was calibrated for
 

@@ -1,63 +1,25 @@
-"""Checks of a network's heatmaps, as other libraries make them: table, `heatmap_checks.json`, `heatmap_checks.png`."""
+"""Checks of a network's heatmaps, as other libraries make them."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from flax import traverse_util
 
-from sdfn_jax.core import palette, progress, sealed
-from sdfn_jax.core.files import appears_when_complete
+from sdfn_jax.core import progress
 from sdfn_jax.heatmaps import boxed_run, cam, faithfulness, localization, over_split
+from sdfn_jax.heatmaps.check_results import CURVES, CaseMean, Checks
 from sdfn_jax.metrics import bootstrap
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.training import tasks
 from sdfn_jax.training.labelling import Labelling
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-CHECKS_FILE, CHECKS_FIGURE = "heatmap_checks.json", "heatmap_checks.png"
-CURVES = ("deletion", "insertion")
 _CASES = 200  # at most; each is read by the network 44 times
 _REPLICATES = 2000
 _SEED = 0
 _GRID = 16  # every so many pixels, heatmaps of other weights are compared: their cells are larger
-
-
-@dataclasses.dataclass(frozen=True)
-class CaseMean:
-    """A mean over cases and its 95 % interval, over patients."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """As in the table."""
-        return f"{self.mean:>7.3f}  [{self.low:.3f}, {self.high:.3f}]"
-
-
-@dataclasses.dataclass(frozen=True)
-class Checks:
-    """What the checks found; a case is a finding with a reference box on an image.
-
-    Attributes:
-      cases: their number.
-      rules: {rule of `cam.OUTSIDE`: (share of peaks in the lung box, pointing game)}.
-      randomised: {what has random weights: rank correlation with the trained network's heatmaps}.
-      curves: {`deletion`, `insertion`: (2, fractions) mean probability, for the heatmap and for its shuffled cells}.
-      areas: {curve: (area for the heatmap, area for its shuffled cells, their difference)}.
-    """
-
-    cases: int
-    rules: dict[str, tuple[CaseMean, ...]]
-    randomised: dict[str, CaseMean]
-    curves: dict[str, np.ndarray]
-    areas: dict[str, tuple[CaseMean, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,69 +126,6 @@ def probability_curves(
         together = {name: np.concatenate([batch[name] for batch in batches]) for name in images}
         curves[number] = probabilities(together)[:, case.finding].reshape(curves.shape[1:])
     return curves
-
-
-def write(folder: Path, found: Checks, origin: dict) -> None:
-    """Writes the record and the figure into a folder."""
-    record = dataclasses.asdict(found) | {"curves": {name: each.tolist() for name, each in found.curves.items()}}
-    record["fractions"] = faithfulness.FRACTIONS.tolist()
-    sealed.write(folder / CHECKS_FILE, origin | record)
-    draw(folder / CHECKS_FIGURE, found, drawings=origin["drawings"])
-
-
-def table(found: Checks, origin: dict) -> str:
-    """Formats the checks for a terminal."""
-    lines = [
-        f"Heatmaps of {origin['method']}: {found.cases} findings with a reference box, 95 % interval over patients",
-        f"{'outside the lung box':<24}{'peaks in the lung box':>25}{'pointing game':>25}",
-        *(f"{rule:<24}{inside!s:>25}{pointing!s:>25}" for rule, (inside, pointing) in found.rules.items()),
-        f"(The paper does not say what the lung region's map counts as there. Below: {origin['outside']}.)",
-        f"{'random weights':<24}{'rank correlation':>25}    with the trained network's heatmaps; 0 is best",
-        *(f"{part:<24}{alike!s:>25}" for part, alike in found.randomised.items()),
-        f"{'area under the curve':<24}{'heatmap':>25}{'shuffled cells':>25}{'difference':>26}",
-    ]
-    for name, values in found.areas.items():
-        wanted = "below 0" if name == "deletion" else "above 0"
-        mine, control, difference = map(str, values)
-        lines.append(f"{name:<24}{mine:>25}{control:>25}{difference:>26}  ({wanted}: better than chance)")
-    return "\n".join(lines)
-
-
-def draw(path: Path, found: Checks, *, drawings: bool) -> None:
-    """Draws the curves, and the rank correlations, in one picture."""
-    from matplotlib.figure import Figure  # here: slow to import
-
-    figure = Figure(figsize=(11, 3.4), dpi=100, layout="constrained")
-    *panels, last = figure.subplots(1, 3)
-    for panel, (name, (mine, control)) in zip(panels, found.curves.items(), strict=True):
-        panel.plot(faithfulness.FRACTIONS, mine, "o-", markersize=4, color=palette.BLUE, label="heatmap")
-        panel.plot(
-            faithfulness.FRACTIONS, control, "s--", markersize=4, color=palette.VERMILION, label="its cells shuffled"
-        )
-        done = "deleted" if name == "deletion" else "inserted"
-        panel.set(title=name.capitalize(), xlabel=f"share of pixels {done}, hottest first", ylabel="mean probability")
-        panel.set_ylim(bottom=0)
-        panel.legend(frameon=False)
-        _plain(panel)
-    names, values = list(found.randomised), list(found.randomised.values())
-    places = np.arange(len(names))
-    last.vlines(places, [each.low for each in values], [each.high for each in values], color=palette.BLUE)
-    last.plot(places, [each.mean for each in values], "o", color=palette.BLUE)
-    last.axhline(0, color=palette.REFERENCE, linewidth=1)
-    last.set_xticks(places, names)
-    last.set(
-        title="Random weights", xlim=(-0.5, len(names) - 0.5), ylim=(-1, 1), ylabel="rank correlation with trained"
-    )
-    _plain(last)
-    if drawings:
-        figure.suptitle("SYNTHETIC radiographs, not films of patients", color=palette.WARNING)
-    with appears_when_complete(path) as unfinished:
-        figure.savefig(unfinished)
-
-
-def _plain(panel: "Axes") -> None:
-    panel.grid(color=palette.GRID)
-    panel.spines[["top", "right"]].set_visible(False)
 
 
 def _drawn(network: boxed_run.BoxedRun) -> tuple[boxed_run.BoxedRun, list[_Case]]:

@@ -10,7 +10,7 @@ import numpy as np
 from sdfn_jax.core import progress
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import folder_locked
-from sdfn_jax.heatmaps import cam, detections, floors, localization
+from sdfn_jax.heatmaps import cam, check_results, detections, floors, localization
 from sdfn_jax.metrics import bootstrap
 from sdfn_jax.radiographs.findings import FINDINGS
 
@@ -51,13 +51,13 @@ def localize_network(run: Path, method: str, outside: str, output: Path | None) 
 def check_network(run: Path, method: str, outside: str, output: Path | None) -> None:
     """Writes and prints what `checks.of_network` finds. Arguments and errors are those of `localize_network`."""
     folder = _folder(run, method, outside, output)
-    from sdfn_jax.heatmaps import checks
+    from sdfn_jax.heatmaps import checks  # here, as it needs jax
 
     with _writing(run, output):
         found, origin = checks.of_network(run, method, outside)
-        checks.write(folder, found, origin)
-    print(checks.table(found, origin))
-    print(folder / checks.CHECKS_FIGURE)
+        check_results.write(folder, found, origin)
+    print(check_results.table(found, origin))
+    print(folder / check_results.CHECKS_FIGURE)
 
 
 def _folder(run: Path, method: str, outside: str, output: Path | None) -> Path:

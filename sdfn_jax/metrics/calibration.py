@@ -390,16 +390,12 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS)
       probabilities: (N,) 0 to 1.
       bins: number of bins.
     """
-    places = bins_of(probabilities, bins)
+    edges = np.arange(1, bins) / bins
+    places = np.searchsorted(edges, probabilities, side="left")
     count = np.bincount(places, minlength=bins)
     held = count > 0
     means = [np.bincount(places, values, bins)[held] / count[held] for values in (probabilities, labels)]
     return Reliability(count[held], *means)
-
-
-def bins_of(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Returns the number of each probability's bin, as `reliability` groups them: (N,) -> (N,) int."""
-    return np.searchsorted(np.arange(1, bins) / bins, probabilities, side="left")
 
 
 def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -156,11 +156,11 @@ def _table(folder: Path, table: Table) -> str:
     content = web_page.table(table.caption, rows, heads, f"table-{table.name}")
     if len(table.columns) > _DENSE:
         content = f'<div class="dense">{content}</div>'
-    content += f"<p>{', '.join(map(_link, writers))}</p>"
+    files = f"<p>{', '.join(map(_link, writers))}</p>"
     if not table.long:
-        return content
+        return content + files
     summary = html.escape(f"{table.caption} ({len(table.rows)} rows)")
-    return f"<details><summary>{summary}</summary>{content}</details>"
+    return f"<details><summary>{summary}</summary>{content}</details>{files}"
 
 
 def _write_csv(path: Path, table: Table, kinds: Sequence[set[type]]) -> None:

@@ -12,6 +12,7 @@ from sdfn_jax.reporting.sections import (
     discrimination,
     experts,
     groups,
+    heatmap_checks,
     localization,
     lungs,
     provenance,
@@ -26,7 +27,7 @@ SECTIONS = (
     calibration.calibration_section,
     thresholds.thresholds,
     *(groups.subgroups_section, groups.label_versions, experts.expert_labels, shift.other_data_sets),
-    *(localization.localization_section, localization.heatmaps),
+    *(localization.localization_section, localization.heatmaps, heatmap_checks.heatmap_checks),
     *(lungs.lung_regions, lungs.segmentation),
     provenance.model_card,
 )

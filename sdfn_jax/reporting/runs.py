@@ -9,7 +9,8 @@ import numpy as np
 
 from sdfn_jax.core import run_folders, run_identity, sealed
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.heatmaps import detections
+from sdfn_jax.heatmaps import check_results, detections
+from sdfn_jax.heatmaps.check_results import Checks
 from sdfn_jax.heatmaps.localization import FindingBoxes
 from sdfn_jax.metrics import calibration, published
 from sdfn_jax.metrics.predictions import (
@@ -49,6 +50,7 @@ class Run:
       validation: that on the validation split; None if it was not evaluated.
       recipe: the record of its training; None if the evaluation left no such file.
       localization: None if its heatmaps were not scored.
+      checks: of its heatmaps, and their record; None if they were not checked.
       epochs: the lines of its training log; empty if there is none.
     """
 
@@ -57,6 +59,7 @@ class Run:
     validation: Evaluation | None
     recipe: dict | None
     localization: Localization | None
+    checks: tuple[Checks, dict] | None
     epochs: list[dict]
 
     @property
@@ -142,15 +145,22 @@ def read(folder: Path) -> Run:
     validation = _read_evaluation(folder, "validation") if evaluation_folder(folder, "validation").is_dir() else None
     if validation is not None:
         _check_validation(folder, test, validation)
-    localization = None
+    localization = checks = None
+    command = f"python -m sdfn_jax.localize --run={folder}"
     if (where / detections.DETECTIONS_FILE).is_file():
         localization = read_localization(where, published.COLUMN_NAMES.get(test.origin.stage))
-        if localization.origin.get("checkpoint") != test.origin.checkpoint:
-            raise UserError(
-                f"{where / detections.DETECTIONS_FILE} is of another checkpoint than the predictions next to it; "
-                f"localize again: python -m sdfn_jax.localize --run={folder}"
-            )
-    return Run(folder, test, validation, _read_recipe(where / RECIPE_FILE), localization, MetricsLog.read(folder))
+        _check_checkpoint(where / detections.DETECTIONS_FILE, localization.origin, test, f"localize again: {command}")
+    if (where / check_results.CHECKS_FILE).is_file():
+        checks = check_results.read(where)
+        _check_checkpoint(where / check_results.CHECKS_FILE, checks[1], test, f"check again: {command} --checks")
+    return Run(
+        folder, test, validation, _read_recipe(where / RECIPE_FILE), localization, checks, MetricsLog.read(folder)
+    )
+
+
+def _check_checkpoint(path: Path, origin: dict, test: Evaluation, mend: str) -> None:
+    if origin.get("checkpoint") != test.origin.checkpoint:
+        raise UserError(f"{path} is of another checkpoint than the predictions next to it; {mend}")
 
 
 def _read_evaluation(folder: Path, split: str) -> Evaluation:

@@ -20,7 +20,7 @@ INDEPENDENT = (
     "difference is that of the differences between the replicates of the two, in the order they were drawn."
 )
 AUC, PREVALENCE = "AUC", "prevalence"
-CALIBRATION, EXCESS = "calibration error", "predicted less observed"
+BRIER, EXCESS = "Brier score", "predicted less observed"
 _SEED = 1  # other draws than those of the test split, which are of seed 0
 
 
@@ -122,7 +122,7 @@ def _read(folder: Path, runs: Sequence[Run]) -> Elsewhere:
 def changes(elsewhere: Elsewhere, resamples: bootstrap.Resamples) -> list[Change]:
     """Computes what changes for a network: for each measure the mean over findings, then each finding.
 
-    AUC, prevalence; calibration error and excess of the probabilities, calibrated by the scaling of the validation
+    AUC, prevalence; Brier score and excess of the probabilities, calibrated by the scaling of the validation
     split for the findings that have one; sensitivity and specificity at the threshold that was chosen on it. A mean is
     over the findings for which both data sets define the measure.
 
@@ -194,12 +194,11 @@ def _measures(
     mine = bootstrap.Resamples(resamples.patients[sure], resamples.counts)
     scaling = None if calibrated is None else calibrated.scaling
     probabilities = scores if scaling is None else scaling(scores)
-    excess, bins = probabilities - positive, calibration.bins_of(probabilities)
-    errors = sum(np.abs(bootstrap.sums(excess * (bins == each), mine)) for each in np.unique(bins))
+    excess = probabilities - positive
     found = {
         AUC: bootstrap.ratio(*bootstrap.auc_pairs(positive, scores, mine)),
         PREVALENCE: bootstrap.ratio(bootstrap.sums(positive, mine), mine.images),
-        CALIBRATION: bootstrap.ratio(errors + np.zeros(resamples.counts.shape[1]), mine.images),
+        BRIER: bootstrap.ratio(bootstrap.sums(excess**2, mine), mine.images),
         EXCESS: bootstrap.ratio(bootstrap.sums(excess, mine), mine.images),
     }
     threshold = None if calibrated is None else calibrated.threshold

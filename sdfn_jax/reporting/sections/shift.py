@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from sdfn_jax.metrics.calibration import BINS
 from sdfn_jax.reporting import charts, shift
 from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
@@ -40,8 +39,8 @@ def other_data_sets(material: Material) -> Section:
         title,
         [
             "The same checkpoints on other data sets, with what was fitted on the validation split carried over: "
-            f"probabilities calibrated by its scaling (calibration error over {BINS} bins; predicted less observed: "
-            "above 0, too many are expected to be ill), sensitivity and specificity at its thresholds. "
+            "probabilities calibrated by its scaling (predicted less observed: above 0, more are expected to be ill "
+            "than are; the Brier score moves with the prevalence too), sensitivity and specificity at its thresholds. "
             f"{_MEAN * (len(material.finding_names) > 1)}{shift.INDEPENDENT}",
             *notes,
         ],
