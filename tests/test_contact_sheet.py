@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdfn_jax.lungs import contact_sheet
+from sdfn_jax.lungs import contact_sheet, region_page
 from sdfn_jax.lungs.finder import Lungs
 from sdfn_jax.lungs.lung_boxes import PostProcessing, lung_box
 
@@ -94,3 +94,31 @@ class TestPages:
             with Image.open(tmp_path / "page.png") as image:
                 pictures.append(np.asarray(image)[:, 6 + 256 + 6 :])
         np.testing.assert_array_equal(*pictures)
+
+
+class TestRegionPage:
+    @pytest.mark.parametrize(
+        ("lungs", "size", "expected"),
+        [
+            ((LEFT, RIGHT), (256, 256), (30, 40, 220, 200)),
+            ((LEFT, RIGHT), (512, 1024), (120, 80, 880, 400)),
+            ((LEFT, SMALL), (256, 256), (30, 40, 226, 200)),  # the left lung and its mirror image
+            ((), (256, 256), None),  # the whole image was taken
+        ],
+    )
+    def test_the_box_before_it_is_widened_holds_the_lungs_and_no_more(self, lungs, size, expected):
+        assert region_page.before_widening(film(*lungs, size=size).region, size) == expected
+
+    def test_it_shows_original_boxes_and_the_region_cut_from_the_original(self, tmp_path):
+        size = (512, 512)
+        radiograph = np.full(size, 40, np.uint8)
+        left, top, right, bottom = film(LEFT, RIGHT, size=size).box
+        radiograph[top:bottom, left:right] = 200
+        region_page.region_page([(film(LEFT, RIGHT, size=size), radiograph)], tmp_path / "page.png", drawings=False)
+        with Image.open(tmp_path / "page.png") as page:
+            grey = (np.asarray(page) == 200).all(axis=-1)
+        parts = [grey[:, 6 + 262 * place : 262 + 262 * place].sum() for place in range(3)]
+        width, height = right - left, bottom - top
+        assert parts[0] == pytest.approx(width * height / 4, rel=0.03)
+        assert parts[1] < 9  # drawn on what the network saw; letters may have a pixel of this grey
+        assert parts[2] == 256 * round(256 * height / width)

@@ -727,3 +727,23 @@ def test_the_page_of_one_film_and_of_a_network_trained_on_synthetic_radiographs(
     assert "There is no operating point" in browser.find_element("tag name", "footer").text
     assert "none was used" in browser.find_element("tag name", "footer").text
     assert browser.get_log("browser") == []
+
+
+def test_on_paper_the_whole_film_is_next_to_its_findings_and_nothing_to_click_is_there(opened):
+    press(opened, "+", "+")  # enlarged on the screen
+    try:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        boxes = opened.execute_script(
+            "return Object.fromEntries(['stage', 'sheet', 'findings', 'films', 'downloads', 'csv', 'zoom', 'gestures']"
+            ".map(name => [name, document.getElementById(name).getBoundingClientRect().toJSON()]))"
+        )
+        made = opened.execute_script("return document.querySelector('footer table').getBoundingClientRect().height")
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        press(opened, "0")
+    assert boxes["sheet"] == boxes["stage"]
+    assert boxes["findings"]["left"] >= boxes["stage"]["right"]
+    assert boxes["findings"]["top"] <= boxes["stage"]["bottom"]
+    assert made > 40
+    for name in ("films", "downloads", "csv", "zoom", "gestures"):
+        assert boxes[name]["width"] == 0

@@ -83,8 +83,8 @@ class TestMainJob:
         assert table.split("\n")[0].split()[:2] == ["AUC", "positives"]
         assert all(column in table for column in ("Entire CXR", "Lung region", "SDFN"))
         results = folder / "fusion" / "results"
-        for name in ("roc_curves.png", "lung_boxes_smallest.png", "heatmaps.png", "figure_9.png"):
-            Image.open(results / "figures" / name).verify()
+        for name in ("roc_curves", "lung_boxes_smallest", "lung_regions_ordinary", "heatmaps", "figure_9"):
+            Image.open(results / "figures" / f"{name}.png").verify()
         assert [str(path.relative_to(results)) for path in results.rglob("table_1.csv")] == ["table_1.csv"]
         assert "SYNTHETIC" in printed
         page, read, view = printed.splitlines()[-3:]

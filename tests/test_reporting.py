@@ -149,7 +149,7 @@ def write_runs(folder):
     check_results.write(folder / "fusion/evaluation/test", checks(), {"checkpoint": "fusion-digest", **_CHECKED})
     results = folder / "fusion" / "results"
     results.mkdir()
-    for name in ("figure_9", "heatmaps", "lung_boxes_smallest", "lung_boxes_mirror"):
+    for name in ("figure_9", "heatmaps", "lung_boxes_smallest", "lung_boxes_mirror", "lung_regions_ordinary"):
         Image.new("RGB", (400, 300), "grey").save(results / f"{name}.png")
     for stage, score in (("fusion", "validation_mean_auc"), ("lrg", "validation_dice")):
         (folder / stage).mkdir(exist_ok=True)
@@ -240,7 +240,8 @@ class TestPage:
         figures = {each["id"].removeprefix("figure-") for each in page.all("figure")}
         assert {path.stem for path in (made / "figures").glob("*.png")} == figures
         drawn = {path.stem for path in (made / "figures").glob("*.svg")}
-        copied = {"figure_9", "heatmaps", "lung_boxes_smallest", "lung_boxes_mirror", "worst_fold_0"}
+        copied = {"figure_9", "heatmaps", "lung_boxes_smallest", "lung_boxes_mirror", "lung_regions_ordinary"}
+        copied |= {"worst_fold_0"}
         assert figures - drawn == copied
         assert not any(path.name.startswith(".") for path in made.rglob("*"))
 
@@ -690,6 +691,13 @@ def test_the_page_in_a_real_browser(made, browser):
     brightness = [sum(map(float, colour[4:-1].split(","))) / 3 for colour in (shown["ink"], shown["paper"])]
     assert (brightness[0] > 200 and brightness[1] < 60) if kind == "dark" else (brightness[0] < 60 < brightness[1])
     assert driver.get_log("browser") == []
+    if kind == "desktop":
+        driver.execute_script("document.querySelectorAll('details').forEach(each => each.open = false)")
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        seen = "return [...document.querySelectorAll('{}')].filter(e => e.checkVisibility()).length"
+        assert driver.execute_script(seen.format("section")) == len(SECTIONS)  # on paper every section is open,
+        assert driver.execute_script(seen.format("details details table")) == 0  # what is folded within one is not
+        assert driver.execute_script(seen.format("nav")) == 0
     printed = driver.print_page()
     assert base64.b64decode(printed)[:4] == b"%PDF"
 

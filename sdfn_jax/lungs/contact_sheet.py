@@ -13,10 +13,10 @@ from sdfn_jax.lungs.lung_boxes import NO_RULE
 
 FILMS_A_ROW = 9
 SHEET_FILMS = 10 * FILMS_A_ROW  # as many as people look through
-_SIDE = 256  # pixels of the longer side of a film
-_GAP = 6
-_LINE = 17  # height of a line of text
-_LEGEND = (
+SIDE = 256  # pixels of the longer side of a film
+GAP = 6
+LINE = 17  # height of a line of text
+LEGEND = (
     ("lung", palette.SHEET_LUNG),
     ("dropped region", palette.SHEET_DROPPED),
     ("mirror image", palette.SHEET_MIRRORED),
@@ -35,25 +35,32 @@ def lung_box_page(films: Sequence[Lungs], path: str | Path, *, drawings: bool) -
     """
     columns = min(FILMS_A_ROW, len(films))
     rows = -(-len(films) // columns)
-    width, height = _SIDE + _GAP, _SIDE + 2 * _LINE + _GAP
-    page = Image.new("RGB", (columns * width + _GAP, rows * height + _LINE + 2 * _GAP), palette.SHEET_PAPER)
+    width, height = SIDE + GAP, SIDE + 2 * LINE + GAP
+    page = Image.new("RGB", (columns * width + GAP, rows * height + LINE + 2 * GAP), palette.SHEET_PAPER)
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=13)
-    x = _GAP
-    for text, colour in (*_LEGEND, *([_SYNTHETIC] if drawings else [])):
-        draw.text((x, _GAP), text, colour, font)
-        x += draw.textlength(text, font) + 3 * _GAP
+    write_legend(draw, font, LEGEND, drawings=drawings)
     for index, film in enumerate(films):
-        x, y = _GAP + index % columns * width, _LINE + 2 * _GAP + index // columns * height
+        x, y = GAP + index % columns * width, LINE + 2 * GAP + index // columns * height
         picture = film_picture(film)
-        page.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))
+        page.paste(picture, (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2))
         rule, sure = film.region.rule, film.region.confidence
         said = rule if sure is None else f"{rule}, confidence {sure:.2f}"
-        draw.text((x, y + _SIDE), _shortened(film.name, draw, font), palette.SHEET_TEXT, font)
+        draw.text((x, y + SIDE), shortened(film.name, draw, font), palette.SHEET_TEXT, font)
         colour = palette.SHEET_MIRRORED if film.flags or rule != NO_RULE else palette.SHEET_TEXT
-        draw.text((x, y + _SIDE + _LINE), said, colour, font)
+        draw.text((x, y + SIDE + LINE), said, colour, font)
     with appears_when_complete(path) as unfinished:
         page.save(unfinished)
+
+
+def write_legend(
+    draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, legend: Sequence[tuple[str, str]], *, drawings: bool
+) -> None:
+    """Writes what the colours mean, and whether the films are synthetic, along the top of a page: (text, colour)."""
+    x: float = GAP
+    for text, colour in (*legend, *([_SYNTHETIC] if drawings else [])):
+        draw.text((x, GAP), text, colour, font)
+        x += draw.textlength(text, font) + 3 * GAP
 
 
 def film_picture(film: Lungs) -> Image.Image:
@@ -66,7 +73,7 @@ def film_picture(film: Lungs) -> Image.Image:
       an RGB image.
     """
     height, width = film.size
-    scale = _SIDE / max(height, width)
+    scale = SIDE / max(height, width)
     shape = max(1, round(width * scale)), max(1, round(height * scale))
     pixels = np.repeat(
         np.asarray(Image.fromarray(film.resized).resize(shape, Image.Resampling.BILINEAR))[..., None], 3, axis=2
@@ -92,11 +99,11 @@ def _outline(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return mask & ~inside
 
 
-def _shortened(name: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
+def shortened(name: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
     """Cuts the middle out of a name that is wider than a film."""
     keep = len(name)
     text = name
-    while draw.textlength(text, font) > _SIDE:
+    while draw.textlength(text, font) > SIDE:
         keep -= 2
         text = f"{name[: keep // 2]}…{name[-(keep // 2) :]}"
     return text

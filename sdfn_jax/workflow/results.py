@@ -15,24 +15,20 @@ from ml_collections import ConfigDict
 from sdfn_jax.core import checkpoint, csv_table, processes, sealed
 from sdfn_jax.core.arguments import REPORT_REPLICATES
 from sdfn_jax.heatmaps import figures, over_split
-from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes
-from sdfn_jax.lungs import segmenter as lungs_segmenter
-from sdfn_jax.lungs.finder import LungFinder, Lungs
 from sdfn_jax.metrics import calibration
 from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
 from sdfn_jax.radiographs import findings, labels, nih_tables, reader
-from sdfn_jax.radiographs.opening import ImageFile, Unreadable
 from sdfn_jax.reporting import table_one
 from sdfn_jax.reporting.report import write_report
 from sdfn_jax.training import evaluate
 from sdfn_jax.training.input_pipeline import Examples
-from sdfn_jax.workflow import stages
+from sdfn_jax.workflow import lung_pages, stages
 from sdfn_jax.workflow.data_stages import FoundData, box_table_of
 from tfds_builders import prepared
 
 MADE_FROM_FILE = "made_from.json"
 REPORT, _FIGURES = "index.html", "figures"
-_LUNG_BOXES, _HEATMAP_PAGE, _FIGURE_NINE = "lung_boxes_{}.png", "heatmaps.png", "figure_9.png"
+_HEATMAP_PAGE, _FIGURE_NINE = "heatmaps.png", "figure_9.png"
 _OLD_ROC = "roc_curves.png"  # which earlier versions drew, and next to the table
 _RECORD = {
     "stages": sealed.OBJECT,
@@ -41,7 +37,6 @@ _RECORD = {
     "left_out": sealed.several(sealed.TEXT),
 }
 _HEATMAPS = 6  # radiographs on the page
-_FILMS = 27  # on a page of lung boxes
 
 
 def folder(config: ConfigDict) -> Path:
@@ -178,7 +173,8 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     where = folder(config)
     made_from = _made_from(config, classifiers)
     sealed.write(where / MADE_FROM_FILE, made_from | {"complete": False, "left_out": []})
-    for name in (REPORT, _OLD_ROC, _LUNG_BOXES.format("*"), _HEATMAP_PAGE, _FIGURE_NINE):  # of earlier evaluations
+    pages = (lung_pages.BOX_PAGES.format("*"), lung_pages.REGION_PAGES.format("*"), _HEATMAP_PAGE, _FIGURE_NINE)
+    for name in (REPORT, _OLD_ROC, *pages):  # of earlier evaluations
         for old in (*where.glob(name), *(where / _FIGURES).glob(name)):
             old.unlink()
     table = table_one.TableOne.of(evaluations)
@@ -235,8 +231,8 @@ def _draw(
         left_out.append(f"{len(absent):,} of {len(evaluated):,} test films are not in {config.data.manual_dir}")
     if checkpoint.best_metadata(config.lrg.workdir) is not None:
         attempt(
-            _LUNG_BOXES.format("..."),
-            lambda: left_out.extend(_draw_lung_boxes(config, films, table.evaluations[0], where)),
+            lung_pages.BOX_PAGES.format("..."),
+            lambda: left_out.extend(lung_pages.draw(config, films, table.evaluations[0], where)),
         )
     if config.stage == "fusion":
         attempt(
@@ -278,35 +274,6 @@ def _next(config: ConfigDict, image: str) -> list[str]:
         f"read films:      python -m sdfn_jax.predict {films} {network} --output=findings",
         f"in a browser:    python -m sdfn_jax.viewer {network}",
     ]
-
-
-def _draw_lung_boxes(config: ConfigDict, films: dict[str, Path], evaluation: Evaluation, where: Path) -> list[str]:
-    """Pages of test films as the LRG sees them (as Figures 6 and 7): the smallest lungs, and those of each rule.
-
-    Returns:
-      a line for each film that is left out because it cannot be read.
-    """
-    evaluated = set(evaluation.predictions.images) & films.keys()
-    examples = [row for row in _box_rows(config) if row.image in evaluated]
-    examples.sort(key=lambda row: row.lung_area)
-    rules = sorted({row.rule for row in examples} - {lung_boxes.NO_RULE})
-    chosen = {"smallest": examples} | {rule: [row for row in examples if row.rule == rule] for rule in rules}
-    segmenter = lungs_segmenter.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
-    lung_finder = LungFinder(segmenter, lung_boxes.PostProcessing(**config.lrg.postprocessing))
-    left_out = []
-    for name, rows in chosen.items():
-        paths = [films[row.image] for row in rows[:_FILMS]]
-        found = list(lung_finder.stream(ImageFile(path.name, path) for path in paths))
-        page = where / _LUNG_BOXES.format(name)
-        left_out += [f"{page.name}: {film.reason}" for film in found if isinstance(film, Unreadable)]
-        if readable := [film for film in found if isinstance(film, Lungs)]:
-            contact_sheet.lung_box_page(readable, page, drawings=evaluation.origin.drawings)
-    return left_out
-
-
-def _box_rows(config: ConfigDict) -> list[box_table.BoxRow]:
-    path = box_table_of(config)
-    return list(box_table.read_box_table(path).values()) if path.is_file() else []
 
 
 def _draw_heatmaps(

@@ -14,6 +14,11 @@ from sdfn_jax.reporting.material import SEED, Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
 from sdfn_jax.reporting.runs import Localization
 
+_CHOSEN = (
+    "Chosen: of the films with a reference box of a finding, the one with the SDFN's highest probability of it. These "
+    "are its surest cases, not its typical ones"
+)
+
 
 def localization_section(material: Material) -> Section:
     """Boxes from heatmaps against reference boxes, next to the floors."""
@@ -51,11 +56,14 @@ def heatmaps(material: Material) -> Section:
     pictures = []
     for run in material.runs:
         for name, caption in (
-            ("figure_9", "Class activation maps: the entire CXR network's own above, the SDFN's below (Figure 9)"),
+            (
+                "figure_9",
+                "Class activation maps: the entire CXR network's own above, the SDFN's below (Figure 9). " + _CHOSEN,
+            ),
             (
                 "heatmaps",
                 "The SDFN's maps: entire image, lung region (eq. 5), and their sum. "
-                "The paper does not say what the lung region's map counts as outside the lung box",
+                "The paper does not say what the lung region's map counts as outside the lung box. " + _CHOSEN,
             ),
         ):
             pictures += [Picture(name, caption, path) for path in run.pictures(f"{name}.png")]

@@ -23,6 +23,12 @@ _SCORES = {
     "lung_recall": "lung recall",
 }
 
+_REGIONS = {
+    "lung_regions_ordinary": "Ordinary films, on which no rule fired, at equal steps from the smallest lungs to the "
+    "largest",
+    "lung_regions_rules": "Films on which a rule fired, for each the smallest lungs",
+}
+
 
 def lung_regions(material: Material) -> Section:
     """The lung region generator: its rules, lung areas, recall and pages."""
@@ -31,19 +37,24 @@ def lung_regions(material: Material) -> Section:
     tables = [folder / "lung_boxes.csv" for folder in material.generators]
     for path in (path for path in tables if path.is_file()):
         parts.append(_rules(list(box_table.read_box_table(path).values()), material.table.has_papers))
-    of_runs = [path for run in material.runs for path in run.pictures("lung_boxes_*.png")]
+    of_runs = [path for run in material.runs for path in run.pictures("lung_*.png")]
     of_generators = [path for folder in material.generators for path in sorted(folder.glob("lung_boxes_*.png"))]
-    for path in {path.name: path for path in [*of_generators, *of_runs]}.values():
-        what = path.stem.removeprefix("lung_boxes_").replace("_", " ")
-        parts.append(
-            Picture(
-                path.stem,
-                f"Lung regions ({what}): mask green, dropped regions red, mirror image yellow, box blue",
-                path,
-            )
-        )
+    found = {path.name: path for path in [*of_generators, *of_runs]}
+    for name in sorted(found, key=lambda name: (not name.startswith("lung_regions_"), name)):
+        parts.append(Picture(found[name].stem, _caption(found[name].stem), found[name]))
     missing = "NOTE: not there: add the folder of the lung region generator (runs/lrg) to the command."
     return Section("lung-regions", title, [] if parts else [missing], parts)
+
+
+def _caption(name: str) -> str:
+    what = _REGIONS.get(name, "")
+    if what:
+        return (
+            f"{what}: the original; its lungs, the box before it is widened (thin) and the lung box; the lung region "
+            "(as the paper's Figures 3, 4, 6 and 7)"
+        )
+    what = name.removeprefix("lung_boxes_").replace("_", " ")
+    return f"Lung boxes ({what}): mask green, dropped regions red, mirror image yellow, box blue"
 
 
 def segmentation(material: Material) -> Section:
