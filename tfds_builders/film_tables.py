@@ -95,11 +95,13 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
 
     Attributes:
       HOMEPAGE: of the set.
+      BOXES: whether it has boxes that show where a finding is.
       MISSING_IS_A_FAULT: whether a film that a table names and the folder lacks is a fault; otherwise it is listed, as
         of a download in part.
     """
 
     HOMEPAGE = ""
+    BOXES = False
     MISSING_IS_A_FAULT = False
     METADATA = labelled_films.LabelledFilmsBuilder.METADATA | {
         "findings": sealed.several(sealed.TEXT),
@@ -192,14 +194,7 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
                         shape=(4,), dtype=np.int32, doc="left, top, right, bottom; pixels of the file, half-open"
                     ),
                     "lung_rule": features.Text(doc="the post-processing rules (B.2.2) that made the box"),
-                    "reference_boxes": features.Sequence(
-                        {
-                            "finding": features.Scalar(np.int32, doc="place in labels"),
-                            "box": features.Tensor(
-                                shape=(4,), dtype=np.float32, doc="left, top, right, bottom; pixels of the file"
-                            ),
-                        }
-                    ),
+                    **({"reference_boxes": _reference_boxes()} if self.BOXES else {}),
                 }
             ),
         )
@@ -271,17 +266,28 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
 
     def _describe(self, film: TableFilm, height: int, width: int) -> dict[str, Any]:
         row = film.row
+        boxes = [
+            {"finding": finding, "box": labelled_films.inside(box, width, height, row.source)}
+            for finding, box in row.boxes
+        ]
         return {
             "labels": row.labels,
             "patient": row.patient,
             "age": row.age,
             "sex": row.sex,
             "view_position": row.view,
-            "reference_boxes": [
-                {"finding": finding, "box": labelled_films.inside(box, width, height, row.source)}
-                for finding, box in row.boxes
-            ],
+            **({"reference_boxes": boxes} if self.BOXES else {}),
         }
+
+
+def _reference_boxes() -> tfds.features.Sequence:
+    features = tfds.features
+    return features.Sequence(
+        {
+            "finding": features.Scalar(np.int32, doc="place in labels"),
+            "box": features.Tensor(shape=(4,), dtype=np.float32, doc="left, top, right, bottom; pixels of the file"),
+        }
+    )
 
 
 def known_table(path: Path) -> Path:

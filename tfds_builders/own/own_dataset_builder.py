@@ -96,7 +96,7 @@ each radiograph and the columns image (its path, relative to manual_dir) and one
                     split=_split(record["split"], divided) if "split" in record else None,
                     sex=film_tables.sex_of(record.get("sex", "")),
                     age=film_tables.age_of(record.get("age", "")),
-                    **_view(record.get("view", "").upper()),
+                    **_view(record.get("view", "")),
                 )
             except ValueError as error:
                 self._faults.report(name or f"row {number}", f"{source}: {error}")
@@ -124,9 +124,10 @@ each radiograph and the columns image (its path, relative to manual_dir) and one
 
 
 def _view(text: str) -> dict[str, str]:
-    if text not in ("", "PA", "AP", *film_tables.LATERAL_VIEWS):
+    view = text.upper()
+    if view not in ("", "PA", "AP", *film_tables.LATERAL_VIEWS):
         raise ValueError(f"view is {tables.shown(text)}; expected PA, AP, L (lateral, left out), or nothing")
-    return film_tables.frontal(text)
+    return film_tables.frontal(view)
 
 
 def _code(text: str, finding: str) -> int:

@@ -22,6 +22,7 @@ class Builder(film_tables.TableBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
     HOMEPAGE = "https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge"
+    BOXES = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 manual_dir is the folder of the download: stage_2_train_labels.csv, and the films in stage_2_train_images/ (or any
 folder below); all films or some."""

@@ -22,6 +22,7 @@ class Builder(film_tables.TableBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
     HOMEPAGE = "https://www.kaggle.com/competitions/siim-acr-pneumothorax-segmentation"
+    BOXES = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 manual_dir is the folder of the download: train-rle.csv, and the films in dicom-images-train/ (or any folder below); all
 films or some."""

@@ -30,6 +30,7 @@ class Builder(film_tables.TableBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
     HOMEPAGE = "https://physionet.org/content/vindr-cxr/1.0.0/"
+    BOXES = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 manual_dir is the folder of the download: image_labels_train.csv, image_labels_test.csv, annotations_train.csv and
 annotations_test.csv (in it or in annotations/), and the films (train/*.dicom, test/*.dicom, or copies of these names);
