@@ -60,6 +60,8 @@ napoleon_use_ivar = True  # a list of attributes, not a heading for each
 highlight_language = "bash"  # of blocks without a language: commands
 html_theme = "furo"
 html_title = f"sdfn_jax {__version__}"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 
