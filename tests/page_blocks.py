@@ -163,7 +163,7 @@ def _pip(words: list[str]) -> None:
 def _files(words: list[str]) -> None:
     """Of another program: files of ours that it is given are there."""
     for word in words:
-        if word.startswith(("tests/", "docs/", ".ci/", "tools/")):
+        if word.startswith(("tests/", "docs/", ".ci/", "tools/", "tfds_builders/")):
             assert (ROOT / word).exists(), word
 
 
@@ -177,8 +177,16 @@ _CHECKS = {
     "python3": _python,
     "pip": _pip,
     "srun": _last_is_ours,
-    **dict.fromkeys((".", "[", "bash", "pytest", "ruff", "mypy", "pre-commit", "tensorboard", "sphinx-build"), _files),
+    **dict.fromkeys(
+        (".", "[", "bash", "cd", "tfds", "pytest", "ruff", "mypy", "pre-commit", "tensorboard", "sphinx-build"), _files
+    ),
 }
+
+
+def indented(page: Path) -> list[str]:
+    """Commands in blocks that indentation makes: nothing here would see them."""
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    return re.findall(r"^    +(?:sdfn|python|pip) .*", text, re.MULTILINE)
 
 
 def settings(page: Path) -> set[str]:

@@ -56,6 +56,7 @@ def test_every_command_is_one_that_its_program_takes(page):
     blocks = [block for block in page_blocks.blocks(page) if block.language in ("", "bash", "{code-cell} python")]
     for command in [command for block in blocks for command in block.commands]:
         page_blocks.check(command)
+    assert not page_blocks.indented(page), "put commands between fences"
     for span in page_blocks.spans(page):
         if span.startswith(("sdfn ", "python -m ", "pip install ", "python tools/")):
             page_blocks.check(span)
