@@ -3,7 +3,8 @@
 python -m tools.tuberculosis FOLDER --output=films.csv             (trained on Shenzhen, tested on Montgomery)
 python -m tools.tuberculosis FOLDER --output=fold_0.csv --fold=0   (one of five folds within Shenzhen)
 
-FOLDER holds both sets as the National Library of Medicine gives them: ChinaSet_AllFiles and MontgomerySet, at any depth.
+FOLDER holds both sets as the National Library of Medicine gives them, ChinaSet_AllFiles and MontgomerySet,
+at any depth.
 The last digit of a film's name is its label: 1 for tuberculosis. Every film is of another patient.
 """
 
