@@ -93,6 +93,8 @@ examples:
   %(prog)s --config=configs/fusion.py:montgomery  the same, lungs learned from open data
   %(prog)s --config=configs/fusion.py:small       a quick run on real films
   %(prog)s --config=configs/fusion.py:demo        minutes, on synthetic radiographs
+  %(prog)s --config=configs/fusion.py:own --config.data.table=films.csv
+                                                  your own films and findings (docs/own_data.md)
   %(prog)s --config=configs/fusion.py --config.learning_rate=1e-3 --config.runs=runs/lr1e-3
                                                   another try, in a folder of its own"""
 

@@ -103,7 +103,7 @@ class TestWhatIsPrepared:
         assert "left out, a lateral view: 1, first" in said
         assert "present" in said and "4 films with Tuberculosis (4 absent)" in said
 
-    def test_a_table_elsewhere_with_semicolons_and_other_letters(self, folder, tmp_path):
+    def test_a_table_elsewhere_with_semicolons_and_other_letters(self, folder, tmp_path, capsys):
         table = tmp_path / "Befund.csv"
         table.write_text("Image;肺结核;Übergröße\n" + "".join(f"{name};{i % 2};0\n" for i, name in enumerate(NAMES)))
         with pytest.raises(UserError, match="no training film has Übergröße = 1 .present."):
@@ -112,6 +112,7 @@ class TestWhatIsPrepared:
             "Image;肺结核;Übergröße\n" + "".join(f"{name};{i % 2};{i // 2 % 2}\n" for i, name in enumerate(NAMES))
         )
         metadata = prepared.data_metadata(run(folder, table=table, validation_seed=1))
+        assert "no column patient: each film counts as a patient's only one" in capsys.readouterr().out
         assert metadata["findings"] == ["肺结核", "Übergröße"]
         assert sum(split["patients"] for split in metadata["splits"].values()) == len(NAMES)
 

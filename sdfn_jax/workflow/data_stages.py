@@ -235,7 +235,7 @@ def check_prepared(config: ConfigDict) -> Path:
     found = FoundData(data, box_table_of(config))
     command = (
         f"python -m tfds_builders.prepare {data.name} --manual_dir={data.manual_dir} --data_dir={data.data_dir} "
-        f"--size={data.size}" + ("" if found.boxes is None else f" --boxes={found.boxes}")
+        f"--size={data.size}" + "".join(f" --{name}={value}" for name, value in _unusual(found).items())
     )
     if found.prepared is None:
         raise UserError(f"the prepared data set {directory} is missing; make it: {command}")
@@ -247,6 +247,12 @@ def check_prepared(config: ConfigDict) -> Path:
     for note in found.prepared.notes:
         print(f"{directory}: {note}")
     return directory
+
+
+def _unusual(found: FoundData) -> dict[str, Any]:
+    """Returns the settings with which `prepare` makes a data set other than by default."""
+    settings = registry.DATA_SETS[found.data.name].settings
+    return {name: value for name, value in found.options.items() if name in settings and value != settings[name]}
 
 
 def _is_drawn(folder: Path, settings: dict) -> bool:

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from sdfn_jax.core import csv_table, tables
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.radiographs import find, labels
-from tfds_builders import film_tables, labelled_films
+from tfds_builders import base, film_tables, labelled_films
 from tfds_builders.film_tables import Row
 
 TABLE = "films.csv"
@@ -72,7 +72,20 @@ each radiograph and the columns image (its path, relative to manual_dir) and one
                 f"{path}: no column of a finding: every column besides image, {', '.join(_OPTIONAL)} is one, and its "
                 "name is the finding's"
             )
+        self._patients_named = any(tables.column_key(name) == "patient" for name in header)
         return findings, list(self._rows(path, findings))
+
+    def _read_folder(self, manual_dir: Path) -> labelled_films.Folder:
+        folder = super()._read_folder(manual_dir)
+        folder.metadata["patients_named"] = self._patients_named
+        return folder
+
+    def summary(self, metadata: dict[str, Any]) -> list[str]:
+        """Returns also that there are no patients, if the table names none."""
+        lines = super().summary(metadata)
+        if not metadata["patients_named"]:
+            lines.append(base.summary_line("NOTE", "", " no column patient: each film counts as a patient's only one"))
+        return lines
 
     def _rows(self, path: Path, findings: Sequence[str]) -> Iterator[Row]:
         records = list(tables.read_table(path, _REQUIRED, optional=(*_OPTIONAL, *findings)))
