@@ -48,7 +48,8 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser.add_argument("--list", help="a text file with one of these on each line")
     parser.add_argument(
         "--checkpoint",
-        help="folder of a trained classifier (runs/fusion), or of runs; without it the lungs alone are read",
+        help="folder of a trained classifier (runs/fusion), or of runs, or its .zip of sdfn export; without it the "
+        "lungs alone are read",
     )
     parser.add_argument(
         "--lrg",

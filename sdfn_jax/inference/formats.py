@@ -156,18 +156,24 @@ def read_stablehlo(path: str | Path) -> tuple[Callable[..., jax.Array], dict]:
         return exported.call, run_identity.under_present_names(json.loads(archive.read(_RECORD)))
 
 
-def _write_safetensors(path: Path, variables: dict, metadata: dict) -> str:
+def as_safetensors(variables: dict, metadata: dict) -> bytes:
+    """Returns a network as the content of a `.safetensors` file, as `read_variables` reads it."""
     record = record_of(metadata)
     branches = record.get("branches", [])
     if len(branches) == 1:  # what --config.pretrained and `weights.read` take
         record |= {"source": f"sdfn_jax, stage {record['stage']}", "sha256": record["checkpoint"]}
         record["file"] = f"checkpoint {record['checkpoint'][:12]}"
     tensors = to_tensors(variables, branches)
-    path.write_bytes(to_bytes(tensors, {"format": "pt", weights_file.HEADER: json.dumps(record)}))
+    return to_bytes(tensors, {"format": "pt", weights_file.HEADER: json.dumps(record)})
+
+
+def _write_safetensors(path: Path, variables: dict, metadata: dict) -> str:
+    path.write_bytes(as_safetensors(variables, metadata))
     again, _ = read_variables(path)
     if checkpoint.tree_digest(again) != metadata["digest"]:
         raise UserError("the weights read back are not those of the checkpoint; nothing was written")
-    return f"{len(tensors)} tensors, bit for bit those of the checkpoint {metadata['digest'][:12]}"
+    count = len(jax.tree.leaves(again))
+    return f"{count} tensors, bit for bit those of the checkpoint {metadata['digest'][:12]}"
 
 
 def _write_stablehlo(path: Path, variables: dict, metadata: dict) -> str:

@@ -21,6 +21,7 @@ from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
 from sdfn_jax.heatmaps import cam
+from sdfn_jax.inference import one_file
 from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.lungs import mask, outline, shipped
 from sdfn_jax.lungs.finder import LungFinder
@@ -131,7 +132,8 @@ class Predictor:
 
         Args:
           run: folder of a trained stage `entire`, `lung` or `fusion`, or of several (`runs/demo`): then the fusion
-            network in it, or else its one extractor. None for the lungs alone, without findings.
+            network in it, or else its one extractor; or the file that `publish` made of one, with its lung region
+            generator. None for the lungs alone, without findings.
           lrg: folder of the lung region generator. If None, the one that the run's config names, or that of the same
             name next to `run`; only the latter if `run` is not in the place that its config names. A network of the
             entire radiograph alone works without one, and then reports no lungs. Without a run, the package's own.
@@ -143,6 +145,9 @@ class Predictor:
         """
         if run is None:
             return cls._of_lungs(LungFinder.load(lrg, batch_size))
+        if Path(run).is_file():
+            with one_file.unpacked(run) as folder:
+                return cls.load(folder, lrg, batch_size)
         run = run_folders.network(Path(run), _stage_of)
         variables, metadata = checkpoint.read_best(run)
         config = metadata["config"]
@@ -432,7 +437,7 @@ def _stage_of(run: Path) -> str | None:
 
 def _lung_finder(run: str | Path, config: dict, named: str | Path | None, batch_size: int) -> LungFinder | None:
     """Loads the lung region generator of a classifier, with the post-processing that its training data had."""
-    place = _lrg_folder(run, config) if named is None else named
+    place = lrg_folder(run, config) if named is None else named
     if place is None:
         return None
     found = LungFinder.load(place, batch_size)
@@ -441,14 +446,13 @@ def _lung_finder(run: str | Path, config: dict, named: str | Path | None, batch_
     return dataclasses.replace(found, postprocessing=PostProcessing(**config["lrg"]["postprocessing"]))
 
 
-def _lrg_folder(run: str | Path, config: dict) -> Path | None:
+def lrg_folder(run: str | Path, config: dict) -> Path | None:
     """Returns where the lung region generator of a classifier is; None if it is neither found nor needed."""
-    stored = Path(config["lrg"]["workdir"]) if "lrg" in config else Path("lrg")
-    places = [Path(run).absolute().parent / stored.name]
+    places = [Path(run).absolute().parent / one_file.lrg_folder_name(config)]
     # The config's own path may be relative. If it leads to the run too, it leads to what the run was trained with;
     # elsewhere it would lead to the generator of whoever is at work in this folder.
     if "lrg" in config and Path(config["workdir"]).resolve() == Path(run).resolve():
-        places.insert(0, stored)
+        places.insert(0, Path(config["lrg"]["workdir"]))
     for place in places:
         if checkpoint.best_metadata(place) is not None:
             return place
