@@ -1,6 +1,6 @@
 """Steps of inference and training compiled for TPUs ahead of time, without a TPU: what they cost, by XLA's own count.
 
-pip install -e '.[tpu_compile]'
+pip install -e '.[tpu]'
 python -m benchmarks.tpu --output=tpu.json
 python -m benchmarks.tpu --output=tpu.json --chips=v6e --stages=lrg --what=training --batch=256 --dtype=float32
 

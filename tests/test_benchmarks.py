@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import record
+from benchmarks import record, tpu
 
 
 @pytest.mark.parametrize("name", benchmarks.BENCHMARKS)
@@ -23,7 +25,7 @@ def test_its_smallest_form_runs(name, tmp_path):
 
 def test_none_is_forgotten():
     modules = {path.stem for path in (Path(__file__).parent.parent / "benchmarks").glob("*.py")}
-    assert modules - {"__main__", "record", "films"} == benchmarks.BENCHMARKS.keys()
+    assert modules - {"__main__", "record", "films", "tpu"} == benchmarks.BENCHMARKS.keys()  # tpu needs libtpu
 
 
 def test_one_that_fails_is_listed_and_the_others_go_on(tmp_path, monkeypatch, capfd):
@@ -36,6 +38,28 @@ def test_one_that_fails_is_listed_and_the_others_go_on(tmp_path, monkeypatch, ca
     found = json.loads((tmp_path / "found.json").read_text())
     assert "--no_such_flag" in found["not_run"]["lrg"] and list(found["records"]) == ["bootstrap"]
     assert "not run: lrg" in capfd.readouterr().out
+
+
+def test_a_compiled_programs_collectives_are_counted_in_bytes():
+    hlo = """
+      %all-reduce.1 = f32[512]{0:T(512)} all-reduce(%x), channel_id=1, to_apply=%add
+      %start = (bf16[8,4]{1,0:T(8,128)}, f32[]{:T(128)}) all-reduce-start(%y, %z), channel_id=2
+      %done = (bf16[8,4]{1,0}, f32[]) all-reduce-done(%start)
+      ROOT %gather = u8[2,3,5]{2,1,0} all-gather(%w), dimensions={0}
+      %fusion = f32[512]{0} fusion(%all-reduce.1), kind=kLoop"""
+    assert list(tpu.collectives_of(hlo)) == [("all-reduce", 2048), ("all-reduce", 68), ("all-gather", 30)]
+
+
+@pytest.mark.parametrize("stage", tpu.STAGES)
+def test_the_steps_that_are_compiled_for_tpus_have_the_shapes_of_training(stage):
+    setting = {"stage": stage, "batch": 8, "dtype": "bfloat16", "form": "plain"}
+    config, task, batch, _ = tpu.stage(setting)
+    assert (config.batch_size, config.dtype, task.model.dtype) == (8, "bfloat16", jnp.bfloat16)
+    images, targets = jax.eval_shape(lambda batch: task.prepare(batch, None), batch)
+    assert {leaf.shape[1:] for leaf in jax.tree.leaves(images)} == {
+        leaf.shape[1:] for leaf in jax.tree.leaves(task.inputs)
+    }
+    assert len(targets) == 8
 
 
 def test_medians_leave_out_the_first_round_and_sides_take_turns():
