@@ -13,6 +13,7 @@ from benchmarks import __main__ as benchmarks
 from benchmarks import record, tpu
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", benchmarks.BENCHMARKS)
 def test_its_smallest_form_runs(name, tmp_path):
     command = [sys.executable, "-m", "benchmarks", f"--only={name}", "--quick", f"--output={tmp_path / 'found.json'}"]

@@ -184,7 +184,7 @@ class TestConfig:
             (["--config=fusion.py"], "no such file"),
             (
                 ["--config=configs/fusion.py:dmeo"],
-                "takes words .*: demo or small or size448 .*montgomery or shipped_lungs; .* or own; modern; .*not 'dmeo'",
+                "takes words .*: demo or small or size448 .*montgomery or .* or own; modern; .*not 'dmeo'",
             ),
             (
                 ["--config=configs/fusion.py", "--config.batchsize=4"],

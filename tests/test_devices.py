@@ -211,6 +211,7 @@ def test_eight_devices_give_the_same_losses_and_weights(one, tmp_path):
     assert_same_run(tmp_path, one)
 
 
+@pytest.mark.long
 class TestTwoProcesses:
     def test_they_train_what_one_does(self, one, two):
         assert_same_run(two[0] / "two", one)
@@ -343,6 +344,7 @@ def configured(folder):
     return namespace["get_config"]()
 
 
+@pytest.mark.long
 class TestCommand:
     def test_the_first_prepares_and_writes_and_prints(self, commanded):
         (first, printed, _), (second, also, said) = commanded[1]

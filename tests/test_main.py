@@ -557,6 +557,7 @@ class TestEvaluate:
 
 
 class TestLrgCommand:
+    @pytest.mark.long
     def test_cross_validation_scores_every_film_by_an_lrg_that_has_not_seen_it(self, job, tmp_path, capsys):
         config = fusion_config(job[0]).lrg
         config.workdir = str(tmp_path / "lrg")
@@ -673,6 +674,7 @@ def wait_for(folder: Path, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("mode", "first_lock"), [("train", "fusion/.lock"), ("evaluate", "entire/.lock")])
 def test_of_two_evaluations_at_a_time_one_ends_and_the_other_says_who_writes(job, tmp_path, mode, first_lock):
     folder = shutil.copytree(job[0], tmp_path / "job")
@@ -695,6 +697,7 @@ def test_of_two_evaluations_at_a_time_one_ends_and_the_other_says_who_writes(job
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.long
 def test_killed_in_two_stages_the_same_command_gives_the_same_bits(job, tmp_path):
     for stage, step in (("lrg", "1"), ("entire", "2")):
         process = start(tmp_path)

@@ -51,6 +51,7 @@ def workers(cluster) -> dict[int, int]:
     return found
 
 
+@pytest.mark.long
 def test_a_worker_killed_at_work_changes_nothing_in_the_result(cluster, tmp_path, capsys):
     save_checkpoint(tmp_path / "lrg")
     films = write_films(tmp_path / "films", 300)
@@ -80,6 +81,7 @@ def test_a_worker_killed_at_work_changes_nothing_in_the_result(cluster, tmp_path
 ITEMS = [ImageFile(name, Path()) for name in ("fatal", "1.png", "2.png", "3.png")]
 
 
+@pytest.mark.long
 def test_what_ends_a_worker_ends_the_work_after_three_and_a_users_mistake_at_once(cluster):
     before = signal.getsignal(signal.SIGTERM)
     with ray_engine.engine("ray", ray_functions.nothing) as engine:
