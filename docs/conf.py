@@ -1,4 +1,4 @@
-"""The documentation site: sphinx-build -W -c docs . build/site (Sphinx, MyST, Furo; the notebooks are executed).
+"""The documentation site: sphinx-build -EW -c docs . build/site (Sphinx, MyST, Furo; the notebooks are executed).
 
 The source folder is the repository's root, so that a page's links are the same here and on GitHub. Warnings are errors:
 links between pages, anchors, images and names in docstrings are all checked, and finally every link of the HTML.
