@@ -40,7 +40,8 @@ class Training:
 
     Attributes:
       data_version: full name of the data set; None if unknown.
-      label_version: of its labels, `2017` or `v2020`; None if unknown, or the stage has no labels.
+      label_version: of its labels: `2017` or `v2020`, or what another data set calls them (its table's name); None if
+        unknown, or the stage has no labels.
       drawings: whether it was trained on synthetic radiographs; None if that is unknown.
       imported: {branch: weights file}, for the branches that were not trained here.
     """
@@ -104,7 +105,7 @@ def read(metadata: Mapping[str, Any]) -> Training:
         return Training(None, None, None, imported)
     return Training(
         data_version=metadata.get("data_version"),
-        label_version=config.get("data", {}).get("label_version"),
+        label_version=metadata.get("label_version", config.get("data", {}).get("label_version")),
         # The first versions did not store this, but their config implies it.
         drawings=metadata.get("drawings", "synthetic" in config),
         imported={branch: _imported(each) for branch, each in metadata.get(_IMPORTED_BRANCHES, {}).items()},

@@ -86,7 +86,8 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
         for branch, start in branches.items():
             for kind, tree in start.items():
                 variables[kind][branch] = tree
-        metadata = _metadata(config, inputs, data, findings=list(of_run.findings), **source)
+        learned = {"findings": list(of_run.findings), "label_version": data_metadata(data)["label_version"]}
+        metadata = _metadata(config, inputs, data, **learned, **source)
         if before and config.cache_features:
             training, validation = _cached_features(task, config, variables, training, validation, metadata)
             task = tasks.fusion_head(task, config, variables)

@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from sdfn_jax.core import tables
-from tfds_builders import chexpert_labels, film_tables
+from tfds_builders import chexpert_labels, film_tables, table_values
 from tfds_builders.film_tables import Row
 
 _TABLE = "master_spreadsheet_update.csv"
@@ -37,7 +37,7 @@ manual_dir is the folder of the download: master_spreadsheet_update.csv, and the
         for source, record in self._records(table, _COLUMNS | chexpert_labels.COLUMNS):
             name = record["PngPath"]
             with self._fault(name, source):
-                view = film_tables.frontal(record["ViewPosition"], unknown_is_frontal=False)
+                view = table_values.frontal(record["ViewPosition"], unknown_is_frontal=False)
                 sides = sorted(tables.whole_number(record[side]) for side in ("Rows", "Columns"))
                 if sides[1] > _STRIP * sides[0]:
                     view["left_out"] = "a strip, no radiograph"
@@ -46,7 +46,7 @@ manual_dir is the folder of the download: master_spreadsheet_update.csv, and the
                     source,
                     labels=chexpert_labels.codes(record),
                     patient=record["PatientID"],
-                    sex=film_tables.sex_of(record["PatientSex"]),
-                    age=film_tables.age_of(record["PatientAge"].removesuffix(" or more")),  # of 85 years
+                    sex=table_values.sex_of(record["PatientSex"]),
+                    age=table_values.age_of(record["PatientAge"].removesuffix(" or more")),  # of 85 years
                     **view,
                 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from tfds_builders import chexpert_labels, film_tables, labelled_films
+from tfds_builders import chexpert_labels, film_tables, labelled_films, table_values
 from tfds_builders.film_tables import Row
 
 # {table: where its films go}
@@ -43,10 +43,10 @@ valid/; all films or some."""
                         labels=chexpert_labels.codes(record),
                         patient=_patient(film),
                         split=_TABLES[name],
-                        sex=film_tables.sex_of(record["Sex"]),
-                        age=film_tables.age_of("" if record["Age"] == "0" else record["Age"]),  # 0 is unknown
-                        **film_tables.frontal(
-                            record["AP/PA"] if record["Frontal/Lateral"] == "Frontal" else film_tables.LATERAL
+                        sex=table_values.sex_of(record["Sex"]),
+                        age=table_values.age_of("" if record["Age"] == "0" else record["Age"]),  # 0 is unknown
+                        **table_values.frontal(
+                            record["AP/PA"] if record["Frontal/Lateral"] == "Frontal" else table_values.LATERAL
                         ),
                     )
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sdfn_jax.radiographs import labels
-from tfds_builders import chexpert_labels, film_tables
+from tfds_builders import chexpert_labels, film_tables, table_values
 from tfds_builders.film_tables import Row
 
 _LABELERS = ("chexpert", "negbio")
@@ -64,7 +64,7 @@ manual_dir is the folder of the download: mimic-cxr-2.0.0-metadata.csv.gz, -spli
         for source, record in self._records(tables["films"], _FILMS):
             subject, study, film = record["subject_id"], record["study_id"], record["dicom_id"]
             name = f"files/p{subject[:2]}/p{subject}/s{study}/{film}.jpg"
-            view = film_tables.frontal(record["ViewPosition"], unknown_is_frontal=False)
+            view = table_values.frontal(record["ViewPosition"], unknown_is_frontal=False)
             if study not in by_study and not view["left_out"]:
                 view["left_out"] = "its study has no labels"
             with self._fault(name, source):

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from sdfn_jax.core import csv_table, tables
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.radiographs import find, labels
-from tfds_builders import base, film_tables, labelled_films
+from tfds_builders import base, film_tables, labelled_films, table_values
 from tfds_builders.film_tables import Row
 
 TABLE = "films.csv"
@@ -107,8 +107,8 @@ each radiograph and the columns image (its path, relative to manual_dir) and one
                     labels=np.array([_code(record[finding], finding) for finding in findings], np.uint8),
                     patient=_patient(record, name),
                     split=_split(record["split"], divided) if "split" in record else None,
-                    sex=film_tables.sex_of(record.get("sex", "")),
-                    age=film_tables.age_of(record.get("age", "")),
+                    sex=table_values.sex_of(record.get("sex", "")),
+                    age=table_values.age_of(record.get("age", "")),
                     **_view(record.get("view", "")),
                 )
             except ValueError as error:
@@ -138,9 +138,9 @@ each radiograph and the columns image (its path, relative to manual_dir) and one
 
 def _view(text: str) -> dict[str, str]:
     view = text.upper()
-    if view not in ("", "PA", "AP", *film_tables.LATERAL_VIEWS):
+    if view not in ("", "PA", "AP", *table_values.LATERAL_VIEWS):
         raise ValueError(f"view is {tables.shown(text)}; expected PA, AP, L (lateral, left out), or nothing")
-    return film_tables.frontal(view)
+    return table_values.frontal(view)
 
 
 def _code(text: str, finding: str) -> int:

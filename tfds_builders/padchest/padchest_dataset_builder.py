@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from sdfn_jax.core import tables
 from sdfn_jax.radiographs import labels
 from sdfn_jax.radiographs.findings import FINDINGS
-from tfds_builders import film_tables
+from tfds_builders import film_tables, table_values
 from tfds_builders.film_tables import Row
 
 _TABLES = tuple(f"PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv{packed}" for packed in ("", ".gz"))
@@ -42,7 +42,7 @@ _LABELS = {
 }
 _MEANT = {label: FINDINGS.index(finding) for finding, some in _LABELS.items() for label in some}
 _FRONTAL = {"PA": "PA", "AP": "AP", "AP_horizontal": "AP"}
-_OTHERS = {"L": film_tables.LATERAL, "COSTAL": "a view of the ribs"}
+_OTHERS = {"L": table_values.LATERAL, "COSTAL": "a view of the ribs"}
 _LEFT_OUT = {"exclude": "excluded by its owners", "suboptimal study": "a suboptimal study"}
 
 
@@ -82,7 +82,7 @@ the unpacked archives (0/, 1/, ...), or in one folder; all films or some."""
                     source,
                     labels=_codes(named),
                     patient=record["PatientID"],
-                    sex=film_tables.sex_of(record["PatientSex_DICOM"]),
+                    sex=table_values.sex_of(record["PatientSex_DICOM"]),
                     age=_age(record["StudyDate_DICOM"], record["PatientBirth"]),
                     view=view,
                     left_out=reasons[0] if reasons else "",
