@@ -259,6 +259,7 @@ def job_config(folder):
     return config
 
 
+@pytest.mark.long
 def test_the_main_job_ends_with_a_report_and_predictions_under_their_own_names(job):
     runs = job / "runs"
     page = (runs / "fusion" / "results" / "index.html").read_text()
@@ -284,6 +285,7 @@ def test_findings_that_the_table_lacks_are_refused_once_before_anything_is_made(
         plan.make_plan(config)
 
 
+@pytest.mark.long
 def test_another_table_is_learned_from_its_run_with_a_new_head_on_frozen_branches(job, tmp_path):
     sides = ["train"] * 30 + ["validation"] * 10
     rows = [f"{job}/{number}.png,{number % 2},{number // 2 % 2},{side}" for number, side in enumerate(sides)]
