@@ -11,6 +11,7 @@ import archives
 import numpy as np
 import pytest
 from archives import PASSWORD, USER, Scripted, answer, answer_with_file, is_film
+from pydicom import uid
 from readings import PROVENANCE, reading
 from test_dicom_results import FILMS, PATIENT, film
 
@@ -79,6 +80,7 @@ def server(tmp_path_factory):
     with archives.orthanc(folder) as server:
         server.add(film(folder / "a.dcm", 0, ViewPosition="PA"))
         described = {"BodyPartExamined": "", "SeriesDescription": "Thorax a.p. bed", "Modality": "CR"}
+        described["syntax"] = uid.JPEG2000Lossless
         server.add(film(folder / "b.dcm", 1, **described, StudyInstanceUID="1.2.3.1"))
         other = {"SeriesInstanceUID": "1.2.3.9", "StudyInstanceUID": "1.2.3.2"}
         server.add(film(folder / "c.dcm", 0, **other, SOPInstanceUID="1.2.3.3", ViewPosition="LL"))
@@ -106,7 +108,7 @@ class TestOrthanc:
         ):
             assert counted in printed
         assert "with the identifiers of their patients and studies" in printed and PATIENT["PatientID"] not in printed
-        new = [server.data(uid) for uid in server.instances() if uid not in before]
+        new = [server.data(each) for each in server.instances() if each not in before]
         assert sorted(each.Modality for each in new) == ["OT", "OT", "SEG", "SEG", "SR", "SR"]
         assert {each.StudyInstanceUID for each in new} == {PATIENT["StudyInstanceUID"], "1.2.3.1"}
         assert all(str(each.PatientName) == PATIENT["PatientName"] for each in new)
@@ -230,6 +232,22 @@ class TestBadArchives:
 
         self.failing(scripted, 1, lambda handler: handler.command == "POST")(store_and_leave)
         assert one_round(tmp_path, scripted.url)[rounds.READ] == 2
+        assert set(scripted.results().values()) == {1} and len(scripted.results()) == 4
+
+    def test_a_kill_between_storing_and_noting_it_sends_nothing_twice(self, scripted, tmp_path, monkeypatch):
+        class Killed(BaseException):
+            pass
+
+        def die(self, key, value):
+            raise Killed
+
+        with monkeypatch.context() as killed:
+            killed.setattr(rounds.Journal, "write", die)
+            with pytest.raises(Killed):
+                one_round(tmp_path, scripted.url)
+        assert len(scripted.results()) == 2
+        counts = one_round(tmp_path, scripted.url)
+        assert (counts[rounds.STORED], counts[rounds.READ]) == (1, 1)
         assert set(scripted.results().values()) == {1} and len(scripted.results()) == 4
 
     def test_one_that_refuses_results_is_quoted_and_they_are_not_lost(self, scripted, tmp_path, capsys):

@@ -9,6 +9,9 @@ errors.csv          one line per file that could not be read, or place without i
                     one.
 left_out.csv        one line per file or folder that was skipped (hidden, reached twice, not a radiograph): path,
                     reason. Only if there is one.
+no_dicom_results.csv
+                    one line per film without DICOM results: image, reason. Only if they were asked for and there is
+                    one.
 overlays/           one picture per image: the heatmap of its most probable finding, and the lung box. Named like the
                     image, shortened if a file system would not take the name.
 index.html          all images, every heatmap; of over 500 the others in index_2.html and so on, linked.
