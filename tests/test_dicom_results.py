@@ -268,8 +268,9 @@ class TestRepeat:
         one = reading(size=(300, 320), probabilities={}, calibrated={}, maps={}, lung_probabilities=mask)
         other = dataclasses.replace(one, provenance=dataclasses.replace(one.provenance, checkpoint="0ther"))
         header = film_header.read(path)
-        uids = [results.make(each, header, "lungs").SOPInstanceUID for each in (one, one, other)]
-        assert uids[0] == uids[1] != uids[2]
+        corrected = dataclasses.replace(one, fixes=("inverted",))
+        uids = [results.make(each, header, "lungs").SOPInstanceUID for each in (one, one, other, corrected)]
+        assert uids[0] == uids[1] and len(set(uids)) == 3
         assert all(uid.UID(each).is_valid for each in uids)
         folder = results.ResultsFolder(tmp_path / "results", [ImageFile(one.name, path)])
         assert folder.write(one, path) == ""

@@ -2,7 +2,7 @@
 
 A finding has a code of DICOM's own context groups (PS3.16) or of SNOMED CT where its meaning is the label's; otherwise
 it has one of a private scheme (PS3.3, 8.2), which stands for nothing but the label of the data that the network was
-trained on. Labels of other class lists are private, too.
+trained on. So have the labels of other class lists, unless they are among these.
 """
 
 import re

@@ -32,7 +32,7 @@ def make(reading: Reading, header: Dataset) -> Dataset:
         content_label="LUNGS",
         content_description=objects.RESEARCH,
         omit_empty_frames=False,
-        **objects.common(header, reading.provenance, "lungs"),
+        **objects.common(header, reading, "lungs"),
     )
     objects.orient(made, header)
     return made

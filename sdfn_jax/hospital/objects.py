@@ -8,13 +8,14 @@ import dataclasses
 import hashlib
 import json
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
 
 from sdfn_jax.inference import film_page
 from sdfn_jax.inference.batch import RESEARCH
-from sdfn_jax.inference.prediction import Provenance
+from sdfn_jax.inference.prediction import Provenance, Reading
 
 ALGORITHM = "sdfn_jax"
 KINDS = ("report", "lungs", "picture")
@@ -22,9 +23,11 @@ _NAMESPACE = uuid.UUID("5fb1a0f0-7d2c-5f1e-9a53-6c0a8f3ce9b1")
 _FIRST_SERIES = 9801  # Series Numbers that a modality is unlikely to give
 
 
-def identity(provenance: Provenance) -> str:
-    """Returns a digest of what determines the results of a film: networks, calibration, this version."""
+def identity(provenance: Provenance, fixes: Sequence[str] = ()) -> str:
+    """Returns a digest of what determines the results of a film: networks, calibration, this version, corrections."""
     made_by = dataclasses.asdict(provenance) | {"software": version(provenance)}
+    if fixes:
+        made_by["fixes"] = sorted(fixes)
     return hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -60,9 +63,9 @@ def warnings_of(provenance: Provenance) -> list[str]:
     return [RESEARCH, *film_page.notes(provenance)]
 
 
-def common(header: Dataset, provenance: Provenance, kind: str) -> dict[str, Any]:
+def common(header: Dataset, reading: Reading, kind: str) -> dict[str, Any]:
     """Returns the arguments that highdicom's constructors of all three objects share."""
-    film, made_by = header.SOPInstanceUID, identity(provenance)
+    film, made_by = header.SOPInstanceUID, identity(reading.provenance, reading.fixes)
     return {
         "series_instance_uid": series_uid(film, made_by, kind),
         "series_number": _FIRST_SERIES + KINDS.index(kind),
@@ -70,7 +73,7 @@ def common(header: Dataset, provenance: Provenance, kind: str) -> dict[str, Any]
         "instance_number": 1,
         "manufacturer": ALGORITHM,
         "manufacturer_model_name": ALGORITHM,
-        "software_versions": version(provenance),
+        "software_versions": version(reading.provenance),
         "device_serial_number": made_by[:16],
         "series_description": f"{ALGORITHM} {kind}. {RESEARCH}",
     }

@@ -21,7 +21,7 @@ def make(reading: Reading, header: Dataset) -> Dataset:
         coordinate_system=CoordinateSystemNames.PATIENT,
         patient_orientation=("L", "F"),  # replaced below: highdicom requires one, and not every film has it
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **objects.common(header, reading.provenance, "picture"),
+        **objects.common(header, reading, "picture"),
     )
     made.copy_patient_and_study_information(header)  # as highdicom does for the other two
     objects.orient(made, header)

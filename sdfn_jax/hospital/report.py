@@ -46,7 +46,7 @@ def make(reading: Reading, header: Dataset) -> Dataset:
         evidence=[header],
         content=content,
         is_complete=True,
-        **objects.common(header, reading.provenance, "report"),
+        **objects.common(header, reading, "report"),
     )
     made.CodingSchemeIdentificationSequence = [
         *made.get("CodingSchemeIdentificationSequence", []),
@@ -69,7 +69,7 @@ class _Groups:
     """The groups of measurements of one report."""
 
     def __init__(self, reading: Reading, header: Dataset):
-        self.made_by = objects.identity(reading.provenance)
+        self.made_by = objects.identity(reading.provenance, reading.fixes)
         self._reading, self._header = reading, header
         self._algorithm = sr.AlgorithmIdentification(
             name=objects.ALGORITHM,

@@ -88,7 +88,7 @@ class ResultsFolder:
             header = film_header.read(film)
             if (first := self._first[reading.name]) != reading.name:
                 return f"has the SOP Instance UID of {first}"
-            made_by = objects.identity(reading.provenance)[:12]
+            made_by = objects.identity(reading.provenance, reading.fixes)[:12]
             for kind in kinds(reading):
                 path = self.folder / header.SOPInstanceUID / f"{kind}-{made_by}.dcm"
                 if not path.exists():
