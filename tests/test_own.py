@@ -145,6 +145,15 @@ class TestWhatIsPrepared:
         official.write_boxes(folder / "lung_boxes.csv", [row.split(",")[0].split("/")[1] for row in rows])
         assert len(read(run(folder))["test"]) == 2
 
+    def test_deleted_to_save_space_the_set_is_used_as_it_is(self, folder):
+        run(folder)
+        for name in "abc":
+            shutil.rmtree(folder / name)
+        options = {"manual_dir": folder, "data_dir": folder.parent / "data", "size": SIZE}
+        assert prepare.look("own", **options).prepared.differences == ()
+        (folder / "films.csv").unlink()
+        assert prepare.look("own", **options).prepared.differences == ()
+
     def test_it_is_prepared_once_and_again_when_the_table_changes(self, folder, capsys):
         run(folder)
         run(folder)
@@ -208,8 +217,8 @@ WRONG_TABLES = {
         r"films.csv: no training film has Tuberculosis = 1 .present., so that it cannot be learned",
     ),
     "none there": (
-        lambda folder: [shutil.rmtree(folder / name) for name in "ab"],
-        r"films.csv, row 2: no file .*a/one.png",
+        lambda folder: [shutil.rmtree(folder / name) for name in "abc"],
+        r"none of the 9 films that .*films.csv names was found in .*films, such as a/one.png",
     ),
 }
 

@@ -205,7 +205,7 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
         findings, rows = self._read_rows(manual_dir)
         films: dict[str, TableFilm] = {}
         seen: set[str] = set()
-        missing, left_out = [], []
+        absent, left_out = [], []
         for row in rows:
             path = self._file(manual_dir, row.name)
             if row.name in seen:
@@ -214,26 +214,24 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
                 left_out.append(find.LeftOut(path, row.left_out))
             elif path.is_file():
                 films[row.name] = TableFilm(row.name, path, row.patient, row.split, row)
-            elif self.MISSING_IS_A_FAULT:
-                self._faults.report(row.name, f"{row.source}: no file {path}")
             else:
-                missing.append((row.name, "radiograph"))
+                absent.append(row)
             seen.add(row.name)
-        named = {self._file(manual_dir, name) for name in (*seen, *self._faults.reasons)}
         if not films:
             raise base.NothingFoundError(
                 f"none of the {len(seen):,} films that {self._source_of(manual_dir)} names was found in {manual_dir}"
                 + (f", such as {next(iter(seen))}" if seen else "")
             )
+        if self.MISSING_IS_A_FAULT:
+            for row in absent:
+                self._faults.report(row.name, f"{row.source}: no file {self._file(manual_dir, row.name)}")
+        named = {self._file(manual_dir, name) for name in (*seen, *self._faults.reasons)}
         _check_patients(films.values())
         self._check_labels(manual_dir, findings, films)
         return labelled_films.Folder(
             films=films,
-            missing=missing,
-            left_out=[
-                *left_out,
-                *self._others(named),
-            ],
+            missing=[] if self.MISSING_IS_A_FAULT else [(row.name, "radiograph") for row in absent],
+            left_out=[*left_out, *self._others(named)],
             findings=findings,
             metadata={
                 "label_version": self._label_version,
@@ -310,7 +308,8 @@ def _check_patients(films: Iterable[TableFilm]) -> None:
     for film in films:
         other = first.setdefault(film.patient, film)
         if other.split != film.split:
+            here, there = (each.split.replace(labelled_films.TRAIN_VAL, "train") for each in (film, other))
             raise UserError(
-                f"{film.row.source}: patient {film.patient} is in two splits: {film.name} in {film.split}, "
-                f"{other.name} ({other.row.source}) in {other.split}; put all films of a patient into one split"
+                f"{film.row.source}: patient {film.patient} is in two splits: {film.name} in {here}, {other.name} "
+                f"({other.row.source}) in {there}; put all films of a patient into one split"
             )

@@ -60,7 +60,7 @@ each radiograph and the columns image (its path, relative to manual_dir) and one
     def _read_rows(self, manual_dir: Path) -> tuple[tuple[str, ...], list[Row]]:
         (path,) = self.tables(manual_dir).values()
         if not path.is_file():
-            raise UserError(
+            raise base.NothingFoundError(
                 f"no table {path}: write one with the columns image and one for each finding, or say where yours is "
                 "(--config.data.table=FILE; tfds_builders/own/README.md describes it)"
             )
