@@ -204,7 +204,7 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
     def _read_folder(self, manual_dir: Path) -> labelled_films.Folder:
         findings, rows = self._read_rows(manual_dir)
         films: dict[str, TableFilm] = {}
-        seen: set[str] = set()
+        seen: dict[str, None] = {}  # in order
         absent, left_out = [], []
         for row in rows:
             path = self._file(manual_dir, row.name)
@@ -216,7 +216,7 @@ class TableBuilder(labelled_films.LabelledFilmsBuilder, skip_registration=True):
                 films[row.name] = TableFilm(row.name, path, row.patient, row.split, row)
             else:
                 absent.append(row)
-            seen.add(row.name)
+            seen[row.name] = None
         if not films:
             raise base.NothingFoundError(
                 f"none of the {len(seen):,} films that {self._source_of(manual_dir)} names was found in {manual_dir}"
