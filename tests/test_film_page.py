@@ -747,3 +747,29 @@ def test_on_paper_the_whole_film_is_next_to_its_findings_and_nothing_to_click_is
     assert made > 40
     for name in ("films", "downloads", "csv", "zoom", "gestures"):
         assert boxes[name]["width"] == 0
+
+
+def test_the_page_of_a_network_that_looks_for_one_finding(browser, tmp_path):
+    name = "Tuberculosis"
+    provenance = dataclasses.replace(
+        PROVENANCE,
+        findings=(name,),
+        thresholds={name: PROVENANCE.thresholds["Mass"]},
+        undecided={},
+        calibrated=(),
+        validation={name: PROVENANCE.validation["Mass"]},
+    )
+    maps = {branch: each[..., :1] for branch, each in reading().maps.items()}
+    films = [
+        reading(each, probabilities={name: value}, calibrated={name: None}, maps=maps, provenance=provenance)
+        for each, value in (("a.png", 0.9), ("b.png", 0.1))
+    ]
+    film_page.write(tmp_path / "page.html", provenance, map(film_page.entry, films))
+    browser.get((tmp_path / "page.html").as_uri())
+    assert browser.find_element("id", "heatmap").is_displayed()  # there is no other to choose
+    thumbnails = [" ".join(each.text.split()) for each in browser.find_elements("css selector", "#thumbnails button")]
+    assert thumbnails == ["a.png positive 0.90", "b.png negative 0.10"]
+    findings = browser.find_element("id", "findings").text
+    assert "Positive\n" in findings and "(1)" not in findings and "Choose" not in findings
+    assert [each.text for each in browser.find_elements("css selector", "#sort option")][-1] == f"by {name}"
+    assert browser.get_log("browser") == []

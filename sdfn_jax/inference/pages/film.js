@@ -3,7 +3,8 @@
 const films = []; // what `film_page.entry` gives, each with its thumbnail's button; `picture` is parsed when shown
 let shown = []; // those that the filter lets through, in the order of the list
 let current = null; // the film on show, its picture unpacked
-let finding = null; // the finding that the reader chose; without one there is no heatmap
+const isOnly = about.findings.length === 1;
+let finding = isOnly ? 0 : null; // the finding that the reader chose; without one there is no heatmap
 
 const nameOf = (film) => film.name || "film";
 const lastOf = (name) => name.slice(name.lastIndexOf("/") + 1);
@@ -82,6 +83,7 @@ function prepare(film) {
 function summary(film, sort) {
   if (!classifies) return ["confidence", film.confidence === null ? "" : film.confidence.toFixed(2)];
   if (isWithheld(film)) return ["findings withheld", ""];
+  if (isOnly) return [DECISIONS[decision(film, 0)].toLowerCase(), probability(film, 0).toFixed(2)];
   if (/^\d+$/.test(sort)) return [about.findings[sort], probability(film, sort).toFixed(2)];
   const positives = ranked(film).filter((index) => decision(film, index) === "positive");
   if (positives.length) return [about.findings[positives[0]], positives.length > 1 ? `+${positives.length - 1}` : ""];
@@ -260,7 +262,7 @@ function listFindings(film) {
     const called = decision(film, index);
     if (called !== before) {
       const count = film.findings.decision.filter((each) => each === called).length;
-      rows.push(make("h3", called, `${DECISIONS[called]} (${count})`));
+      rows.push(make("h3", called, isOnly ? DECISIONS[called] : `${DECISIONS[called]} (${count})`));
     }
     before = called;
     rows.push(rowOf(film, index));
@@ -445,6 +447,7 @@ element("sort").addEventListener("change", () => {
 
 element("filters").open = !window.matchMedia("(max-width: 52rem)").matches; // as film.css
 element("findings").hidden = !classifies;
+if (isOnly) element("all").querySelector("legend").textContent = "Its heatmap is on the film.";
 document.querySelector(".point").classList.toggle("none", about.points.every((point) => point === null));
 document.querySelector(".key").hidden = about.validation.every((each) => each === null);
 element("app").classList.toggle("lungs", !classifies);
