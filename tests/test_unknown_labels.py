@@ -178,13 +178,16 @@ class Described(list):
         return ({name: each[name] for name in names} for each in self)
 
 
-def training_of(labels, tmp_path, **settings):
-    """The labels of a training whose two splits have these."""
+def training_of(labels, tmp_path, validation=None, **settings):
+    """The labels of a training whose training split has these, and its validation split too or others."""
     config = extractor_config("entire", tmp_path)
     for name, value in settings.items():
         config[name] = value
-    examples = Described({"labels": row} for row in np.asarray(labels, np.uint8))
-    return labelling.of_training(config, {"findings": list(NAMES)}, examples, examples)
+    splits = (
+        Described({"labels": row} for row in np.asarray(each, np.uint8))
+        for each in (labels, labels if validation is None else validation)
+    )
+    return labelling.of_training(config, {"findings": list(NAMES)}, *splits)
 
 
 def test_with_nothing_unknown_the_loss_is_the_one_without_a_mask(tmp_path):
@@ -196,6 +199,11 @@ def test_with_nothing_unknown_the_loss_is_the_one_without_a_mask(tmp_path):
     assert (task.loss, task.training_loss) == (losses.LOSSES["bce"].function,) * 2
     masked = tasks.classification(extractor_config("entire", tmp_path), training_of(LABELS, tmp_path))
     assert (masked.loss, masked.counted) == (losses.LOSSES["bce"].of_known, losses.known_share)
+
+
+@pytest.mark.parametrize(("training", "validation"), [(TRUTH, LABELS), (LABELS, TRUTH), (LABELS, LABELS)])
+def test_one_unknown_label_in_either_split_is_masked(tmp_path, training, validation):
+    assert training_of(training, tmp_path, validation).table is not None
 
 
 def test_training_sees_the_chosen_findings_and_the_rule_for_uncertain_labels(tmp_path):
