@@ -502,7 +502,7 @@ def test_findings_of_a_film_that_is_flagged_are_shown_to_whoever_asks(opened, fi
 
 def test_a_page_without_a_classifier_shows_the_lungs_and_says_how_to_get_one(browser, tmp_path):
     provenance = dataclasses.replace(
-        PROVENANCE, stage=None, checkpoint=None, thresholds={}, undecided={}, calibrated=(), validation={}
+        PROVENANCE, stage=None, checkpoint=None, findings=(), thresholds={}, undecided={}, calibrated=(), validation={}
     )
     nothing = {"probabilities": {}, "calibrated": {}, "maps": {}, "provenance": provenance}
     films = [

@@ -30,7 +30,7 @@ ADDRESS = "https://pacs.example/dicom-web"
 class Networks:
     """Stands for a lung region generator: the same mask for every film."""
 
-    provenance = dataclasses.replace(PROVENANCE, stage=None, checkpoint=None)
+    provenance = dataclasses.replace(PROVENANCE, stage=None, checkpoint=None, findings=())
     lungs = object()
 
     def read(self, name, radiograph, flags=()):
