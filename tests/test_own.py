@@ -1,6 +1,7 @@
 """Anybody's films and table: what is read, what is refused, and the main job from it."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import official_files as official
@@ -11,7 +12,7 @@ from PIL import Image
 from small import DENSENET
 
 from configs import fusion
-from sdfn_jax.core import checkpoint
+from sdfn_jax.core import checkpoint, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.shards import Shard
 from sdfn_jax.inference.predictor import Predictor
@@ -247,11 +248,13 @@ def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own_job")
     rows = ["image,Tuberculosis,patient"]
     for number in range(40):
-        Image.fromarray(official.picture(number) // 2 + 100 * np.uint8(number % 2)).save(folder / f"{number}.png")
-        rows.append(f"{number}.png,{number % 2},p{number}")
+        (folder / f"clinic_{number % 3}").mkdir(exist_ok=True)
+        film = official.picture(number) // 2 + 100 * np.uint8(number % 2)
+        Image.fromarray(film).save(folder / f"clinic_{number % 3}" / f"{number}.png")
+        rows.append(f"clinic_{number % 3}/{number}.png,{number % 2},p{number}")
     (folder / "films.csv").write_text("\n".join(rows))
     with pytest.MonkeyPatch.context() as patch:  # of what takes seconds
-        patch.setattr(results, "_draw", lambda *_: [])
+        patch.setattr(results, "_HEATMAPS", 1)
         patch.setattr(results, "REPORT_REPLICATES", 10)
         modes.run(job_config(folder), "train", "test")
     return folder
@@ -271,13 +274,16 @@ def job_config(folder):
 @pytest.mark.long
 def test_the_main_job_ends_with_a_report_and_predictions_under_their_own_names(job):
     runs = job / "runs"
-    page = (runs / "fusion" / "results" / "index.html").read_text()
+    results_folder = runs / "fusion" / "results"
+    page = (results_folder / "index.html").read_text()
+    assert sealed.read(results_folder / "made_from.json", {}, "a record", "")["left_out"] == []
+    assert (results_folder / "figures" / "heatmaps.png").is_file()
     assert "Tuberculosis" in page and "Atelectasis" not in page and "films.csv" in page
     for stage in ("entire", "lung", "fusion"):
         found = predictions.read_evaluation(runs / stage / "evaluation" / "test").predictions
         assert found.findings == ("Tuberculosis",)
-        assert found.labels[:, 0].tolist() == [int(name.removesuffix(".png")) % 2 for name in found.images]
-    reading = Predictor.load(runs)(job / "1.png")
+        assert found.labels[:, 0].tolist() == [int(Path(name).stem) % 2 for name in found.images]
+    reading = Predictor.load(runs)(job / "clinic_1" / "1.png")
     assert list(reading.probabilities) == ["Tuberculosis"]
     boxes = box_table.read_box_table(runs / "lungs" / "lung_boxes.csv")
     assert {row.checkpoint for row in boxes.values()} == {shipped.digest()}
@@ -297,7 +303,10 @@ def test_findings_that_the_table_lacks_are_refused_once_before_anything_is_made(
 @pytest.mark.long
 def test_another_table_is_learned_from_its_run_with_a_new_head_on_frozen_branches(job, tmp_path):
     sides = ["train"] * 30 + ["validation"] * 10
-    rows = [f"{job}/{number}.png,{number % 2},{number // 2 % 2},{side}" for number, side in enumerate(sides)]
+    rows = [
+        f"{job}/clinic_{number % 3}/{number}.png,{number % 2},{number // 2 % 2},{side}"
+        for number, side in enumerate(sides)
+    ]
     (tmp_path / "films.csv").write_text("\n".join(["image,A,B,split", *rows]))
     config = job_config(tmp_path)
     config.extractors.pretrained, config.extractors.frozen = str(job / "runs"), True

@@ -44,8 +44,7 @@ def draw(config: ConfigDict, films: Mapping[str, Path], evaluation: Evaluation, 
     left_out = []
 
     def found(chosen: Sequence[BoxRow], page: str) -> list[Lungs]:
-        paths = [films[row.image] for row in chosen]
-        lungs = list(finder.stream(ImageFile(path.name, path) for path in paths))
+        lungs = list(finder.stream(ImageFile(row.image, films[row.image]) for row in chosen))
         left_out.extend(f"{page}: {film.reason}" for film in lungs if isinstance(film, Unreadable))
         return [film for film in lungs if isinstance(film, Lungs)]
 
