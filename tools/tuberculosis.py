@@ -1,4 +1,4 @@
-"""Writes the tables of films for the tuberculosis runs of docs/tuberculosis.md, for `configs/own.py`.
+"""Writes the tables of films for the tuberculosis runs of docs/tuberculosis.md (`configs/fusion.py:own`).
 
 python -m tools.tuberculosis FOLDER --output=films.csv             (trained on Shenzhen, tested on Montgomery)
 python -m tools.tuberculosis FOLDER --output=fold_0.csv --fold=0   (one of five folds within Shenzhen)
