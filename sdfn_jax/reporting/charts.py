@@ -62,7 +62,7 @@ def forest(
         if len(series) > 1 or len(paper):
             figure.legend(loc="outside upper left", ncols=len(series) + bool(len(paper)), frameon=False)
 
-    return _drawn(fill, (8.5, 1.3 + 0.36 * len(names)))
+    return _drawn(fill, (7, 1.2 + 0.36 * len(names)))
 
 
 def grid(findings: int) -> tuple[int, int]:
