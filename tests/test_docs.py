@@ -6,6 +6,7 @@
 
 import ast
 import csv
+import fnmatch
 import re
 
 import page_blocks
@@ -128,6 +129,14 @@ def test_every_data_set_is_in_the_list():
     page = (ROOT / "docs" / "data_sets.md").read_text(encoding="utf-8")
     for path in ROOT.glob("tfds_builders/*/README.md"):
         assert f"../tfds_builders/{path.parent.name}/README.md" in page
+
+
+def test_every_page_is_in_the_sites_index():
+    entries = [line for block in of_language("{toctree}") for line in block.text.splitlines()]
+    named = [re.sub(r".*<(.+)>", r"\1", entry) for entry in entries]
+    for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/notebooks/*.md")]:
+        page = path.relative_to(ROOT / "docs").with_suffix("").as_posix()
+        assert page == "index" or any(fnmatch.fnmatch(page, each) for each in named), f"docs/index.md lacks {page}"
 
 
 def test_readmes_two_commands_are_lines_of_their_own():
