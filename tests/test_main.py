@@ -83,7 +83,7 @@ class TestMainJob:
         assert table.split("\n")[0].split()[:2] == ["AUC", "positives"]
         assert all(column in table for column in ("Entire CXR", "Lung region", "SDFN"))
         results = folder / "fusion" / "results"
-        for name in ("roc_curves", "lung_boxes_smallest", "lung_regions_ordinary", "heatmaps", "figure_9"):
+        for name in ("roc_curves", "lung_boxes_smallest", "lung_regions_rules", "heatmaps", "figure_9"):
             Image.open(results / "figures" / f"{name}.png").verify()
         assert [str(path.relative_to(results)) for path in results.rglob("table_1.csv")] == ["table_1.csv"]
         assert "SYNTHETIC" in printed
