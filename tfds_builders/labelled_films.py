@@ -252,15 +252,12 @@ class LabelledFilmsBuilder(base.RadiographBuilder, skip_registration=True):
 
 
 def _by_film(rows: _Rows, films: Sequence[LabelledFilm]) -> _Rows:
-    """Returns {name of a film: its row}; a row may also name the file alone, as those of the lungs command do."""
-    file_names = [film.path.name for film in films]
-    by_file = len({*file_names}) == len(file_names)
-    found = {}
-    for film, file_name in zip(films, file_names, strict=True):
-        row = rows.get(film.name, rows.get(file_name) if by_file else None)
-        if row is not None:
-            found[film.name] = row
-    return found
+    """Returns {name of a film: its row}; by the files' own names where these are different on either side."""
+    by_file = {Path(name).name: row for name, row in rows.items()}
+    if len(by_file) < len(rows) or len({film.path.name for film in films}) < len(films):
+        by_file = {}
+    found = {film.name: rows.get(film.name, by_file.get(film.path.name)) for film in films}
+    return {name: row for name, row in found.items() if row is not None}
 
 
 def inside(edges: Sequence[float], width: int, height: int, source: str) -> np.ndarray:
