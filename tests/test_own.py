@@ -271,6 +271,13 @@ def job_config(folder):
     return config
 
 
+def test_a_mistake_in_the_table_is_said_by_the_plan_before_anything_is_made(folder):
+    change("a/two.png,0,", "a/two.png,yes,")(folder)
+    with pytest.raises(UserError, match=r"your data: .*films.csv, row 3: Tuberculosis is 'yes'; expected 1 .present."):
+        plan.make_plan(job_config(folder))
+    assert not (folder / "runs").exists()
+
+
 @pytest.mark.long
 def test_the_main_job_ends_with_a_report_and_predictions_under_their_own_names(job):
     runs = job / "runs"

@@ -200,7 +200,8 @@ class PreparedDataSet(Stage):
                 f"{flag}.manual_dir=FOLDER. tfds_builders/{data.name}/README.md says where to get it."
             )
         elif self.found.look.problem is not None:
-            problem = f"the {data.name} download: {self.found.look.problem}"
+            whose = "your data" if "table" in data else f"the {data.name} download"
+            problem = f"{whose}: {self.found.look.problem}"
         else:
             return []
         instead = registry.DATA_SETS[data.name].open_alternative
