@@ -164,11 +164,12 @@ class TestRefused:
         write(tmp_path, evaluation(data=THERE, checkpoint="another-digest"))
         self.refused(folders, [tmp_path], "of checkpoint another-dige.*which is that of none of the runs .*run")
 
-    def test_the_same_patients(self, folders, tmp_path):
+    def test_the_same_images(self, folders, tmp_path):
         write(tmp_path, evaluation(data=HERE, first=100))
-        self.refused(
-            folders, [tmp_path], "20 of its patients are in the test split too, such as 100, 101, 102; the sam"
+        said = (
+            "40 of its images are in the test split too, such as ches00100_0.png, .*; the samples must be independent"
         )
+        self.refused(folders, [tmp_path], said)
 
     def test_one_set_twice(self, folders, tmp_path):
         write(tmp_path, evaluation(data=THERE))

@@ -103,13 +103,15 @@ def _read(folder: Path, runs: Sequence[Run]) -> Elsewhere:
             f"--external={folder}: of checkpoint {origin.checkpoint[:12]} (stage {origin.stage}), which is that of "
             f"none of the runs ({', '.join(str(each.folder) for each in runs)})"
         )
-    here, there = run.test, evaluation
-    same = here.origin.data_version.partition("/")[0] == origin.data_version.partition("/")[0]
-    shared = set(here.predictions.patients.tolist()) & set(there.predictions.patients.tolist())
-    if same and shared:
+    same = run.test.origin.data_version.partition("/")[0] == origin.data_version.partition("/")[0]
+    here, there = (
+        set(zip(each.images, each.patients.tolist(), strict=True))
+        for each in (run.test.predictions, evaluation.predictions)
+    )
+    if same and (shared := sorted(image for image, _ in here & there)):  # another set may have equal names by chance
         raise UserError(
-            f"--external={folder}: {len(shared)} of its patients are in the test split too, such as "
-            f"{', '.join(map(str, sorted(shared)[:3]))}; the samples must be independent"
+            f"--external={folder}: {len(shared)} of its images are in the test split too, such as "
+            f"{', '.join(shared[:3])}; the samples must be independent"
         )
     return Elsewhere(
         run,
