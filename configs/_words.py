@@ -8,6 +8,7 @@
 * `modern`: what came after the paper, for comparison (`classifier.py` lists it): 512 pixels if no other size is named,
   AdamW, warm-up and cosine, a moving average, crops, turns and exposure, test-time flips, bfloat16.
 * `convnext_tiny`, `convnext_base`: another network than the paper's DenseNet-121, from its own ImageNet weights.
+* `finetuned` (the fusion's alone): after the paper's fusion, both branches and the head are trained on together.
 * `montgomery`: lungs learned from open data instead of JSRT.
 * `shipped_lungs`: lungs found by the network that comes with the package, instead of training one.
 * `own`, `chexpert`, `mimic_cxr`, `brax`, `padchest`, `vindr_cxr`, `rsna_pneumonia`, `siim_pneumothorax`: your own films

@@ -38,6 +38,7 @@ def get_config(argument: str = "entire") -> ConfigDict:
     branch, demo, runs = words[0], "demo" in words, FieldReference(_words.runs(words))
     config = recipe(branch, demo, runs, _words.folder(words))
     config.runs = runs  # the folder of all stages' runs
+    config.seeds = 1  # trainings, with seeds from `seed` on; more than one: also their ensemble
     config.data = data_set(_words.data(words), demo, runs)
     labels(config)
     config.lrg = lungs.of_job(_words.lungs(words), runs)
@@ -49,7 +50,7 @@ def get_config(argument: str = "entire") -> ConfigDict:
 
 def vary(config: ConfigDict, words: Collection[str]) -> None:
     """Changes a job of stage 2 or 3, and the stages inside it, as its words say."""
-    stages = [config[name] for name in ("entire", "lung") if name in config] + [config]
+    stages = _stages(config)
     for word, size in _words.SIZES.items():
         if word in words:
             config.data.size = size
@@ -64,6 +65,12 @@ def vary(config: ConfigDict, words: Collection[str]) -> None:
             _modernise(stage, demo="demo" in words)
     if "small" in words:
         _make_small(config, stages)
+
+
+def _stages(config: ConfigDict) -> list[ConfigDict]:
+    """Returns the classifiers inside a config, and itself last."""
+    inside = (config[name] for name in ("entire", "lung", "fusion") if name in config)
+    return [*(each for stage in inside for each in _stages(stage)), config]
 
 
 def _modernise(config: ConfigDict, demo: bool) -> None:
@@ -88,8 +95,8 @@ def _modernise(config: ConfigDict, demo: bool) -> None:
     if not demo:
         config.batch_size = 64  # ours: what bfloat16 at 512 pixels leaves room for on one GPU
         # The paper's 1e-4 at a batch of 16, times the square root of 4: Adam's rule in Malladi et al., NeurIPS 2022.
-        config.learning_rate = 2e-4
-        if config.stage != "fusion":
+        config.learning_rate = 2e-4 if config.stage != "finetuned" else 2e-5  # then a tenth
+        if config.stage in ("entire", "lung"):
             config.num_epochs = 30  # ours: six times the updates of medical_mae's 75 epochs of 1,024 images a batch
 
 

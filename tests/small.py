@@ -51,12 +51,13 @@ def extractor_config(branch: str, workdir: str) -> ConfigDict:
     return config
 
 
-def fusion_config(folder) -> ConfigDict:
+def fusion_config(folder, words: str = "demo") -> ConfigDict:
     """The demo's fusion config with networks, data and epochs cut down, everything below `folder`."""
-    config = fusion.get_config("demo")
-    for stage in (config, config.entire, config.lung, config.lrg):
+    config = fusion.get_config(words)
+    inner = config.get("fusion", config)  # of a fine-tuned network
+    for stage in (inner.entire, inner.lung, inner, config, config.lrg):
         shrink(stage, folder / stage.stage)
-    for stage in (config, config.entire, config.lung):
+    for stage in (inner.entire, inner.lung, inner, config):
         stage.model = ConfigDict(DENSENET)
     config.lrg.model.filters = (2, 2, 2)
     config.lrg.data.size = 32

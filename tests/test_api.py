@@ -188,7 +188,7 @@ class TestMany:
 class TestFeatures:
     def test_they_are_what_the_head_sees(self, model, place, result):
         found = model.features([place / "film.dcm", result.radiograph])
-        head = model.classifier.variables["params"]["head"]
+        head = model.classifier.members[0]["params"]["head"]
         assert (found.shape, found.dtype) == ((2, len(head["kernel"])), np.float32)
         logits = found[0] @ head["kernel"] + head["bias"]
         np.testing.assert_allclose(1 / (1 + np.exp(-logits)), [*result.probabilities.values()], atol=1e-5)

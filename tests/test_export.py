@@ -189,7 +189,7 @@ def test_what_does_not_agree_is_not_written(runs, tmp_path, monkeypatch):
     right = formats.probabilities
 
     def wrong(variables, metadata):
-        return lambda *images: right(variables, metadata)(*images) + 2e-4
+        return lambda *images: right([variables], metadata)(*images) + 2e-4
 
     real = formats._compare
     monkeypatch.setattr(formats, "_compare", lambda exported, _, metadata: real(exported, wrong(*read), metadata))

@@ -84,7 +84,7 @@ def _square_network():
     radiograph[SQUARE[1] : SQUARE[1] + 16, SQUARE[0] : SQUARE[0] + 16] = 250
     example = {"entire": radiograph, "lung": radiograph[16:80, 16:80]}
     config = fusion.get_config("demo")
-    return boxed_run.BoxedRun(config, {}, [example], {})
+    return boxed_run.BoxedRun(config, [{}], [example], {})
 
 
 def _square_probabilities(images):
@@ -116,7 +116,7 @@ def test_random_weights_replace_the_part_that_they_are_named_after():
     config = fusion.get_config("demo")
     task = tasks.classification(config)
     trained = initial_variables(task.model, 7, task.inputs, train=False)
-    found = checks.randomised_variables(boxed_run.BoxedRun(config, trained, [], {}))
+    found = checks.randomised_variables(boxed_run.BoxedRun(config, [trained], [], {}))
     assert list(found) == ["head", "branches", "all"]
 
     def same(part, branch):

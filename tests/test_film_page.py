@@ -438,7 +438,7 @@ def downloaded(driver, function):
 
 
 def test_the_table_is_handed_out_as_predict_writes_it(opened, films, tmp_path):
-    chosen = columns(FINDINGS)
+    chosen = columns(PROVENANCE)
     names = [film.name.replace("\udcff", "\ufffd" * 3) for film in films]
     with csv_table.writing(tmp_path / "predictions.csv") as table:
         table.row(chosen.header)
@@ -498,6 +498,29 @@ def test_findings_of_a_film_that_is_flagged_are_shown_to_whoever_asks(opened, fi
     assert len([each for each in opened.find_elements("class name", "finding") if each.is_displayed()]) == 14
     press(opened, "j", "k")
     assert opened.find_element("id", "all").is_displayed()  # asked for once
+
+
+def test_the_spread_of_an_ensemble_is_next_to_each_probability(browser, tmp_path):
+    members = tuple({"seed": seed, "checkpoint": f"{seed}" * 8} for seed in range(5))
+    provenance = dataclasses.replace(PROVENANCE, members=members)
+    spread = {name: 0.001 * (index + 12) for index, name in enumerate(FINDINGS)}
+    film = reading("a.png", spread=spread, provenance=provenance)
+    film_page.write(tmp_path / "page.html", provenance, [film_page.entry(film)])
+    browser.get((tmp_path / "page.html").as_uri())
+    all_of = "return [...document.querySelectorAll('.finding {}')].map((each) => each.{})"
+    numbers = browser.execute_script(all_of.format("input", "value"))
+    texts = browser.execute_script(all_of.format(".value", "textContent"))
+    rows = dict(zip(numbers, texts, strict=True))
+    for index, name in enumerate(FINDINGS):
+        assert rows[str(index)] == f"{film.probabilities[name]:.3f}±{spread[name]:.3f}"
+    widths = (browser.execute_script(all_of.format("> *", width)) for width in ("scrollWidth", "clientWidth"))
+    assert all(content <= room + 1 for content, room in zip(*widths, strict=True))
+    browser.execute_script("document.querySelector('.finding input').click()")
+    said = browser.execute_script("return document.getElementById('detail').textContent")
+    assert "Mean of 5 networks, standard deviation 0.0" in said
+    assert "Ensemble, seed 4" in (tmp_path / "page.html").read_text()
+    held = json.loads(downloaded(browser, "json"))
+    assert held["images"][0]["findings"]["Mass"]["spread"] == spread["Mass"]
 
 
 def test_a_page_without_a_classifier_shows_the_lungs_and_says_how_to_get_one(browser, tmp_path):

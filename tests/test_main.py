@@ -22,16 +22,17 @@ from small import fusion_config
 from sdfn_jax import localize as localize_command
 from sdfn_jax import main as main_command
 from sdfn_jax import report as report_command
-from sdfn_jax.core import checkpoint, errors, job_record, sealed
+from sdfn_jax.core import checkpoint, errors, job_record, run_folders, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.faults import Faults
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.heatmaps import detections, over_split
+from sdfn_jax.inference import predictor
 from sdfn_jax.lungs import box_table, lung_boxes, segmenter
 from sdfn_jax.metrics import calibration, people, predictions
 from sdfn_jax.radiographs import nih_tables, synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.training import evaluate_lungs, tasks
+from sdfn_jax.training import evaluate, evaluate_lungs, tasks
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.training.metrics_log import MetricsLog
 from sdfn_jax.workflow import modes, plan, planning, results, stages
@@ -778,3 +779,154 @@ def refused(capsys, *arguments) -> str:
 def test_a_mistake_on_the_command_line_is_a_message(arguments, said, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert said in refused(capsys, *arguments)
+
+
+def seeds_config(folder):
+    """The job's extractor of the entire radiograph, with two seeds."""
+    job_config = fusion_config(folder)
+    config = job_config.entire.copy_and_resolve_references()
+    with config.unlocked():
+        for name in ("data", "lrg", "synthetic"):
+            config[name] = job_config[name]
+        config.seeds = 2
+    return config
+
+
+class TestSeeds:
+    @pytest.fixture(scope="class")
+    def two(self, job, tmp_path_factory):
+        """A job with a second seed, asked for after the first had finished: (its folder, what it printed)."""
+        folder = tmp_path_factory.mktemp("seeds") / "job"
+        shutil.copytree(job[0], folder)
+        with pytest.MonkeyPatch.context() as patch:
+            lines = []
+            patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
+            modes.run(seeds_config(folder), "train", "test")
+        return folder, "\n".join(lines)
+
+    def test_the_first_seeds_run_is_used_and_the_second_is_that_of_its_seed_alone(self, job, two, tmp_path):
+        folder, printed = two
+        assert "extractor, entire branch, seed 1: done" in printed and "seed 0: done" not in printed
+        digests = [checkpoint.best_metadata(folder / run)["digest"] for run in ("entire", "seed_1/entire")]
+        assert digests[0] == checkpoint.best_metadata(job[0] / "entire")["digest"] != digests[1]
+        alone = seeds_config(folder)
+        alone.seeds, alone.seed, alone.workdir = 1, 1, str(tmp_path)
+        stages.train_classifier(alone, data_of(folder))
+        assert checkpoint.best_metadata(tmp_path)["digest"] == digests[1]
+
+    @pytest.mark.parametrize("split", ["validation", "test"])
+    def test_the_ensembles_probabilities_are_the_means_of_both_evaluations(self, two, split):
+        folder, _ = two
+        whole, *each = (
+            predictions.read_evaluation(folder / run / "evaluation" / split)
+            for run in ("ensemble/entire", "entire", "seed_1/entire")
+        )
+        expected = (each[0].predictions.probabilities + each[1].predictions.probabilities) / 2
+        np.testing.assert_array_equal(whole.predictions.probabilities, expected)
+        assert [one.origin.seed for one in each] == [0, 1]
+        if split == "validation":
+            made = calibration.make(whole)
+            assert calibration.read(folder / "ensemble" / "entire") == made
+            assert made != dataclasses.replace(calibration.make(each[0]), checkpoint=made.checkpoint)
+
+    def test_it_ends_with_each_seed_their_mean_and_their_ensemble(self, two):
+        folder, printed = two
+        assert "(seed 0), " in printed and "(seed 1); ensemble of 2: " in printed
+        where = folder / "ensemble" / "entire" / "results"
+        assert f"--checkpoint={folder}/ensemble/entire --output=findings" in printed
+        page = (where / "index.html").read_text()
+        assert 'id="table-seeds"' in page and 'id="table-seeds_entire"' in page
+        with (where / "tables" / "seeds.csv").open() as file:
+            rows = {row["of"]: float(row["mean AUC"]) for row in csv.DictReader(file)}
+        each = [rows["seed 0"], rows["seed 1"]]
+        assert rows["mean"] == pytest.approx(np.mean(each))
+        assert rows["sd"] == pytest.approx(abs(each[0] - each[1]) / np.sqrt(2))
+
+    def test_asked_again_nothing_is_run(self, two, capsys):
+        config = seeds_config(two[0])
+        assert set(states(plan.make_plan(config)).values()) == {"there"}
+
+    def test_after_an_interruption_only_what_is_missing_is_made(self, two, tmp_path, monkeypatch):
+        folder = shutil.copytree(two[0], tmp_path / "job")
+        before = (folder / "ensemble" / "entire" / "evaluation" / "test" / "probabilities.csv").read_bytes()
+        shutil.rmtree(folder / "ensemble")
+        shutil.rmtree(folder / "seed_1" / "entire" / "evaluation" / "test")
+        steps = plan.make_plan(seeds_config(folder))
+        assert [step.name for step in steps if not step.there] == ["ensembles of 2 seeds", "evaluation on test"]
+        run, asked = evaluate.evaluate_classifier, []
+        monkeypatch.setattr(
+            evaluate, "evaluate_classifier", lambda *given: asked.append((given[0].workdir, given[-1])) or run(*given)
+        )
+        monkeypatch.setattr(results, "write_report", lambda *_: None)
+        for step in steps[-2:]:
+            step.run()
+        assert asked == [(str(folder / "seed_1" / "entire"), "test")]
+        assert (folder / "ensemble" / "entire" / "evaluation" / "test" / "probabilities.csv").read_bytes() == before
+
+    def test_a_member_trained_again_makes_the_ensemble_stale(self, two, tmp_path):
+        folder = shutil.copytree(two[0], tmp_path / "job")
+        alone = seeds_config(folder)
+        alone.seeds, alone.seed, alone.workdir = 1, 3, str(folder / "other")
+        stages.train_classifier(alone, data_of(folder))
+        shutil.rmtree(folder / "seed_1" / "entire" / "best")
+        shutil.copytree(folder / "other" / "best", folder / "seed_1" / "entire" / "best")
+        found = states(plan.make_plan(seeds_config(folder)))
+        assert found["ensembles of 2 seeds"] == found["evaluation on test"] == "to do"
+
+
+class TestFinetuned:
+    @pytest.fixture(scope="class")
+    def tuned(self, job, tmp_path_factory):
+        """The finished job, and everything trained on together after it: (its folder, what it printed)."""
+        folder = tmp_path_factory.mktemp("finetuned") / "job"
+        shutil.copytree(job[0], folder)
+        with pytest.MonkeyPatch.context() as patch:
+            lines = []
+            patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
+            patch.setattr(results, "_HEATMAPS", 1)
+            modes.run(fusion_config(folder, "demo,finetuned"), "train", "test")
+        return folder, "\n".join(lines)
+
+    def test_the_papers_networks_stay_and_everything_after_them_has_changed(self, job, tuned):
+        folder, printed = tuned
+        assert "fusion network, fine-tuned: done" in printed and "fusion network: done" not in printed
+        for stage in STAGES:
+            assert checkpoint.best_metadata(folder / stage) == checkpoint.best_metadata(job[0] / stage)
+        before, _ = checkpoint.read_best(folder / "fusion")
+        after, metadata = checkpoint.read_best(folder / "finetuned")
+        assert metadata["inputs"]["fusion"] == checkpoint.best_metadata(folder / "fusion")["digest"]
+        old = checkpoint.flatten(before)
+        assert checkpoint.flatten(after).keys() == old.keys()
+        for name, leaf in checkpoint.flatten(after).items():
+            assert (leaf != old[name]).any(), name
+
+    def test_it_starts_from_the_trained_fusion(self, tuned, tmp_path):
+        folder, _ = tuned
+        config = fusion_config(folder, "demo,finetuned")
+        config.workdir, config.learning_rate, config.num_epochs = str(tmp_path), 1e-30, 1  # no weight moves
+        stages.train_classifier(config, data_of(folder))
+        (found, _), (start, _) = (checkpoint.read_best(run) for run in (tmp_path, folder / "fusion"))
+        assert checkpoint.tree_digest(found["params"]) == checkpoint.tree_digest(start["params"])
+        assert checkpoint.tree_digest(found["batch_stats"]) != checkpoint.tree_digest(start["batch_stats"])
+
+    def test_it_is_next_to_the_sdfn_in_table_one_and_the_report(self, job, tuned):
+        folder, printed = tuned
+        heads = next(line for line in printed.splitlines() if line.startswith("AUC  "))
+        assert heads.split("paper")[-1].split() == ["fine-tuned", "Wang", "Yao", "G\u00fcndel"]
+        where = folder / "finetuned" / "results"
+        with (where / "table_1.csv").open() as mine, (job[0] / "fusion" / "results" / "table_1.csv").open() as papers:
+            for row, other in zip(csv.DictReader(mine), csv.DictReader(papers), strict=True):
+                assert {name: row[name] for name in ("entire", "lung", "fusion", "paper_fusion")} == {
+                    name: other[name] for name in ("entire", "lung", "fusion", "paper_fusion")
+                }
+                assert "finetuned" in row and "paper_finetuned" not in row
+        with (where / "tables" / "means.csv").open() as file:
+            rows = {row["Network"]: row for row in csv.DictReader(file)}
+        assert rows["SDFN, fine-tuned"]["paper"] == "" and rows["SDFN"]["paper"] != ""
+        assert "SDFN: AUC with its 95 % interval over patients" in (where / "index.html").read_text()
+
+    def test_the_folder_of_all_runs_still_stands_for_the_fusion(self, tuned):
+        assert run_folders.network(tuned[0], predictor._stage_of) == tuned[0] / "fusion"
+
+    def test_asked_again_nothing_is_run(self, tuned):
+        assert set(states(plan.make_plan(fusion_config(tuned[0], "demo,finetuned"))).values()) == {"there"}

@@ -14,7 +14,7 @@ from configs import classifier, fusion
 from sdfn_jax.core import checkpoint, run_identity
 from sdfn_jax.core.stops import Stopped
 from sdfn_jax.heatmaps import cam
-from sdfn_jax.inference.predictor import Classifier
+from sdfn_jax.inference.classifier import Classifier
 from sdfn_jax.models import sdfn
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.preprocessing import Preprocessing
@@ -158,8 +158,9 @@ def test_every_loss_trains_and_validation_reports_the_cross_entropy(tmp_path, lo
 
 def classify(config, variables, films):
     """Logits as `predict` has them."""
-    network = Classifier(sdfn.from_config(config), variables, Preprocessing.of(config), len(films))
-    return np.asarray(network.start([{branch: film[branch] for branch in config["branches"]} for film in films])[0])
+    network = Classifier(sdfn.from_config(config), [variables], Preprocessing.of(config), len(films))
+    ((logits, _),) = network.start([{branch: film[branch] for branch in config["branches"]} for film in films])
+    return np.asarray(logits)
 
 
 def test_the_average_is_its_formula_of_weights_and_statistics_but_not_of_what_is_frozen():

@@ -129,7 +129,7 @@ class TestClassifier:
     def test_it_is_exported_in_float32(self, tmp_path, metadata):
         variables, _ = checkpoint.read_best(tmp_path)
         image = jax.ShapeDtypeStruct((1, 16, 16), jnp.uint8)
-        assert "bf16" not in str(jax.make_jaxpr(formats.probabilities(variables, metadata))(image))
+        assert "bf16" not in str(jax.make_jaxpr(formats.probabilities([variables], metadata))(image))
 
     def test_a_checkpoint_from_before_the_setting_is_one_of_float32(self, metadata):
         del metadata["config"]["dtype"]

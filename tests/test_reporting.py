@@ -37,6 +37,7 @@ SECTIONS = [
         "training",
         "measured",
         "table-one",
+        "seeds",
         "roc",
         "differences",
         "calibration",

@@ -128,6 +128,7 @@ def message(config, flag="--config"):
 
 
 CLASSIFIER_FAULTS = [
+    ("seeds", 0, "1 to 100"),
     ("findings", ("Mass", "Mass"), "each name once"),
     ("uncertain", "maybe", "ignore, zero, one, or a number between 0 and 1"),
     ("seed", -1, "0 to 4294967295"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDS = 5  # of the sets with lung masks; a film's is its official number modulo this
-_CLASSIFIERS = ("entire", "lung", "fusion")
+_CLASSIFIERS = ("entire", "lung", "fusion", "finetuned")
 # {setting of a data set with findings: its default}.
 SPLIT = {
     "boxes": None,  # your own box table; without it the LRG's is made and used

@@ -3,7 +3,7 @@
 # Okabe and Ito's: distinguishable with any colour vision.
 BLUE, VERMILION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 SERIES = (BLUE, VERMILION, BLACK, GREEN)  # a chart's, in this order
-NETWORKS = {"entire": BLUE, "lung": VERMILION, "fusion": BLACK}
+NETWORKS = {"entire": BLUE, "lung": VERMILION, "fusion": BLACK, "finetuned": GREEN}
 
 # Charts.
 GRID, REFERENCE, DIAGONAL, REMARK, WARNING = "#E4E4E4", "#999999", "#BBBBBB", "#666666", "#A00000"

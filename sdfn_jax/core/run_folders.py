@@ -43,8 +43,9 @@ def network(folder: Path, stage_of: StageOf) -> Path:
     if stage_of(folder) is not None:
         return folder
     found = by_stage(folder, stage_of)
-    if "fusion" in found:
-        return found["fusion"]
+    for stage in ("fusion", "finetuned"):
+        if stage in found:
+            return found[stage]
     extractors = [found[stage] for stage in ("lung", "entire") if stage in found]
     if len(extractors) > 1:
         names = ", ".join(map(str, extractors))

@@ -12,9 +12,11 @@ from sdfn_jax.core.errors import UserError
 _NOT_RECIPE = {
     "runs",
     "workdir",
+    "seeds",
     "lrg",
     "entire",
     "lung",
+    "fusion",
     "extractors",
     "synthetic",
     "postprocessing",
@@ -103,12 +105,7 @@ def check_same_run(workdir: str | Path, stored: dict, config: ConfigDict, inputs
     Raises:
       UserError: naming up to five differing settings or inputs.
     """
-    there, asked = _leaves(recipe(stored["config"])), _leaves(recipe(as_json(config)))
-    changed = [
-        f"{name} is {json.dumps(there.get(name))} there, but {json.dumps(asked.get(name))} was requested"
-        for name in sorted({*there, *asked})
-        if there.get(name) != asked.get(name)
-    ]
+    changed = differences(recipe(stored["config"]), recipe(as_json(config)), "{} is {} there, but {} was requested")
     changed += [
         f"its {name} has changed since (digest {stored['inputs'].get(name, 'none')[:12]} then, {digest[:12]} now)"
         for name, digest in inputs.items()
@@ -121,6 +118,22 @@ def check_same_run(workdir: str | Path, stored: dict, config: ConfigDict, inputs
             f"--config.<stage>.workdir=... for an earlier one), or use the settings and inputs that {workdir} was "
             "trained with."
         )
+
+
+def differences(one: dict, other: dict, said: str = "{} is {} and {}") -> list[str]:
+    """Returns the settings in which two recipes differ, in the order of their names.
+
+    Args:
+      one: of `recipe`.
+      other: of `recipe`.
+      said: how a difference is put, with places for the name and both values.
+    """
+    mine, its = _leaves(one), _leaves(other)
+    return [
+        said.format(name, json.dumps(mine.get(name)), json.dumps(its.get(name)))
+        for name in sorted({*mine, *its})
+        if mine.get(name) != its.get(name)
+    ]
 
 
 def _leaves(tree: Any, path: str = "") -> dict[str, Any]:

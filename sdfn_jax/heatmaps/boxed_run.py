@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import checkpoint
+from sdfn_jax.core import networks
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.radiographs.findings import FINDINGS, named_in
 from sdfn_jax.training.input_pipeline import Examples
@@ -20,7 +20,7 @@ class BoxedRun:
 
     Attributes:
       config: of the extractor or the fusion network.
-      variables: of its best checkpoint.
+      members: the variables of its best checkpoint, or of each network of an ensemble.
       examples: of the test split, those with a reference box of a finding that the network looks for.
       origin: `checkpoint` (its digest), `data_version`, `drawings` (whether the images are synthetic).
       findings: of the network, in the order of its maps.
@@ -28,7 +28,7 @@ class BoxedRun:
     """
 
     config: ConfigDict
-    variables: dict
+    members: list[dict]
     examples: Examples
     origin: dict
     findings: tuple[str, ...] = FINDINGS
@@ -54,7 +54,7 @@ def load(run: Path) -> BoxedRun:
     Raises:
       UserError: without a checkpoint, its data set, or a test image with a reference box.
     """
-    variables, metadata = checkpoint.read_best(run)
+    members, metadata = networks.read(run)
     config = ConfigDict(metadata["config"])
     if config.stage == "lrg":
         raise UserError(f"--run={run}: a lung region generator; give the run of an extractor or of the fusion network")
@@ -77,7 +77,7 @@ def load(run: Path) -> BoxedRun:
         "data_version": prepared.data_version(data),
         "drawings": bool(described["drawings"]),
     }
-    return BoxedRun(config, variables, examples.take(np.array(boxed)), origin, of_run, of_data)
+    return BoxedRun(config, members, examples.take(np.array(boxed)), origin, of_run, of_data)
 
 
 def _boxes(example: dict, findings: Sequence[str], available: Sequence[str]) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from sdfn_jax.core import progress
+from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import boxed_run, cam, faithfulness, localization, over_split
 from sdfn_jax.heatmaps.check_results import CURVES, CaseMean, Checks
 from sdfn_jax.metrics import bootstrap
@@ -54,16 +55,18 @@ def of_network(run: Path, method: str, outside: str) -> tuple[Checks, dict]:
       what was found, and where it comes from.
 
     Raises:
-      UserError: as `boxed_run.load`.
+      UserError: as `boxed_run.load`; for an ensemble.
     """
     network, cases = _drawn(boxed_run.load(run))
+    if len(network.members) > 1:
+        raise UserError(f"--run={run}: an ensemble; --checks is for one network: give the run of a member")
 
     def maps_of(variables: Mapping[str, dict], what: str) -> list[dict[str, np.ndarray]]:
         stream = over_split.stream(network.config, variables, network.examples, method)
         return list(progress.bar(stream, what=what, unit="image", total=len(network.examples)))
 
     resamples = bootstrap.draw(np.array([case.patient for case in cases]), _REPLICATES, _SEED)
-    maps = maps_of(network.variables, "heatmaps")
+    maps = maps_of(network.members[0], "heatmaps")
     rules = {rule: tuple(_estimates(_peaks(cases, maps, rule), resamples)) for rule in cam.OUTSIDE}
     randomised = {}
     for part, variables in randomised_variables(network).items():
@@ -93,7 +96,7 @@ def randomised_variables(network: boxed_run.BoxedRun) -> dict[str, dict]:
     task = _task(network)
     trained, fresh = (
         traverse_util.flatten_dict(each)
-        for each in (network.variables, initial_variables(task.model, _SEED, task.inputs, train=False))
+        for each in (network.members[0], initial_variables(task.model, _SEED, task.inputs, train=False))
     )
     parts = {"head": lambda name: name == "head", "branches": lambda name: name != "head", "all": lambda name: True}
     return {
@@ -162,7 +165,7 @@ def _task(network: boxed_run.BoxedRun) -> tasks.Task:
 def _probabilities(network: boxed_run.BoxedRun) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """Returns the function from {branch: (B, S, S) uint8} to (B, K) probabilities."""
     task = _task(network)
-    variables = jax.device_put(network.variables)
+    variables = jax.device_put(network.members[0])
 
     @jax.jit
     def of_images(variables: Mapping[str, dict], images: dict) -> jax.Array:

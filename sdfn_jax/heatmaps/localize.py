@@ -108,7 +108,7 @@ def of_network(run: Path, method: str, outside: str) -> tuple[list[localization.
     from sdfn_jax.heatmaps import boxed_run, over_split
 
     network = boxed_run.load(run)
-    streamed = over_split.stream(network.config, network.variables, network.examples, method)
+    streamed = over_split.stream_mean(network.config, network.members, network.examples, method)
     pairs = zip(network.described(), streamed, strict=True)
     cases = []
     for example, maps in progress.bar(pairs, what="heatmaps", unit="image", total=len(network.examples)):

@@ -1,6 +1,6 @@
 """A network's heatmaps of any number of images, a batch in memory at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -38,3 +38,15 @@ def stream(
         maps = cam.METHODS[method](jax.device_get(features), kernel, task.model.branches)
         for row in range(count):
             yield {branch: each[row] for branch, each in maps.items()}
+
+
+def stream_mean(
+    config: ConfigDict,
+    members: Sequence[Mapping[str, dict]],
+    examples: Examples,
+    method: str = cam.DEFAULT_METHOD,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the mean of the maps of an ensemble's members, or of one network, as `stream` does."""
+    streams = [stream(config, variables, examples, method) for variables in members]
+    for maps in zip(*streams, strict=True):
+        yield {branch: np.mean([each[branch] for each in maps], axis=0) for branch in maps[0]}

@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from sdfn_jax.inference.prediction import Provenance
 from sdfn_jax.radiographs.dicom_identifiers import KEPT
 
 _FINDING = "_X"  # at the end of a column's name: one for each finding
 _NO_FINDINGS = "findings"
+_SPREAD = "spread_X"
 
 
 def _lung(row: Mapping, edge: int) -> int | str:
@@ -28,7 +30,7 @@ def _identifier(name: str) -> Callable[[Mapping], str]:
 
 # In order: name, meaning, value from a line of predictions.jsonl (`outputs.row`). `_X` stands for each finding, in
 # their order; its value is also given the finding. Identifiers are columns only with --keep_identifiers; `findings` is
-# one only without a classifier, when no finding has any.
+# one only without a classifier, when no finding has any; `spread_X` are columns only of an ensemble.
 PREDICTION_COLUMNS: tuple[tuple[str, str, Callable[..., object]], ...] = (
     ("image", "its path below the folder that was given, or its file's name", lambda row: row["image"]),
     ("width", "of the image, in pixels", lambda row: row["width"]),
@@ -48,6 +50,11 @@ PREDICTION_COLUMNS: tuple[tuple[str, str, Callable[..., object]], ...] = (
     ),
     *((name, "of the DICOM header, empty if it has none", _identifier(name)) for name in KEPT),
     ("probability_X", "0 to 1", lambda row, finding: row["probabilities"][finding]),
+    (
+        _SPREAD,
+        "standard deviation of the probability over an ensemble's members",
+        lambda row, finding: row["spread"][finding],
+    ),
     ("calibrated_X", "0 to 1; empty if not calibrated", lambda row, finding: _number(row["calibrated"][finding])),
     (
         "decision_X",
@@ -93,20 +100,24 @@ class Columns:
         return self.cells(row) + [each[index] for index in range(len(self.findings)) for each in of_findings.values()]
 
 
-def columns(findings: Sequence[str], identifiers: Sequence[str] = ()) -> Columns:
+def columns(provenance: Provenance, identifiers: Sequence[str] = ()) -> Columns:
     """Returns the columns of a table.
 
     Args:
-      findings: those that its rows have; empty without a classifier.
+      provenance: of its rows; decides which findings they have, and whether those have a spread.
       identifiers: the names, of `KEPT`, that its rows hold.
     """
-    chosen = [
-        (name, meaning, value)
-        for name, meaning, value in PREDICTION_COLUMNS
-        if (name in identifiers if name in KEPT else name != _NO_FINDINGS if findings else _FINDING not in name)
-    ]
+
+    def belongs(name: str) -> bool:
+        if name in KEPT:
+            return name in identifiers
+        if name == _SPREAD:
+            return bool(provenance.members)
+        return name != _NO_FINDINGS if provenance.findings else _FINDING not in name
+
+    chosen = [column for column in PREDICTION_COLUMNS if belongs(column[0])]
     return Columns(
-        findings=tuple(findings),
+        findings=tuple(provenance.findings),
         meanings={name: meaning for name, meaning, _ in chosen},
         of_images={name: value for name, _, value in chosen if not name.endswith(_FINDING)},
         of_findings={name.removesuffix(_FINDING): value for name, _, value in chosen if name.endswith(_FINDING)},

@@ -97,7 +97,7 @@ def entry(reading: Reading) -> dict:
     screen = screen_size(reading.radiograph.shape)
     name = _text(reading.name)
     row = reading.to_dict() | {"image": name}
-    table = columns(reading.provenance.findings)
+    table = columns(reading.provenance)
     return {
         "name": name,
         "size": [width, height],
@@ -240,7 +240,7 @@ def _upload(largest: int) -> str:
 def _about(provenance: Provenance) -> dict:
     """What the script needs to know besides the films."""
     findings = provenance.findings
-    table = columns(findings)
+    table = columns(provenance)
     points, validation = (
         [None if each.get(name) is None else dataclasses.asdict(each[name]) for name in findings]
         for each in (provenance.thresholds, provenance.validation)
@@ -256,7 +256,15 @@ def _about(provenance: Provenance) -> dict:
         "undecided": [provenance.undecided.get(name) for name in findings],
         "made_with": {
             name: getattr(provenance, name)
-            for name in ("stage", "checkpoint", "lrg_checkpoint", "data_version", "label_version", "drawings")
+            for name in (
+                "stage",
+                "checkpoint",
+                "members",
+                "lrg_checkpoint",
+                "data_version",
+                "label_version",
+                "drawings",
+            )
         },
         "rules": _RULES,
         "flags": FLAGS,

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from flax import traverse_util
 from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
-from sdfn_jax.core import checkpoint, run_identity, run_metadata
+from sdfn_jax.core import checkpoint, ensemble, networks, run_identity, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.extras import install_command
 from sdfn_jax.core.files import appears_when_complete, locked
@@ -33,7 +33,7 @@ def export(workdir: str | Path, output: str | Path) -> str:
     """Writes a trained stage's best checkpoint in another format.
 
     Args:
-      workdir: of an LRG (`.safetensors` only), an extractor or a fusion network.
+      workdir: of an LRG (`.safetensors` only), an extractor, a fusion network, or an ensemble (not `.safetensors`).
       output: the file; its suffix chooses the format. It appears complete and verified, or not at all.
 
     Returns:
@@ -43,17 +43,22 @@ def export(workdir: str | Path, output: str | Path) -> str:
       UserError: without a trained checkpoint, for another suffix, if the comparison fails, or while another command
         writes the same file.
     """
-    variables, metadata = checkpoint.read_best(workdir)
+    members, metadata = networks.read(workdir)
     output = Path(output)
     writers = {".safetensors": _write_safetensors, ".stablehlo": _write_stablehlo, ".onnx": _write_onnx}
     if output.suffix not in writers:
         raise UserError(f"--output={output}: the name must end with one of {', '.join(writers)}")
     if metadata["stage"] == "lrg" and output.suffix != ".safetensors":
         raise UserError(f"{workdir} is a lung region generator: it exports to .safetensors, not to {output.suffix}")
+    if len(members) > 1 and output.suffix == ".safetensors":
+        raise UserError(
+            f"{workdir} is an ensemble, and a .safetensors file holds the weights of one network: export each of its "
+            f"runs ({ensemble.RECORD_FILE} lists them), or the ensemble to .stablehlo or .onnx"
+        )
     try:
         lock = locked(output.with_name(f".{output.name}.lock"), output)
         with lock, appears_when_complete(output) as unfinished:
-            return f"{output}: " + writers[output.suffix](unfinished, variables, metadata)
+            return f"{output}: " + writers[output.suffix](unfinished, members, metadata)
     except ImportError as error:
         raise UserError(f"{output.suffix} needs more packages ({error}): {install_command('export')}") from error
 
@@ -61,7 +66,8 @@ def export(workdir: str | Path, output: str | Path) -> str:
 def record_of(metadata: dict) -> dict[str, Any]:
     """Returns how an exported file describes itself.
 
-    Stage, checkpoint, classes, branches, preprocessing, and which branches were imported from which weights file.
+    Stage, checkpoint, classes, branches, preprocessing, which branches were imported from which weights file, and the
+    members of an ensemble.
     """
     config = metadata["config"]
     record = {"stage": metadata["stage"], "checkpoint": metadata["digest"]}
@@ -77,11 +83,17 @@ def record_of(metadata: dict) -> dict[str, Any]:
     record["backbone"] = run_identity.backbone(config)
     if run_identity.setting(config, "test_time_flip"):
         record["test_time_flip"] = True
+    if networks.MEMBERS in metadata:
+        record["members"] = metadata[networks.MEMBERS]
     return record | ({"imported": imported} if imported else {})
 
 
-def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:
+def probabilities(members: Sequence[dict], metadata: dict) -> Callable[..., jax.Array]:
     """Returns the whole classifier as a function, always in float32, which every machine has.
+
+    Args:
+      members: the variables of an ensemble's networks, or of one.
+      metadata: of the checkpoint, or the ensemble.
 
     Returns:
       (B, S, S) uint8 for each branch of the record, in its order -> (B, K) float32 probabilities.
@@ -95,7 +107,8 @@ def probabilities(variables: dict, metadata: dict) -> Callable[..., jax.Array]:
 
         def classify(*images: jax.Array) -> jax.Array:
             inputs = {name: preprocessing(image) for name, image in zip(config["branches"], images, strict=True)}
-            return jax.nn.sigmoid(network.apply(variables, inputs, train=False)[0])
+            each = [jax.nn.sigmoid(network.apply(variables, inputs, train=False)[0]) for variables in members]
+            return sum(each[1:], each[0]) / len(each)
 
         return classify
 
@@ -167,7 +180,8 @@ def as_safetensors(variables: dict, metadata: dict) -> bytes:
     return to_bytes(tensors, {"format": "pt", weights_file.HEADER: json.dumps(record)})
 
 
-def _write_safetensors(path: Path, variables: dict, metadata: dict) -> str:
+def _write_safetensors(path: Path, members: Sequence[dict], metadata: dict) -> str:
+    (variables,) = members
     path.write_bytes(as_safetensors(variables, metadata))
     again, _ = read_variables(path)
     if checkpoint.tree_digest(again) != metadata["digest"]:
@@ -176,8 +190,8 @@ def _write_safetensors(path: Path, variables: dict, metadata: dict) -> str:
     return f"{count} tensors, bit for bit those of the checkpoint {metadata['digest'][:12]}"
 
 
-def _write_stablehlo(path: Path, variables: dict, metadata: dict) -> str:
-    classify = probabilities(variables, metadata)
+def _write_stablehlo(path: Path, members: Sequence[dict], metadata: dict) -> str:
+    classify = probabilities(members, metadata)
     (count,) = jax.export.symbolic_shape("batch")
     shapes = [jax.ShapeDtypeStruct((count, *image.shape[1:]), image.dtype) for image in _sample(metadata)]
     exported = jax.export.export(jax.jit(classify), platforms=("cpu", "cuda", "tpu"))(*shapes)
@@ -188,19 +202,19 @@ def _write_stablehlo(path: Path, variables: dict, metadata: dict) -> str:
     return _compare(lambda *images: np.asarray(call(*images)), classify, metadata)
 
 
-def _write_onnx(path: Path, variables: dict, metadata: dict) -> str:
+def _write_onnx(path: Path, members: Sequence[dict], metadata: dict) -> str:
     import onnxruntime  # here, as onnx_graph's onnx: packages of the extra
 
     from sdfn_jax.inference import onnx_graph
 
     record = record_of(metadata)
-    tensors = to_tensors(variables, record["branches"])
+    tensors = [to_tensors(variables, record["branches"]) for variables in members]
     content = onnx_graph.build(tensors, record, metadata["config"]["model"])
     path.write_bytes(content)
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return _compare(
         lambda *images: session.run(None, dict(zip(record["branches"], images, strict=True)))[0],
-        probabilities(variables, metadata),
+        probabilities(members, metadata),
         metadata,
     )
 

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,12 @@ _OPSET, _IR_VERSION = 17, 8
 _EPSILON = 1e-5
 
 
-def build(tensors: Mapping[str, np.ndarray], record: Mapping[str, Any], shape: Mapping[str, Any]) -> bytes:
+def build(members: Sequence[Mapping[str, np.ndarray]], record: Mapping[str, Any], shape: Mapping[str, Any]) -> bytes:
     """Returns the graph's bytes.
 
     Args:
-      tensors: under torchvision's names, as `export.to_tensors` gives them.
+      members: the tensors of an ensemble's networks, or of one, under torchvision's names, as `formats.to_tensors`
+        gives them. In the graph, an ensemble's have `member_<n>.` before them.
       record: `backbone`, `branches`, `preprocessing`, `classes`, `test_time_flip` if it is on, and whatever else goes
         into the file's metadata.
       shape: of the backbone, `config.model`.
@@ -43,17 +44,23 @@ def build(tensors: Mapping[str, np.ndarray], record: Mapping[str, Any], shape: M
         )
     backbone = GRAPHS[record["backbone"]]
     preprocessing = Preprocessing(**record["preprocessing"])
-    graph = _Graph(tensors)
-    pools = []
+    places = [f"member_{number}." for number in range(len(members))] if len(members) > 1 else [""]
+    graph = _Graph({place + name: each[name] for place, each in zip(places, members, strict=True) for name in each})
+    variants = {}
     for branch in record["branches"]:
-        prefix = "" if len(record["branches"]) == 1 else f"{branch}."
         image = _prepare(graph, branch, preprocessing)
-        variants = [image, _mirror(graph, image)] if record.get("test_time_flip") else [image]
-        maps = [backbone(graph, each, f"{prefix}features.", shape) for each in variants]
-        pools.append(_mean(graph, [graph.add("Flatten", graph.add("GlobalAveragePool", each)) for each in maps]))
-    pooled = graph.add("Concat", *pools, axis=1)
-    logits = graph.add("Gemm", pooled, graph.weight("classifier.weight"), graph.weight("classifier.bias"), transB=1)
-    graph.nodes.append(helper.make_node("Sigmoid", [logits], [OUTPUT]))
+        variants[branch] = [image, _mirror(graph, image)] if record.get("test_time_flip") else [image]
+    outputs = []
+    for place in places:
+        pools = []
+        for branch, images in variants.items():
+            prefix = place if len(variants) == 1 else f"{place}{branch}."
+            maps = [backbone(graph, each, f"{prefix}features.", shape) for each in images]
+            pools.append(_mean(graph, [graph.add("Flatten", graph.add("GlobalAveragePool", each)) for each in maps]))
+        head = [graph.weight(f"{place}classifier.{leaf}") for leaf in ("weight", "bias")]
+        logits = graph.add("Gemm", graph.add("Concat", *pools, axis=1), *head, transB=1)
+        outputs.append(graph.add("Sigmoid", logits))
+    graph.nodes.append(helper.make_node("Identity", [_mean(graph, outputs)], [OUTPUT]))
 
     side = preprocessing.size
     image = [

@@ -97,7 +97,7 @@ def assemble(
         shown = names[start : start + FILMS_A_PAGE]
         pager = film_page.Pager(tuple(each.name for each in pages), number, start + 1, len(shown), len(names))
         film_page.write(page, provenance, (piece(name)["entry"] for name in shown), pager, problems)
-    chosen = columns(provenance.findings, KEPT if keep_identifiers else ())
+    chosen = columns(provenance, KEPT if keep_identifiers else ())
     with contextlib.ExitStack() as stack:
         table = stack.enter_context(csv_table.writing(folder / PREDICTIONS))
         unfinished = stack.enter_context(appears_when_complete(folder / LINES))

@@ -38,6 +38,7 @@ class Provenance:
       validation: {finding: how well validation was told apart}; empty without a calibration.
       no_better_than_chance: a sentence if the network's mean AUC on validation is not above chance; empty otherwise.
       software: {package: version}.
+      members: of an ensemble, each one's `seed` and `checkpoint`; empty for one network.
     """
 
     stage: str | None
@@ -55,6 +56,7 @@ class Provenance:
     validation: Mapping[str, Validation]
     no_better_than_chance: str
     software: Mapping[str, str]
+    members: tuple[Mapping[str, int | str], ...] = ()
 
     @property
     def classifies(self) -> bool:
@@ -81,6 +83,8 @@ class Reading:
       maps: {branch: (h, w, K) float32}, class activation maps (eq. 5), as `cam.on_radiograph` takes them.
       provenance: what it was made with: networks, data, operating points.
       lung_probabilities: (h, w) float32 of the lung mask in the network's pixels (`mask.decided`), or None.
+      spread: {finding: standard deviation of the members' probabilities, 0 to 0.71}, of an ensemble: how far its
+        trainings disagree; empty for one network.
     """
 
     name: str
@@ -97,6 +101,7 @@ class Reading:
     maps: Mapping[str, np.ndarray]
     provenance: Provenance
     lung_probabilities: np.ndarray | None = None
+    spread: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def lung_mask(self) -> np.ndarray | None:
@@ -162,8 +167,9 @@ class Reading:
 
         Returns:
           `image` (the name), `width`, `height`, `flags`, `fixes`, `lung_box`, `rule`, `lung_area`, `confidence`, `top`,
-          `probabilities`, `calibrated`; `decisions`: {finding: `positive`, `threshold`, `sensitivity`, `specificity`}
-          for those with an operating point, and `undecided`: {finding: why it has none}; `boxes`: as `marked`.
+          `probabilities`, `calibrated`; `spread`, of an ensemble; `decisions`: {finding: `positive`, `threshold`,
+          `sensitivity`, `specificity`} for those with an operating point, and `undecided`: {finding: why it has none};
+          `boxes`: as `marked`.
         """
         height, width = self.radiograph.shape
         positive = self.decisions
@@ -180,6 +186,7 @@ class Reading:
             "top": self.top,
             "probabilities": dict(self.probabilities),
             "calibrated": dict(self.calibrated),
+            **({"spread": dict(self.spread)} if self.spread else {}),
             "decisions": {
                 name: {"positive": positive[name], "threshold": point.probability}
                 | {"sensitivity": point.sensitivity, "specificity": point.specificity}

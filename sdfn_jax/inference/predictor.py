@@ -16,79 +16,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax.core import backend, checkpoint, run_folders, run_metadata
+from sdfn_jax.core import checkpoint, ensemble, networks, run_folders, run_metadata
 from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
-from sdfn_jax.heatmaps import cam
 from sdfn_jax.inference import one_file
+from sdfn_jax.inference.classifier import Classifier, Outputs
 from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.lungs import mask, outline, shipped
 from sdfn_jax.lungs.finder import LungFinder
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
 from sdfn_jax.metrics import calibration as metrics_calibration
-from sdfn_jax.metrics import predictions
+from sdfn_jax.metrics import ensembles, predictions
 from sdfn_jax.models import sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.radiographs import crops, flags, opening, quality
 from sdfn_jax.radiographs import findings as radiographs_findings
 from sdfn_jax.radiographs.opening import ImageArray, ImageFile, Unreadable
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Classifier:
-    """A trained extractor or fusion network.
-
-    Attributes:
-      model: {branch: (B, S, S, channels) float32} -> logits (B, K), features {branch: (B, h, w, C)}.
-      variables: its variables.
-      preprocessing: from grey levels to its input.
-      batch_size: films at a time, over all local devices: the one shape that is compiled.
-    """
-
-    model: sdfn.SDFN
-    variables: dict
-    preprocessing: Preprocessing
-    batch_size: int
-
-    def start(self, batch: Sequence[Mapping[str, np.ndarray]]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Starts the network on at most `batch_size` radiographs and returns at once.
-
-        Args:
-          batch: {branch: (S, S) uint8} of each.
-
-        Returns:
-          logits (batch_size, K) float32 and features {branch: (batch_size, h, w, C)} of one pass; rows beyond `batch`
-          mean nothing.
-        """
-        missing = self.batch_size - len(batch)
-        stacked = {
-            branch: np.pad(np.stack([each[branch] for each in batch]), ((0, missing), (0, 0), (0, 0)))
-            for branch in self.model.branches
-        }
-        return self._network(stacked)
-
-    def activation_maps(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the class activation maps {branch: (B, h, w, K) float32} of a batch's features (eq. 5)."""
-        return cam.activation_maps(features, self.variables["params"]["head"]["kernel"], self.model.branches)
-
-    def pool(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Returns what the head sees of a batch's features: (B, sum of the C) float32, the branches in order."""
-        pools = [features[branch].astype(np.float32).mean((1, 2)) for branch in self.model.branches]
-        return np.concatenate(pools, axis=-1)
-
-    @property
-    def width(self) -> int:
-        """Features that the head sees."""
-        return len(self.variables["params"]["head"]["kernel"])
-
-    @functools.cached_property
-    def _network(self):
-        def network(variables: dict, batch: dict[str, jax.Array]):
-            prepared = {branch: self.preprocessing(grey) for branch, grey in batch.items()}
-            return self.model.apply(variables, prepared, train=False)
-
-        return backend.on_local_devices(network, self.variables, self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,9 +75,9 @@ class Predictor:
         """Loads the best checkpoint of a classifier and its lung region generator.
 
         Args:
-          run: folder of a trained stage `entire`, `lung` or `fusion`, or of several (`runs/demo`): then the fusion
-            network in it, or else its one extractor; or the file that `publish` made of one, with its lung region
-            generator. None for the lungs alone, without findings.
+          run: folder of a trained stage `entire`, `lung` or `fusion`, of an ensemble of them (`runs/ensemble/fusion`),
+            or of several (`runs/demo`): then the fusion network in it, or else its one extractor; or the file that
+            `publish` made of one, with its lung region generator. None for the lungs alone, without findings.
           lrg: folder of the lung region generator. If None, the one that the run's config names, or that of the same
             name next to `run`; only the latter if `run` is not in the place that its config names. A network of the
             entire radiograph alone works without one, and then reports no lungs. Without a run, the package's own.
@@ -149,7 +93,7 @@ class Predictor:
             with one_file.unpacked(run) as folder:
                 return cls.load(folder, lrg, batch_size)
         run = run_folders.network(Path(run), _stage_of)
-        variables, metadata = checkpoint.read_best(run)
+        variables, metadata = networks.read(run)
         config = metadata["config"]
         if config["stage"] == "lrg":
             raise UserError(
@@ -181,6 +125,7 @@ class Predictor:
                 validation={} if calibration is None else calibration.validation(),
                 no_better_than_chance="" if calibration is None else calibration.no_better_than_chance(),
                 software=_software(),
+                members=tuple(metadata.get(networks.MEMBERS, ())),
             ),
         )
 
@@ -261,7 +206,7 @@ class Predictor:
 
         Returns:
           (N, C) float32: of a fusion network's two DenseNet-121 C = 2048, the entire radiograph's 1024 first; of an
-          extractor 1024.
+          extractor 1024; of an ensemble its members' one after the other.
 
         Raises:
           ValueError: naming the first that cannot be read; without a classifier.
@@ -271,11 +216,11 @@ class Predictor:
             raise ValueError("no classifier was loaded, so there are no features; load the folder of one")
         images = [opening.as_image(radiographs)] if opening.is_one(radiographs) else opening.as_images(radiographs)
         pools = []
-        for batch, _, features in self._outputs(images, fixes=()):
+        for batch, outputs in self._outputs(images, fixes=()):
             for each in batch:
                 if isinstance(each, Unreadable):
                     raise ValueError(each.reason)
-            pools.append(self.classifier.pool(features)[: len(batch)])
+            pools.append(self.classifier.pool(outputs)[: len(batch)])
         return np.concatenate(pools) if pools else np.zeros((0, self.classifier.width), np.float32)
 
     def readings(
@@ -297,13 +242,14 @@ class Predictor:
             for each in self._inputs(images, fixes):
                 yield each if isinstance(each, Unreadable) else self._reading(each, None, {})
             return
-        for batch, logits, features in self._outputs(images, fixes):
-            maps = self.classifier.activation_maps(features)
+        for batch, outputs in self._outputs(images, fixes):
+            maps = self.classifier.activation_maps(outputs)
+            logits = np.stack([logits for logits, _ in outputs]).astype(np.float64)
             for row, each in enumerate(batch):
                 if isinstance(each, Unreadable):
                     yield each
                 else:
-                    yield self._reading(each, logits[row], {branch: maps[branch][row] for branch in maps})
+                    yield self._reading(each, logits[:, row], {branch: maps[branch][row] for branch in maps})
 
     def read(self, name: str, radiograph: ArrayLike, flags: tuple[str, ...] = (), fixes: Sequence[str] = ()) -> Reading:
         """Reads one radiograph that is in memory, at once: compiled for a batch of one.
@@ -334,18 +280,17 @@ class Predictor:
 
     def _outputs(
         self, images: Iterable[ImageFile | ImageArray], fixes: Sequence[str]
-    ) -> Iterator[tuple[Sequence[_InWork | Unreadable], np.ndarray, dict[str, np.ndarray]]]:
-        """Yields batches: radiographs, logits (batch_size, K) float64, features {branch: (batch_size, h, w, C)}."""
+    ) -> Iterator[tuple[Sequence[_InWork | Unreadable], Outputs]]:
+        """Yields batches: radiographs, and what the classifier makes of them."""
         blank = np.zeros((self.classifier.preprocessing.size,) * 2, np.uint8)
         empty = dict.fromkeys(self.classifier.model.branches, blank)
 
-        def start(batch: Sequence[_InWork | Unreadable]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        def start(batch: Sequence[_InWork | Unreadable]) -> list[tuple[jax.Array, dict[str, jax.Array]]]:
             return self.classifier.start([empty if isinstance(each, Unreadable) else each.inputs for each in batch])
 
         batches = in_batches(self._inputs(images, fixes), self.classifier.batch_size)
         for batch, under_way in one_ahead((batch, start(batch)) for batch in batches):
-            logits, features = jax.device_get(under_way)
-            yield batch, logits.astype(np.float64), features
+            yield batch, jax.device_get(under_way)
 
     def _inputs(self, images: Iterable[ImageFile | ImageArray], fixes: Sequence[str]) -> Iterator[_InWork | Unreadable]:
         """Yields each image with the inputs of the classifier."""
@@ -397,10 +342,13 @@ class Predictor:
         return {name: None if math.isnan(value) else value for name, value in named}
 
     def _reading(self, work: _InWork, logits: np.ndarray | None, maps: dict[str, np.ndarray]) -> Reading:
-        probabilities, calibrated = {}, {}
-        if logits is not None:
-            values = expit(logits)
+        probabilities, calibrated, spread = {}, {}, {}
+        if logits is not None:  # of each member, (M, K)
+            of_members = expit(logits)
+            values = ensembles.mean(of_members)
             probabilities, calibrated = self._by_finding(values), dict.fromkeys(self.findings)
+            if len(of_members) > 1:
+                spread = self._by_finding(ensembles.spread(of_members))
             if self.calibration is not None:
                 calibrated = self._by_finding(self.calibration.apply(values))
         region = work.region
@@ -417,6 +365,7 @@ class Predictor:
             fixes=work.fixes,
             probabilities=probabilities,
             calibrated=calibrated,
+            spread=spread,
             maps=maps,
             provenance=self.provenance,
         )
@@ -431,7 +380,7 @@ def _software() -> dict[str, str]:
 
 def _stage_of(run: Path) -> str | None:
     """Returns the stage of the trained classifier in a folder; None if there is none."""
-    metadata = checkpoint.best_metadata(run)
+    metadata = networks.metadata(run)
     return metadata["stage"] if metadata is not None and metadata["stage"] in predictions.STAGES else None
 
 
@@ -448,6 +397,8 @@ def _lung_finder(run: str | Path, config: dict, named: str | Path | None, batch_
 
 def lrg_folder(run: str | Path, config: dict) -> Path | None:
     """Returns where the lung region generator of a classifier is; None if it is neither found nor needed."""
+    if (found := ensemble.read(run)) is not None:
+        run = found.members[0].run  # whose config it is
     places = [Path(run).absolute().parent / one_file.lrg_folder_name(config)]
     # The config's own path may be relative. If it leads to the run too, it leads to what the run was trained with;
     # elsewhere it would lead to the generator of whoever is at work in this folder.

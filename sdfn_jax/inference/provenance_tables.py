@@ -18,6 +18,7 @@ def html_of(provenance: Provenance) -> str:
         classifier = [
             ("Network", f"{published.COLUMN_NAMES[provenance.stage]} (stage {provenance.stage})"),
             ("Its checkpoint", provenance.checkpoint),
+            *((f"Ensemble, seed {each['seed']}", each["checkpoint"]) for each in provenance.members),
             ("Trained on", provenance.data_version or _UNKNOWN),
             ("Labels", provenance.label_version or _UNKNOWN),
             *((f"Weights, {branch} branch", each.describe()) for branch, each in provenance.imported.items()),

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sdfn_jax.core import checkpoint, files
+from sdfn_jax.core import checkpoint, ensemble, files
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.inference import formats, model_card, one_file
 from sdfn_jax.inference.predictor import lrg_folder
@@ -25,9 +25,15 @@ def publish(run: str | Path, output: str | Path) -> str:
       what it holds, as a line for the reader.
 
     Raises:
-      UserError: without a trained checkpoint, for a lung region generator, or without the one that the network needs.
+      UserError: without a trained checkpoint, for a lung region generator or an ensemble, or without the generator that
+        the network needs.
     """
     run, output = Path(run), Path(output)
+    if ensemble.read(run) is not None:
+        raise UserError(
+            f"{run} is an ensemble, and a {one_file.ENDING} file holds one network: export each of its runs "
+            f"({ensemble.RECORD_FILE} lists them), or the ensemble to .stablehlo or .onnx"
+        )
     networks = {"": checkpoint.read_best(run)}
     metadata = networks[""][1]
     if metadata["stage"] == "lrg":

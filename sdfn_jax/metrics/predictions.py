@@ -23,7 +23,7 @@ PROBABILITIES_FILE = "probabilities.csv"
 _OLD_FILE = "predictions.csv"  # its name in evaluations by version 0.1.0
 EVALUATION_FILE = "evaluation.json"
 RECIPE_FILE = "recipe.json"
-STAGES = ("entire", "lung", "fusion")
+STAGES = ("entire", "lung", "fusion", "finetuned")
 _OF_IMAGE = ("image", "patient")
 _PROBABILITY, _LABEL = "probability_", "label_"
 # As the table has them: {code: text}
@@ -74,14 +74,15 @@ class Origin:
     """The origin of predictions; stored with every number that is computed from them.
 
     Attributes:
-      stage: `entire`, `lung` or `fusion`.
+      stage: one of `STAGES`.
       checkpoint: digest of the checkpoint that predicted.
       data_version: full name of the prepared data set, as TFDS writes it (`chestxray14/size224_labels2017/1.0.0`).
       label_version: `2017` or `v2020`; None for a data set whose labels have one version.
       split: name of the split (`test`).
       drawings: whether the images are synthetic radiographs.
-      seed: of the training run; None for a network that was imported from a weights file.
+      seed: of the training run; None for a network that was imported from a weights file. Of an ensemble, the first's.
       data: digests of the data set's films and tables (`sources.of_data`); empty in evaluations of earlier versions.
+      seeds: of an ensemble's members; empty for one network.
     """
 
     stage: str
@@ -92,6 +93,7 @@ class Origin:
     drawings: bool
     seed: int | None
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    seeds: Sequence[int] = ()
 
     @property
     def trained_elsewhere(self) -> bool:
@@ -101,10 +103,17 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Predictions and their origin."""
+    """Predictions and their origin.
+
+    Attributes:
+      origin: of the predictions.
+      predictions: of an ensemble, the means of its members'.
+      members: an ensemble's members' own evaluations, if they were read (`ensembles`); empty for one network.
+    """
 
     origin: Origin
     predictions: Predictions
+    members: tuple["Evaluation", ...] = ()
 
 
 def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
@@ -205,8 +214,8 @@ def evaluation_command(run: str | Path, split: str, config: Mapping | None) -> s
     if stage not in STAGES:
         named = "--config=configs/STAGE.py"
     else:
-        variant = ",".join(demo if stage == "fusion" else [stage, *demo])
-        file = "fusion" if stage == "fusion" else "classifier"
+        variant = ",".join([stage] * (stage != "fusion") + demo)
+        file = "classifier" if stage in ("entire", "lung") else "fusion"
         named = f"--config=configs/{file}.py{':' if variant else ''}{variant}"
     return f"python -m sdfn_jax.main {named} --config.workdir={run} --mode=evaluate --split={split}"
 

@@ -18,8 +18,8 @@ OTHERS = {
     "Yao": (0.733, 0.856, 0.806, 0.673, 0.777, 0.724, 0.684, 0.805, 0.711, 0.806, 0.842, 0.743, 0.724, 0.775),
     "Gündel": (0.767, 0.883, 0.828, 0.709, 0.821, 0.758, 0.731, 0.846, 0.745, 0.835, 0.895, 0.818, 0.761, 0.896),
 }
-# The heads of the columns of its own networks.
-COLUMN_NAMES = {"entire": "Entire CXR", "lung": "Lung region", "fusion": "SDFN"}
+# The heads of the columns of its own networks, and of one that it does not have.
+COLUMN_NAMES = {"entire": "Entire CXR", "lung": "Lung region", "fusion": "SDFN", "finetuned": "SDFN, fine-tuned"}
 
 SIGNIFICANT = 0.01  # the p below which it calls a difference significant (section C)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sdfn_jax.metrics import published
-from sdfn_jax.metrics.predictions import Evaluation, caveats
+from sdfn_jax.metrics.predictions import Evaluation, Origin, caveats
 
 
 def in_table_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -75,12 +75,17 @@ def measured_on(evaluations: Sequence[Evaluation]) -> list[str]:
 
 def seeds(evaluations: Sequence[Evaluation]) -> str:
     """Returns the training seeds, each once, joined by `/`."""
-    return "/".join(dict.fromkeys(seed_text(evaluation.origin.seed) for evaluation in evaluations))
+    return "/".join(dict.fromkeys(text for evaluation in evaluations for text in seed_texts(evaluation.origin)))
 
 
-def seed_text(seed: int | None) -> str:
-    """Returns a training's seed for the reader."""
-    return "unknown" if seed is None else str(seed)
+def seed_texts(origin: Origin) -> list[str]:
+    """Returns the seed of a training, or those of an ensemble's, for the reader."""
+    return list(map(str, origin.seeds)) or ["unknown" if origin.seed is None else str(origin.seed)]
+
+
+def network_name(origin: Origin) -> str:
+    """Returns what Table I calls a network's column; an ensemble says of how many it is."""
+    return published.COLUMN_NAMES[origin.stage] + (f", ensemble of {len(origin.seeds)}" if origin.seeds else "")
 
 
 def auc_text(value: float) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.metrics import bootstrap, people
+from sdfn_jax.metrics import bootstrap, people, published
 from sdfn_jax.metrics.people import People
-from sdfn_jax.metrics.predictions import evaluation_folder
+from sdfn_jax.metrics.predictions import Evaluation, evaluation_folder
 from sdfn_jax.radiographs import expert_labels
 from sdfn_jax.radiographs.findings import display_name
 from sdfn_jax.reporting import estimates, official, runs, shift
@@ -34,6 +34,7 @@ class Material:
       table: Table I of these runs.
       resamples: of the patients of the test images; one set for all comparisons.
       aucs: {stage: (K, B)}, each run's AUCs on these resamples.
+      columns: {stage: (K, B)}, those of Table I's columns: of an ensemble the means over its members.
       official: None without tables.
       generators: folders of lung region generators.
       localizations: of the runs, then of other methods; all of the same images and findings.
@@ -45,6 +46,7 @@ class Material:
     table: TableOne
     resamples: bootstrap.Resamples
     aucs: dict[str, np.ndarray]
+    columns: dict[str, np.ndarray]
     official: Official | None
     generators: list[Path]
     localizations: list[Localization]
@@ -72,6 +74,16 @@ class Material:
         return "mean AUC" if len(self.table.findings) > 1 else "AUC"
 
     @property
+    def judged(self) -> Run:
+        """The SDFN if it was evaluated, or else the last network of Table I."""
+        return next((run for run in reversed(self.runs) if run.stage in published.TABLE_ONE), self.runs[-1])
+
+    @property
+    def reproduced(self) -> Run | None:
+        """The same, if the paper has figures for it."""
+        return self.judged if self.table.in_paper(self.judged.stage) else None
+
+    @property
     def names(self) -> list[str]:
         """The networks', in the order of the runs."""
         return [run.name for run in self.runs]
@@ -94,9 +106,13 @@ class Material:
         first = self.runs[0]
         return people.read(evaluation_folder(first.folder, "test"), first.test.predictions.images)
 
+    def column(self, stage: str) -> list[Estimate]:
+        """Returns a column of Table I: the AUC of each finding, and last their mean over the defined ones."""
+        return estimates.with_mean(self.table.column(stage), self.columns[stage], self.few)
+
     def mean_auc(self, stage: str) -> Estimate:
-        """Returns a network's mean AUC over the defined findings."""
-        return estimates.with_mean(self.table.aucs[stage], self.aucs[stage], self.few)[-1]
+        """Returns the mean AUC of a column of Table I."""
+        return self.column(stage)[-1]
 
 
 def gather(
@@ -141,13 +157,17 @@ def gather(
     localizations += [runs.read_localization(folder) for folder in others]
     runs.check_same_cases(localizations)
     names = list(map(display_name, found[0].test.predictions.findings))
+    aucs = {run.stage: _replicates(run.test, resamples) for run in found}
     return Material(
         runs=found,
         table=TableOne.of([run.test for run in found]),
         resamples=resamples,
-        aucs={
-            run.stage: bootstrap.auc_replicates(run.test.predictions.labels, run.probabilities, resamples)
+        aucs=aucs,
+        columns=aucs
+        | {
+            run.stage: np.mean([_replicates(member, resamples) for member in run.test.members], axis=0)
             for run in found
+            if run.test.members
         },
         official=None if tables is None else official.read(tables, found[0].test),
         generators=generators,
@@ -157,3 +177,7 @@ def gather(
         else reporting_experts.match(expert_labels.read(experts, names), found[0].test, replicates),
         elsewhere=shift.read(external, found),
     )
+
+
+def _replicates(evaluation: Evaluation, resamples: bootstrap.Resamples) -> np.ndarray:
+    return bootstrap.auc_replicates(evaluation.predictions.labels, evaluation.predictions.probabilities, resamples)

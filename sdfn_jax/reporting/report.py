@@ -16,6 +16,7 @@ from sdfn_jax.reporting.sections import (
     localization,
     lungs,
     provenance,
+    seeds,
     shift,
     summary,
     thresholds,
@@ -23,7 +24,7 @@ from sdfn_jax.reporting.sections import (
 
 SECTIONS = (
     *(summary.reproduced, summary.training, provenance.measured),
-    *(discrimination.table_one_section, discrimination.roc, discrimination.differences),
+    *(discrimination.table_one_section, seeds.seeds, discrimination.roc, discrimination.differences),
     calibration.calibration_section,
     thresholds.thresholds,
     *(groups.subgroups_section, groups.label_versions, experts.expert_labels, shift.other_data_sets),

@@ -5,17 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdfn_jax.core import palette
-from sdfn_jax.metrics import published
 from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.radiographs.findings import display_name
 from sdfn_jax.reporting import charts
-from sdfn_jax.reporting.comparable import all_caveats, auc_text, measured_on
+from sdfn_jax.reporting.comparable import all_caveats, auc_text, measured_on, network_name
 from sdfn_jax.reporting.table_one import TableOne
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_DASHES = {"entire": "--", "lung": ":", "fusion": "-"}  # they tell the curves apart in grey print
+_DASHES = {"entire": "--", "lung": ":", "fusion": "-", "finetuned": "-."}  # they tell the curves apart in grey print
 
 
 def draw(path: Path, table: TableOne) -> None:
@@ -71,7 +70,7 @@ def _draw_curves(panel: "Axes", table: TableOne, index: int) -> None:
         stage = evaluation.origin.stage
         panel.plot(*metrics_scores.roc_curve(labels, scores), linewidth=1.6, **_line(stage))
         panel.text(
-            *(0.97, 0.04 + 0.1 * row, f"{published.COLUMN_NAMES[stage]} {table.aucs[stage][index]:.3f}"),
+            *(0.97, 0.04 + 0.1 * row, f"{network_name(evaluation.origin)} {table.aucs[stage][index]:.3f}"),
             ha="right",
             fontsize=9,
             color=palette.NETWORKS[stage],
@@ -81,10 +80,10 @@ def _draw_curves(panel: "Axes", table: TableOne, index: int) -> None:
 
 def _draw_legend(panel: "Axes", table: TableOne) -> None:
     panel.set_axis_off()
-    for stage in table.stages:
-        label = f"{published.COLUMN_NAMES[stage]}: {auc_text(table.mean(stage))}"
-        if len(table.findings) > 1:
-            label = f"{published.COLUMN_NAMES[stage]}: mean {auc_text(table.mean(stage))} of {table.defined.sum()}"
+    for evaluation in table.evaluations:
+        stage = evaluation.origin.stage
+        name, mean = network_name(evaluation.origin), auc_text(metrics_scores.mean_auc(table.aucs[stage])[0])
+        label = f"{name}: mean {mean} of {table.defined.sum()}" if len(table.findings) > 1 else f"{name}: {mean}"
         panel.plot([], [], linewidth=2, label=label, **_line(stage))
     panel.legend(loc="upper left", frameon=False, borderaxespad=0, title="AUC", alignment="left")
     panel.text(0.02, 0, "\n".join(measured_on(table.evaluations)), fontsize=9, va="bottom", transform=panel.transAxes)

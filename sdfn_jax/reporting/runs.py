@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfn_jax.core import run_folders, run_identity, sealed
+from sdfn_jax.core import ensemble, run_folders, run_identity, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import check_results, detections
 from sdfn_jax.heatmaps.check_results import Checks
 from sdfn_jax.heatmaps.localization import FindingBoxes
-from sdfn_jax.metrics import calibration, published
+from sdfn_jax.metrics import calibration, ensembles
 from sdfn_jax.metrics.predictions import (
     EVALUATION_FILE,
     RECIPE_FILE,
@@ -22,6 +22,7 @@ from sdfn_jax.metrics.predictions import (
     read_evaluation,
     read_record,
 )
+from sdfn_jax.reporting.comparable import network_name
 from sdfn_jax.training.metrics_log import MetricsLog
 
 
@@ -51,7 +52,7 @@ class Run:
       recipe: the record of its training; None if the evaluation left no such file.
       localization: None if its heatmaps were not scored.
       checks: of its heatmaps, and their record; None if they were not checked.
-      epochs: the lines of its training log; empty if there is none.
+      epochs: the lines of its training log, of an ensemble its first member's; empty if there is none.
     """
 
     folder: Path
@@ -70,7 +71,13 @@ class Run:
     @property
     def name(self) -> str:
         """The network's, as Table I heads its column."""
-        return published.COLUMN_NAMES[self.stage]
+        return network_name(self.test.origin)
+
+    @property
+    def jobs(self) -> list[Path]:
+        """The folders that may hold the record of its training: its own, or those of an ensemble's members."""
+        found = ensemble.read(self.folder)
+        return [self.folder] if found is None else [member.run for member in found.members]
 
     @functools.cached_property
     def calibration(self) -> calibration.Record | None:
@@ -148,14 +155,13 @@ def read(folder: Path) -> Run:
     localization = checks = None
     command = f"python -m sdfn_jax.localize --run={folder}"
     if (where / detections.DETECTIONS_FILE).is_file():
-        localization = read_localization(where, published.COLUMN_NAMES.get(test.origin.stage))
+        localization = read_localization(where, network_name(test.origin))
         _check_checkpoint(where / detections.DETECTIONS_FILE, localization.origin, test, f"localize again: {command}")
     if (where / check_results.CHECKS_FILE).is_file():
         checks = check_results.read(where)
         _check_checkpoint(where / check_results.CHECKS_FILE, checks[1], test, f"check again: {command} --checks")
-    return Run(
-        folder, test, validation, _read_recipe(where / RECIPE_FILE), localization, checks, MetricsLog.read(folder)
-    )
+    found = Run(folder, test, validation, _read_recipe(where / RECIPE_FILE), localization, checks, [])
+    return dataclasses.replace(found, epochs=MetricsLog.read(found.jobs[0]))
 
 
 def _check_checkpoint(path: Path, origin: dict, test: Evaluation, mend: str) -> None:
@@ -165,8 +171,8 @@ def _check_checkpoint(path: Path, origin: dict, test: Evaluation, mend: str) -> 
 
 def _read_evaluation(folder: Path, split: str) -> Evaluation:
     where = evaluation_folder(folder, split)
-    try:
-        return read_evaluation(where)
+    try:  # the members of an ensemble are compared on test alone
+        return ensembles.read(folder, split) if split == "test" else read_evaluation(where)
     except (ValueError, OSError) as error:
         try:
             recipe = _read_recipe(where / RECIPE_FILE)
@@ -248,4 +254,5 @@ def in_order(evaluation: Evaluation, images: Sequence[str]) -> Evaluation:
             probabilities=predictions.probabilities[order],
             labels=predictions.labels[order],
         ),
+        members=tuple(in_order(member, images) for member in evaluation.members),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sdfn_jax.core import csv_table
-from sdfn_jax.metrics import comparison, published
+from sdfn_jax.metrics import comparison, ensembles, published
 from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.metrics.predictions import Evaluation, image_list_digest
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
@@ -29,17 +29,19 @@ class TableOne:
     Attributes:
       evaluations: one for each column, in the paper's order of columns.
       aucs: {stage: (K,) float64}, by finding; NaN for one without positives or without negatives.
+      members: {stage: (seeds, K)}, the same of each member, for the stages whose evaluation is an ensemble's.
     """
 
     evaluations: tuple[Evaluation, ...]
     aucs: dict[str, np.ndarray]
+    members: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, evaluations: Sequence[Evaluation]) -> "TableOne":
         """Computes the table.
 
         Args:
-          evaluations: of one, two or all three stages, in any order, on the same images.
+          evaluations: of one or more stages, in any order, on the same images.
 
         Raises:
           ValueError: for an unknown stage, a stage given twice, or evaluations of different images or labels.
@@ -47,10 +49,8 @@ class TableOne:
         ordered = tuple(in_table_order(evaluations))
         return cls(
             ordered,
-            {
-                each.origin.stage: metrics_scores.class_aucs(each.predictions.labels, each.predictions.probabilities)
-                for each in ordered
-            },
+            {each.origin.stage: _aucs(each) for each in ordered},
+            {each.origin.stage: np.stack([*map(_aucs, each.members)]) for each in ordered if each.members},
         )
 
     @property
@@ -89,9 +89,24 @@ class TableOne:
         """Findings whose AUC is defined, (K,) bool: those in the mean, of ours and of the paper's alike."""
         return ~np.isnan(self.aucs[self.stages[0]])
 
+    def column(self, stage: str) -> np.ndarray:
+        """Returns what is next to the paper's column, whose networks are one each, (K,) float64.
+
+        It is the network's AUCs; of an ensemble not its own, but the means over its members.
+        """
+        return self.members[stage].mean(axis=0) if stage in self.members else self.aucs[stage]
+
     def mean(self, stage: str) -> float:
         """Returns the mean of a column over the defined findings; NaN if there are none."""
-        return metrics_scores.mean_auc(self.aucs[stage])[0]
+        return metrics_scores.mean_auc(self.column(stage))[0]
+
+    def of_seeds(self, stage: str) -> np.ndarray:
+        """Returns the mean AUC of each member of an ensemble over the defined findings, (seeds,) float64."""
+        return np.array([metrics_scores.mean_auc(aucs)[0] for aucs in self.members[stage]])
+
+    def in_paper(self, stage: str) -> bool:
+        """Returns whether the paper has this column, for these findings."""
+        return self.has_papers and stage in published.TABLE_ONE
 
     def papers_mean(self, stage: str) -> float:
         """Returns the mean of the paper's column over the findings that are defined in ours; NaN if there are none."""
@@ -107,24 +122,28 @@ class TableOne:
         return float(defined.mean()) if defined.size else math.nan
 
 
+def _aucs(evaluation: Evaluation) -> np.ndarray:
+    return metrics_scores.class_aucs(evaluation.predictions.labels, evaluation.predictions.probabilities)
+
+
 def text(table: TableOne) -> str:
     """Lays out a table for a terminal: findings in their order, each network's column next to the paper's, if any.
 
     Returns:
-      Lines of at most 114 characters: what was evaluated, the table with the positives of each finding, its means, the
-      paper's paired t-test between the networks, the caveats. The last columns are the ones the paper compares with.
+      Lines of at most 114 characters, more with a fine-tuned network or with ensembles: what was evaluated, the table
+      with the positives of each finding, its means, the paper's paired t-test between the networks, the caveats. The
+      last columns are the ones the paper compares with. Of ensembles the table has the mean and the standard deviation
+      over their members, and below it are the members' means and the ensembles'.
     """
     mean_of = f"Mean of {table.defined.sum()} findings"
     left = max(len(name) for name in (*map(display_name, table.findings), mean_of, "Mean of 14 findings"))
-    columns: list[tuple[str, int, np.ndarray, float]] = []  # head, width, figures, their mean
+    columns: list[tuple[str, int, list[str]]] = []  # head, width, the findings and their mean
     for stage in table.stages:
-        columns.append((_NAMES[stage], 11, table.aucs[stage], table.mean(stage)))
-        if table.has_papers:
-            paper = published.TABLE_ONE[stage]
-            columns.append(("paper", 5, table.published(paper), table.published_mean(paper)))
+        columns.append((_NAMES[stage], 13 if table.members else 11, _ours(table, stage)))
+        if table.in_paper(stage):
+            columns.append(("paper", 5, _published(table, published.TABLE_ONE[stage])))
     if table.has_papers:
-        for name, column in published.OTHERS.items():
-            columns.append((name, 6, table.published(column), table.published_mean(column)))
+        columns += [(name, 6, _published(table, column)) for name, column in published.OTHERS.items()]
 
     def line(name: str, counts: Sequence[object], cells: Sequence[str]) -> str:
         padded = [f"{cell:>{width}}" for cell, (_, width, *_) in zip(cells, columns, strict=True)]
@@ -136,24 +155,59 @@ def text(table: TableOne) -> str:
         line(
             display_name(name),
             [int(count[index]) for count in counted.values()],
-            [auc_text(figures[index]) for _, _, figures, _ in columns],
+            [cells[index] for *_, cells in columns],
         )
         for index, name in enumerate(table.findings)
     ]
     rule = "-" * len(head)
     if len(table.findings) > 1:
-        rows += [rule, line(mean_of, [""] * len(counted), [auc_text(mean) for *_, mean in columns])]
+        rows += [rule, line(mean_of, [""] * len(counted), [cells[-1] for *_, cells in columns])]
     notes = [f"NOTE: {sentence}" for sentence in all_caveats(table.evaluations)]
     wrapped = [part for sentence in notes for part in textwrap.wrap(sentence, _WIDTH)]
     heading = textwrap.wrap("; ".join(measured_on(table.evaluations)), _WIDTH)
-    return "\n".join([*heading, "", head, rule, *rows, "", *_differences(table), "", *wrapped]).rstrip() + "\n"
+    lines = [*heading, "", head, rule, *rows, "", *_of_seeds(table), *_differences(table), "", *wrapped]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _published(table: TableOne, column: Sequence[float]) -> list[str]:
+    """Returns the cells of a published column: the findings, and their mean."""
+    return [auc_text(value) for value in (*table.published(column), table.published_mean(column))]
+
+
+def _ours(table: TableOne, stage: str) -> list[str]:
+    """Returns the cells of a column: the findings, and their mean; of an ensemble with the sd over its members."""
+    values = [*table.column(stage), table.mean(stage)]
+    if stage not in table.members:
+        return list(map(auc_text, values))
+    spreads = [*ensembles.spread(table.members[stage]), ensembles.spread(table.of_seeds(stage))]
+    return [
+        auc_text(value) if math.isnan(value) else f"{value:.3f} ({sd:.3f})"
+        for value, sd in zip(values, spreads, strict=True)
+    ]
+
+
+def _of_seeds(table: TableOne) -> list[str]:
+    """Returns the lines of the members' and the ensembles' mean AUC; none without ensembles."""
+    sentences = []
+    for evaluation in table.evaluations:
+        stage, seeds = evaluation.origin.stage, evaluation.origin.seeds
+        if stage in table.members:
+            each = zip(map(auc_text, table.of_seeds(stage)), seeds, strict=True)
+            own = auc_text(metrics_scores.mean_auc(table.aucs[stage])[0])
+            said = ", ".join(f"{mean} (seed {seed})" for mean, seed in each)
+            word = "mean AUC" if len(table.findings) > 1 else "AUC"
+            sentences.append(f"{_NAMES[stage]}, {word} of each: {said}; ensemble of {len(seeds)}: {own}")
+    if sentences:
+        paper = "; the paper has one of each" if table.has_papers else ""
+        sentences.insert(0, f"Above: mean (standard deviation) over networks of several seeds{paper}.")
+    return [part for sentence in sentences for part in textwrap.wrap(sentence, _WIDTH)] + [""] * bool(sentences)
 
 
 def _differences(table: TableOne) -> list[str]:
     """Returns a sentence for each pair of networks: with several findings, the paper's paired t-test over them."""
     sentences = []
     for first, second in itertools.combinations(reversed(table.stages), 2):
-        t, p = comparison.paper_t_test(table.aucs[first], table.aucs[second])
+        t, p = comparison.paper_t_test(table.column(first), table.column(second))
         gain = f"{_NAMES[first]} less {_NAMES[second]}: {table.mean(first) - table.mean(second):+.3f}"
         if len(table.findings) == 1:
             sentences.append(gain)
@@ -170,9 +224,10 @@ def write(path: str | Path, table: TableOne) -> None:
     """Writes a table as CSV, the paper's columns next to ours, and those it compares itself with.
 
     One row per finding, and a last one for the mean. An undefined AUC is an empty cell. Every row names what the
-    numbers were measured on, so that they are never separated.
+    numbers were measured on, so that they are never separated. An ensemble's column is the mean over its members; their
+    standard deviation, each member's and the ensemble's own AUC have further columns.
     """
-    stages = {stage: (table.aucs[stage], table.mean(stage)) for stage in table.stages}
+    stages = {stage: (table.column(stage), table.mean(stage)) for stage in table.stages} | _of_members(table)
     papers = {f"paper_{name}": column for name, column in (published.TABLE_ONE | published.OTHERS).items()}
     papers = {
         name: (table.published(each), table.published_mean(each)) for name, each in papers.items() if table.has_papers
@@ -199,6 +254,20 @@ def write(path: str | Path, table: TableOne) -> None:
     with csv_table.writing(path) as file:
         file.row(heads)
         file.rows(rows)
+
+
+def _of_members(table: TableOne) -> dict[str, tuple[np.ndarray, float]]:
+    """Returns {name of a column: (by finding, of the mean)} of what only ensembles have."""
+    found: dict[str, tuple[np.ndarray, float]] = {}
+    for evaluation in table.evaluations:
+        stage = evaluation.origin.stage
+        if stage in table.members:
+            each, means = table.members[stage], table.of_seeds(stage)
+            found[f"{stage}_sd"] = (ensembles.spread(each), float(ensembles.spread(means)))
+            for seed, aucs, mean in zip(evaluation.origin.seeds, each, means.tolist(), strict=True):
+                found[f"{stage}_seed_{seed}"] = (aucs, mean)
+            found[f"{stage}_ensemble"] = (table.aucs[stage], metrics_scores.mean_auc(table.aucs[stage])[0])
+    return found
 
 
 def _measured_on(table: TableOne) -> dict[str, object]:

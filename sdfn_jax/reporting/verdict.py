@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sdfn_jax.core import run_metadata
-from sdfn_jax.metrics import bootstrap, published
+from sdfn_jax.metrics import bootstrap, ensembles, published
+from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.reporting import estimates
+from sdfn_jax.reporting.comparable import seed_texts
 from sdfn_jax.reporting.estimates import Estimate
 from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.runs import Run
@@ -28,7 +30,7 @@ class Verdict:
 
 def judge(material: Material) -> Verdict:
     """Judges the last network of Table I, the SDFN if it was evaluated; by the paper, if it has these findings."""
-    run = material.runs[-1]
+    run = material.judged
     origin, count = run.test.origin, len(material.labels)
     if origin.drawings:
         return Verdict(
@@ -45,12 +47,15 @@ def judge(material: Material) -> Verdict:
         names = material.finding_names
         of = names[0] if len(names) == 1 else f"{material.table.defined.sum()} findings"
         patients = len(set(run.test.predictions.patients.tolist()))
+        name = published.COLUMN_NAMES[run.stage]
         return Verdict(
-            f"{run.name}: {word} of {of} {with_interval(ours)}, on {count:,} films of {patients:,} patients.",
+            f"{name}: {word} of {of} {with_interval(ours)}, on {count:,} films of {patients:,} patients.",
             tuple(_further(material, run)),
         )
+    if not material.table.in_paper(run.stage):
+        return Verdict(f"Not comparable with the paper, which has no {run.name}: report the SDFN as well.", ())
     paper = material.table.papers_mean(run.stage)
-    compared = f"{run.name}: {word} {with_interval(ours)}, the paper's is {paper:.3f}."
+    compared = f"{published.COLUMN_NAMES[run.stage]}: {word} {with_interval(ours)}, the paper's is {paper:.3f}."
     if not is_papers_test(material):
         return Verdict(
             f"Not comparable with the paper: {count:,} images of split {origin.split} under labels "
@@ -68,7 +73,7 @@ def judge(material: Material) -> Verdict:
 
 def is_papers_test(material: Material) -> bool:
     """Returns whether the networks were evaluated on as many images, and under the labels, as the paper's."""
-    origin = material.runs[-1].test.origin
+    origin = material.runs[0].test.origin
     return (origin.split, origin.label_version, len(material.labels)) == ("test", "2017", published.TEST_IMAGES)
 
 
@@ -99,11 +104,30 @@ def _further(material: Material, run: Run) -> Iterator[str]:
         yield f"The fusion network was not evaluated: this is about {run.name} alone."
     if material.table.has_papers and (others := _other_recipe(run.recipe)):
         yield f"Trained by another recipe than the paper's: {others}."
-    yield (
-        f"One training (seed {run.test.origin.seed}): the interval is over patients; another seed would move the "
+    yield _trainings(material, run)
+    for other in material.runs:
+        if other.stage not in published.TABLE_ONE and other is not run:
+            gain = with_interval(_gain(material, other, run), "+.3f")
+            own = with_interval(material.mean_auc(other.stage))
+            yield f"{other.name}, which the paper has not: {material.mean_word} {own}, {gain} over {run.name}."
+
+
+def _trainings(material: Material, run: Run) -> str:
+    """Returns how many trainings the figure is of, and what is known of their variation."""
+    origin, word = run.test.origin, material.mean_word
+    if run.stage in material.table.members:
+        each = material.table.of_seeds(run.stage)
+        own = metrics_scores.mean_auc(material.table.aucs[run.stage])[0]
+        return (
+            f"{len(each)} trainings (seeds {', '.join(seed_texts(origin))}): our figure is the mean of their {word}s, "
+            f"{each.min():.3f} to {each.max():.3f}, standard deviation {ensembles.spread(each):.4f}; the interval is "
+            f"over patients. Their ensemble has {own:.3f}."
+        )
+    if origin.seed is None:
+        return "Its weights were trained elsewhere."
+    return (
+        f"One training (seed {origin.seed}): the interval is over patients; another seed would move the "
         f"{'mean' if len(material.finding_names) > 1 else 'AUC'} too."
-        if run.test.origin.seed is not None
-        else "Its weights were trained elsewhere."
     )
 
 
@@ -111,24 +135,28 @@ def _gains(material: Material, run: Run) -> Iterator[str]:
     """The paper's claim: the fusion is better than either of its extractors."""
     if run.stage != "fusion":
         return
-    for other in material.runs[:-1]:
-        replicates = [bootstrap.mean_replicates(material.aucs[each.stage]) for each in (run, other)]
-        values = [material.table.mean(each.stage) for each in (run, other)]
-        gain = estimates.estimate(values[0] - values[1], bootstrap.interval(replicates[0] - replicates[1]), False)
+    for other in (each for each in material.runs if each.stage in ("entire", "lung")):
+        gain = _gain(material, run, other)
         if gain.low > 0:
             said = "holds"
         elif gain.high < 0:
             said = "does not hold"
         else:
             said = "is not shown: the interval includes 0"
-        yield f"That fusion beats {other.name} {said}: {with_interval(gain, '+.3f')}."
+        yield f"That fusion beats {published.COLUMN_NAMES[other.stage]} {said}: {with_interval(gain, '+.3f')}."
+
+
+def _gain(material: Material, run: Run, other: Run) -> Estimate:
+    """Returns by how much a network's mean AUC is higher than another's, on the same resamples."""
+    replicates = [bootstrap.mean_replicates(material.columns[each.stage]) for each in (run, other)]
+    values = [material.table.mean(each.stage) for each in (run, other)]
+    return estimates.estimate(values[0] - values[1], bootstrap.interval(replicates[0] - replicates[1]), False)
 
 
 def _findings(material: Material, run: Run) -> Iterator[str]:
-    table = material.table
     names = material.finding_names
-    ours = estimates.with_mean(table.aucs[run.stage], material.aucs[run.stage], material.few)[: len(names)]
-    papers = table.published(published.TABLE_ONE[run.stage])
+    ours = material.column(run.stage)[: len(names)]
+    papers = material.table.published(published.TABLE_ONE[run.stage])
     known = [
         (name, each, paper) for name, each, paper in zip(names, ours, papers, strict=True) if not math.isnan(each.low)
     ]

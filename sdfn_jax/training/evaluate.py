@@ -89,7 +89,7 @@ def _evaluate_classifier(
             label_version=data_metadata.get("label_version"),
             split=split,
             drawings=bool(data_metadata["drawings"]),
-            seed=None if run_metadata.is_imported(metadata) else config.seed,
+            seed=None if run_metadata.is_imported(metadata) else metadata["config"]["seed"],
             data=sources.of_data(data_metadata),
         ),
         Predictions(
@@ -100,14 +100,28 @@ def _evaluate_classifier(
             findings=of_run.findings,
         ),
     )
+    shown = None
+    if examples.has(*_PEOPLE):
+        found = list(examples.fields(*_PEOPLE))
+        shown = people.People(*([example[name] for example in found] for name in _PEOPLE))
+    write(where, evaluation, metadata, shown)
+    return evaluation
+
+
+def write(where: Path, evaluation: Evaluation, metadata: dict, shown: people.People | None) -> None:
+    """Writes an evaluation, in process 0.
+
+    Args:
+      where: the folder.
+      evaluation: of a network.
+      metadata: of its checkpoint, or of an ensemble (`networks.metadata`).
+      shown: who is on the images; None if unknown.
+    """
     if processes.is_first():
         sealed.write(where / RECIPE_FILE, metadata)
         write_evaluation(where, evaluation)
-        if examples.has(*_PEOPLE):
-            found = list(examples.fields(*_PEOPLE))
-            columns = ([example[name] for example in found] for name in _PEOPLE)
-            people.write(where, evaluation.predictions.images, people.People(*columns))
-    return evaluation
+        if shown is not None:
+            people.write(where, evaluation.predictions.images, shown)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -41,12 +41,14 @@ def _is_rule(uncertain: str) -> bool:
 
 
 _COUNTS = (lambda values: len(values) > 0 and all(map(_COUNT[0], values)), "one or more whole numbers of at least 1")
+_MOST_SEEDS = 100
 _SIDES = ("top", "left", "right", "bottom")
 _CHANCES = ("quarter_turns", "mirrored", "inverted", "whitened", "collimated", "foreign")
 
 # {setting: (what holds for it, in words)}; settings that a stage does not have are skipped.
 _RULES = {
     "seed": _SEED,
+    "seeds": (lambda value: 0 < value <= _MOST_SEEDS, f"1 to {_MOST_SEEDS}"),
     "batch_size": _COUNT,
     "evaluation_batch_size": _COUNT,
     "num_epochs": _COUNT,
@@ -112,14 +114,17 @@ def check(config: ConfigDict, flag: str = "--config") -> None:
     Raises:
       UserError: listing every setting that is out of range, by its flag, with what is expected.
     """
-    faults = _faults(config, flag)
+    faults = _faults(config, flag, config.get("seeds", 1))
     if faults:
         raise UserError("\n".join(["settings out of range:", *(f"  * {fault}" for fault in faults)]))
 
 
-def _faults(config: ConfigDict, flag: str) -> list[str]:
+def _faults(config: ConfigDict, flag: str, seeds: int = 1) -> list[str]:
     faults = []
     rules = dict(_RULES)
+    if seeds > 1:
+        largest = LARGEST_SEED - seeds + 1
+        rules["seed"] = (lambda value: 0 <= value <= largest, f"0 to {largest}, as {seeds} seeds follow each other")
     # A network's shape: numbers of feature maps and layers.
     rules |= {
         f"model.{name}": _COUNTS if isinstance(value, tuple) else _COUNT
@@ -166,7 +171,7 @@ def _faults(config: ConfigDict, flag: str) -> list[str]:
                 f"{flag}.data.name={name}: this config lacks its settings {', '.join(lacks)}; name the data "
                 f"set after the file instead: --config=configs/fusion.py:{name}, configs/classifier.py:entire,{name}"
             )
-    for stage in ("lrg", "entire", "lung"):
+    for stage in ("lrg", "entire", "lung", "fusion"):
         if stage in config:
-            faults += _faults(config[stage], f"{flag}.{stage}")
+            faults += _faults(config[stage], f"{flag}.{stage}", 1 if stage == "lrg" else seeds)
     return faults

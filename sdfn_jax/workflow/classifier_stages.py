@@ -1,11 +1,12 @@
 """Stages that classify: published weights, the extractors and the fusion network, their evaluation (B.3, B.4)."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import run_identity
+from sdfn_jax.core import checkpoint, ensemble, networks, run_identity, sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import calibration
 from sdfn_jax.models import backbones
@@ -14,10 +15,12 @@ from sdfn_jax.radiographs import labels
 from sdfn_jax.training import losses
 from sdfn_jax.training.resume import standing
 from sdfn_jax.training.steps import batch_size_problems
-from sdfn_jax.workflow import results, stages, starting_weights, time_left
+from sdfn_jax.workflow import evaluations, results, stages, starting_weights, time_left
 from sdfn_jax.workflow.data_stages import PreparedDataSet
 from sdfn_jax.workflow.planning import THERE, TO_DO, Stage, Status, holds_import, training_state
 from tfds_builders import registry
+
+_NAMES = {"fusion": "fusion network", "finetuned": "fusion network, fine-tuned"}  # the others are extractors
 
 
 class PublishedWeights(Stage):
@@ -51,7 +54,15 @@ class TrainedClassifier(Stage):
 
     together = True
 
-    def __init__(self, config: ConfigDict, flag: str, data: PreparedDataSet, before: Sequence[Stage]):
+    def __init__(
+        self,
+        config: ConfigDict,
+        flag: str,
+        data: PreparedDataSet,
+        before: Sequence[Stage],
+        *,
+        name_seed: bool = False,
+    ):
         """Makes the stage.
 
         Args:
@@ -59,15 +70,17 @@ class TrainedClassifier(Stage):
           flag: how the command line names it.
           data: its data set.
           before: the stages that make what it starts from.
+          name_seed: whether its name ends with its seed, which tells it from others of the job.
         """
         self.config, self._flag, self._data = config, flag, data
         self._upstream = stages.upstream(config)
-        self.name = "fusion network" if self._upstream else f"extractor, {config.stage} branch"
+        self.name = _NAMES.get(config.stage, f"extractor, {config.stage} branch")
+        self.name += f", seed {config.seed}" if name_seed else ""
         self.reads = ", ".join([str(data.writes), *(self._upstream.values() or [config.pretrained])])
         self.writes = Path(config.workdir)
         self.needs = [data, *before]
         # A fusion head is trained on features that are computed once and kept.
-        self.sets_pace = not (self._upstream and config.cache_features)
+        self.sets_pace = not config.get("cache_features", False)
 
     def _look(self) -> Status:
         inputs = stages.data_inputs(self._data.writes) if self._data.there else {}
@@ -100,11 +113,11 @@ class TrainedClassifier(Stage):
 
     def _missing_start(self) -> list[str]:
         config = self.config
-        for branch in self._upstream:
+        for stage in self._upstream:
             for setting, of in (("backbone", run_identity.backbone), ("model", backbones.shape_of)):
-                if of(config[branch]) != of(config):
-                    differs = f"config.{setting} differs from config.{branch}.{setting}"
-                    return [f"{differs}: fusion uses that network unchanged"]
+                if of(config[stage]) != of(config):
+                    differs = f"config.{setting} differs from config.{stage}.{setting}"
+                    return [f"{differs}: stage {config.stage} starts from that network"]
         path = None if self._upstream else starting_weights.place(config)
         if path is None or (starting_weights.remote(config) is not None and not path.is_file()):
             return []
@@ -134,6 +147,43 @@ class TrainedClassifier(Stage):
         stages.train_classifier(self.config, self._data.writes)
 
 
+class Ensembles(Stage):
+    """The ensembles of the seeds: which runs each is made of."""
+
+    def __init__(self, shown: list[ConfigDict], trained: Sequence[TrainedClassifier]):
+        """Makes the stage.
+
+        Args:
+          shown: configs whose folders the ensembles go to, one for each stage.
+          trained: all seeds' stages.
+        """
+        self._runs = {
+            stage.workdir: [each.writes for each in trained if each.config.stage == stage.stage] for stage in shown
+        }
+        count = max(map(len, self._runs.values()))
+        self.name = f"ensembles of {count} seeds"
+        self.reads = ", ".join(map(str, itertools.chain(*self._runs.values())))
+        self.writes = Path(shown[-1].workdir).parent
+        self.needs = list(trained)
+
+    def _look(self) -> Status:
+        return Status(THERE if all(itertools.starmap(self._is_there, self._runs.items())) else TO_DO)
+
+    def _is_there(self, folder: str, runs: Sequence[Path]) -> bool:
+        try:
+            found = ensemble.read(folder)
+        except sealed.DamagedError as error:  # it is made again
+            sealed.say(str(error))
+            return False
+        now = [(run.resolve(), (checkpoint.best_metadata(run) or {}).get("digest")) for run in runs]
+        return found is not None and [(each.run.resolve(), each.checkpoint) for each in found.members] == now
+
+    def run(self) -> None:
+        """Writes which runs they are made of."""
+        for folder, runs in self._runs.items():
+            networks.make_ensemble(folder, runs)
+
+
 class ClassifierResults(Stage):
     """Predictions of every classifier for validation and test, Table I, the figures and the report."""
 
@@ -141,24 +191,30 @@ class ClassifierResults(Stage):
     together = True
 
     def __init__(
-        self, config: ConfigDict, shown: list[ConfigDict], data: PreparedDataSet, trained: Sequence[TrainedClassifier]
+        self,
+        config: ConfigDict,
+        shown: list[ConfigDict],
+        data: PreparedDataSet,
+        trained: Sequence[TrainedClassifier],
+        ensembles: Sequence[Stage] = (),
     ):
         """Makes the stage.
 
         Args:
           config: of the requested stage.
-          shown: configs of the classifiers in Table I, with it.
+          shown: configs of the classifiers, or the ensembles, in Table I, with it.
           data: their data set.
           trained: their stages.
+          ensembles: the stage that makes the ensembles, if there are any.
         """
         self._config, self._shown, self._data, self._trained = config, shown, data, trained
         self.reads = ", ".join([str(data.writes), *(stage.workdir for stage in shown)])
         self.writes = results.folder(config)
-        self.needs = [data, *trained]
+        self.needs = [data, *trained, *ensembles]
 
     def _look(self) -> Status:
         is_fresh = all(stage.there for stage in self.needs) and all(
-            results.is_fresh(stage, self._data.writes, "test") for stage in self._shown
+            evaluations.is_fresh(stage, self._data.writes, "test") for stage in self._shown
         )
         return Status(THERE if is_fresh and results.is_made(self._config, self._shown) else TO_DO)
 
@@ -181,7 +237,7 @@ class ClassifierResults(Stage):
     def work(self) -> float:
         """Returns the operations of the networks over both splits."""
         films = sum(self._data.expected.get(split, 0) for split in ("validation", "test"))
-        return films * sum(map(time_left.film_work, self._shown))
+        return films * sum(time_left.film_work(stage.config) for stage in self._trained)
 
     def run(self) -> None:
         """Evaluates, writes the table and draws."""
@@ -209,12 +265,13 @@ class Calibration(Stage):
         return self._evaluation.there and not self.there
 
     def _look(self) -> Status:
-        calibrated = all(results.is_calibrated(stage, self._data.writes) for stage in self._shown)
+        calibrated = all(evaluations.is_calibrated(stage, self._data.writes) for stage in self._shown)
         return Status(THERE if calibrated else TO_DO)
 
     def run(self) -> None:
         """Makes it from the predictions for validation."""
-        results.calibrate(self._shown, self._data.writes)
+        for stage in self._shown:
+            evaluations.calibrate(stage, self._data.writes)
 
 
 class Report(Stage):

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import backend, checkpoint, processes
+from sdfn_jax.core import backend, networks, processes
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics.predictions import evaluation_folder
 from sdfn_jax.radiographs import expert_labels as experts_table
 from sdfn_jax.radiographs import findings
 from sdfn_jax.reporting import experts, table_one
-from sdfn_jax.workflow import checks, data_stages, plan, results, stages
+from sdfn_jax.workflow import checks, data_stages, evaluations, plan, results, seeds, stages
 
 
 def run(
@@ -48,30 +48,31 @@ def run(
         print(stages.evaluate_lrg(config, data_stages.check_prepared(config)))
     else:
         data = data_stages.check_prepared(config)
-        shown = plan.classifiers(config)
+        shown = plan.classifiers(seeds.end(config))
         labelled, names = None, []
         if expert_labels is not None:
-            _, metadata = checkpoint.read_best(config.workdir)
+            metadata = networks.metadata(shown[-1].workdir)
             names = list(map(findings.display_name, findings.named_in(metadata)))
             labelled = experts_table.read(expert_labels, names)
         places = [
             evaluation_folder(stage.workdir, split) if output is None else output / stage.stage for stage in shown
         ]
-        evaluations = [
-            results.evaluate_split(stage, data, split, None if output is None else place)
+        evaluated = [
+            evaluations.evaluate_split(stage, data, split, None if output is None else place)
             for stage, place in zip(shown, places, strict=True)
         ]
         if processes.is_first():
-            print(table_one.text(table_one.TableOne.of(evaluations)))
+            print(table_one.text(table_one.TableOne.of(evaluated)))
             if labelled is not None:
-                print(experts.text(labelled, evaluations, names))
+                print(experts.text(labelled, evaluated, names))
             print("\n".join(map(str, places)))
 
 
 def _show(config: ConfigDict) -> None:
     """Prints what the job ends with."""
     if config.stage != "lrg":
-        results.show(config, plan.classifiers(config))
+        end = seeds.end(config)
+        results.show(end, plan.classifiers(end))
     else:
         run = shlex.quote(config.workdir)
         print(f"find lungs:      python -m sdfn_jax.lrg FOLDER --checkpoint={run} --output=lung_boxes.csv")

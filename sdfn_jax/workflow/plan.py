@@ -10,10 +10,11 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import backend, job_record, processes, progress, run_identity
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.workflow import time_left
+from sdfn_jax.workflow import seeds, stages, time_left
 from sdfn_jax.workflow.classifier_stages import (
     Calibration,
     ClassifierResults,
+    Ensembles,
     PublishedWeights,
     Report,
     TrainedClassifier,
@@ -62,17 +63,17 @@ def make_plan(config: ConfigDict) -> list[Step]:
       UserError: naming everything that is missing and cannot be made, with its remedy; or a folder that holds a
         different run than the requested one.
     """
-    stages = job(config)
+    needed = job(config)
     problems = []
-    for stage in stages:  # in order: of two runs that are not the requested ones, the first is named
+    for stage in needed:  # in order: of two runs that are not the requested ones, the first is named
         problems += stage.status.conflicts
-    to_run = _to_run(stages)
-    for stage in stages:
+    to_run = _to_run(needed)
+    for stage in needed:
         problems += stage.missing() if stage in to_run else []
     if problems:  # several stages may have the same
         lines = "\n".join(f"  * {text}" for text in dict.fromkeys(problems))
         raise UserError(f"something that this needs is missing:\n{lines}")
-    return [_step(stage, stage in to_run) for stage in stages]
+    return [_step(stage, stage in to_run) for stage in needed]
 
 
 def job(config: ConfigDict) -> list[Stage]:
@@ -80,7 +81,8 @@ def job(config: ConfigDict) -> list[Stage]:
     synthetic = [SyntheticRadiographs(config.synthetic)] if "synthetic" in config else []
     if config.stage == "lrg":
         return [*synthetic, *_lungs(config, "--config", synthetic)]
-    shown = classifiers(config)
+    of_each_seed = [classifiers(one) for one in seeds.of_each(config)]
+    shown = [stage for of_seed in of_each_seed for stage in of_seed]
     found = FoundData(config.data, box_table_of(config), synthetic)
     lungs: list[Stage] = []
     table = None
@@ -91,19 +93,26 @@ def job(config: ConfigDict) -> list[Stage]:
     data = PreparedDataSet(found, "--config.data", shown, table)
     before = PublishedWeights.where_needed(shown)
     trained: list[TrainedClassifier] = []
-    for stage in shown:  # in the table's order: a fusion network is last, and needs those before it
-        flag = "--config" if stage is config else f"--config.{stage.stage}"
-        trained.append(TrainedClassifier(stage, flag, data, trained if stage.stage == "fusion" else before))
-    evaluation = ClassifierResults(config, shown, data, trained)
+    for of_seed in of_each_seed:
+        made: list[TrainedClassifier] = []
+        for stage in of_seed:  # in the table's order: a fusion network is last, and needs those before it
+            flag = "--config" if stage.stage == config.stage else f"--config.{stage.stage}"
+            needs = made if stages.upstream(stage) else before
+            made.append(TrainedClassifier(stage, flag, data, needs, name_seed=seeds.several(config)))
+        trained += made
+    config = seeds.end(config)
+    shown = classifiers(config)
+    together = [Ensembles(shown, trained)] if len(of_each_seed) > 1 else []
+    evaluation = ClassifierResults(config, shown, data, trained, together)
     calibration = Calibration(config, shown, data, evaluation)
     after = [stage for stage in (calibration, Report(config, shown, evaluation)) if stage.asked_for]
-    return [*synthetic, *before, *lungs, data, *trained, evaluation, *after]
+    return [*synthetic, *before, *lungs, data, *trained, *together, evaluation, *after]
 
 
 def classifiers(config: ConfigDict) -> list[ConfigDict]:
     """Returns the classifying stages of a config, in the order of Table I, each with the data and findings of all."""
-    extractors = [config.entire, config.lung] if config.stage == "fusion" else []
-    return [_with_data(stage, config) for stage in extractors] + [config]
+    *before, last = stages.classifiers(config)
+    return [*(_with_data(stage, config) for stage in before), last]
 
 
 def follow(steps: list[Step], workdir: str) -> None:
@@ -173,9 +182,13 @@ def _print_plan(steps: list[Step], workdir: str) -> None:
             print(f"      {'':<{width}}  {'note':<12}  {note}")
 
 
-def _with_data(stage: ConfigDict, job: ConfigDict) -> ConfigDict:
+def _with_data(stage: ConfigDict, job_config: ConfigDict) -> ConfigDict:
+    """Returns a stage inside a job's config with the job's data; a whole network also with how it finds lungs."""
+    shared = ("data", "lrg", "synthetic") if stage.stage == "fusion" else ("data",)
     stage = stage.copy_and_resolve_references()
     with stage.unlocked():
-        stage.data = job.data
-        stage.findings, stage.uncertain = (run_identity.setting(job, name) for name in ("findings", "uncertain"))
+        for name in shared:
+            if name in job_config:
+                stage[name] = job_config[name]
+        stage.findings, stage.uncertain = (run_identity.setting(job_config, name) for name in ("findings", "uncertain"))
     return stage

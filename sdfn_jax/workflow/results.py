@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from sdfn_jax.core import checkpoint, csv_table, processes, sealed
+from sdfn_jax.core import checkpoint, csv_table, networks, processes, sealed
 from sdfn_jax.core.arguments import REPORT_REPLICATES
 from sdfn_jax.heatmaps import figures, over_split
-from sdfn_jax.metrics import calibration
-from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation, read_record
+from sdfn_jax.metrics import ensembles
+from sdfn_jax.metrics.predictions import Evaluation, read_record
 from sdfn_jax.radiographs import findings, labels, nih_tables, reader
 from sdfn_jax.reporting import table_one
 from sdfn_jax.reporting.report import write_report
 from sdfn_jax.training import evaluate
 from sdfn_jax.training.input_pipeline import Examples
-from sdfn_jax.workflow import lung_pages, stages
+from sdfn_jax.workflow import evaluations, lung_pages
 from sdfn_jax.workflow.data_stages import FoundData, box_table_of
 from tfds_builders import prepared
 
@@ -42,41 +42,6 @@ _HEATMAPS = 6  # radiographs on the page
 def folder(config: ConfigDict) -> Path:
     """Returns where a run's results go."""
     return Path(config.workdir) / "results"
-
-
-def is_fresh(config: ConfigDict, data: Path, split: str) -> bool:
-    """Returns whether a stage's best checkpoint has been evaluated on a split of this data set, as it is now."""
-    metadata = checkpoint.best_metadata(config.workdir)
-    where = evaluate.evaluation_folder(config.workdir, split)
-    if metadata is None or not (where / EVALUATION_FILE).is_file():
-        return False
-    try:
-        origin = read_evaluation(where).origin
-    except (sealed.DamagedError, FileNotFoundError) as error:  # it is evaluated again
-        sealed.say(str(error))
-        return False
-    if (origin.checkpoint, origin.data_version) != (metadata["digest"], prepared.data_version(data)):
-        return False
-    now = stages.data_inputs(data)
-    if origin.data:
-        return dict(origin.data) == now
-    # Evaluations of earlier versions do not name their data: it is what the network was trained on.
-    trained_on = metadata.get("inputs", {})
-    return "data" in trained_on and all(trained_on[name] == now[name] for name in now.keys() & trained_on.keys())
-
-
-def is_calibrated(config: ConfigDict, data: Path) -> bool:
-    """Returns whether a stage's best checkpoint has its `calibration.json`, of this data set as it is now."""
-    metadata = checkpoint.best_metadata(config.workdir)
-    try:
-        found = calibration.read(config.workdir)
-    except sealed.DamagedError as error:
-        sealed.say(str(error))
-        return False
-    if metadata is None or found is None or found.checkpoint != metadata["digest"]:
-        return False
-    evaluated = (evaluate.evaluation_folder(config.workdir, "validation") / EVALUATION_FILE).is_file()
-    return not evaluated or is_fresh(config, data, "validation")
 
 
 def is_made(config: ConfigDict, classifiers: list[ConfigDict]) -> bool:
@@ -120,41 +85,6 @@ def _read_record(where: Path) -> dict | None:
         return None
 
 
-def evaluate_split(config: ConfigDict, data: Path, split: str, output: Path | None = None) -> Evaluation:
-    """Evaluates a classifier on a split, and calibrates it if the split is the run's own `validation`.
-
-    Every process takes part; process 0 writes.
-
-    Args:
-      config: of the trained stage.
-      data: the prepared data set.
-      split: `train`, `validation` or `test`.
-      output: folder of the evaluation; None for the run's own of this split.
-    """
-    evaluation = evaluate.evaluate_classifier(config, data, prepared.data_metadata(data), split, output)
-    if split == "validation" and output is None and processes.is_first():
-        with processes.writing_alone(config.workdir):
-            calibration.calibrate(config.workdir, evaluation)
-    return evaluation
-
-
-def calibrate(classifiers: list[ConfigDict], data: Path) -> None:
-    """Makes the calibration of the stages that lack it, if possible from the evaluation of validation on disk.
-
-    Args:
-      classifiers: configs of evaluated stages.
-      data: the prepared data set.
-    """
-    for stage in classifiers:
-        if is_calibrated(stage, data):
-            continue
-        if not is_fresh(stage, data, "validation"):
-            evaluate_split(stage, data, "validation")
-        elif processes.is_first():
-            evaluation = read_evaluation(evaluate.evaluation_folder(stage.workdir, "validation"))
-            calibration.calibrate(stage.workdir, evaluation)
-
-
 def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     """Evaluates every stage on validation and test, writes the table, and draws what there is to look at.
 
@@ -166,8 +96,8 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
       data: the prepared data set.
     """
     for stage in classifiers:  # where the report chooses operating points
-        evaluate_split(stage, data, "validation")
-    evaluations = [evaluate_split(stage, data, "test") for stage in classifiers]
+        evaluations.evaluate_split(stage, data, "validation", again=False)
+    evaluated = [evaluations.evaluate_split(stage, data, "test", again=False) for stage in classifiers]
     if not processes.is_first():
         return
     where = folder(config)
@@ -177,7 +107,7 @@ def make(config: ConfigDict, classifiers: list[ConfigDict], data: Path) -> None:
     for name in (REPORT, _OLD_ROC, *pages):  # of earlier evaluations
         for old in (*where.glob(name), *(where / _FIGURES).glob(name)):
             old.unlink()
-    table = table_one.TableOne.of(evaluations)
+    table = table_one.TableOne.of(evaluated)
     table_one.write(where / table_one.TABLE_ONE_FILE, table)
     left_out = _draw(config, classifiers, data, table, where / _FIGURES)
     left_out += report(config, classifiers)
@@ -234,7 +164,7 @@ def _draw(
             lung_pages.BOX_PAGES.format("..."),
             lambda: left_out.extend(lung_pages.draw(config, films, table.evaluations[0], where)),
         )
-    if config.stage == "fusion":
+    if len(config.branches) == 2:
         attempt(
             f"{_HEATMAP_PAGE}, {_FIGURE_NINE}",
             lambda: left_out.extend(_draw_heatmaps(classifiers, films, data, table.evaluations[-1], where)),
@@ -244,8 +174,7 @@ def _draw(
 
 def show(config: ConfigDict, classifiers: list[ConfigDict]) -> None:
     """Prints Table I from the evaluations on disk, what was left out, and what to do next."""
-    where = [evaluate.evaluation_folder(stage.workdir, "test") for stage in classifiers]
-    table = table_one.TableOne.of([read_evaluation(path) for path in where])
+    table = table_one.TableOne.of([ensembles.read(stage.workdir, "test") for stage in classifiers])
     print("\n" + table_one.text(table))
     record = _read_record(folder(config))
     for line in record["left_out"] if record is not None else ():
@@ -306,7 +235,7 @@ def _draw_heatmaps(
     chosen = chosen[:_HEATMAPS]
     shown = examples.take(np.array([index for index, _ in chosen]))
     maps, traditional = (
-        list(over_split.stream(stage, checkpoint.read_best(stage.workdir)[0], shown))
+        list(over_split.stream_mean(stage, networks.read(stage.workdir)[0], shown))
         for stage in (classifiers[-1], classifiers[0])  # in the table's order: the fusion is last, entire first
     )
     cases, own, left_out = [], [], []

@@ -60,13 +60,25 @@ def held_out(config: ConfigDict, films: int) -> int:
     return max(1, round(config.validation_share * films))
 
 
+# {stage of a classifier: the stages, inside its config, whose networks it starts from}
+STARTS_FROM = {"fusion": ("entire", "lung"), "finetuned": ("fusion",)}
+
+
+def classifiers(config: ConfigDict) -> list[ConfigDict]:
+    """Returns the classifying stages inside a config, and itself: in the order of Table I, as they are made."""
+    before = (config[name] for name in STARTS_FROM.get(config.stage, ()))
+    return [*(each for stage in before for each in classifiers(stage)), config]
+
+
 def upstream(config: ConfigDict) -> dict[str, str]:
-    """Returns {branch: folder of the extractor that a fusion network is made of}; empty for an extractor."""
-    return {branch: config[branch].workdir for branch in config.branches} if config.stage == "fusion" else {}
+    """Returns {stage: folder of its run} of what a fusion network or a fine-tuned one starts from, or nothing."""
+    return {name: config[name].workdir for name in STARTS_FROM.get(config.stage, ())}
 
 
 def train_classifier(config: ConfigDict, data: Path) -> None:
-    """Trains an extractor (B.3) or, on the extractors of two earlier runs, the fusion head (B.4), or resumes.
+    """Trains an extractor (B.3), or the fusion head on those of two earlier runs (B.4), or all of a fusion network.
+
+    It resumes if its run has begun.
 
     Args:
       config: of `configs/classifier.py` or `configs/fusion.py`.
@@ -81,14 +93,14 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
         training, validation = Examples(data, ["train"]), Examples(data, ["validation"])
         of_run = labelling.of_training(config, data_metadata(data), training, validation)
         task = tasks.classification(config, of_run)
-        branches, source = _branches(config, before, of_run.findings)
+        starts, source = _starts(config, before, of_run.findings)
         variables = initial_variables(task.model, config.seed, task.inputs, train=False)
-        for branch, start in branches.items():
+        for name, start in starts.items():
             for kind, tree in start.items():
-                variables[kind][branch] = tree
+                variables[kind][name] = tree
         learned = {"findings": list(of_run.findings), "label_version": data_metadata(data)["label_version"]}
         metadata = _metadata(config, inputs, data, **learned, **source)
-        if before and config.cache_features:
+        if config.get("cache_features", False):
             training, validation = _cached_features(task, config, variables, training, validation, metadata)
             task = tasks.fusion_head(task, config, variables)
             variables = {"params": {"head": variables["params"]["head"]}}
@@ -197,8 +209,8 @@ def _check_before_training(config: ConfigDict, inputs: dict[str, str]) -> None:
         run_identity.check_same_run(config.workdir, stored, config, inputs)
 
 
-def _branches(config: ConfigDict, before: dict[str, str], findings: tuple[str, ...]) -> tuple[dict[str, dict], dict]:
-    """Returns {branch: variables of its backbone} to start from, and the checkpoint's entries about weights files.
+def _starts(config: ConfigDict, before: dict[str, str], findings: tuple[str, ...]) -> tuple[dict[str, dict], dict]:
+    """Returns {branch, or `head`: its variables} to start from, and the checkpoint's entries about weights files.
 
     Both are empty for random weights.
     """
@@ -209,17 +221,20 @@ def _branches(config: ConfigDict, before: dict[str, str], findings: tuple[str, .
         print(found.describe())
         source = {"source": found.source, "file": found.file, "sha256": found.sha256}
         return {config.branches[0]: found.variables}, {"pretrained": source}
-    branches, extractors = {}, {}
-    for branch, workdir in before.items():
-        variables, extractors[branch] = checkpoint.read_best(workdir)
-        check_same_preprocessing(Preprocessing.of(extractors[branch]["config"]), config, workdir, any_size=False)
-        if (its := radiographs_findings.named_in(extractors[branch])) != findings:
+    starts, origins = {}, {}
+    for workdir in before.values():
+        variables, metadata = checkpoint.read_best(workdir)
+        check_same_preprocessing(Preprocessing.of(metadata["config"]), config, workdir, any_size=False)
+        if (its := radiographs_findings.named_in(metadata)) != findings:
             raise UserError(
-                f"{workdir}: this extractor finds {', '.join(its)}, but the fusion network is to find "
+                f"{workdir}: this network finds {', '.join(its)}, but the stage {config.stage} is to find "
                 f"{', '.join(findings)}: both take the same --config.findings"
             )
-        branches[branch] = sdfn.branch_variables(variables, branch)
-    return branches, run_metadata.of_fusion(extractors)
+        branches = metadata["config"]["branches"]
+        names = branches if len(before) > 1 else [*branches, "head"]  # a whole network has its head
+        starts |= {name: sdfn.branch_variables(variables, name) for name in names}
+        origins |= dict.fromkeys(branches, metadata)
+    return starts, run_metadata.of_fusion(origins)
 
 
 def _metadata(config: ConfigDict, inputs: dict[str, str], data: Path, **of_stage) -> dict:

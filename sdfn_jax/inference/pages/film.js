@@ -16,6 +16,8 @@ const classifies = about.findings.length > 0;
 const DECISIONS = { positive: "Positive", negative: "Negative", undecided: "No decision" };
 const decision = (film, index) => film.findings.decision[index];
 const probability = (film, index) => film.findings.probability[index];
+// Of an ensemble, how far its members' probabilities are apart: their standard deviation.
+const spread = (film, index) => film.findings.spread?.[index];
 // Whether what a network says about the film is kept back: it is flagged, and nobody asked to see it anyway.
 const isWithheld = (film) => classifies && !film.anyway && film.flags.some((flag) => about.withheld.includes(flag));
 
@@ -283,7 +285,9 @@ function rowOf(film, index) {
   } else bar.className = "bar none";
   const name = make("span", "name", about.findings[index]);
   name.append(make("span", "visually-hidden", `, ${DECISIONS[called].toLowerCase()}`));
-  row.append(radio, name, bar, make("span", "value", probability(film, index).toFixed(3)));
+  const value = make("span", "value", probability(film, index).toFixed(3));
+  if (spread(film, index) !== undefined) value.append(make("small", "", `±${spread(film, index).toFixed(3)}`));
+  row.append(radio, name, bar, value);
   if (about.validation[index] !== null) row.append(make("span", "auc", aucOf(about.validation[index])));
   return row;
 }
@@ -301,6 +305,8 @@ function detailOf(film, index) {
   const calibrated = film.findings.calibrated[index];
   const said = [`${about.findings[index]}: probability ${probability(film, index).toFixed(3)}`];
   said[0] += calibrated === "" ? ", not calibrated." : `, calibrated ${calibrated.toFixed(3)}.`;
+  if (spread(film, index) !== undefined)
+    said.push(`Mean of ${about.made_with.members.length} networks, standard deviation ${spread(film, index).toFixed(3)}.`);
   said.push(
     point === null
       ? `No decision: ${about.undecided[index]}.`

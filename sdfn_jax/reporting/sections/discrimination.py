@@ -88,14 +88,15 @@ def _delong_remark(material: Material) -> str:
 
 def _table_one(material: Material) -> Table:
     table = material.table
-    ours = [estimates.with_mean(table.aucs[stage], material.aucs[stage], material.few) for stage in table.stages]
+    ours = [material.column(stage) for stage in table.stages]
     names = material.row_names(f"Mean of {table.defined.sum()}")
     counted = {"positives": table.positives} | ({} if table.all_known else {"of images": table.known})
     counts: list[list[Cell]] = [[*map(int, count), ""][: len(names)] for count in counted.values()]
     heads = [published.COLUMN_NAMES[stage] for stage in table.stages]
     papers = {}
     if table.has_papers:
-        papers = {f"{published.COLUMN_NAMES[stage]}, paper": published.TABLE_ONE[stage] for stage in table.stages}
+        stages = filter(table.in_paper, table.stages)
+        papers = {f"{published.COLUMN_NAMES[stage]}, paper": published.TABLE_ONE[stage] for stage in stages}
         papers |= published.OTHERS
     columns = [[*table.published(each), table.published_mean(each)][: len(names)] for each in papers.values()]
     return Table(

@@ -6,7 +6,7 @@ from sdfn_jax.core import run_metadata
 from sdfn_jax.metrics import published
 from sdfn_jax.metrics.predictions import RECIPE_FILE, image_list_digest
 from sdfn_jax.reporting import verdict
-from sdfn_jax.reporting.comparable import all_caveats, seed_text
+from sdfn_jax.reporting.comparable import all_caveats, seed_texts
 from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Section, Table
 
@@ -50,7 +50,7 @@ def measured(material: Material) -> Section:
                 origin.data_version,
                 origin.split,
                 origin.label_version or "one version",
-                seed_text(origin.seed),
+                "/".join(seed_texts(origin)),
                 origin.checkpoint[:12],
             ]
         )
@@ -78,7 +78,7 @@ def model_card(material: Material) -> Section:
         name = run.name
         rows += [
             [f"{name}: checkpoint", run.test.origin.checkpoint],
-            [f"{name}: seed", seed_text(run.test.origin.seed)],
+            [f"{name}: seed", "/".join(seed_texts(run.test.origin))],
             [f"{name}: recipe", _recipe(run.recipe)],
         ]
     is_nih = first.origin.data_version.startswith("chestxray14/")

@@ -4,21 +4,22 @@ from collections.abc import Sequence
 
 from sdfn_jax.core import job_record, progress
 from sdfn_jax.metrics import published
-from sdfn_jax.reporting import charts, estimates, verdict
+from sdfn_jax.reporting import charts, verdict
 from sdfn_jax.reporting.material import Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table
+from sdfn_jax.reporting.runs import Run
 from sdfn_jax.training.metrics_log import MetricsLog
 
 
 def reproduced(material: Material) -> Section:
     """The verdict, and the AUCs: next to the paper's if it has any for these findings."""
     found = verdict.judge(material)
-    with_papers = material.table.has_papers
+    run = material.reproduced
     return Section(
         "reproduced",
-        "Did it reproduce the paper?" if with_papers else "Result",
+        "Did it reproduce the paper?" if material.table.has_papers else "Result",
         found.reasons,
-        [_means(material), _against_paper(material) if with_papers else _aucs(material)],
+        [_means(material), _aucs(material) if run is None else _against_paper(material, run)],
         answer=found.answer,
         folded=False,
     )
@@ -28,10 +29,12 @@ def _means(material: Material) -> Table:
     rows: list[list[Cell]] = []
     for run in material.runs:
         ours = material.mean_auc(run.stage)
-        row: list[Cell] = [run.name, ours]
-        if material.table.has_papers:
+        row: list[Cell] = [published.COLUMN_NAMES[run.stage], ours]
+        if material.table.in_paper(run.stage):
             paper = material.table.papers_mean(run.stage)
             row += [paper, verdict.less_paper(ours, paper)]
+        elif material.table.has_papers:
+            row += ["", ""]
         rows.append(row)
     names = material.finding_names
     caption = f"AUC of {names[0]}" if len(names) == 1 else f"Mean AUC of {material.table.defined.sum()} findings"
@@ -39,17 +42,16 @@ def _means(material: Material) -> Table:
     return Table("means", caption, ["Network", *heads], rows)
 
 
-def _against_paper(material: Material) -> Picture:
-    run, names = material.runs[-1], material.row_names(f"Mean of {material.table.defined.sum()}")
-    each = estimates.with_mean(material.table.aucs[run.stage], material.aucs[run.stage], material.few)
+def _against_paper(material: Material, run: Run) -> Picture:
+    names = material.row_names(f"Mean of {material.table.defined.sum()}")
     column = published.TABLE_ONE[run.stage]
     papers = [*material.table.published(column), material.table.published_mean(column)]
     return Picture(
         "against_the_paper",
-        f"{run.name}: AUC with its 95 % interval over patients, and the paper's",
+        f"{published.COLUMN_NAMES[run.stage]}: AUC with its 95 % interval over patients, and the paper's",
         charts.forest(
             names,
-            {"ours, 95 % interval": each},
+            {"ours, 95 % interval": material.column(run.stage)},
             "AUC",
             paper=papers[: len(names)],
             mean_last=len(names) > 1,
@@ -59,11 +61,8 @@ def _against_paper(material: Material) -> Picture:
 
 def _aucs(material: Material) -> Picture:
     """The AUC of each finding by the networks; of one finding, a row for each network."""
-    table, names = material.table, material.row_names(f"Mean of {material.table.defined.sum()}")
-    each = {
-        run.name: estimates.with_mean(table.aucs[run.stage], material.aucs[run.stage], material.few)
-        for run in material.runs
-    }
+    names = material.row_names(f"Mean of {material.table.defined.sum()}")
+    each = {published.COLUMN_NAMES[run.stage]: material.column(run.stage) for run in material.runs}
     caption = "AUC with its 95 % interval over patients"
     if len(names) > 1:
         return Picture("aucs", caption, charts.forest(names, each, "AUC", mean_last=True))
@@ -79,7 +78,7 @@ def training(material: Material) -> Section:
             curves[f"Lungs ({folder.name})"] = lines
     parts: list[Table | Picture] = []
     text = []
-    steps = job_record.together([*material.generators, *(run.folder for run in material.runs)])
+    steps = job_record.together([*material.generators, *(folder for run in material.runs for folder in run.jobs)])
     if steps:
         parts.append(_durations(steps))
     else:
