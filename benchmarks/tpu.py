@@ -13,7 +13,8 @@ the batch is divided, and the time that the chip needs at least, the longest of
 The steps are those of `training.steps`, by the paper's configs, with the plain networks (`plain`) and with their twins
 of `models.kernels` (`kernels`). Inference is the evaluation step; the fusion network trains without kept features. A
 DenseNet-121's training step takes many minutes to compile: the record is written after each step, and the same command
-resumes. Each compilation is a process of its own, which `--minutes` limits.
+resumes. Each compilation is a process of its own, which `--minutes` limits; `--blocks=2` keeps the first two dense
+blocks alone, whose large maps are most of the traffic.
 """
 
 import argparse
@@ -78,6 +79,7 @@ def stage(setting: dict) -> tuple:
         task = tasks.segmentation(config, {"mean": 0.0, "std": 1.0})
         batch = {"image": jax.ShapeDtypeStruct(image, np.float32), "mask": jax.ShapeDtypeStruct(image, np.uint8)}
         return config, task, batch, {}
+    config.model.block_sizes = config.model.block_sizes[: setting["blocks"]]
     task = tasks.classification(config)
     batch = {branch: jax.ShapeDtypeStruct(image, np.uint8) for branch in config.branches}
     labels = jax.ShapeDtypeStruct((setting["batch"], task.model.classes), np.uint8)
@@ -143,7 +145,7 @@ def compile_apart(setting: dict, minutes: float) -> dict:
 
 
 def row(measured: dict) -> str:
-    what = "{chip} {stage:<7} {what:<10} {batch:>4} {dtype:<9} {form:<8}".format(**measured)
+    what = "{chip} {stage:<7} {blocks} {what:<10} {batch:>4} {dtype:<9} {form:<8}".format(**measured)
     if "failed" in measured:
         return f"{what} {measured['failed']}"
     memory = f"{measured['memory_gb']:7.2f}{' ' if measured['fits'] else '!'}"
@@ -167,6 +169,7 @@ def main():
         parser.add_argument(
             f"--{name}", default=",".join(values), help="one or several, by commas; default %(default)s"
         )
+    parser.add_argument("--blocks", type=int, default=4, help="dense blocks of each branch; default %(default)s")
     parser.add_argument("--minutes", type=float, default=60, help="that a compilation may take; default %(default)s")
     parser.add_argument("--output", default="tpu.json")
     options = parser.parse_args()
@@ -180,13 +183,16 @@ def main():
     output = Path(options.output)
     before = json.loads(output.read_text())["measured"] if output.is_file() else []
     measured = [each for each in before if "failed" not in each]
-    done = [{key: each[key] for key in ("what", "batch", "stage", "chip", "dtype", "form")} for each in measured]
+    done = [
+        {key: each[key] for key in ("what", "batch", "stage", "chip", "dtype", "form", "blocks")} for each in measured
+    ]
     for each in measured:
         print(row(each))
     for what, batch, stage, chip, dtype, form in itertools.product(
         *(getattr(options, name).split(",") for name in listed)
     ):
         setting = {"what": what, "batch": int(batch), "stage": stage, "chip": chip, "dtype": dtype, "form": form}
+        setting["blocks"] = options.blocks
         if setting in done:
             continue
         measured.append(setting | compile_apart(setting, options.minutes))

@@ -53,7 +53,7 @@ def test_a_compiled_programs_collectives_are_counted_in_bytes():
 
 @pytest.mark.parametrize("stage", tpu.STAGES)
 def test_the_steps_that_are_compiled_for_tpus_have_the_shapes_of_training(stage):
-    setting = {"stage": stage, "batch": 8, "dtype": "bfloat16", "form": "plain"}
+    setting = {"stage": stage, "batch": 8, "dtype": "bfloat16", "form": "plain", "blocks": 2}
     config, task, batch, _ = tpu.stage(setting)
     assert (config.batch_size, config.dtype, task.model.dtype) == (8, "bfloat16", jnp.bfloat16)
     images, targets = jax.eval_shape(lambda batch: task.prepare(batch, None), batch)

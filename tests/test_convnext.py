@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 from densenet_peers import import_torchvision
+from ml_collections import ConfigDict
 from peers import assert_close, import_peer
 from safetensors.numpy import save_file
-from small import extractor_config, train_classifier, two_branch_examples
+from small import SIZE, shrink, train_classifier, two_branch_examples
 
-from configs import fusion
+from configs import classifier, fusion
 from sdfn_jax.core import checkpoint
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.heatmaps import over_split
@@ -215,15 +216,16 @@ def test_recomputing_activations_changes_no_gradient():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """An extractor, trained with blocks left out."""
+    """An extractor by the modern recipe: blocks left out, AdamW, a moving average, test-time flips."""
     config = small_config(tmp_path_factory.mktemp("convnext") / "entire")
     train_classifier(config, two_branch_examples(12, seed=1), two_branch_examples(8, seed=2))
     return config
 
 
 def small_config(workdir):
-    config = extractor_config("entire", workdir)
-    config.backbone, config.model = "convnext_tiny", {**SMALL, "drop_path": 0.5}
+    config = shrink(classifier.get_config("entire,demo,modern,convnext_tiny"), workdir)
+    config.model, config.data.size = ConfigDict({**SMALL, "drop_path": 0.5}), SIZE
+    config.dtype, config.ema_decay = "float32", 0.5  # exact enough to compare, and the average follows in two epochs
     return config
 
 

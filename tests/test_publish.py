@@ -92,11 +92,13 @@ def test_what_is_not_known_is_not_claimed_and_no_folder_of_the_machine_is_named(
     assert sdfn_jax.load(tmp_path / "entire.zip").provenance.imported["entire"] == imported
 
 
-@pytest.mark.parametrize("what", ["cut", "bit", "swapped", "other", "empty", "no archive", "hostile name"])
+@pytest.mark.parametrize("what", ["cut", "bit", "edited", "swapped", "other", "empty", "no archive", "hostile name"])
 def test_a_damaged_file_is_a_sentence(file, tmp_path, what):
     damaged, data, inside = tmp_path / "sdfn.zip", bytearray(file.read_bytes()), contents(file)
     if what == "bit":
         data[len(data) // 2] ^= 1
+    elif what == "edited":
+        inside["MODEL_CARD.md"] += b"For diagnosis."
     elif what == "swapped":  # each file is whole, but the network is another's
         network = bytearray(inside["fusion.safetensors"])
         network[-1] ^= 1
@@ -111,7 +113,7 @@ def test_a_damaged_file_is_a_sentence(file, tmp_path, what):
     damaged.write_bytes(
         {"cut": bytes(data[:-500]), "empty": b"", "no archive": b"not a zip archive"}.get(what, bytes(data))
     )
-    if what in ("swapped", "other", "hostile name"):
+    if what in ("edited", "swapped", "other", "hostile name"):
         with zipfile.ZipFile(damaged, "w") as archive:
             for name, each in inside.items():
                 archive.writestr(name, each)
