@@ -152,6 +152,8 @@ class TestObjects:
         assert evidence.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == FILMS[0]
         assert found["picture"].SourceImageSequence[0].ReferencedSOPInstanceUID == FILMS[0]
         assert FILMS[0] in str(found["lungs"].ReferencedSeriesSequence)
+        for kind in ("lungs", "picture"):
+            assert found[kind].PatientOrientation == ["L", "F"] and found[kind].BodyPartExamined == "CHEST"
 
     def test_david_clunies_validator_finds_no_error(self, done):
         if not os.environ.get("CI") and shutil.which("dciodvfy") is None:
@@ -192,16 +194,20 @@ class TestReport:
         row = lines(output)["a.dcm"]
         report = highdicom.sr.srread(next(dicom.glob(f"{FILMS[0]}/report-*")))
         regions = [
-            (group.finding_type.value, *(group.roi.value.min(0).tolist() + group.roi.value.max(0).tolist()))
+            (group.finding_type.value, group.roi.value.tolist())
             for group in report.content.get_planar_roi_measurement_groups()
         ]
         boxes = [
-            (finding_codes.of(finding).value, *map(float, box))
+            (finding_codes.of(finding).value, box)
             for finding, levels in row["boxes"].items()
             for found in levels.values()
             for box in found
         ]
-        assert sorted(regions) == sorted([(codes.SCT.Lung.value, *map(float, row["lung_box"])), *boxes])
+        corners = [
+            (code, [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])
+            for code, (left, top, right, bottom) in [(codes.SCT.Lung.value, row["lung_box"]), *boxes]
+        ]
+        assert sorted(regions) == sorted(corners)
 
     def test_it_names_algorithm_version_and_checkpoint(self, done, run):
         _, dicom, _ = done
