@@ -8,13 +8,15 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from small import extractor_config, two_branch_examples
 
+from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import bootstrap, calibration, comparison, delong, operating_points, predictions, scores
 from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions
-from sdfn_jax.radiographs.labels import ABSENT, PRESENT, UNCERTAIN, UNKNOWN, known
+from sdfn_jax.models.initial import initial_variables
+from sdfn_jax.radiographs.labels import ABSENT, PRESENT, UNCERTAIN, UNKNOWN, known, target_table
 from sdfn_jax.reporting import estimates
 from sdfn_jax.reporting.table_one import TableOne, text
-from sdfn_jax.training import labelling, losses, tasks
+from sdfn_jax.training import labelling, losses, tasks, train
 from sdfn_jax.training.labelling import Labelling
 
 NAMES = ("Tuberculosis", "Nodule", "Scar")
@@ -164,8 +166,8 @@ def test_the_loss_and_its_gradient_are_those_of_the_known_labels(name):
     def of_known(known_logits):  # one row of the known labels alone
         return losses.LOSSES[name].function(known_logits[None], TARGETS[~UNSEEN][None])[0]
 
-    value, gradient = jax.value_and_grad(of_all)(LOGITS)
-    expected, slopes = jax.value_and_grad(of_known)(LOGITS[~UNSEEN])
+    value, gradient = jax.jit(jax.value_and_grad(of_all))(LOGITS)
+    expected, slopes = jax.jit(jax.value_and_grad(of_known))(LOGITS[~UNSEEN])
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(gradient[~UNSEEN], slopes, rtol=1e-4, atol=1e-7)
     assert (gradient[UNSEEN] == 0).all()
@@ -248,16 +250,32 @@ def test_a_data_set_that_labels_some_of_a_network_s_findings_scores_those(capsys
         labelling.of_evaluation(("Mass",), {"findings": list(NAMES)}, "own")
 
 
-def test_a_training_step_ignores_what_is_unknown(tmp_path):
-    """Films with unknown labels give the step that they give with any label in their place, masked."""
+def test_a_training_reports_the_loss_and_the_auc_of_what_is_known(tmp_path):
     config = extractor_config("entire", tmp_path)
-    of_run = Labelling(NAMES, NAMES, np.array([[0, 1, np.nan, np.nan]] * 3, np.float32))
-    task = tasks.classification(config, of_run)
-    examples = two_branch_examples(4, 0)
-    for example, row in zip(examples, LABELS[[0, 1, 2, 4]], strict=True):
+    config.num_epochs = 1
+    task = tasks.classification(config, Labelling(NAMES, NAMES, target_table(NAMES, "0.5")))
+    training, validation = two_branch_examples(8, 0), two_branch_examples(12, 1)
+    for example, row in zip([*training, *validation], LABELS[:20], strict=True):
         example["labels"] = row
-    rows = [task.select(each) for each in examples]
-    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    _, targets = task.prepare(batch, None)
-    np.testing.assert_array_equal(np.isnan(targets), ~known(batch["labels"]))
-    assert set(task.results(None, targets, batch)["labels"].ravel().tolist()) <= {0, 1, 2, 3}
+    train.train(
+        task,
+        config,
+        training=training,
+        validation=validation,
+        initial_variables=lambda: initial_variables(task.model, 0, task.inputs, train=False),
+        metadata=run_metadata.make(config, {}, data_version="in memory", drawings=True, findings=list(NAMES)),
+    )
+    variables, metadata = checkpoint.read_best(tmp_path)
+    rows = [task.select(example) for example in validation]
+    images, targets = task.prepare({name: np.stack([row[name] for row in rows]) for name in rows[0]}, None)
+    logits = np.asarray(task.apply(variables, images, False)[0], np.float64)
+    counted = ~np.isnan(targets)
+    y, p = np.asarray(targets, np.float64)[counted], 1 / (1 + np.exp(-logits[counted]))
+    assert not counted.all() and (y == 0.5).any()
+    expected = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
+    assert metadata["validation"]["loss"] == pytest.approx(expected, rel=1e-5)
+    aucs = [
+        roc_auc_score(labels[known(labels)], column[known(labels)])
+        for labels, column in zip(LABELS[8:20].T, logits.T, strict=True)
+    ]
+    assert metadata["validation"]["mean_auc"] == pytest.approx(np.mean(aucs), abs=1e-6)
