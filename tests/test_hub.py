@@ -115,7 +115,7 @@ def test_a_job_downloads_them_first_and_its_checkpoint_will_name_the_commit(serv
     stage.run()
     assert PublishedWeights.where_needed([config])[0].there
     assert starting_weights.digest(config) == hashlib.sha256(server.files[COMMITS["v2"]]).hexdigest()
-    _, metadata = stages._branches(config, {}, ())
+    _, metadata = stages._starts(config, {}, ())
     assert metadata["pretrained"]["file"] == f"{PLACE}@{COMMITS['v2']}"
 
 

@@ -146,15 +146,15 @@ def test_fusion_refuses_an_extractor_of_another_preprocessing(tmp_path, config):
     imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
     config.preprocessing.low = -1.0
     with pytest.raises(UserError, match="run expects different preprocessing.*low differ"):
-        stages._branches(config, {"entire": config.workdir}, FINDINGS)
+        stages._starts(config, {"entire": config.workdir}, FINDINGS)
 
 
 def test_fusion_refuses_an_extractor_of_other_findings(tmp_path, config):
     config.findings = ("Mass", "Edema")
     imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
     assert findings.named_in(checkpoint.best_metadata(config.workdir)) == ("Mass", "Edema")
-    with pytest.raises(UserError, match="this extractor finds Mass, Edema, but the fusion network is to find Mass:"):
-        stages._branches(config, {"entire": config.workdir}, ("Mass",))
+    with pytest.raises(UserError, match="this network finds Mass, Edema, but the stage entire is to find Mass:"):
+        stages._starts(config, {"entire": config.workdir}, ("Mass",))
 
 
 class TestStart:
@@ -163,7 +163,7 @@ class TestStart:
     def test_a_foreign_file_is_loaded_and_named(self, tmp_path, config, capsys):
         config.pretrained = str(weights_file(tmp_path))
         config.data.size = 96  # another size is a choice of the recipe
-        branches, recorded = stages._branches(config, {}, FINDINGS)
+        branches, recorded = stages._starts(config, {}, FINDINGS)
         jax.tree.map(np.testing.assert_array_equal, branches["entire"], variables_of(MODEL))
         assert recorded["pretrained"]["sha256"] == file_digest(config.pretrained)
         assert "CheXNet-style" in capsys.readouterr().out
@@ -181,7 +181,7 @@ class TestStart:
         imported.write_run(config, weights_weights_file.read(weights_file(tmp_path), MODEL, CLASSES))
         again = config.copy_and_resolve_references()
         again.pretrained, again.workdir, again.branches = config.workdir, str(tmp_path / "again"), ("lung",)
-        branches, recorded = stages._branches(again, {}, FINDINGS)
+        branches, recorded = stages._starts(again, {}, FINDINGS)
         jax.tree.map(np.testing.assert_array_equal, branches["lung"], variables_of(MODEL))
         digest = checkpoint.best_metadata(config.workdir)["digest"]
         assert recorded["pretrained"] == {

@@ -35,7 +35,7 @@ from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.training import evaluate, evaluate_lungs, tasks
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.training.metrics_log import MetricsLog
-from sdfn_jax.workflow import modes, plan, planning, results, stages
+from sdfn_jax.workflow import evaluations, modes, plan, planning, results, stages
 from tfds_builders import prepared
 
 ROOT = Path(__file__).parent.parent
@@ -412,12 +412,12 @@ class TestPlan:
 
     def test_an_evaluation_of_other_data_does_not_count(self, copy):
         metadata = prepared.data_metadata(data_of(copy))
-        assert results.is_fresh(plan.classifiers(fusion_config(copy))[0], data_of(copy), "test")
-        assert results.is_calibrated(plan.classifiers(fusion_config(copy))[0], data_of(copy))
+        assert evaluations.is_fresh(plan.classifiers(fusion_config(copy))[0], data_of(copy), "test")
+        assert evaluations.is_calibrated(plan.classifiers(fusion_config(copy))[0], data_of(copy))
         metadata["content_digest"] = "0" * 64
         sealed.write(data_of(copy) / "metadata.json", metadata)
-        assert not results.is_fresh(plan.classifiers(fusion_config(copy))[0], data_of(copy), "test")
-        assert not results.is_calibrated(plan.classifiers(fusion_config(copy))[0], data_of(copy))
+        assert not evaluations.is_fresh(plan.classifiers(fusion_config(copy))[0], data_of(copy), "test")
+        assert not evaluations.is_calibrated(plan.classifiers(fusion_config(copy))[0], data_of(copy))
 
     def test_boxes_are_made_again_for_other_postprocessing_unless_a_run_began_with_them(self, copy):
         config = fusion_config(copy)

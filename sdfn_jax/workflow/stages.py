@@ -231,7 +231,7 @@ def _starts(config: ConfigDict, before: dict[str, str], findings: tuple[str, ...
                 f"{', '.join(findings)}: both take the same --config.findings"
             )
         branches = metadata["config"]["branches"]
-        names = branches if len(before) > 1 else [*branches, "head"]  # a whole network has its head
+        names = [*branches, "head"] if config.stage == "finetuned" else branches
         starts |= {name: sdfn.branch_variables(variables, name) for name in names}
         origins |= dict.fromkeys(branches, metadata)
     return starts, run_metadata.of_fusion(origins)
