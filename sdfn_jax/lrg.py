@@ -43,13 +43,14 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
 
     found = find_radiographs(options.radiographs)
     jit_cache.use_cache()
-    finder = LungFinder.load(options.checkpoint, options.batch_size)
-    network = finder.segmenter
-    maker = f"checkpoint {network.digest[:12]}" if options.checkpoint else shipped.describe()
-    print(f"{len(found.films):,} radiographs in {options.radiographs}, {maker}", flush=True)
-    if network.drawings:
-        print(f"NOTE: {TRAINED_ON_SYNTHETIC}", flush=True)
+    # Ray starts processes, which must come before JAX starts threads.
     with ray_engine.engine(options.engine, jit_cache.use_cache) as engine:
+        finder = LungFinder.load(options.checkpoint, options.batch_size)
+        network = finder.segmenter
+        maker = f"checkpoint {network.digest[:12]}" if options.checkpoint else shipped.describe()
+        print(f"{len(found.films):,} radiographs in {options.radiographs}, {maker}", flush=True)
+        if network.drawings:
+            print(f"NOTE: {TRAINED_ON_SYNTHETIC}", flush=True)
         rows = make_box_table(
             network,
             found.films,

@@ -107,12 +107,13 @@ def _run(options: argparse.Namespace) -> int:
     dicom_results = _dicom_results(options.dicom_results, films)
     # A batch that is not full takes as long as a full one: a few films are read one at a time.
     batch_size = options.batch_size if len(films) >= options.batch_size else 1
-    predictor = Predictor.load(options.checkpoint, options.lrg, batch_size)
-    print(f"{batch.count_films(len(films))}, {predictor.describe()}. {batch.RESEARCH}")
-    for note in _notes(predictor):
-        print(note)
-    sys.stdout.flush()
+    # Ray starts processes, which must come before JAX starts threads.
     with ray_engine.engine(options.engine, jit_cache.use_cache) as engine:
+        predictor = Predictor.load(options.checkpoint, options.lrg, batch_size)
+        print(f"{batch.count_films(len(films))}, {predictor.describe()}. {batch.RESEARCH}")
+        for note in _notes(predictor):
+            print(note)
+        sys.stdout.flush()
         return batch.predict(
             predictor,
             films,

@@ -1,6 +1,7 @@
 """The same training on any number of devices and processes: simulated devices, gloo between processes on loopback."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -59,6 +60,23 @@ class Signals(InMemory):
 
     def __getitem__(self, index):
         os.kill(os.getpid(), signal.SIGTERM)
+        return super().__getitem__(index)
+
+
+class Mortal(InMemory):
+    """Examples of which the `last` to be read, over all epochs, kills this process."""
+
+    def __init__(self, examples, last, record, read=None):
+        super().__init__(examples)
+        self.last, self.record, self.read = last, record, read or itertools.count(1)
+
+    def take(self, indices):
+        return Mortal((list.__getitem__(self, index) for index in indices), self.last, self.record, self.read)
+
+    def __getitem__(self, index):
+        if next(self.read) == self.last:
+            self.record.write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().__getitem__(index)
 
 
@@ -268,28 +286,26 @@ class TestTwoProcesses:
         assert "Traceback" not in said and "stack trace" not in said
 
 
-KILLED = """
-import os, pathlib, signal, sys, time
-from sdfn_jax.core import processes
-
-coordinator, index, killed, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), pathlib.Path(sys.argv[4])
-processes.start(coordinator, 2, index)
-with processes.ends_alone():
-    processes.wait_for_all()
-    if index == killed:
-        (folder / "killed").write_text(str(time.time()))
-        os.kill(os.getpid(), signal.SIGKILL)
-    processes.wait_for_all()
-"""
+def mortal_worker(folder, coordinator, index, killed, last):
+    """What each of two processes does, one of which may die at the reading of one of its examples."""
+    processes.start(coordinator, 2, index)
+    with processes.ends_alone():
+        run(folder / "run", Mortal(TRAINING, last, folder / "killed") if index == killed else TRAINING)
 
 
-@pytest.mark.parametrize("killed", [0, 1])
-def test_the_death_of_one_ends_the_other_within_seconds_with_a_sentence(tmp_path, killed):
-    left = start_two(
-        lambda coordinator, i: [sys.executable, "-c", KILLED, coordinator, str(i), str(killed), str(tmp_path)],
-        tmp_path,
-        1,
+def start_mortals(folder, devices, killed=None, last=0):
+    code = (
+        "import sys, pathlib, test_devices; folder, coordinator, index = sys.argv[1:]; "
+        f"test_devices.mortal_worker(pathlib.Path(folder), coordinator, int(index), {killed}, {last})"
     )
+    return start_two(lambda at, i: [sys.executable, "-c", code, str(folder), at, str(i)], folder, devices)
+
+
+@pytest.mark.parametrize(("killed", "devices"), [(0, 1), (1, 4)])
+def test_the_death_of_one_ends_the_other_within_seconds_and_one_device_or_four_resume(one, tmp_path, killed, devices):
+    share = STEPS * BATCH // 2  # of an epoch
+    last = int(np.random.default_rng(killed).integers(share + 1, 2 * share))  # when there is something to resume
+    left = start_mortals(tmp_path, 1, killed, last)
     noticed = time.time() - float((tmp_path / "killed").read_text())
     assert left[killed][0] == -signal.SIGKILL
     status, _, said = left[1 - killed]
@@ -297,6 +313,11 @@ def test_the_death_of_one_ends_the_other_within_seconds_with_a_sentence(tmp_path
     assert f"process {1 - killed}: process {killed} ended before its work was done" in said
     assert "Traceback" not in said and "stack trace" not in said.lower()
     assert noticed < 30  # two or three on a free machine
+    if devices == 1:
+        run(tmp_path / "run")
+    else:
+        assert [status for status, _, _ in start_mortals(tmp_path, devices // 2)] == [0, 0]
+    assert_same_run(tmp_path / "run", one)
 
 
 CONFIG_FILE = """

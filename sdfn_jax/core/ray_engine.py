@@ -49,8 +49,9 @@ def engine(address: str | None, start: Callable[[], None], *, on_gpus: bool = Tr
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
     on_term = signal.getsignal(signal.SIGTERM)  # Ray puts its own in its place
     try:
-        ray.init(address=None if address == "ray" else address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = {"include_dashboard": False} if address == "ray" else {"address": address}
+        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises just that if a node is slow to start
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"--engine={address}: no Ray cluster can be reached there: {reason}") from error
     try:
