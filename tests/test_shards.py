@@ -71,17 +71,26 @@ def do(path, number, count=2, names=NAMES[:20], made_by=MADE_BY, limit=None, cur
         return found
 
 
+# A shard that, when it is finished, waits until all are.
 AT_ONCE = """
-import pathlib, sys
+import pathlib, sys, time
+from sdfn_jax.core import journal
 from sdfn_jax.core.shards import Shard, ShardedWork
 
-with ShardedWork(pathlib.Path(sys.argv[1]), {}, Shard(int(sys.argv[2]), 5)) as work:
-    pieces = work.all_pieces([], None)
-    if pieces is None:
-        print("nothing")
-    else:
+path, number = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+finish = journal.Journal.finish
+
+def wait(one):
+    finish(one)
+    pathlib.Path(f"{path}-{number}").touch()
+    while len(list(path.parent.glob(f"{path.name}-*"))) < 5:
+        time.sleep(0.01)
+
+journal.Journal.finish = wait
+with ShardedWork(path, {}, Shard(number, 5)) as work:
+    if work.all_pieces([], None) is not None:
+        time.sleep(0.5)
         work.delete()
-        print("pieces")
 """
 
 
@@ -157,8 +166,9 @@ class TestWork:
             for number in range(1, 6)
         ]
         said = [process.communicate()[0].splitlines()[-1] for process in running]
-        assert sorted(said) == ["nothing"] * 4 + ["pieces"]
-        assert list(path.parent.iterdir()) == []
+        assert [process.returncode for process in running] == [0] * 5
+        assert said.count("all 5 shards are finished") == 1
+        assert not list(path.parent.glob("*_of_*"))
 
 
 @pytest.fixture(scope="module")
