@@ -78,7 +78,7 @@ def run(page):
 
 def test_the_page_runs_from_top_to_bottom(place, imagenet, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    monkeypatch.setattr(download, "fetch", lambda published: imagenet)
+    monkeypatch.setattr(download.Published, "fetch", lambda published: imagenet)
     found = run(PAGE)
     assert found["features"].shape[0] == 2
     assert len(found["boxes"]) == 2
