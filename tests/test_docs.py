@@ -71,7 +71,14 @@ def test_every_block_of_code_is_of_a_language_that_is_checked():
 
 def test_every_setting_on_a_page_is_one_of_a_config():
     known = set()
-    for config in ("fusion.py:demo", "fusion.py:own", "classifier.py:entire", "lrg.py", "lungs.py"):
+    for config in (
+        "fusion.py:demo",
+        "fusion.py:own",
+        "fusion.py:finetuned",
+        "classifier.py:entire",
+        "lrg.py",
+        "lungs.py",
+    ):
         parser = Parser("a test")
         config_flag.add(parser, "")
         _, found = config_flag.parse(parser, [f"--config=configs/{config}"])
