@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sdfn_jax.core import run_identity
+from sdfn_jax.inference import model_card
 from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
 from sdfn_jax.radiographs.findings import FINDINGS, display_name, named_in
 from sdfn_jax.radiographs.labels import UNKNOWN, known
@@ -75,6 +76,12 @@ def test_the_report_compares_with_no_paper_and_has_no_mean_of_one(page):
     ):
         assert absent not in text.replace("The paper does not say", "")
     assert not (page.parent / "figures" / "against_the_paper.png").exists()
+
+
+def test_the_model_card_has_one_row_of_the_finding(page):
+    card = model_card._figure(page.parent.parent / "fusion", "test", "fusion-digest")
+    assert [line.split("|")[1].strip() for line in card.splitlines() if line.startswith("| ")] == ["", "COVID 19"]
+    assert "None" not in card
 
 
 def test_names_of_other_class_lists_keep_their_spelling():

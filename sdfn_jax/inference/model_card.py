@@ -119,9 +119,10 @@ def _figure(run: Path, split: str, digest: str) -> str:
     lines = [
         f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |" if not np.isnan(value) else f"| {name} | undefined | |"
         for (name, value), (low, high) in zip(named.items(), intervals, strict=True)
-    ]
+    ][len(of_films.findings) == 1 :]  # of one finding there is no mean
+    labels = "" if origin.label_version is None else f" labels of {origin.label_version},"
     what = (
-        f"AUC on {split}: {origin.data_version}, labels of {origin.label_version}, {len(of_films.images):,} films of "
+        f"AUC on {split}: {origin.data_version},{labels} {len(of_films.images):,} films of "
         f"{len(np.unique(of_films.patients)):,} patients, seed {origin.seed}; 95 % intervals from {_REPLICATES:,} "
         "bootstrap samples of patients."
     )
