@@ -139,7 +139,8 @@ def text(table: TableOne) -> str:
     left = max(len(name) for name in (*map(display_name, table.findings), mean_of, "Mean of 14 findings"))
     columns: list[tuple[str, int, list[str]]] = []  # head, width, the findings and their mean
     for stage in table.stages:
-        columns.append((_NAMES[stage], 13 if table.members else 11, _ours(table, stage)))
+        head = _NAMES[stage].rpartition(", ")[2]  # of "SDFN, fine-tuned", next to the SDFN, the rest
+        columns.append((head, 13 if table.members else 11, _ours(table, stage)))
         if table.in_paper(stage):
             columns.append(("paper", 5, _published(table, published.TABLE_ONE[stage])))
     if table.has_papers:
