@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sdfn_jax
     )
     parser.add_argument(
         "--checkpoint",
-        help="folder of a trained classifier (runs/fusion), or of runs, or its .zip of sdfn export; without it only the "
-        "lungs are read, and there are no findings",
+        help="folder of a trained classifier (runs/fusion), or of runs, or its .zip of sdfn export; without it only "
+        "the lungs are read, and there are no findings",
     )
     parser.add_argument(
         "--lrg",
