@@ -11,6 +11,8 @@ from sdfn_jax.core import sources
 from tfds_builders import base, prepare
 
 beam = pytest.importorskip("apache_beam")
+# TFDS asks for it with the protobuf that Beam brings.
+pytestmark = pytest.mark.filterwarnings(r"ignore:label\(\) is deprecated:DeprecationWarning")
 NUMBERS = range(1, 61)  # twelve films a fold, a shard each: over ten shards
 
 
