@@ -792,18 +792,19 @@ def seeds_config(folder):
     return config
 
 
-class TestSeeds:
-    @pytest.fixture(scope="class")
-    def two(self, job, tmp_path_factory):
-        """A job with a second seed, asked for after the first had finished: (its folder, what it printed)."""
-        folder = tmp_path_factory.mktemp("seeds") / "job"
-        shutil.copytree(job[0], folder)
-        with pytest.MonkeyPatch.context() as patch:
-            lines = []
-            patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
-            modes.run(seeds_config(folder), "train", "test")
-        return folder, "\n".join(lines)
+@pytest.fixture(scope="module")
+def two(job, tmp_path_factory):
+    """A job with a second seed, asked for after the first had finished: (its folder, what it printed)."""
+    folder = tmp_path_factory.mktemp("seeds") / "job"
+    shutil.copytree(job[0], folder)
+    with pytest.MonkeyPatch.context() as patch:
+        lines = []
+        patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
+        modes.run(seeds_config(folder), "train", "test")
+    return folder, "\n".join(lines)
 
+
+class TestSeeds:
     def test_the_first_seeds_run_is_used_and_the_second_is_that_of_its_seed_alone(self, job, two, tmp_path):
         folder, printed = two
         assert "extractor, entire branch, seed 1: done" in printed and "seed 0: done" not in printed
@@ -874,19 +875,20 @@ class TestSeeds:
         assert found["ensembles of 2 seeds"] == found["evaluation on test"] == "to do"
 
 
-class TestFinetuned:
-    @pytest.fixture(scope="class")
-    def tuned(self, job, tmp_path_factory):
-        """The finished job, and everything trained on together after it: (its folder, what it printed)."""
-        folder = tmp_path_factory.mktemp("finetuned") / "job"
-        shutil.copytree(job[0], folder)
-        with pytest.MonkeyPatch.context() as patch:
-            lines = []
-            patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
-            patch.setattr(results, "_HEATMAPS", 1)
-            modes.run(fusion_config(folder, "demo,finetuned"), "train", "test")
-        return folder, "\n".join(lines)
+@pytest.fixture(scope="module")
+def tuned(job, tmp_path_factory):
+    """The finished job, and everything trained on together after it: (its folder, what it printed)."""
+    folder = tmp_path_factory.mktemp("finetuned") / "job"
+    shutil.copytree(job[0], folder)
+    with pytest.MonkeyPatch.context() as patch:
+        lines = []
+        patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
+        patch.setattr(results, "_HEATMAPS", 1)
+        modes.run(fusion_config(folder, "demo,finetuned"), "train", "test")
+    return folder, "\n".join(lines)
 
+
+class TestFinetuned:
     def test_the_papers_networks_stay_and_everything_after_them_has_changed(self, job, tuned):
         folder, printed = tuned
         assert "fusion network, fine-tuned: done" in printed and "fusion network: done" not in printed
