@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)  # this and the next for the notebooks, which run `python`
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
+from pygments.lexers.special import TextLexer  # noqa: E402
 from sphinx.util import logging  # noqa: E402
 
 from sdfn_jax import __version__  # noqa: E402
@@ -119,6 +120,7 @@ def finish(app, exception):
 
 def setup(app):
     """Registers the above with Sphinx."""
+    app.add_lexer("csv", TextLexer)  # Pygments has none
     app.connect("source-read", title_data_set)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before Napoleon
     app.connect("build-finished", finish)
