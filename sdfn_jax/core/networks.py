@@ -83,8 +83,9 @@ def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
     seeds = [each["config"]["seed"] for each in (one, other)]
     if seeds[0] == seeds[1]:
         return f"both have the seed {seeds[0]}"
-    for name in ("stage", "findings"):
-        if (mine := one.get(name)) != (its := other.get(name)):
+    for name in ("stage", "findings"):  # earlier versions did not store the findings, which were always the same
+        mine, its = one.get(name), other.get(name)
+        if mine != its and None not in (mine, its):
             return f"{name}: {json.dumps(mine)} and {json.dumps(its)}"
     recipes = [run_identity.recipe(each["config"]) | {"seed": None} for each in (one, other)]
     if changed := run_identity.differences(recipes[0], recipes[1]):
