@@ -856,7 +856,7 @@ class TestSeeds:
         assert [step.name for step in steps if not step.there] == ["ensembles of 2 seeds", "evaluation on test"]
         run, asked = evaluate.evaluate_classifier, []
         monkeypatch.setattr(
-            evaluate, "evaluate_classifier", lambda *given: asked.append((given[0].workdir, given[-1])) or run(*given)
+            evaluate, "evaluate_classifier", lambda *given: asked.append((given[0].workdir, given[3])) or run(*given)
         )
         monkeypatch.setattr(results, "write_report", lambda *_: None)
         for step in steps[-2:]:
