@@ -208,7 +208,7 @@ LUNGS_FAULTS = [
     ("least_confidence", 1.5, "0 to 1"),
     *(
         (f"wide_augmentation.{name}", 1.5, "0 to 1")
-        for name in ("quarter_turns", "mirrored", "inverted", "whitened", "collimated", "foreign")
+        for name in ("quarter_turns", "mirrored", "inverted", "whitened", "gas", "collimated", "foreign")
     ),
     *((f"wide_augmentation.{name}", -0.1, "0 or more") for name in ("shading", "gamma", "blur", "noise")),
 ]

@@ -43,7 +43,7 @@ def _is_rule(uncertain: str) -> bool:
 _COUNTS = (lambda values: len(values) > 0 and all(map(_COUNT[0], values)), "one or more whole numbers of at least 1")
 _MOST_SEEDS = 100
 _SIDES = ("top", "left", "right", "bottom")
-_CHANCES = ("quarter_turns", "mirrored", "inverted", "whitened", "collimated", "foreign")
+_CHANCES = ("quarter_turns", "mirrored", "inverted", "whitened", "gas", "collimated", "foreign")
 
 # {setting: (what holds for it, in words)}; settings that a stage does not have are skipped.
 _RULES = {
