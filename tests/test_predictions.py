@@ -2,10 +2,14 @@ import csv
 import dataclasses
 import hashlib
 import json
+import shlex
 
 import numpy as np
 import pytest
 
+from configs import fusion
+from sdfn_jax.core import config_flag, run_identity
+from sdfn_jax.core.arguments import Parser
 from sdfn_jax.metrics import predictions
 from sdfn_jax.metrics.predictions import (
     Evaluation,
@@ -227,3 +231,18 @@ def test_another_evaluation_json_is_refused(tmp_path, text, message):
     (tmp_path / "evaluation.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_evaluation(tmp_path)
+
+
+def test_the_command_that_evaluates_a_run_names_its_data_and_its_images_size():
+    config = fusion.get_config("own,size512")
+    config.data.table = "my films.csv"
+    command = predictions.evaluation_command("runs/mine", "validation", run_identity.as_json(config))
+    arguments = shlex.split(command)[3:]
+    assert "--config=configs/fusion.py:own" in arguments
+    parser = Parser("test", description="", examples="")
+    config_flag.add(parser, "the stage", required=True)
+    parser.add_argument("--mode")
+    parser.add_argument("--split")
+    _, parsed = config_flag.parse(parser, arguments)
+    assert (parsed.data.table, parsed.data.size, parsed.data.data_dir) == ("my films.csv", 512, config.data.data_dir)
+    assert parsed.workdir == "runs/mine"

@@ -411,7 +411,7 @@ def lrg_folder(run: str | Path, config: dict) -> Path | None:
         return None
     raise UserError(
         f"{run}: this network reads the lung region, and its lung region generator was not found; looked for a trained "
-        f"one in {' and '.join(map(str, places))}. Name its folder: --lrg=FOLDER"
+        f"one in {' and '.join(dict.fromkeys(map(str, places)))}. Name its folder: --lrg=FOLDER"
     )
 
 

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import math
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from sdfn_jax.core import csv_table, sealed
 from sdfn_jax.core.files import file_digest
-from sdfn_jax.metrics import scores
+from sdfn_jax.metrics import published, scores
 from sdfn_jax.radiographs import labels as radiographs_labels
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 
@@ -24,6 +25,7 @@ _OLD_FILE = "predictions.csv"  # its name in evaluations by version 0.1.0
 EVALUATION_FILE = "evaluation.json"
 RECIPE_FILE = "recipe.json"
 STAGES = ("entire", "lung", "fusion", "finetuned")
+_PAPERS_DATA = "chestxray14"  # what the configs train on unless a word says otherwise
 _OF_IMAGE = ("image", "patient")
 _PROBABILITY, _LABEL = "probability_", "label_"
 # As the table has them: {code: text}
@@ -210,14 +212,20 @@ def evaluation_command(run: str | Path, split: str, config: Mapping | None) -> s
       config: of its training, from its checkpoint; None if unknown.
     """
     config = config or {}
-    stage, demo = config.get("stage"), ["demo"] if "synthetic" in config else []
-    if stage not in STAGES:
-        named = "--config=configs/STAGE.py"
-    else:
-        variant = ",".join([stage] * (stage != "fusion") + demo)
-        file = "classifier" if stage in ("entire", "lung") else "fusion"
-        named = f"--config=configs/{file}.py{':' if variant else ''}{variant}"
-    return f"python -m sdfn_jax.main {named} --config.workdir={run} --mode=evaluate --split={split}"
+    stage, data = config.get("stage"), config.get("data", {})
+    extractor = stage in ("entire", "lung")
+    file = "STAGE" if stage not in STAGES else "classifier" if extractor else "fusion"
+    words, settings = [stage] * extractor, []
+    if "synthetic" in config:
+        words.append("demo")
+    elif data.get("size", published.RECIPE["size"]) != published.RECIPE["size"]:
+        settings.append(f"--config.data.size={data['size']}")
+    if data.get("name", _PAPERS_DATA) != _PAPERS_DATA:
+        words.append(data["name"])
+        settings += [f"--config.data.{name}={data[name]}" for name in ("table", "data_dir") if data.get(name)]
+    named = f"--config=configs/{file}.py{':' if words else ''}{','.join(words)}"
+    flags = [named, *settings, f"--config.workdir={run}", "--mode=evaluate", f"--split={split}"]
+    return " ".join(["python -m sdfn_jax.main", *map(shlex.quote, flags)])
 
 
 def read_predictions(path: str | Path) -> Predictions:
