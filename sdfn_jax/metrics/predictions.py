@@ -95,7 +95,7 @@ class Origin:
     drawings: bool
     seed: int | None
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    seeds: Sequence[int] = ()
+    seeds: Sequence[int] = dataclasses.field(default_factory=list)
 
     @property
     def trained_elsewhere(self) -> bool:
