@@ -162,12 +162,10 @@ class TestConfig:
         monkeypatch.chdir(tmp_path)
         own = tmp_path / "configs" / "fusion.py"
         own.parent.mkdir()
-        own.write_text(
-            (ROOT / "configs" / "fusion.py").read_text().replace('config.stage = "fusion"', 'config.stage = "mine"')
-        )
+        own.write_text((ROOT / "configs" / "fusion.py").read_text().replace("config.seed = 0", "config.seed = 99"))
         options, config = read_config("--config=configs/fusion.py")
-        assert options.config == own and config.stage == "mine" and config.lrg.stage == "lrg"
-        assert read_config(f"--config={ROOT / 'configs' / 'fusion.py'}")[1].stage == "fusion"  # of an absolute path
+        assert options.config == own and config.seed == 99 and config.lrg.stage == "lrg"
+        assert read_config(f"--config={ROOT / 'configs' / 'fusion.py'}")[1].seed == 0  # of an absolute path
 
     def test_an_own_neighbour_comes_before_the_shipped_one(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -301,6 +301,7 @@ def start_mortals(folder, devices, killed=None, last=0):
     return start_two(lambda at, i: [sys.executable, "-c", code, str(folder), at, str(i)], folder, devices)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("killed", "devices"), [(0, 1), (1, 4)])
 def test_the_death_of_one_ends_the_other_within_seconds_and_one_device_or_four_resume(one, tmp_path, killed, devices):
     share = STEPS * BATCH // 2  # of an epoch

@@ -106,8 +106,9 @@ def test_a_revision_is_asked_for_by_name_or_commit(server):
     assert {path.split("/")[4] for path in server.asked} == {"v2"}  # the commit was in the cache by then
 
 
-def test_a_job_downloads_them_first_and_its_checkpoint_will_name_the_commit(server):
+def test_a_job_downloads_them_first_and_its_checkpoint_will_name_the_commit(server, tmp_path):
     config = classifier.get_config("entire,demo")
+    config.workdir = str(tmp_path)
     config.pretrained, config.model = f"{PLACE}@v2", ConfigDict(SHAPE)
     (stage,) = PublishedWeights.where_needed([config])
     assert (stage.status.state, stage.reads) == ("to do", f"{PLACE}@v2")

@@ -23,7 +23,7 @@ def read(run, batch_size):
     films = [draw(np.random.default_rng(number), ("Mass",)).image[::4, ::4] for number in range(6)]
     readings = list(predictor(films))
     blank = np.zeros((predictor.classifier.preprocessing.size,) * 2, np.uint8)
-    logits, _ = predictor.classifier.start([dict.fromkeys(predictor.classifier.model.branches, blank)])
+    ((logits, _),) = predictor.classifier.start([dict.fromkeys(predictor.classifier.model.branches, blank)])
     mask = predictor.lungs.segmenter.start(np.zeros((1, *(predictor.lungs.segmenter.size,) * 2), np.float32))
     devices = [len(each.sharding.device_set) for each in (logits, mask)]
     return [list(each.probabilities.values()) for each in readings], [each.lung_box for each in readings], devices

@@ -804,6 +804,7 @@ def two(job, tmp_path_factory):
     return folder, "\n".join(lines)
 
 
+@pytest.mark.long
 class TestSeeds:
     def test_the_first_seeds_run_is_used_and_the_second_is_that_of_its_seed_alone(self, job, two, tmp_path):
         folder, printed = two
@@ -888,6 +889,7 @@ def tuned(job, tmp_path_factory):
     return folder, "\n".join(lines)
 
 
+@pytest.mark.long
 class TestFinetuned:
     def test_the_papers_networks_stay_and_everything_after_them_has_changed(self, job, tuned):
         folder, printed = tuned

@@ -77,6 +77,7 @@ def test_a_journal(root, scratch):
             journal.write(key, {})
 
 
+@pytest.mark.long
 def test_checkpoints(root, scratch):
     """Of those that are there, the newest can be read, and it is at most one behind."""
     saved = {"latest": 0, "best": 0}

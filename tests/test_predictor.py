@@ -164,7 +164,7 @@ def test_the_batch_size_changes_nothing(runs, films, readings):
 
 
 def test_one_shape_is_compiled_however_many_films(predictor, readings):
-    assert predictor.classifier._network.func._cache_size() == 1
+    assert predictor.classifier._networks[0].func._cache_size() == 1
     assert predictor.lungs.segmenter._network.func._cache_size() == 1
 
 

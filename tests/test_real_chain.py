@@ -16,6 +16,7 @@ from tfds_builders import prepared
 RGBA = "00000100_000.png"
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_from_real_films_to_table_one(real_data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(results, "_HEATMAPS", 2)  # each takes a second

@@ -167,9 +167,9 @@ def test_what_lies_outside_the_prefix_is_not_expected(path):
 
 def test_several_networks_are_refused(path):
     tensors = tensors_of()
-    tensors |= {f"ema.{name}": tensor for name, tensor in tensors.items()}
+    tensors |= {f"other.{name}": tensor for name, tensor in tensors.items()}
     save_file(tensors, path)
-    with pytest.raises(ValueError, match="several networks .ema.features.conv0.weight, features.conv0.weight.: save"):
+    with pytest.raises(ValueError, match="several networks .features.conv0.weight, other.features.conv0.weight.: save"):
         weights_file.read(path, MODEL)
 
 
