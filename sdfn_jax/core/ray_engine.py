@@ -53,7 +53,9 @@ def engine(address: str | None, start: Callable[[], None], *, on_gpus: bool = Tr
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises just that if a node is slow to start
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--engine={address}: no Ray cluster can be reached there: {reason}") from error
+        # To Ray's client, a cluster that asks for a token is one that does not answer.
+        token = "" if address == "ray" else ". If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        raise UserError(f"--engine={address}: no Ray cluster can be reached there: {reason}{token}") from error
     try:
         signal.signal(signal.SIGTERM, on_term)
         yield _Workers(ray, start, on_gpus)
