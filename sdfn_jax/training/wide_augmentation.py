@@ -96,27 +96,26 @@ def _turn(key, image, mask, quarter_turns, mirrored):
 
 
 def _whiten(key, image, whitened):
-    """Lays up to three bright, soft clouds over the film, from a nodule's size to that of a lung."""
-    any_key, *cloud_keys = jax.random.split(key, 4)
-    present = jax.random.bernoulli(any_key, whitened)
-    for cloud_key in cloud_keys:
-        grey_key, shape_key = jax.random.split(cloud_key)
-        grey = jax.random.uniform(grey_key, minval=0.6, maxval=1.0)
-        image = image + present * _cloud(shape_key, image.shape[0]) * jnp.maximum(grey - image, 0.0)
-    return image
+    """Lays bright clouds over the film, from a nodule's size to that of a lung."""
+    return _lay_clouds(key, image, whitened, (0.6, 1.0), jnp.maximum, 1.0)
 
 
 def _add_gas(key, image, mask, gas):
-    """Lays up to three dark, soft clouds over the film, outside the lungs and the wall between them and the gas."""
-    any_key, *cloud_keys = jax.random.split(key, 4)
+    """Lays dark clouds over the film, outside the lungs and the wall between them and the gas."""
     wall = image.shape[0] // 64
     window = (2 * wall + 1, 2 * wall + 1)
     near = jax.lax.reduce_window(mask, 0.0, jax.lax.max, window, (1, 1), "SAME")
-    present = jax.random.bernoulli(any_key, gas) * (1.0 - near)
+    return _lay_clouds(key, image, gas, (0.0, 0.4), jnp.minimum, 1.0 - near)
+
+
+def _lay_clouds(key, image, probability, greys, brighter_or_darker, where):
+    """Draws up to three soft clouds of a grey in a range; `jnp.maximum` only brightens, `jnp.minimum` only darkens."""
+    any_key, *cloud_keys = jax.random.split(key, 4)
+    present = jax.random.bernoulli(any_key, probability) * where
     for cloud_key in cloud_keys:
         grey_key, shape_key = jax.random.split(cloud_key)
-        grey = jax.random.uniform(grey_key, minval=0.0, maxval=0.4)
-        image = image + present * _cloud(shape_key, image.shape[0]) * jnp.minimum(grey - image, 0.0)
+        grey = jax.random.uniform(grey_key, minval=greys[0], maxval=greys[1])
+        image = image + present * _cloud(shape_key, image.shape[0]) * brighter_or_darker(grey - image, 0.0)
     return image
 
 
