@@ -16,15 +16,14 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from commands import predict as command
 from PIL import Image
 from pydicom import uid
 from pydicom.sr.codedict import codes
 from readings import reading
 from test_platt import evaluation
 
-from sdfn_jax import predict as predict_command
 from sdfn_jax.core import checkpoint
-from sdfn_jax.core.errors import run_command
 from sdfn_jax.hospital import film_header, finding_codes, objects, results
 from sdfn_jax.inference import selftest
 from sdfn_jax.inference.predictor import Predictor
@@ -85,12 +84,6 @@ def films(tmp_path_factory):
     film(folder / "none.dcm", 1, StudyInstanceUID="")
     Image.fromarray(draw(np.random.default_rng(3), ()).image).resize((320, 300)).save(folder / "c.png")
     return folder
-
-
-def command(*arguments):
-    with pytest.raises(SystemExit) as stop:
-        run_command(lambda: predict_command.main([str(argument) for argument in arguments]))
-    return stop.value.code
 
 
 @pytest.fixture(scope="module")

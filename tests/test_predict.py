@@ -16,6 +16,7 @@ import dicom_files
 import numpy as np
 import other_process
 import pytest
+from commands import predict as command
 from PIL import Image
 from pydicom import uid
 from test_platt import evaluation
@@ -23,7 +24,6 @@ from test_platt import evaluation
 from sdfn_jax import cli
 from sdfn_jax import predict as predict_command
 from sdfn_jax.core import checkpoint, csv_table
-from sdfn_jax.core.errors import run_command
 from sdfn_jax.heatmaps import cam, localization
 from sdfn_jax.inference import batch, film_page, outputs, selftest
 from sdfn_jax.inference.predictor import Predictor
@@ -58,13 +58,6 @@ def run(tmp_path_factory):
     digest = checkpoint.best_metadata(run)["digest"]
     calibration.write(run, calibration.make(evaluation(stage="fusion", checkpoint=digest)))
     return run
-
-
-def command(*arguments):
-    """Runs the command and returns its exit status."""
-    with pytest.raises(SystemExit) as stop:
-        run_command(lambda: predict_command.main([str(argument) for argument in arguments]))
-    return stop.value.code
 
 
 @pytest.fixture(scope="module")
