@@ -74,6 +74,32 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, uninterrupted, film, s
     assert results(tmp_path) == uninterrupted
 
 
+def test_no_more_than_one_step_waits_for_the_device(tmp_path, monkeypatch):
+    """A Ctrl-C waits for all that is queued, and the progress shown counts it as done."""
+    make, made, waiting = train.make_train_step, [], []
+    square = jax.numpy.ones((256, 256))
+
+    @jax.jit
+    def slowly(step):  # some 30 ms that the result depends on
+        return step + jax.lax.fori_loop(0, 40, lambda _, x: x @ square / 256, square)[0, 0].astype(int) // 2
+
+    def make_slow(*arguments):
+        step = make(*arguments)
+
+        def slow_step(state, batch):
+            waiting.append(sum(not before.is_ready() for before in made))
+            state = step(state, batch)
+            state = state.replace(step=slowly(state.step))
+            made.append(state.step + 0)
+            return state
+
+        return slow_step
+
+    monkeypatch.setattr(train, "make_train_step", make_slow)
+    run(extractor_config("entire", tmp_path))
+    assert len(waiting) == 2 * 3 and max(waiting) <= 1, waiting
+
+
 @pytest.mark.parametrize("film", [1, 13, 18, 22, 24])
 def test_a_stop_during_validation_is_heard_in_the_last_epoch_too(tmp_path, uninterrupted, film):
     config = extractor_config("entire", tmp_path)

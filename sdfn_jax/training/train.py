@@ -118,8 +118,15 @@ class _Run:
         batches = training_batches(
             training, self.task.select, self.config.batch_size, self.config.seed, epoch, first_step=first, rows=rows
         )
+        before = None  # the step before, which the next one waits for
         for batch in to_device(batches, sharding):
             state = self.train_step(state, batch)
+            # One step ahead of the devices, no more: JAX would queue up to 32, minutes on a CPU, which a Ctrl-C would
+            # wait for and the rate shown would count as done. A copy, as the next step takes the state's own memory.
+            queued = state.step + 0
+            if before is not None:
+                before.block_until_ready()
+            before = queued
             bar.update()
             self.pace.step(bar)
             self.stop_if_asked(state, stop)
