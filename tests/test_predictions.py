@@ -233,16 +233,16 @@ def test_another_evaluation_json_is_refused(tmp_path, text, message):
         read_evaluation(tmp_path)
 
 
-def test_the_command_that_evaluates_a_run_names_its_data_and_its_images_size():
-    config = fusion.get_config("own,size512")
+@pytest.mark.parametrize("stage", ["fusion", "finetuned"])
+def test_the_command_that_evaluates_a_run_names_its_stage_its_data_and_its_images_size(stage):
+    config = fusion.get_config("own,size512" + ",finetuned" * (stage == "finetuned"))
     config.data.table = "my films.csv"
     command = predictions.evaluation_command("runs/mine", "validation", run_identity.as_json(config))
     arguments = shlex.split(command)[3:]
-    assert "--config=configs/fusion.py:own" in arguments
     parser = Parser("test", description="", examples="")
     config_flag.add(parser, "the stage", required=True)
     parser.add_argument("--mode")
     parser.add_argument("--split")
     _, parsed = config_flag.parse(parser, arguments)
     assert (parsed.data.table, parsed.data.size, parsed.data.data_dir) == ("my films.csv", 512, config.data.data_dir)
-    assert parsed.workdir == "runs/mine"
+    assert (parsed.stage, parsed.workdir) == (stage, "runs/mine")

@@ -215,7 +215,7 @@ def evaluation_command(run: str | Path, split: str, config: Mapping | None) -> s
     stage, data = config.get("stage"), config.get("data", {})
     extractor = stage in ("entire", "lung")
     file = "STAGE" if stage not in STAGES else "classifier" if extractor else "fusion"
-    words, settings = [stage] * extractor, []
+    words, settings = [stage] * (extractor or stage == "finetuned"), []
     if "synthetic" in config:
         words.append("demo")
     elif data.get("size", published.RECIPE["size"]) != published.RECIPE["size"]:
