@@ -32,6 +32,7 @@ from sdfn_jax.lungs import box_table, lung_boxes, segmenter
 from sdfn_jax.metrics import calibration, people, predictions
 from sdfn_jax.radiographs import nih_tables, synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS
+from sdfn_jax.reporting import runs
 from sdfn_jax.training import evaluate, evaluate_lungs, tasks
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.training.metrics_log import MetricsLog
@@ -46,12 +47,16 @@ STAGES = ("lrg", "entire", "lung", "fusion")
 def job(tmp_path_factory):
     """The finished job: (its folder, what it printed)."""
     folder = tmp_path_factory.mktemp("job")
+    return folder, printed_by_training(fusion_config(folder))
+
+
+def printed_by_training(config) -> str:
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
         patch.setattr(results, "_HEATMAPS", 2)  # each takes a second
-        modes.run(fusion_config(folder), "train", "test")
-    return folder, "\n".join(lines)
+        modes.run(config, "train", "test")
+    return "\n".join(lines)
 
 
 def states(steps: list[plan.Step]) -> dict[str, str]:
@@ -795,13 +800,8 @@ def seeds_config(folder):
 @pytest.fixture(scope="module")
 def two(job, tmp_path_factory):
     """A job with a second seed, asked for after the first had finished: (its folder, what it printed)."""
-    folder = tmp_path_factory.mktemp("seeds") / "job"
-    shutil.copytree(job[0], folder)
-    with pytest.MonkeyPatch.context() as patch:
-        lines = []
-        patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
-        modes.run(seeds_config(folder), "train", "test")
-    return folder, "\n".join(lines)
+    folder = shutil.copytree(job[0], tmp_path_factory.mktemp("seeds") / "job")
+    return folder, printed_by_training(seeds_config(folder))
 
 
 @pytest.mark.long
@@ -815,6 +815,12 @@ class TestSeeds:
         alone.seeds, alone.seed, alone.workdir = 1, 1, str(tmp_path)
         stages.train_classifier(alone, data_of(folder))
         assert checkpoint.best_metadata(tmp_path)["digest"] == digests[1]
+
+    def test_the_report_draws_the_learning_curves_of_each_seed(self, two):
+        folder, _ = two
+        logs = runs.read(folder / "ensemble" / "entire").logs
+        assert logs == [MetricsLog.read(folder / run) for run in ("entire", "seed_1/entire")]
+        assert logs[0] != logs[1]
 
     @pytest.mark.parametrize("split", ["validation", "test"])
     def test_the_ensembles_probabilities_are_the_means_of_both_evaluations(self, two, split):
@@ -879,14 +885,8 @@ class TestSeeds:
 @pytest.fixture(scope="module")
 def tuned(job, tmp_path_factory):
     """The finished job, and everything trained on together after it: (its folder, what it printed)."""
-    folder = tmp_path_factory.mktemp("finetuned") / "job"
-    shutil.copytree(job[0], folder)
-    with pytest.MonkeyPatch.context() as patch:
-        lines = []
-        patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
-        patch.setattr(results, "_HEATMAPS", 1)
-        modes.run(fusion_config(folder, "demo,finetuned"), "train", "test")
-    return folder, "\n".join(lines)
+    folder = shutil.copytree(job[0], tmp_path_factory.mktemp("finetuned") / "job")
+    return folder, printed_by_training(fusion_config(folder, "demo,finetuned"))
 
 
 @pytest.mark.long

@@ -125,27 +125,23 @@ def sizes(curves: dict[str, Sequence[tuple[float, float, Estimate]]], label: str
     return _drawn(fill, (9, 4.5))
 
 
-def learning_curves(curves: dict[str, Sequence[dict]], auc: str) -> Callable[[Path], None]:
+def learning_curves(curves: dict[str, Sequence[Sequence[dict]]], auc: str) -> Callable[[Path], None]:
     """Draws the training: losses on the left, the score that is watched on the right, one row per network.
 
     Args:
-      curves: {name of the network: the lines of its log}.
+      curves: {name of the network: the lines of its log, for each of its trainings}.
       auc: what the mean AUC is called.
     """
-
     scores = {"validation_mean_auc": f"validation {auc}", "validation_dice": "validation Dice"}
 
     def fill(figure: "Figure") -> None:
         panels = figure.subplots(len(curves), 2, squeeze=False)
-        for (loss, score), (name, lines) in zip(panels, curves.items(), strict=True):
-            epochs = [line["epoch"] for line in lines]
-            kept = lines[-1].get("best_epoch")
-            for key, label, colour in (("train_loss", "training", 0), ("validation_loss", "validation", 1)):
-                _curve(loss, epochs, [line.get(key, np.nan) for line in lines], palette.SERIES[colour], label, kept)
-            watched = next((key for key in scores if key in lines[-1]), None)
+        for (loss, score), (name, logs) in zip(panels, curves.items(), strict=True):
+            watched = next((key for key in scores if key in logs[0][-1]), None)
+            _curves(loss, logs, "train_loss", palette.SERIES[0], "training")
+            _curves(loss, logs, "validation_loss", palette.SERIES[1], "validation", kept=True)
             if watched is not None:
-                values = [line.get(watched, np.nan) for line in lines]
-                _curve(score, epochs, values, palette.SERIES[1], scores[watched], kept)
+                _curves(score, logs, watched, palette.SERIES[1], scores[watched], kept=True)
             loss.set_title(f"{name}: loss", loc="left", fontsize=10)
             score.set_title(f"{name}: {scores.get(watched, '')}", loc="left", fontsize=10)
             for axes in (loss, score):
@@ -158,10 +154,14 @@ def learning_curves(curves: dict[str, Sequence[dict]], auc: str) -> Callable[[Pa
     return _drawn(fill, (9, 0.6 + 1.7 * len(curves)))
 
 
-def _curve(axes, epochs: Sequence[int], values: Sequence[float], colour: str, label: str, kept: int | None) -> None:
-    axes.plot(epochs, values, color=colour, label=label, linewidth=1.6)
-    if kept in epochs and label != "training":
-        axes.plot(kept, values[epochs.index(kept)], "o", color=colour, markersize=6)
+def _curves(axes, logs: Sequence[Sequence[dict]], key: str, colour: str, label: str, kept: bool = False) -> None:
+    for number, lines in enumerate(logs):
+        values = {line["epoch"]: line.get(key, np.nan) for line in lines}
+        width = 1.6 if len(logs) == 1 else 1.0
+        axes.plot([*values], [*values.values()], color=colour, linewidth=width, label=None if number else label)
+        best = lines[-1].get("best_epoch")
+        if kept and best in values:
+            axes.plot(best, values[best], "o", color=colour, markersize=6)
 
 
 def _drawn(fill: Callable[["Figure"], None], size: tuple[float, float]) -> Callable[[Path], None]:

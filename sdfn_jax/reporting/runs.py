@@ -52,7 +52,7 @@ class Run:
       recipe: the record of its training; None if the evaluation left no such file.
       localization: None if its heatmaps were not scored.
       checks: of its heatmaps, and their record; None if they were not checked.
-      epochs: the lines of its training log, of an ensemble its first member's; empty if there is none.
+      logs: the lines of its training log, of an ensemble those of each member that has one.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class Run:
     recipe: dict | None
     localization: Localization | None
     checks: tuple[Checks, dict] | None
-    epochs: list[dict]
+    logs: list[list[dict]]
 
     @property
     def stage(self) -> str:
@@ -161,7 +161,7 @@ def read(folder: Path) -> Run:
         checks = check_results.read(where)
         _check_checkpoint(where / check_results.CHECKS_FILE, checks[1], test, f"check again: {command} --checks")
     found = Run(folder, test, validation, _read_recipe(where / RECIPE_FILE), localization, checks, [])
-    return dataclasses.replace(found, epochs=MetricsLog.read(found.jobs[0]))
+    return dataclasses.replace(found, logs=[lines for job in found.jobs if (lines := MetricsLog.read(job))])
 
 
 def _check_checkpoint(path: Path, origin: dict, test: Evaluation, mend: str) -> None:

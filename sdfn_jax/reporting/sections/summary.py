@@ -72,10 +72,10 @@ def _aucs(material: Material) -> Picture:
 
 def training(material: Material) -> Section:
     """Learning curves, and how long each step took on what."""
-    curves = {run.name: run.epochs for run in material.runs if run.epochs}
+    curves = {run.name: run.logs for run in material.runs if run.logs}
     for folder in material.generators:
         if lines := MetricsLog.read(folder):
-            curves[f"Lungs ({folder.name})"] = lines
+            curves[f"Lungs ({folder.name})"] = [lines]
     parts: list[Table | Picture] = []
     text = []
     steps = job_record.together([*material.generators, *(folder for run in material.runs for folder in run.jobs)])
@@ -84,7 +84,8 @@ def training(material: Material) -> Section:
     else:
         text.append("How long it took is not recorded: jobs record it since version 0.2.0.")
     if curves:
-        caption = "Loss and score by epoch; the dot is the epoch that was kept"
+        each = "; a line for each seed" if any(len(logs) > 1 for logs in curves.values()) else ""
+        caption = f"Loss and score by epoch; the dot is the epoch that was kept{each}"
         parts.append(Picture("learning_curves", caption, charts.learning_curves(curves, material.mean_word)))
     else:
         text.append("No run has a training log (metrics.jsonl): these networks were trained elsewhere.")
