@@ -8,7 +8,8 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import agreement
-from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
+from sdfn_jax.metrics.evaluation import Evaluation, Origin, write_evaluation
+from sdfn_jax.metrics.predictions import Predictions
 from sdfn_jax.radiographs import expert_labels
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.radiographs.labels import ABSENT, PRESENT, UNKNOWN

@@ -5,6 +5,7 @@ import pytest
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import predictions
+from sdfn_jax.metrics.evaluation import Evaluation, Origin, evaluation_folder, table_of, write_evaluation
 from tools import folds
 
 FINDINGS = ("Tuberculosis",)
@@ -18,11 +19,9 @@ def write_fold(folder, number, count=24, first=0):
     for better, stage in enumerate(folds.NETWORKS):
         noise = generator.random((count, 1))
         probabilities = (0.2 + 0.1 * better) * labels + 0.3 * noise + 0.2 * (number % 2)
-        origin = predictions.Origin(stage, "0" * 64, "1.0.0", None, "test", False, 0)
+        origin = Origin(stage, "0" * 64, "1.0.0", None, "test", False, 0)
         found = predictions.Predictions(images, np.arange(count), probabilities, labels, FINDINGS)
-        predictions.write_evaluation(
-            predictions.evaluation_folder(folder / stage, "test"), predictions.Evaluation(origin, found)
-        )
+        write_evaluation(evaluation_folder(folder / stage, "test"), Evaluation(origin, found))
     return folder
 
 
@@ -67,7 +66,7 @@ def test_a_film_tested_twice_or_an_evaluation_that_is_missing_is_named(runs, tmp
         folds.read([*runs, write_fold(tmp_path / "again", 7, first=100)])
     with pytest.raises(UserError, match="nowhere"):
         folds.read([*runs, tmp_path / "nowhere"])
-    predictions.table_of(predictions.evaluation_folder(runs[1] / "lung", "test")).unlink()
+    table_of(evaluation_folder(runs[1] / "lung", "test")).unlink()
     with pytest.raises(UserError, match="fold_1"):
         folds.read(runs)
 

@@ -18,7 +18,7 @@ from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.inference import film_page, formats, selftest, server
 from sdfn_jax.inference.predictor import Predictor
-from sdfn_jax.metrics import predictions
+from sdfn_jax.metrics.evaluation import read_evaluation
 from sdfn_jax.models.densenet import DenseNet
 from sdfn_jax.models.weights import weights_file as weights_weights_file
 from sdfn_jax.radiographs.findings import FINDINGS
@@ -115,10 +115,10 @@ def test_evaluation_knows_no_seed_and_warns(made):
     folder, _, _ = made
     for stage in BRANCHES:
         where = folder / stage / "evaluation" / "test"
-        assert predictions.read_evaluation(where).origin.seed is None
+        assert read_evaluation(where).origin.seed is None
         (caveat,) = (each for each in json.loads((where / "evaluation.json").read_text())["caveats"] if stage in each)
         assert "What it was trained on is unknown" in caveat
-    assert predictions.read_evaluation(folder / "fusion" / "evaluation" / "test").origin.seed == 0
+    assert read_evaluation(folder / "fusion" / "evaluation" / "test").origin.seed == 0
 
 
 def test_an_extractor_of_the_other_branch_is_refused(made):

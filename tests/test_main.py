@@ -29,7 +29,8 @@ from sdfn_jax.core.files import file_digest
 from sdfn_jax.heatmaps import detections, over_split
 from sdfn_jax.inference import predictor
 from sdfn_jax.lungs import box_table, lung_boxes, segmenter
-from sdfn_jax.metrics import calibration, people, predictions
+from sdfn_jax.metrics import calibration, people
+from sdfn_jax.metrics.evaluation import read_evaluation
 from sdfn_jax.radiographs import nih_tables, synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.reporting import runs
@@ -94,7 +95,7 @@ class TestMainJob:
         assert [str(path.relative_to(results)) for path in results.rglob("table_1.csv")] == ["table_1.csv"]
         assert "SYNTHETIC" in printed
         page, read, view = printed.splitlines()[-3:]
-        film = predictions.read_evaluation(folder / "fusion" / "evaluation" / "test").predictions.images[0]
+        film = read_evaluation(folder / "fusion" / "evaluation" / "test").predictions.images[0]
         assert page == f"open this page:  {results / 'index.html'}"
         assert read == (
             f"read films:      python -m sdfn_jax.predict {folder}/synthetic/chestxray14/images/{film} "
@@ -118,7 +119,7 @@ class TestMainJob:
         folder, _ = job
         with (folder / "fusion" / "results" / "table_1.csv").open() as file:
             rows = list(csv.DictReader(file))
-        evaluation = predictions.read_evaluation(folder / "fusion" / "evaluation" / "test")
+        evaluation = read_evaluation(folder / "fusion" / "evaluation" / "test")
         written = json.loads((folder / "fusion" / "evaluation" / "test" / "evaluation.json").read_text())
         assert len(rows) == 15
         assert written["checkpoint"] == checkpoint.best_metadata(folder / "fusion")["digest"]
@@ -128,7 +129,7 @@ class TestMainJob:
         folder, _ = job
         config = fusion_config(folder)
         for stage in plan.classifiers(config):
-            found = predictions.read_evaluation(folder / stage.stage / "evaluation" / "test").predictions
+            found = read_evaluation(folder / stage.stage / "evaluation" / "test").predictions
             examples = Examples(data_of(folder), ["test"])
             variables, _ = checkpoint.read_best(stage.workdir)
             task = tasks.classification(stage)
@@ -144,7 +145,7 @@ class TestMainJob:
     def test_streamed_heatmaps_explain_the_logit_of_every_test_film(self, job):
         folder, _ = job
         for stage in plan.classifiers(fusion_config(folder)):
-            found = predictions.read_evaluation(folder / stage.stage / "evaluation" / "test").predictions.probabilities
+            found = read_evaluation(folder / stage.stage / "evaluation" / "test").predictions.probabilities
             variables, _ = checkpoint.read_best(stage.workdir)
             maps = list(over_split.stream(stage, variables, Examples(data_of(folder), ["test"])))
             means = np.stack([sum(each.mean(axis=(0, 1)) for each in film.values()) for film in maps])
@@ -197,7 +198,7 @@ class TestMainJob:
         settings = fusion_config(folder).synthetic
         records = synthetic_dataset.chestxray14_films(settings.chestxray14_films, settings.seed, settings.test_share)
         expected = {f"{record.name}.png": record for record in records if record.test}
-        found = predictions.read_evaluation(folder / "entire" / "evaluation" / "test").predictions
+        found = read_evaluation(folder / "entire" / "evaluation" / "test").predictions
         assert set(found.images) == set(expected)
         for name, labels in zip(found.images, found.labels, strict=True):
             named = tuple(finding for finding, label in zip(FINDINGS, labels, strict=True) if label)
@@ -400,7 +401,7 @@ class TestPlan:
         del config.synthetic
         shown = plan.classifiers(config)
         films = copy / "synthetic" / "chestxray14" / "images"
-        first, second, *_ = predictions.read_evaluation(copy / "fusion" / "evaluation" / "test").predictions.images
+        first, second, *_ = read_evaluation(copy / "fusion" / "evaluation" / "test").predictions.images
         (films / first).unlink()
         (films / second).write_bytes(b"torn")
         results.make(config, shown, data_of(copy))
@@ -517,12 +518,12 @@ class TestEvaluate:
         modes.run(fusion_config(folder), "evaluate", "validation")
         printed = capsys.readouterr().out
         assert "split validation" in printed
-        found = predictions.read_evaluation(folder / "fusion" / "evaluation" / "validation")
+        found = read_evaluation(folder / "fusion" / "evaluation" / "validation")
         assert len(found.predictions.images) == len(Examples(data_of(folder), ["validation"]))
         for stage in ("entire", "lung", "fusion"):
             record = calibration.read(folder / stage)
             assert record.checkpoint == checkpoint.best_metadata(folder / stage)["digest"]
-            assert record == calibration.make(predictions.read_evaluation(folder / stage / "evaluation" / "validation"))
+            assert record == calibration.make(read_evaluation(folder / stage / "evaluation" / "validation"))
 
     def test_into_a_folder_of_its_own_it_leaves_the_runs_alone(self, job, tmp_path, capsys):
         folder, _ = job
@@ -532,8 +533,7 @@ class TestEvaluate:
         assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "fusion")
         assert {path: path.read_bytes() for path in kept} == kept
         found, own = (
-            predictions.read_evaluation(each)
-            for each in (tmp_path / "fusion", folder / "fusion" / "evaluation" / "validation")
+            read_evaluation(each) for each in (tmp_path / "fusion", folder / "fusion" / "evaluation" / "validation")
         )
         np.testing.assert_array_equal(found.predictions.probabilities, own.predictions.probabilities)
         said = people.read(tmp_path / "fusion", found.predictions.images)
@@ -697,8 +697,7 @@ def test_of_two_evaluations_at_a_time_one_ends_and_the_other_says_who_writes(job
     assert first.returncode == 0
     for stage in STAGES[1:]:
         found, expected = (
-            predictions.read_evaluation(each / stage / "evaluation" / "test").predictions.probabilities
-            for each in (folder, job[0])
+            read_evaluation(each / stage / "evaluation" / "test").predictions.probabilities for each in (folder, job[0])
         )
         np.testing.assert_array_equal(found, expected)
 
@@ -717,7 +716,7 @@ def test_killed_in_two_stages_the_same_command_gives_the_same_bits(job, tmp_path
         assert mine["digest"] == theirs["digest"], stage
         assert MetricsLog.read(tmp_path / stage) == MetricsLog.read(job[0] / stage)
     scores = [
-        predictions.read_evaluation(folder / "fusion" / "evaluation" / "test").predictions.probabilities
+        read_evaluation(folder / "fusion" / "evaluation" / "test").predictions.probabilities
         for folder in (tmp_path, job[0])
     ]
     np.testing.assert_array_equal(*scores)
@@ -826,7 +825,7 @@ class TestSeeds:
     def test_the_ensembles_probabilities_are_the_means_of_both_evaluations(self, two, split):
         folder, _ = two
         whole, *each = (
-            predictions.read_evaluation(folder / run / "evaluation" / split)
+            read_evaluation(folder / run / "evaluation" / split)
             for run in ("ensemble/entire", "entire", "seed_1/entire")
         )
         expected = (each[0].predictions.probabilities + each[1].predictions.probabilities) / 2

@@ -11,7 +11,7 @@ from sdfn_jax.inference import selftest
 from sdfn_jax.inference.predictor import Predictor
 from sdfn_jax.lungs import box_table
 from sdfn_jax.metrics import calibration
-from sdfn_jax.metrics.predictions import read_evaluation, table_of, write_evaluation
+from sdfn_jax.metrics.evaluation import read_evaluation, table_of, write_evaluation
 from sdfn_jax.radiographs import pixels
 
 OLD = Path(__file__).parent / "run_0_1_0"

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from sdfn_jax.core import run_identity
 from sdfn_jax.inference import model_card
-from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
+from sdfn_jax.metrics.evaluation import Evaluation, Origin, write_evaluation
+from sdfn_jax.metrics.predictions import Predictions
 from sdfn_jax.radiographs.findings import FINDINGS, display_name, named_in
 from sdfn_jax.radiographs.labels import UNKNOWN, known
 from sdfn_jax.reporting import report

@@ -17,7 +17,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.shards import Shard
 from sdfn_jax.inference.predictor import Predictor
 from sdfn_jax.lungs import box_table, shipped
-from sdfn_jax.metrics import predictions
+from sdfn_jax.metrics.evaluation import read_evaluation
 from sdfn_jax.radiographs import pixels
 from sdfn_jax.radiographs.labels import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from sdfn_jax.workflow import modes, plan, results, stages
@@ -287,7 +287,7 @@ def test_the_main_job_ends_with_a_report_and_predictions_under_their_own_names(j
     assert (results_folder / "figures" / "heatmaps.png").is_file()
     assert "Tuberculosis" in page and "Atelectasis" not in page and "films.csv" in page
     for stage in ("entire", "lung", "fusion"):
-        found = predictions.read_evaluation(runs / stage / "evaluation" / "test").predictions
+        found = read_evaluation(runs / stage / "evaluation" / "test").predictions
         assert found.findings == ("Tuberculosis",)
         assert found.labels[:, 0].tolist() == [int(Path(name).stem) % 2 for name in found.images]
     reading = Predictor.load(runs)(job / "clinic_1" / "1.png")

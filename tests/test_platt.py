@@ -16,8 +16,9 @@ from sklearn.metrics import roc_auc_score
 from sdfn_jax.core import sealed
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import calibration as metrics_calibration
-from sdfn_jax.metrics import platt, predictions
-from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions
+from sdfn_jax.metrics import platt, reliability
+from sdfn_jax.metrics.evaluation import Evaluation, Origin, write_evaluation
+from sdfn_jax.metrics.predictions import Predictions
 from sdfn_jax.radiographs.findings import FINDINGS
 
 
@@ -59,8 +60,8 @@ def test_it_finds_the_distortion_and_mends_it():
     found = platt.fit(labels, probabilities)
     assert (found.slope, found.intercept) == pytest.approx((0.4, 0.7), abs=0.03)
     others, raw = overconfident(20_000, seed=5, slope=0.4, intercept=0.7)
-    assert metrics_calibration.reliability(others, raw).error > 0.1
-    assert metrics_calibration.reliability(others, found(raw)).error < 0.02
+    assert reliability.curve(others, raw).error > 0.1
+    assert reliability.curve(others, found(raw)).error < 0.02
 
 
 def test_images_never_change_places():
@@ -203,7 +204,7 @@ class TestFile:
         labels, scores = given.predictions.labels[:, 0], given.predictions.probabilities[:, 0]
         effect = metrics_calibration.make(given).findings["Atelectasis"].effect
         after = platt.cross_fit(labels, scores, given.predictions.patients)
-        assert effect.brier == (metrics_calibration.brier(labels, scores), metrics_calibration.brier(labels, after))
+        assert effect.brier == (reliability.brier(labels, scores), reliability.brier(labels, after))
         assert effect.brier[1] < effect.brier[0]
         assert effect.error[1] < effect.error[0]
 
@@ -272,7 +273,7 @@ class TestOfCheckpoint:
 
     @pytest.fixture
     def run(self, tmp_path):
-        predictions.write_evaluation(tmp_path / "evaluation" / "validation", evaluation())
+        write_evaluation(tmp_path / "evaluation" / "validation", evaluation())
         metrics_calibration.write(tmp_path, metrics_calibration.make(evaluation()))
         sealed.say.cache_clear()
         return tmp_path

@@ -11,14 +11,15 @@ from configs import fusion
 from sdfn_jax.core import config_flag, run_identity
 from sdfn_jax.core.arguments import Parser
 from sdfn_jax.metrics import predictions
-from sdfn_jax.metrics.predictions import (
+from sdfn_jax.metrics.evaluation import (
     Evaluation,
     Origin,
-    Predictions,
+    caveats,
+    evaluation_command,
     read_evaluation,
-    read_predictions,
     write_evaluation,
 )
+from sdfn_jax.metrics.predictions import Predictions, read_predictions
 from sdfn_jax.radiographs.findings import FINDINGS
 
 ORIGIN = Origin(
@@ -121,15 +122,15 @@ def test_the_image_list_digest_ignores_order_and_sees_every_name():
 
 
 def test_caveats_name_synthetic_radiographs_and_small_samples():
-    assert predictions.caveats(drawn_evaluation(400)) == []
-    (drawings,) = predictions.caveats(drawn_evaluation(400, drawings=True))
+    assert caveats(drawn_evaluation(400)) == []
+    (drawings,) = caveats(drawn_evaluation(400, drawings=True))
     assert "SYNTHETIC" in drawings
-    (small,) = predictions.caveats(drawn_evaluation(47))
+    (small,) = caveats(drawn_evaluation(47))
     assert "SMALL SAMPLE: among 47 images" in small
     assert "all 14 findings" in small
     rare = drawn_evaluation(400)
     rare.predictions.labels[29:, 13] = 0
-    (one,) = predictions.caveats(rare)
+    (one,) = caveats(rare)
     assert "of Hernia;" in one
 
 
@@ -237,7 +238,7 @@ def test_another_evaluation_json_is_refused(tmp_path, text, message):
 def test_the_command_that_evaluates_a_run_names_its_stage_its_data_and_its_images_size(stage):
     config = fusion.get_config("own,size512" + ",finetuned" * (stage == "finetuned"))
     config.data.table = "my films.csv"
-    command = predictions.evaluation_command("runs/mine", "validation", run_identity.as_json(config))
+    command = evaluation_command("runs/mine", "validation", run_identity.as_json(config))
     arguments = shlex.split(command)[3:]
     parser = Parser("test", description="", examples="")
     config_flag.add(parser, "the stage", required=True)

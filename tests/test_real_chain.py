@@ -7,7 +7,7 @@ import pytest
 from small import fusion_config
 
 from sdfn_jax.lungs import box_table
-from sdfn_jax.metrics import predictions
+from sdfn_jax.metrics.evaluation import read_evaluation
 from sdfn_jax.training.input_pipeline import Examples
 from sdfn_jax.workflow import modes, results
 from tfds_builders import prepared
@@ -60,6 +60,6 @@ def test_from_real_films_to_table_one(real_data, tmp_path, capsys, monkeypatch):
 
     official = set((real_data / "chestxray14" / "test_list.txt").read_text().split())
     for stage in ("entire", "lung", "fusion"):
-        found = predictions.read_evaluation(tmp_path / stage / "evaluation" / "test").predictions
+        found = read_evaluation(tmp_path / stage / "evaluation" / "test").predictions
         assert len(found.images) == 47 and set(found.images) <= official
         assert found.probabilities.std(axis=0).min() > 0

@@ -10,7 +10,8 @@ from scipy.stats import ttest_rel
 from sklearn.metrics import roc_auc_score
 
 from sdfn_jax.metrics import published
-from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions
+from sdfn_jax.metrics.evaluation import Evaluation, Origin
+from sdfn_jax.metrics.predictions import Predictions
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.reporting import roc_curves, table_one
 
@@ -230,7 +231,7 @@ def test_roc_figure_as_text_names_findings_counts_and_areas(tmp_path):
 
 def test_results_are_read_without_jax_and_without_drawing():
     code = (
-        "import sys; import sdfn_jax.report, sdfn_jax.metrics.predictions, sdfn_jax.heatmaps.cam; "
+        "import sys; import sdfn_jax.report, sdfn_jax.metrics.evaluation, sdfn_jax.heatmaps.cam; "
         "import sdfn_jax.heatmaps.figures; "
         "import sdfn_jax.inference.film_page; "
         "print([name for name in ('jax', 'flax', 'matplotlib', 'tensorflow') if name in sys.modules])"

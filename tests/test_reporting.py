@@ -21,9 +21,9 @@ from sdfn_jax import report as report_command
 from sdfn_jax.core import job_record, sealed
 from sdfn_jax.core.errors import UserError, run_command
 from sdfn_jax.heatmaps import check_results, detections, localization
-from sdfn_jax.metrics import calibration as metrics_calibration
-from sdfn_jax.metrics import operating_points, platt, published
-from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
+from sdfn_jax.metrics import operating_points, platt, published, reliability
+from sdfn_jax.metrics.evaluation import Evaluation, Origin, write_evaluation
+from sdfn_jax.metrics.predictions import Predictions
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.reporting import material, report, table_one, verdict
 from sdfn_jax.reporting.sections import provenance
@@ -426,13 +426,11 @@ class TestNumbers:
         first, chosen, tested = found[0], *(evaluation("entire", split).predictions for split in ("validation", "test"))
         scaling = platt.fit(chosen.labels[:, 0], chosen.probabilities[:, 0])
         assert float(first["slope"]) == scaling.slope
-        assert float(first["Brier, test, before"]) == metrics_calibration.brier(
-            tested.labels[:, 0], tested.probabilities[:, 0]
-        )
-        after = metrics_calibration.brier(tested.labels[:, 0], scaling(tested.probabilities[:, 0]))
+        assert float(first["Brier, test, before"]) == reliability.brier(tested.labels[:, 0], tested.probabilities[:, 0])
+        after = reliability.brier(tested.labels[:, 0], scaling(tested.probabilities[:, 0]))
         assert float(first["Brier, test, after"]) == after
         apart = platt.cross_fit(chosen.labels[:, 0], chosen.probabilities[:, 0], chosen.patients)
-        error = metrics_calibration.reliability(chosen.labels[:, 0], apart).error
+        error = reliability.curve(chosen.labels[:, 0], apart).error
         assert float(first["error, validation, after"]) == error
         few = {row["Finding"]: row["why not"] for row in found if row["slope"] == ""}
         assert few["Hernia"] == "0 positives and 120 negatives in validation; it takes 20 of each"

@@ -16,8 +16,9 @@ from sdfn_jax.core import checkpoint, ensemble, networks, run_metadata
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.inference import formats, outputs, publish
 from sdfn_jax.inference.columns import columns
-from sdfn_jax.metrics import calibration, ensembles, predictions
-from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions
+from sdfn_jax.metrics import calibration, ensembles
+from sdfn_jax.metrics.evaluation import Evaluation, Origin, evaluation_folder, write_evaluation
+from sdfn_jax.metrics.predictions import Predictions
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.reporting import table_one
@@ -239,10 +240,10 @@ class TestEvaluation:
         found = ensemble.read(copy / "ensemble" / "entire")
         each = [evaluated(member.checkpoint, member.seed) for member in found.members]
         for member, evaluation in zip(found.members, each, strict=True):
-            predictions.write_evaluation(predictions.evaluation_folder(member.run, "test"), evaluation)
+            write_evaluation(evaluation_folder(member.run, "test"), evaluation)
         combined = ensembles.combine(found, each)
-        folder = predictions.evaluation_folder(copy / "ensemble" / "entire", "test")
-        predictions.write_evaluation(folder, combined)
+        folder = evaluation_folder(copy / "ensemble" / "entire", "test")
+        write_evaluation(folder, combined)
         return ensembles.read(copy / "ensemble" / "entire", "test")
 
     def test_it_is_the_mean_of_its_members_and_never_worse_than_they_are_on_average(self, whole):
@@ -261,7 +262,7 @@ class TestEvaluation:
             ensembles.combine(found, each)
 
     def test_a_members_evaluation_of_another_checkpoint_is_refused(self, copy, whole):
-        predictions.write_evaluation(copy / "seed_1" / "entire" / "evaluation" / "test", evaluated("other", 1))
+        write_evaluation(copy / "seed_1" / "entire" / "evaluation" / "test", evaluated("other", 1))
         with pytest.raises(UserError, match=r"seed_1/entire/evaluation/test is of another checkpoint"):
             ensembles.read(copy / "ensemble" / "entire", "test")
 

@@ -9,8 +9,9 @@ from sklearn.metrics import roc_auc_score
 
 from sdfn_jax import report as report_command
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.metrics import calibration, people
-from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions, write_evaluation
+from sdfn_jax.metrics import calibration, people, reliability
+from sdfn_jax.metrics.evaluation import Evaluation, Origin, write_evaluation
+from sdfn_jax.metrics.predictions import Predictions
 from sdfn_jax.reporting import material, report, shift
 
 HERE, THERE = "chestxray14/size224_labels2017/1.0.0", "elsewhere/size224/1.0.0"
@@ -99,7 +100,7 @@ def test_the_calibration_is_carried_over_from_validation(found):
     scaling = calibration.make(evaluation("validation", first=500)).findings["Edema"].scaling
     values = elsewhere.evaluation.predictions
     calibrated, labels = scaling(values.probabilities[:, 9]), values.labels[:, 9]
-    expected = calibration.brier(labels, calibrated)
+    expected = reliability.brier(labels, calibrated)
     assert changes[shift.BRIER, 9].there.value == pytest.approx(expected)
     assert changes[shift.EXCESS, 9].there.value == pytest.approx((calibrated - labels).mean())
     assert changes[shift.EXCESS, None].difference.low > 0  # fewer are ill there than it was calibrated for

@@ -10,8 +10,18 @@ from small import extractor_config, two_branch_examples
 
 from sdfn_jax.core import checkpoint, run_metadata
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.metrics import bootstrap, calibration, comparison, delong, operating_points, predictions, scores
-from sdfn_jax.metrics.predictions import Evaluation, Origin, Predictions
+from sdfn_jax.metrics import (
+    bootstrap,
+    calibration,
+    comparison,
+    delong,
+    operating_points,
+    predictions,
+    reliability,
+    scores,
+)
+from sdfn_jax.metrics.evaluation import Evaluation, Origin, caveats, read_evaluation, read_record, write_evaluation
+from sdfn_jax.metrics.predictions import Predictions
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.radiographs.labels import ABSENT, PRESENT, UNCERTAIN, UNKNOWN, known, target_table
 from sdfn_jax.reporting import estimates
@@ -105,9 +115,9 @@ def test_a_finding_of_which_nothing_is_known_has_no_numbers_and_breaks_nothing()
         None,
         None,
     )
-    assert np.isnan(calibration.reliability(*scores.known_only(labels[:, 0], FIRST[:, 0])).error)
+    assert np.isnan(reliability.curve(*scores.known_only(labels[:, 0], FIRST[:, 0])).error)
     assert list(estimates.few(labels)) == [True, False, False]
-    assert "undefined (no positive or no negative image)" in " ".join(predictions.caveats(evaluation(labels)))
+    assert "undefined (no positive or no negative image)" in " ".join(caveats(evaluation(labels)))
 
 
 def test_a_table_of_predictions_keeps_what_is_unknown_and_patients_that_are_no_numbers(tmp_path):
@@ -115,12 +125,12 @@ def test_a_table_of_predictions_keeps_what_is_unknown_and_patients_that_are_no_n
     mine = dataclasses.replace(
         mine, predictions=dataclasses.replace(mine.predictions, patients=np.array([f"P{n:03d}" for n in PATIENTS]))
     )
-    predictions.write_evaluation(tmp_path, mine)
-    found = predictions.read_evaluation(tmp_path)
+    write_evaluation(tmp_path, mine)
+    found = read_evaluation(tmp_path)
     assert found.origin == mine.origin and found.predictions.findings == NAMES
     for field in ("patients", "probabilities", "labels"):
         np.testing.assert_array_equal(getattr(found.predictions, field), getattr(mine.predictions, field))
-    record = predictions.read_record(tmp_path)
+    record = read_record(tmp_path)
     for column, name in enumerate(NAMES):
         positives, negatives = record["positives"][name], record["negatives"][name]
         assert (positives, negatives) == tuple(np.bincount(dropped(column)[0], minlength=2)[::-1])

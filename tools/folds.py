@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from sdfn_jax.core import errors, sealed
-from sdfn_jax.metrics import bootstrap, calibration, scores
-from sdfn_jax.metrics.predictions import Predictions, evaluation_folder, read_evaluation
+from sdfn_jax.metrics import bootstrap, reliability, scores
+from sdfn_jax.metrics.evaluation import evaluation_folder, read_evaluation
+from sdfn_jax.metrics.predictions import Predictions
 
 NETWORKS = ("entire", "lung", "fusion")
 REPLICATES, SEED = 2000, 0
@@ -81,8 +82,8 @@ def _of_finding(folds, finding, name):
         each = [scores.class_aucs(fold[network].labels, fold[network].probabilities)[finding] for fold in folds]
         probabilities = np.concatenate([fold[network].probabilities[:, finding] for fold in folds])
         known, probabilities = scores.known_only(labels, probabilities)
-        error = calibration.reliability(known, probabilities).error
-        brier = calibration.brier(known, probabilities)
+        error = reliability.curve(known, probabilities).error
+        brier = reliability.brier(known, probabilities)
         yield f"| {network} | {_said(aucs[network])} | {', '.join(f'{auc:.3f}' for auc in each)} | " + (
             f"{error:.3f} | {brier:.3f} |"
         )

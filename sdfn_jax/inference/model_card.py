@@ -11,7 +11,8 @@ import numpy as np
 
 from sdfn_jax.core import run_identity, run_metadata
 from sdfn_jax.lungs import shipped
-from sdfn_jax.metrics import bootstrap, predictions, scores
+from sdfn_jax.metrics import bootstrap, scores
+from sdfn_jax.metrics.evaluation import caveats, evaluation_folder, read_evaluation
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.radiographs.findings import display_name, named_in
 
@@ -102,7 +103,7 @@ def _figures(run: Path, metadata: Mapping[str, Any]) -> str:
 def _figure(run: Path, split: str, digest: str) -> str:
     """Returns the AUCs of an evaluation of this checkpoint; empty if there is none."""
     try:
-        evaluation = predictions.read_evaluation(predictions.evaluation_folder(run, split))
+        evaluation = read_evaluation(evaluation_folder(run, split))
     except OSError:
         return ""
     origin, of_films = evaluation.origin, evaluation.predictions
@@ -127,7 +128,7 @@ def _figure(run: Path, split: str, digest: str) -> str:
         "bootstrap samples of patients."
     )
     table = [f"| | AUC on {split} | 95 % interval |", "|---|---|---|", *lines]
-    return "\n".join([what, "", *table, "", *predictions.caveats(evaluation)])
+    return "\n".join([what, "", *table, "", *caveats(evaluation)])
 
 
 def _limits(metadata: Mapping[str, Any]) -> str:

@@ -27,7 +27,8 @@ from sdfn_jax.lungs import mask, outline, shipped
 from sdfn_jax.lungs.finder import LungFinder
 from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
 from sdfn_jax.metrics import calibration as metrics_calibration
-from sdfn_jax.metrics import ensembles, predictions
+from sdfn_jax.metrics import ensembles
+from sdfn_jax.metrics.evaluation import STAGES, evaluation_command, software
 from sdfn_jax.models import sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.radiographs import crops, flags, opening, quality
@@ -375,13 +376,13 @@ load = Predictor.load
 
 
 def _software() -> dict[str, str]:
-    return {name: version for name, version in predictions.software().items() if version is not None}
+    return {name: version for name, version in software().items() if version is not None}
 
 
 def _stage_of(run: Path) -> str | None:
     """Returns the stage of the trained classifier in a folder; None if there is none."""
     metadata = networks.metadata(run)
-    return metadata["stage"] if metadata is not None and metadata["stage"] in predictions.STAGES else None
+    return metadata["stage"] if metadata is not None and metadata["stage"] in STAGES else None
 
 
 def _lung_finder(run: str | Path, config: dict, named: str | Path | None, batch_size: int) -> LungFinder | None:
@@ -426,7 +427,7 @@ def _calibration(run: str | Path, metadata: dict) -> tuple[metrics_calibration.R
     found, why = metrics_calibration.of_checkpoint(run, metadata["digest"])
     if found is not None:
         return found, ""
-    command = predictions.evaluation_command(run, "validation", metadata["config"])
+    command = evaluation_command(run, "validation", metadata["config"])
     return None, (
         "neither calibrated probabilities nor operating points: "
         f"{Path(run) / metrics_calibration.CALIBRATION_FILE} {why}. Make it: {command}"

@@ -27,7 +27,7 @@ from sdfn_jax.core.files import appears_when_complete
 from sdfn_jax.inference.prediction import Reading
 from sdfn_jax.inference.predictor import Predictor
 from sdfn_jax.lungs import lung_boxes, mask
-from sdfn_jax.metrics import predictions
+from sdfn_jax.metrics.evaluation import software
 from sdfn_jax.radiographs import synthetic_dataset
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.radiographs.opening import ImageFile
@@ -131,7 +131,7 @@ def make(workdir: str | Path) -> None:
         with appears_when_complete(_GOLDEN / f"{stage}.safetensors") as path:
             save_file(checkpoint.flatten(variables), path, {"metadata": json.dumps(metadata)})
     record = {
-        "software": predictions.software(),
+        "software": software(),
         "films": [
             {
                 "name": film.name,

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from sdfn_jax.core import sealed
-from sdfn_jax.metrics import bootstrap, operating_points, platt, scores
+from sdfn_jax.metrics import bootstrap, operating_points, platt, reliability, scores
+from sdfn_jax.metrics.evaluation import Evaluation, evaluation_folder, read_evaluation
 from sdfn_jax.metrics.operating_points import Threshold
-from sdfn_jax.metrics.predictions import Evaluation, evaluation_folder, image_list_digest, read_evaluation
+from sdfn_jax.metrics.predictions import image_list_digest
 from sdfn_jax.radiographs.findings import display_name
 
 CALIBRATION_FILE = "calibration.json"
@@ -333,8 +334,8 @@ def _scaling(
         return None, "validation is ordered no better than by chance", None
     values = (probabilities, platt.cross_fit(labels, probabilities, patients))
     effect = Effect(
-        brier=tuple(brier(labels, each) for each in values),
-        error=tuple(reliability(labels, each).error for each in values),
+        brier=tuple(reliability.brier(labels, each) for each in values),
+        error=tuple(reliability.curve(labels, each).error for each in values),
     )
     return scaling, "", effect
 
@@ -355,50 +356,3 @@ def _from_json(record: dict) -> Calibrated:
     kinds = {"scaling": platt.Scaling, "effect": Effect, "threshold": Threshold, "auc": Auc}
     parts = {name: kind(**record[name]) for name, kind in kinds.items() if record.get(name) is not None}
     return Calibrated(**{name: record.get(name) for name in _FINDING} | parts)
-
-
-BINS = 15
-
-
-@dataclasses.dataclass(frozen=True)
-class Reliability:
-    """Images grouped by predicted probability into bins of equal width, without empty bins.
-
-    Attributes:
-      count: (K,) images in each bin.
-      predicted: (K,) their mean probability.
-      observed: (K,) their share of positives.
-    """
-
-    count: np.ndarray
-    predicted: np.ndarray
-    observed: np.ndarray
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error: mean distance of observed and predicted, weighted by the images; NaN for none."""
-        if not self.count.size:
-            return float("nan")
-        return float(np.average(np.abs(self.observed - self.predicted), weights=self.count))
-
-
-def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> Reliability:
-    """Groups images into bins (k / bins, (k + 1) / bins], the first with 0 (Guo et al., ICML 2017).
-
-    Args:
-      labels: (N,) 0 and 1.
-      probabilities: (N,) 0 to 1.
-      bins: number of bins.
-    """
-    edges = np.arange(1, bins) / bins
-    places = np.searchsorted(edges, probabilities, side="left")
-    count = np.bincount(places, minlength=bins)
-    held = count > 0
-    means = [np.bincount(places, values, bins)[held] / count[held] for values in (probabilities, labels)]
-    return Reliability(count[held], *means)
-
-
-def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Computes the mean squared distance of probability and label (Brier 1950): (N,), (N,) -> 0 (best) to 1."""
-    squares = (np.asarray(probabilities, np.float64) - labels) ** 2
-    return float(np.mean(squares)) if squares.size else float("nan")

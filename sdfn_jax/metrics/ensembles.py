@@ -8,7 +8,7 @@ import numpy as np
 
 from sdfn_jax.core import ensemble
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.metrics.predictions import Evaluation, evaluation_folder, read_evaluation
+from sdfn_jax.metrics.evaluation import Evaluation, evaluation_folder, read_evaluation
 
 
 def mean(probabilities: np.ndarray) -> np.ndarray:

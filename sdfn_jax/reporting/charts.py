@@ -8,7 +8,7 @@ import numpy as np
 
 from sdfn_jax.core import palette
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.metrics.calibration import Reliability
+from sdfn_jax.metrics.reliability import Curve
 from sdfn_jax.reporting.estimates import Estimate
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def grid(findings: int) -> tuple[int, int]:
     return -(-(findings + 1) // columns), columns
 
 
-def reliability(names: Sequence[str], curves: dict[str, Sequence[Reliability]]) -> Callable[[Path], None]:
+def reliability(names: Sequence[str], curves: dict[str, Sequence[Curve]]) -> Callable[[Path], None]:
     """Draws reliability curves, one panel per finding, one curve per network; both axes logarithmic.
 
     Most probabilities are below a tenth, where linear axes show nothing. Bins without a positive are on the lower edge.

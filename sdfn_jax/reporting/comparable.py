@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sdfn_jax.metrics import published
-from sdfn_jax.metrics.predictions import Evaluation, Origin, caveats
+from sdfn_jax.metrics.evaluation import Evaluation, Origin, caveats
 
 
 def in_table_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:

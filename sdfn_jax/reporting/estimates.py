@@ -6,7 +6,7 @@ import numpy as np
 
 from sdfn_jax.metrics import bootstrap
 from sdfn_jax.metrics import scores as metrics_scores
-from sdfn_jax.metrics.predictions import SMALL_SAMPLE
+from sdfn_jax.metrics.evaluation import SMALL_SAMPLE
 
 _NOTHING = float("nan")
 

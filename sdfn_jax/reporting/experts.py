@@ -10,7 +10,7 @@ from sdfn_jax.core.arguments import REPORT_REPLICATES
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import bootstrap, published
 from sdfn_jax.metrics import scores as metrics_scores
-from sdfn_jax.metrics.predictions import SMALL_SAMPLE, Evaluation
+from sdfn_jax.metrics.evaluation import SMALL_SAMPLE, Evaluation
 from sdfn_jax.radiographs.expert_labels import ExpertLabels
 from sdfn_jax.radiographs.labels import PRESENT, known
 from sdfn_jax.reporting import estimates

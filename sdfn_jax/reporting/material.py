@@ -9,8 +9,8 @@ import numpy as np
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import bootstrap, people, published
+from sdfn_jax.metrics.evaluation import Evaluation, evaluation_folder
 from sdfn_jax.metrics.people import People
-from sdfn_jax.metrics.predictions import Evaluation, evaluation_folder
 from sdfn_jax.radiographs import expert_labels
 from sdfn_jax.radiographs.findings import display_name
 from sdfn_jax.reporting import estimates, official, runs, shift

@@ -8,7 +8,7 @@ import numpy as np
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.faults import Faults
-from sdfn_jax.metrics.predictions import Evaluation
+from sdfn_jax.metrics.evaluation import Evaluation
 from sdfn_jax.radiographs import nih_tables
 from sdfn_jax.radiographs.findings import FINDINGS
 from sdfn_jax.radiographs.labels import arrange

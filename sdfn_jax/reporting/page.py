@@ -14,7 +14,7 @@ from PIL import Image
 
 from sdfn_jax.core import csv_table, web_page
 from sdfn_jax.core.files import appears_when_complete
-from sdfn_jax.metrics.predictions import SMALL_SAMPLE
+from sdfn_jax.metrics.evaluation import SMALL_SAMPLE
 from sdfn_jax.reporting.estimates import Estimate, P
 
 _PIXELS_PER_POINT = 1.5  # of a picture on the page, if there is room

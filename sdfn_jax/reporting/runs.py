@@ -13,7 +13,7 @@ from sdfn_jax.heatmaps import check_results, detections
 from sdfn_jax.heatmaps.check_results import Checks
 from sdfn_jax.heatmaps.localization import FindingBoxes
 from sdfn_jax.metrics import calibration, ensembles
-from sdfn_jax.metrics.predictions import (
+from sdfn_jax.metrics.evaluation import (
     EVALUATION_FILE,
     RECIPE_FILE,
     Evaluation,

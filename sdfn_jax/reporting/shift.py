@@ -8,8 +8,9 @@ import numpy as np
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import bootstrap, calibration, people, published, subgroups
+from sdfn_jax.metrics.evaluation import EVALUATION_FILE, Evaluation, read_evaluation
 from sdfn_jax.metrics.people import People
-from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, Predictions, read_evaluation
+from sdfn_jax.metrics.predictions import Predictions
 from sdfn_jax.radiographs.labels import PRESENT, known
 from sdfn_jax.reporting import estimates
 from sdfn_jax.reporting.estimates import Estimate

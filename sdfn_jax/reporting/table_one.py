@@ -12,7 +12,8 @@ import numpy as np
 from sdfn_jax.core import csv_table
 from sdfn_jax.metrics import comparison, ensembles, published
 from sdfn_jax.metrics import scores as metrics_scores
-from sdfn_jax.metrics.predictions import Evaluation, image_list_digest
+from sdfn_jax.metrics.evaluation import Evaluation
+from sdfn_jax.metrics.predictions import image_list_digest
 from sdfn_jax.radiographs.findings import FINDINGS, display_name
 from sdfn_jax.radiographs.labels import known
 from sdfn_jax.reporting.comparable import all_caveats, auc_text, in_table_order, measured_on, seeds

@@ -8,15 +8,8 @@ from ml_collections import ConfigDict
 from sdfn_jax.core import checkpoint, processes, run_metadata, sealed, sources
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.metrics import people
-from sdfn_jax.metrics.predictions import (
-    RECIPE_FILE,
-    Evaluation,
-    Origin,
-    Predictions,
-    evaluation_folder,
-    patient_array,
-    write_evaluation,
-)
+from sdfn_jax.metrics.evaluation import RECIPE_FILE, Evaluation, Origin, evaluation_folder, write_evaluation
+from sdfn_jax.metrics.predictions import Predictions, patient_array
 from sdfn_jax.models.preprocessing import Preprocessing, check_same_preprocessing
 from sdfn_jax.radiographs import findings
 from sdfn_jax.training import labelling, tasks

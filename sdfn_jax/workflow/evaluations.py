@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import ensemble, networks, processes, sealed
 from sdfn_jax.metrics import calibration, ensembles, people
-from sdfn_jax.metrics.predictions import EVALUATION_FILE, Evaluation, read_evaluation
+from sdfn_jax.metrics.evaluation import EVALUATION_FILE, Evaluation, read_evaluation
 from sdfn_jax.training import evaluate
 from sdfn_jax.workflow import stages
 from tfds_builders import prepared

@@ -10,7 +10,7 @@ from sdfn_jax.lungs import box_table, contact_sheet, lung_boxes, region_page
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.box_table import BoxRow
 from sdfn_jax.lungs.finder import LungFinder, Lungs
-from sdfn_jax.metrics.predictions import Evaluation
+from sdfn_jax.metrics.evaluation import Evaluation
 from sdfn_jax.radiographs import reader
 from sdfn_jax.radiographs.opening import ImageFile, Unreadable
 from sdfn_jax.workflow.data_stages import box_table_of

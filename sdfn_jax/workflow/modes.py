@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from sdfn_jax.core import backend, networks, processes
 from sdfn_jax.core.errors import UserError
-from sdfn_jax.metrics.predictions import evaluation_folder
+from sdfn_jax.metrics.evaluation import evaluation_folder
 from sdfn_jax.radiographs import expert_labels as experts_table
 from sdfn_jax.radiographs import findings
 from sdfn_jax.reporting import experts, table_one

@@ -16,7 +16,7 @@ from sdfn_jax.core import checkpoint, csv_table, networks, processes, sealed
 from sdfn_jax.core.arguments import REPORT_REPLICATES
 from sdfn_jax.heatmaps import figures, over_split
 from sdfn_jax.metrics import ensembles
-from sdfn_jax.metrics.predictions import Evaluation, read_record
+from sdfn_jax.metrics.evaluation import Evaluation, read_record
 from sdfn_jax.radiographs import findings, labels, nih_tables, reader
 from sdfn_jax.reporting import table_one
 from sdfn_jax.reporting.report import write_report

@@ -1,6 +1,6 @@
 """The section on calibration: Brier score, calibration error, reliability curves, Platt scaling."""
 
-from sdfn_jax.metrics import bootstrap, calibration
+from sdfn_jax.metrics import bootstrap, reliability
 from sdfn_jax.metrics import scores as metrics_scores
 from sdfn_jax.radiographs.labels import known
 from sdfn_jax.reporting import charts, estimates
@@ -14,7 +14,7 @@ def calibration_section(material: Material) -> Section:
     """Brier score, calibration error, reliability curves."""
     curves = {
         run.name: [
-            calibration.reliability(*metrics_scores.known_only(*each))
+            reliability.curve(*metrics_scores.known_only(*each))
             for each in zip(material.labels.T, run.probabilities.T, strict=True)
         ]
         for run in material.runs
@@ -31,7 +31,7 @@ def calibration_section(material: Material) -> Section:
         "calibration",
         "Calibration",
         [
-            f"Brier score with its interval, and expected calibration error over {calibration.BINS} bins of equal "
+            f"Brier score with its interval, and expected calibration error over {reliability.BINS} bins of equal "
             "width. For a rare finding both are small for any network that commits to little: read them next to the "
             "reliability curves, whose axes are logarithmic.",
         ],
@@ -47,7 +47,7 @@ def _brier(material: Material, run: Run, index: int) -> Estimate:
     resamples = bootstrap.subset(material.resamples, known(material.labels[:, index]))
     labels, mine = metrics_scores.known_only(material.labels[:, index], run.probabilities[:, index])
     replicates = bootstrap.ratio(bootstrap.sums((mine - labels) ** 2, resamples), resamples.images)
-    return Estimate(calibration.brier(labels, mine), *bootstrap.interval(replicates), bool(material.few[index]))
+    return Estimate(reliability.brier(labels, mine), *bootstrap.interval(replicates), bool(material.few[index]))
 
 
 def _platt(material: Material) -> list[Table]:
@@ -77,7 +77,7 @@ def _platt_rows(material: Material, run: Run) -> list[list[Cell]]:
             continue
         labels, before = metrics_scores.known_only(material.labels[:, index], run.probabilities[:, index])
         scores = [
-            (calibration.brier(labels, values), calibration.reliability(labels, values).error)
+            (reliability.brier(labels, values), reliability.curve(labels, values).error)
             for values in (before, each.scaling(before))
         ]
         on_test = [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sdfn_jax.heatmaps import check_results
 from sdfn_jax.heatmaps.check_results import CaseMean, Checks
-from sdfn_jax.metrics.predictions import SMALL_SAMPLE
+from sdfn_jax.metrics.evaluation import SMALL_SAMPLE
 from sdfn_jax.reporting import charts
 from sdfn_jax.reporting.estimates import Estimate
 from sdfn_jax.reporting.material import Material

@@ -6,7 +6,7 @@ import numpy as np
 
 from sdfn_jax.heatmaps import floors, localization
 from sdfn_jax.metrics import bootstrap, published
-from sdfn_jax.metrics.predictions import SMALL_SAMPLE
+from sdfn_jax.metrics.evaluation import SMALL_SAMPLE
 from sdfn_jax.radiographs.findings import display_name
 from sdfn_jax.reporting import charts
 from sdfn_jax.reporting.estimates import Estimate

@@ -9,7 +9,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.lungs import box_table, lung_boxes
 from sdfn_jax.metrics import bootstrap, published
-from sdfn_jax.metrics.predictions import SMALL_SAMPLE
+from sdfn_jax.metrics.evaluation import SMALL_SAMPLE
 from sdfn_jax.reporting.estimates import Estimate
 from sdfn_jax.reporting.material import SEED, Material
 from sdfn_jax.reporting.page import Cell, Picture, Section, Table

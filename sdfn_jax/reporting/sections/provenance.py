@@ -4,7 +4,8 @@ import json
 
 from sdfn_jax.core import run_metadata
 from sdfn_jax.metrics import published
-from sdfn_jax.metrics.predictions import RECIPE_FILE, image_list_digest
+from sdfn_jax.metrics.evaluation import RECIPE_FILE
+from sdfn_jax.metrics.predictions import image_list_digest
 from sdfn_jax.reporting import verdict
 from sdfn_jax.reporting.comparable import all_caveats, seed_texts
 from sdfn_jax.reporting.material import Material
