@@ -27,7 +27,7 @@ from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.faults import Faults
 from sdfn_jax.core.files import file_digest
 from sdfn_jax.heatmaps import detections, over_split
-from sdfn_jax.inference import predictor
+from sdfn_jax.inference import trained_run
 from sdfn_jax.lungs import box_table, lung_boxes, segmenter
 from sdfn_jax.metrics import calibration, people
 from sdfn_jax.metrics.evaluation import read_evaluation
@@ -929,7 +929,7 @@ class TestFinetuned:
         assert "SDFN: AUC with its 95 % interval over patients" in (where / "index.html").read_text()
 
     def test_the_folder_of_all_runs_still_stands_for_the_fusion(self, tuned):
-        assert run_folders.network(tuned[0], predictor._stage_of) == tuned[0] / "fusion"
+        assert run_folders.network(tuned[0], trained_run.stage_of) == tuned[0] / "fusion"
 
     def test_asked_again_nothing_is_run(self, tuned):
         assert set(states(plan.make_plan(fusion_config(tuned[0], "demo,finetuned"))).values()) == {"there"}

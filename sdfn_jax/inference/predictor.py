@@ -16,19 +16,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from sdfn_jax.core import checkpoint, ensemble, networks, run_folders, run_metadata
+from sdfn_jax.core import networks, run_folders
 from sdfn_jax.core.arguments import BATCH_SIZE
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.core.parallel import in_batches, map_in_order, one_ahead
-from sdfn_jax.inference import one_file
+from sdfn_jax.inference import one_file, trained_run
 from sdfn_jax.inference.classifier import Classifier, Outputs
 from sdfn_jax.inference.prediction import Provenance, Reading
 from sdfn_jax.lungs import mask, outline, shipped
 from sdfn_jax.lungs.finder import LungFinder
-from sdfn_jax.lungs.lung_boxes import LungRegion, PostProcessing
+from sdfn_jax.lungs.lung_boxes import LungRegion
 from sdfn_jax.metrics import calibration as metrics_calibration
 from sdfn_jax.metrics import ensembles
-from sdfn_jax.metrics.evaluation import STAGES, evaluation_command, software
 from sdfn_jax.models import sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.radiographs import crops, flags, opening, quality
@@ -89,11 +88,12 @@ class Predictor:
             does not make clear which is meant, or without a lung region generator if the network reads the lung region.
         """
         if run is None:
-            return cls._of_lungs(LungFinder.load(lrg, batch_size))
+            lungs = LungFinder.load(lrg, batch_size)
+            return cls(None, lungs, None, "", trained_run.provenance_of_lungs(lungs))
         if Path(run).is_file():
             with one_file.unpacked(run) as folder:
                 return cls.load(folder, lrg, batch_size)
-        run = run_folders.network(Path(run), _stage_of)
+        run = run_folders.network(Path(run), trained_run.stage_of)
         variables, metadata = networks.read(run)
         config = metadata["config"]
         if config["stage"] == "lrg":
@@ -102,54 +102,16 @@ class Predictor:
                 "classifier: of the stage entire, lung or fusion"
             )
         preprocessing = Preprocessing.of(config)
-        lungs = _lung_finder(run, config, lrg, batch_size)
-        calibration, uncalibrated = _calibration(run, metadata)
-        training, findings = run_metadata.read(metadata), radiographs_findings.named_in(metadata)
+        lungs = trained_run.lung_finder(run, config, lrg, batch_size)
+        calibration, uncalibrated = trained_run.calibration_of(run, metadata)
+        findings = radiographs_findings.named_in(metadata)
         return cls(
             classifier=Classifier(sdfn.from_config(config, len(findings)), variables, preprocessing, batch_size),
             lungs=lungs,
             calibration=calibration,
             uncalibrated=uncalibrated,
-            provenance=Provenance(
-                stage=config["stage"],
-                checkpoint=metadata["digest"],
-                lrg_checkpoint=None if lungs is None else lungs.segmenter.digest,
-                findings=findings,
-                data_version=training.data_version,
-                label_version=training.label_version,
-                drawings=training.drawings,
-                imported=training.imported,
-                preprocessing=preprocessing.as_dict(),
-                thresholds={} if calibration is None else calibration.thresholds(),
-                undecided=_undecided(calibration, findings),
-                calibrated=() if calibration is None else calibration.calibrated(),
-                validation={} if calibration is None else calibration.validation(),
-                no_better_than_chance="" if calibration is None else calibration.no_better_than_chance(),
-                software=_software(),
-                members=tuple(metadata.get(networks.MEMBERS, ())),
-            ),
+            provenance=trained_run.provenance(metadata, lungs, calibration),
         )
-
-    @classmethod
-    def _of_lungs(cls, lungs: LungFinder) -> "Predictor":
-        provenance = Provenance(
-            stage=None,
-            checkpoint=None,
-            lrg_checkpoint=lungs.segmenter.digest,
-            findings=(),
-            data_version=None,
-            label_version=None,
-            drawings=lungs.segmenter.drawings,
-            imported={},
-            preprocessing={},
-            thresholds={},
-            undecided={},
-            calibrated=(),
-            validation={},
-            no_better_than_chance="",
-            software=_software(),
-        )
-        return cls(classifier=None, lungs=lungs, calibration=None, uncalibrated="", provenance=provenance)
 
     def describe(self) -> str:
         """Returns a phrase that names the network: the classifier's, or the lung region generator's if it is alone."""
@@ -373,62 +335,3 @@ class Predictor:
 
 
 load = Predictor.load
-
-
-def _software() -> dict[str, str]:
-    return {name: version for name, version in software().items() if version is not None}
-
-
-def _stage_of(run: Path) -> str | None:
-    """Returns the stage of the trained classifier in a folder; None if there is none."""
-    metadata = networks.metadata(run)
-    return metadata["stage"] if metadata is not None and metadata["stage"] in STAGES else None
-
-
-def _lung_finder(run: str | Path, config: dict, named: str | Path | None, batch_size: int) -> LungFinder | None:
-    """Loads the lung region generator of a classifier, with the post-processing that its training data had."""
-    place = lrg_folder(run, config) if named is None else named
-    if place is None:
-        return None
-    found = LungFinder.load(place, batch_size)
-    if "lrg" not in config:
-        return found
-    return dataclasses.replace(found, postprocessing=PostProcessing(**config["lrg"]["postprocessing"]))
-
-
-def lrg_folder(run: str | Path, config: dict) -> Path | None:
-    """Returns where the lung region generator of a classifier is; None if it is neither found nor needed."""
-    if (found := ensemble.read(run)) is not None:
-        run = found.members[0].run  # whose config it is
-    places = [Path(run).absolute().parent / one_file.lrg_folder_name(config)]
-    # The config's own path may be relative. If it leads to the run too, it leads to what the run was trained with;
-    # elsewhere it would lead to the generator of whoever is at work in this folder.
-    if "lrg" in config and Path(config["workdir"]).resolve() == Path(run).resolve():
-        places.insert(0, Path(config["lrg"]["workdir"]))
-    for place in places:
-        if checkpoint.best_metadata(place) is not None:
-            return place
-    if "lung" not in config["branches"]:
-        return None
-    raise UserError(
-        f"{run}: this network reads the lung region, and its lung region generator was not found; looked for a trained "
-        f"one in {' and '.join(dict.fromkeys(map(str, places)))}. Name its folder: --lrg=FOLDER"
-    )
-
-
-def _undecided(calibration: metrics_calibration.Record | None, findings: Sequence[str]) -> dict[str, str]:
-    if calibration is not None:
-        return calibration.undecided()
-    return dict.fromkeys(findings, "the checkpoint carries no operating points")
-
-
-def _calibration(run: str | Path, metadata: dict) -> tuple[metrics_calibration.Record | None, str]:
-    """Returns the run's calibration, or None and why."""
-    found, why = metrics_calibration.of_checkpoint(run, metadata["digest"])
-    if found is not None:
-        return found, ""
-    command = evaluation_command(run, "validation", metadata["config"])
-    return None, (
-        "neither calibrated probabilities nor operating points: "
-        f"{Path(run) / metrics_calibration.CALIBRATION_FILE} {why}. Make it: {command}"
-    )

@@ -10,7 +10,7 @@ from typing import Any
 from sdfn_jax.core import checkpoint, ensemble, files
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.inference import formats, model_card, one_file
-from sdfn_jax.inference.predictor import lrg_folder
+from sdfn_jax.inference.trained_run import lrg_folder
 from sdfn_jax.metrics import calibration
 
 
