@@ -14,7 +14,7 @@ named. Sides:
     torch_compile  the same through torch.compile
     keras          keras.applications on JAX; inference only
 
-Each side is a process of its own, all with the same environment. On a CPU glibc is told to keep large blocks: otherwise
+Each side is a process of its own, all with the same environment. On a CPU all get `record.ALLOCATOR`: otherwise
 page faults decide, for each side differently (XLA allocates its temporaries in each call). There the sides take turns;
 on a GPU they follow each other, because they need not fit into its memory together. A ratio over 1: ours is faster.
 """
@@ -37,8 +37,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.record import ALLOCATOR
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))  # the package need not be installed
 CLASSES = 14
 LEARNING_RATE = 1e-3
 PACKAGES = {
@@ -49,10 +50,6 @@ PACKAGES = {
     "torch_compile": ("torch",),
     "keras": ("keras", "jax"),
 }
-KEEP_LARGE_BLOCKS = ":".join(
-    f"glibc.malloc.{name}={value}"
-    for name, value in (("arena_max", 1), ("mmap_max", 0), ("trim_threshold", 68719476736), ("top_pad", 268435456))
-)
 
 
 def images_and_labels(setting: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -254,7 +251,7 @@ class Side:
         self.name, self.seconds = setting["side"], []
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_ENABLE_COMPILATION_CACHE": "0"}
         if setting["device"] == "cpu":
-            environment |= {"GLIBC_TUNABLES": KEEP_LARGE_BLOCKS, "JAX_PLATFORMS": "cpu"}
+            environment |= {"GLIBC_TUNABLES": ALLOCATOR, "JAX_PLATFORMS": "cpu"}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", json.dumps(setting)],
             stdin=subprocess.PIPE,
@@ -370,7 +367,7 @@ def main():
         "machine": machine(options.device),
         "software": installed(("jax", "jaxlib", "flax", "torch", "torchvision", "monai", "keras", "numpy")),
         "python": platform.python_version(),
-        "environment": {"GLIBC_TUNABLES": KEEP_LARGE_BLOCKS} if options.device == "cpu" else {},
+        "environment": {"GLIBC_TUNABLES": ALLOCATOR} if options.device == "cpu" else {},
         "rounds": options.rounds,
         "left_out": sorted(missing),
         "measured": [],

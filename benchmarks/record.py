@@ -12,15 +12,24 @@ from pathlib import Path
 
 from sdfn_jax.core.files import appears_when_complete
 
-# One arena, nothing mapped and unmapped repeatedly: otherwise, large allocations time the page faults.
-_ALLOCATOR = "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736"
-_TUNABLES = f"{_ALLOCATOR}:glibc.malloc.top_pad=268435456"
+# Of every side of a comparison on CPUs. One arena, nothing mapped and unmapped repeatedly: otherwise, large allocations
+# time the page faults. Huge pages, which Linux mostly gives only to a program that asks for them (glibc 2.35 does).
+ALLOCATOR = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in (
+        ("arena_max", 1),
+        ("mmap_max", 0),
+        ("trim_threshold", 68719476736),
+        ("top_pad", 268435456),
+        ("hugetlb", 1),
+    )
+)
 
 
 def with_one_allocator() -> None:
     """Restarts this process with the allocator settings that every side of a comparison gets."""
-    if os.environ.get("GLIBC_TUNABLES") != _TUNABLES:
-        os.environ["GLIBC_TUNABLES"] = _TUNABLES
+    if os.environ.get("GLIBC_TUNABLES") != ALLOCATOR:
+        os.environ["GLIBC_TUNABLES"] = ALLOCATOR
         sys.stdout.flush()
         os.execv(sys.executable, sys.orig_argv)
 
