@@ -11,10 +11,11 @@ the batch is divided, and the time that the chip needs at least, the longest of
     2 (n - 1) / n * bytes summed over the n chips / bandwidth of a link (a ring).
 
 The steps are those of `training.steps`, by the paper's configs, with the plain networks (`plain`) and with their twins
-of `models.kernels` (`kernels`). Inference is the evaluation step; the fusion network trains without kept features. A
-DenseNet-121's training step takes many minutes to compile: the record is written after each step, and the same command
-resumes. Each compilation is a process of its own, which `--minutes` limits; `--blocks=2` keeps the first two dense
-blocks alone, whose large maps are most of the traffic.
+of `models.kernels` (`kernels`). Inference is the evaluation step; the fusion network trains without kept features.
+`--level=O1` has XLA look for good programs in minutes; its default, `UNKNOWN`, did not end within 39 minutes for
+DenseNet-121's training step. The record is written after each step, and the same command resumes; another one may write
+another record at the same time. Each compilation is a process of its own, which `--minutes` limits; `--blocks=2` keeps
+the first two dense blocks alone.
 """
 
 import argparse
@@ -54,6 +55,7 @@ def compiled(setting: dict):
     from sdfn_jax.models import kernels
     from sdfn_jax.training import steps
 
+    jax.config.update("jax_optimization_level", setting["level"])
     mesh = steps.device_mesh(topologies.get_topology_desc(CHIPS[setting["chip"]][0], "tpu").devices)
     with mock.patch.dict(kernels._TWINS, clear=setting["form"] == "plain"):  # this process's own backend is the CPU
         config, task, batch, options = stage(setting)
@@ -145,7 +147,7 @@ def compile_apart(setting: dict, minutes: float) -> dict:
 
 
 def row(measured: dict) -> str:
-    what = "{chip} {stage:<7} {blocks} {what:<10} {batch:>4} {dtype:<9} {form:<8}".format(**measured)
+    what = "{chip} {stage:<7} {blocks} {what:<10} {batch:>4} {dtype:<9} {form:<8} {level}".format(**measured)
     if "failed" in measured:
         return f"{what} {measured['failed']}"
     memory = f"{measured['memory_gb']:7.2f}{' ' if measured['fits'] else '!'}"
@@ -164,6 +166,7 @@ def main():
         "chips": tuple(CHIPS),
         "dtype": ("bfloat16",),
         "forms": FORMS,
+        "level": ("O1",),
     }
     for name, values in listed.items():
         parser.add_argument(
@@ -184,15 +187,16 @@ def main():
     before = json.loads(output.read_text())["measured"] if output.is_file() else []
     measured = [each for each in before if "failed" not in each]
     done = [
-        {key: each[key] for key in ("what", "batch", "stage", "chip", "dtype", "form", "blocks")} for each in measured
+        {key: each[key] for key in ("what", "batch", "stage", "chip", "dtype", "form", "level", "blocks")}
+        for each in measured
     ]
     for each in measured:
         print(row(each))
-    for what, batch, stage, chip, dtype, form in itertools.product(
+    for what, batch, stage, chip, dtype, form, level in itertools.product(
         *(getattr(options, name).split(",") for name in listed)
     ):
         setting = {"what": what, "batch": int(batch), "stage": stage, "chip": chip, "dtype": dtype, "form": form}
-        setting["blocks"] = options.blocks
+        setting |= {"level": level, "blocks": options.blocks}
         if setting in done:
             continue
         measured.append(setting | compile_apart(setting, options.minutes))
