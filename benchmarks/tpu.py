@@ -135,6 +135,7 @@ def compile_apart(setting: dict, minutes: float) -> dict:
         "JAX_TRACEBACK_FILTERING": "off",  # the last line is then the error
         "TPU_SKIP_MDS_QUERY": "1",  # there is no machine to ask what it is
         "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip, so nobody to share it with
         "TPU_ACCELERATOR_TYPE": CHIPS[setting["chip"]][1],
     }
     command = [sys.executable, "-m", "benchmarks.tpu", "--one", json.dumps(setting)]
