@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import traverse_util
+from small import fusion_config
 
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.sdfn import SDFN
 from sdfn_jax.models.unet import UNet
+from sdfn_jax.training import tasks
+from sdfn_jax.workflow import plan, stages
 
 SMALL = {"growth_rate": 8, "block_sizes": (1, 1), "init_features": 16}
 BRANCHES = {name: jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32) for name in ("entire", "lung")}
@@ -53,6 +56,18 @@ def test_the_seed_decides_and_branches_differ():
     kernels.append(other["params"]["entire"]["conv0"]["kernel"])
     assert not np.array_equal(kernels[0], kernels[1])
     assert not np.array_equal(kernels[0], kernels[2])
+
+
+def test_the_first_head_of_the_fusion_is_not_that_of_an_extractor_again(tmp_path):
+    """An extractor's features were trained for its own first head: the fusion would begin with that branch's answer."""
+    config = fusion_config(tmp_path)
+    heads = {
+        each.stage: stages._initial_variables(tasks.classification(each), each)["params"]["head"]["kernel"]
+        for each in plan.classifiers(config)
+    }
+    for half in np.split(heads["fusion"], 2):
+        for extractor in ("entire", "lung"):
+            assert abs(np.corrcoef(half.ravel(), heads[extractor].ravel())[0, 1]) < 0.4
 
 
 def test_a_variable_without_a_rule_is_refused():

@@ -3,6 +3,7 @@
 Compiling the initialisation of a full-size network takes up to a minute; tracing its shapes takes about a second.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ LAYER_SCALE = 1e-6  # ConvNeXt's `gamma`: what a block adds to its input at firs
 INITIAL = {"glorot_uniform": GLOROT_UNIFORM, "kaiming_uniform": KAIMING_UNIFORM}
 
 
-def initial_variables(model: nn.Module, seed: int, *inputs: Any, **options: Any) -> dict[str, Any]:
+def initial_variables(model: nn.Module, seed: int | Sequence[int], *inputs: Any, **options: Any) -> dict[str, Any]:
     """Draws the initial variables of one of our networks without compiling anything.
 
     The distributions are those of `model.init`: kernels follow `model.conv_scaling`, the `head`'s `LINEAR_UNIFORM`;

@@ -94,7 +94,7 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
         of_run = labelling.of_training(config, data_metadata(data), training, validation)
         task = tasks.classification(config, of_run)
         starts, source = _starts(config, before, of_run.findings)
-        variables = initial_variables(task.model, config.seed, task.inputs, train=False)
+        variables = _initial_variables(task, config)
         for name, start in starts.items():
             for kind, tree in start.items():
                 variables[kind][name] = tree
@@ -112,6 +112,17 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
             initial_variables=lambda: variables,
             metadata=metadata,
         )
+
+
+def _initial_variables(task: tasks.Task, config: ConfigDict) -> dict:
+    """Returns the random variables of a classifier's config.
+
+    A fusion network draws from a stream of its own. From its extractors' one, its head's weights of the first branch
+    would be that extractor's first head again, scaled: its features fit those, the other branch's none of its own.
+    """
+    branches = len(config.branches)
+    seed = config.seed if branches == 1 else (config.seed, branches)
+    return initial_variables(task.model, seed, task.inputs, train=False)
 
 
 def _cached_features(
