@@ -84,8 +84,8 @@ def training(material: Material) -> Section:
     else:
         text.append("How long it took is not recorded: jobs record it since version 0.2.0.")
     if curves:
-        each = "; a line for each seed" if any(len(logs) > 1 for logs in curves.values()) else ""
-        caption = f"Loss and score by epoch; the dot is the epoch that was kept{each}"
+        of_seeds = "; a line for each seed" if any(len(logs) > 1 for logs in curves.values()) else ""
+        caption = f"Loss and score by epoch; the dot is the epoch that was kept{of_seeds}"
         parts.append(Picture("learning_curves", caption, charts.learning_curves(curves, material.mean_word)))
     else:
         text.append("No run has a training log (metrics.jsonl): these networks were trained elsewhere.")
