@@ -50,7 +50,7 @@ def test_the_auc_counts_pairs_of_films_that_one_network_read(runs):
 
 def test_the_tables_name_networks_differences_and_each_fold(runs):
     text = "\n".join(folds.lines(folds.read(runs)))
-    assert "Tuberculosis: 24 present, 48 absent, 3 folds" in text
+    assert "Tuberculosis: 24 present, 48 absent; folds: 3" in text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     of_networks = {row[0]: row for row in rows if row[0] in folds.NETWORKS}
     assert all(len(row[2].split(",")) == 3 for row in of_networks.values())
@@ -64,7 +64,9 @@ def test_the_tables_name_networks_differences_and_each_fold(runs):
 def test_a_film_tested_twice_or_an_evaluation_that_is_missing_is_named(runs, tmp_path):
     with pytest.raises(UserError, match=r"100.png is a test film of .*fold_1 and of .*again: folds share no films"):
         folds.read([*runs, write_fold(tmp_path / "again", 7, first=100)])
-    with pytest.raises(UserError, match="nowhere"):
+    with pytest.raises(
+        UserError, match=r"nowhere/entire/evaluation/test/evaluation.json is missing; train and evaluate"
+    ):
         folds.read([*runs, tmp_path / "nowhere"])
     table_of(evaluation_folder(runs[1] / "lung", "test")).unlink()
     with pytest.raises(UserError, match="fold_1"):

@@ -34,8 +34,10 @@ def read(runs: Sequence[Path]) -> list[dict[str, Predictions]]:
     for run in runs:
         try:
             fold = {name: read_evaluation(evaluation_folder(run / name, "test")).predictions for name in NETWORKS}
-        except (OSError, sealed.DamagedError) as error:
-            raise errors.UserError(f"{run}: {error}") from error
+        except FileNotFoundError as error:
+            raise errors.UserError(f"{error.filename} is missing; train and evaluate all networks of {run}") from error
+        except sealed.DamagedError as error:
+            raise errors.UserError(str(error)) from error
         first = fold[NETWORKS[0]]
         for name, other in fold.items():
             same = (first.images, first.findings) == (other.images, other.findings)
@@ -76,7 +78,7 @@ def _of_finding(folds, finding, name):
     aucs = {network: auc_replicates(folds, network, finding) for network in NETWORKS}
     labels = np.concatenate([fold[NETWORKS[0]].labels[:, finding] for fold in folds])
     present, absent = scores.counts(labels)
-    yield f"{name}: {present} present, {absent} absent, {len(folds)} folds\n"
+    yield f"{name}: {present} present, {absent} absent; folds: {len(folds)}\n"
     yield "| network | AUC (95 % interval) | of each fold | calibration error | Brier score |\n|---|---|---|---|---|"
     for network in NETWORKS:
         each = [scores.class_aucs(fold[network].labels, fold[network].probabilities)[finding] for fold in folds]
