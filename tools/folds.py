@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sdfn_jax.core import errors, sealed
-from sdfn_jax.metrics import bootstrap, reliability, scores
+from sdfn_jax.metrics import bootstrap, reliability, scores, subgroups
 from sdfn_jax.metrics.evaluation import evaluation_folder, read_evaluation
 from sdfn_jax.metrics.predictions import Predictions
 
@@ -55,14 +55,12 @@ def read(runs: Sequence[Path]) -> list[dict[str, Predictions]]:
 
 def auc_replicates(folds: Sequence[dict[str, Predictions]], network: str, finding: int) -> np.ndarray:
     """Returns the AUC within folds, (1 + `REPLICATES`,): on the films themselves, then on resamples of patients."""
-    pairs = []
+    pairs = {}
     for number, fold in enumerate(folds):
         found = fold[network]
-        draws = bootstrap.draw(found.patients, REPLICATES, SEED + number)
-        draws = bootstrap.Resamples(draws.patients, np.insert(draws.counts, 0, 1, axis=1))
-        pairs.append(bootstrap.auc_pairs(found.labels[:, finding], found.probabilities[:, finding], draws))
-    ordered, every = np.sum(pairs, axis=0)
-    return bootstrap.ratio(ordered, every)
+        draws = bootstrap.with_itself(bootstrap.draw(found.patients, REPLICATES, SEED + number))
+        pairs[str(number)] = bootstrap.auc_pairs(found.labels[:, finding], found.probabilities[:, finding], draws)
+    return subgroups.within(pairs)
 
 
 def lines(folds: Sequence[dict[str, Predictions]]) -> list[str]:
@@ -81,8 +79,12 @@ def _of_finding(folds, finding, name):
     yield f"{name}: {present} present, {absent} absent; folds: {len(folds)}\n"
     yield "| network | AUC (95 % interval) | of each fold | calibration error | Brier score |\n|---|---|---|---|---|"
     for network in NETWORKS:
-        each = [scores.class_aucs(fold[network].labels, fold[network].probabilities)[finding] for fold in folds]
-        probabilities = np.concatenate([fold[network].probabilities[:, finding] for fold in folds])
+        of_folds = [fold[network].probabilities[:, finding] for fold in folds]
+        each = [
+            scores.auc(*scores.known_only(fold[network].labels[:, finding], values))
+            for fold, values in zip(folds, of_folds, strict=True)
+        ]
+        probabilities = np.concatenate(of_folds)
         known, probabilities = scores.known_only(labels, probabilities)
         error = reliability.curve(known, probabilities).error
         brier = reliability.brier(known, probabilities)

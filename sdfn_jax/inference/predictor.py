@@ -31,7 +31,6 @@ from sdfn_jax.metrics import ensembles
 from sdfn_jax.models import sdfn
 from sdfn_jax.models.preprocessing import Preprocessing
 from sdfn_jax.radiographs import crops, flags, opening, quality
-from sdfn_jax.radiographs import findings as radiographs_findings
 from sdfn_jax.radiographs.opening import ImageArray, ImageFile, Unreadable
 
 
@@ -101,16 +100,16 @@ class Predictor:
                 f"{run} holds a lung region generator, which finds lungs but no findings; give the folder of a "
                 "classifier: of the stage entire, lung or fusion"
             )
-        preprocessing = Preprocessing.of(config)
         lungs = trained_run.lung_finder(run, config, lrg, batch_size)
         calibration, uncalibrated = trained_run.calibration_of(run, metadata)
-        findings = radiographs_findings.named_in(metadata)
+        provenance = trained_run.provenance(metadata, lungs, calibration)
+        network = sdfn.from_config(config, len(provenance.findings))
         return cls(
-            classifier=Classifier(sdfn.from_config(config, len(findings)), variables, preprocessing, batch_size),
+            classifier=Classifier(network, variables, Preprocessing.of(config), batch_size),
             lungs=lungs,
             calibration=calibration,
             uncalibrated=uncalibrated,
-            provenance=trained_run.provenance(metadata, lungs, calibration),
+            provenance=provenance,
         )
 
     def describe(self) -> str:

@@ -51,6 +51,12 @@ def draw(patients: np.ndarray, replicates: int, seed: int) -> Resamples:
     return Resamples(places, counts)
 
 
+def with_itself(resamples: Resamples) -> Resamples:
+    """Puts the sample itself, in which everyone is drawn once, before the resamples."""
+    once = np.ones((len(resamples.counts), 1), resamples.counts.dtype)
+    return Resamples(resamples.patients, np.hstack([once, resamples.counts]))
+
+
 def subset(resamples: Resamples, chosen: np.ndarray) -> Resamples:
     """Returns the same draws of patients, with only the chosen images: (N,) bool."""
     return resamples if chosen.all() else Resamples(resamples.patients[chosen], resamples.counts)

@@ -155,9 +155,9 @@ def learning_curves(curves: dict[str, Sequence[Sequence[dict]]], auc: str) -> Ca
 
 
 def _curves(axes, logs: Sequence[Sequence[dict]], key: str, colour: str, label: str, kept: bool = False) -> None:
+    width = 1.6 if len(logs) == 1 else 1.0
     for number, lines in enumerate(logs):
         values = {line["epoch"]: line.get(key, np.nan) for line in lines}
-        width = 1.6 if len(logs) == 1 else 1.0
         axes.plot([*values], [*values.values()], color=colour, linewidth=width, label=None if number else label)
         best = lines[-1].get("best_epoch")
         if kept and best in values:

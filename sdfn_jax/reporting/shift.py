@@ -134,7 +134,7 @@ def changes(elsewhere: Elsewhere, resamples: bootstrap.Resamples) -> list[Change
       resamples: of the patients of the test split.
     """
     here, there = elsewhere.run.test.predictions, elsewhere.evaluation.predictions
-    samples = _with_itself(resamples), _drawn(there, resamples)
+    samples = bootstrap.with_itself(resamples), _drawn(there, resamples)
     record = elsewhere.run.calibration
     fitted = [None] * here.labels.shape[1] if record is None else list(record.findings.values())
     measured = [
@@ -162,7 +162,7 @@ def mix(here: People, there: People, elsewhere: Elsewhere, resamples: bootstrap.
       elsewhere: any network on it.
       resamples: of the patients of the test split.
     """
-    samples = _with_itself(resamples), _drawn(elsewhere.evaluation.predictions, resamples)
+    samples = bootstrap.with_itself(resamples), _drawn(elsewhere.evaluation.predictions, resamples)
     mine, its = (subgroups.groups(each.sexes, each.ages, each.views) for each in (here, there))
     found = []
     for attribute, names in subgroups.NAMES.items():
@@ -178,13 +178,7 @@ def mix(here: People, there: People, elsewhere: Elsewhere, resamples: bootstrap.
 
 
 def _drawn(predictions: Predictions, like: bootstrap.Resamples) -> bootstrap.Resamples:
-    return _with_itself(bootstrap.draw(predictions.patients, like.counts.shape[1], _SEED))
-
-
-def _with_itself(resamples: bootstrap.Resamples) -> bootstrap.Resamples:
-    """Puts the sample itself, in which everyone is drawn once, before the resamples."""
-    once = np.ones((len(resamples.counts), 1), resamples.counts.dtype)
-    return bootstrap.Resamples(resamples.patients, np.hstack([once, resamples.counts]))
+    return bootstrap.with_itself(bootstrap.draw(predictions.patients, like.counts.shape[1], _SEED))
 
 
 def _measures(
