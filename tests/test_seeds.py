@@ -21,7 +21,7 @@ from sdfn_jax.metrics.evaluation import Evaluation, Origin, evaluation_folder, w
 from sdfn_jax.metrics.predictions import Predictions
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.radiographs.findings import FINDINGS
-from sdfn_jax.reporting import table_one
+from sdfn_jax.reporting import report, table_one
 from sdfn_jax.training import tasks
 from sdfn_jax.workflow import plan, seeds
 from tests.peers import import_peer
@@ -223,27 +223,30 @@ class TestExport:
             publish.publish(trained / "ensemble" / "entire", tmp_path / "out.zip")
 
 
-def evaluated(digest, seed, split="test", images=60, stage="entire"):
+def evaluated(digest, seed, split="test", images=60, stage="entire", findings=FINDINGS):
     """An evaluation with drawn probabilities; labels and images are the same for every seed."""
-    labels = np.random.default_rng(99).integers(0, 2, (images, 14)).astype(np.uint8)
+    labels = np.random.default_rng(99).integers(0, 2, (images, len(findings))).astype(np.uint8)
     generator = np.random.default_rng(seed)
     probabilities = np.clip(0.3 + 0.2 * labels + generator.normal(0, 0.2, labels.shape), 0, 1)
     names = tuple(f"{number}.png" for number in range(images))
     origin = Origin(stage, digest, "chestxray14/drawn/1.0.0", "2017", split, True, seed)
-    return Evaluation(origin, Predictions(names, np.arange(images), probabilities, labels))
+    return Evaluation(origin, Predictions(names, np.arange(images), probabilities, labels, findings))
+
+
+def evaluate_all(runs, findings=FINDINGS):
+    """Writes the ensemble's evaluation, and its members' next to it."""
+    found = ensemble.read(runs / "ensemble" / "entire")
+    each = [evaluated(member.checkpoint, member.seed, findings=findings) for member in found.members]
+    for member, evaluation in zip(found.members, each, strict=True):
+        write_evaluation(evaluation_folder(member.run, "test"), evaluation)
+    folder = evaluation_folder(runs / "ensemble" / "entire", "test")
+    write_evaluation(folder, ensembles.combine(found, each))
 
 
 class TestEvaluation:
     @pytest.fixture
     def whole(self, copy):
-        """The ensemble's evaluation, written next to its members'."""
-        found = ensemble.read(copy / "ensemble" / "entire")
-        each = [evaluated(member.checkpoint, member.seed) for member in found.members]
-        for member, evaluation in zip(found.members, each, strict=True):
-            write_evaluation(evaluation_folder(member.run, "test"), evaluation)
-        combined = ensembles.combine(found, each)
-        folder = evaluation_folder(copy / "ensemble" / "entire", "test")
-        write_evaluation(folder, combined)
+        evaluate_all(copy)
         return ensembles.read(copy / "ensemble" / "entire", "test")
 
     def test_it_is_the_mean_of_its_members_and_never_worse_than_they_are_on_average(self, whole):
@@ -293,6 +296,15 @@ class TestEvaluation:
         said = " ".join(text.split())
         assert f"Entire CXR, mean AUC of each: {each}; ensemble of 3: {statistics.fmean(own):.3f}" in said
         assert "seed 0/1/2" in said
+
+    def test_the_report_of_one_finding_names_it_and_says_its_auc_once(self, copy, tmp_path):
+        evaluate_all(copy, ("Tuberculosis",))
+        page = report.write_report([copy / "ensemble" / "entire"], tmp_path / "report", None, (), 20)
+        assert "AUC of Tuberculosis" in (text := page.read_text()) and "1 findings" not in text
+        with (page.parent / "tables" / "seeds.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["of"] for row in rows] == [*(f"seed {seed}" for seed in SEEDS), "mean", "sd", "ensemble"]
+        assert not (page.parent / "tables" / "seeds_entire.csv").exists()
 
     def test_the_record_of_an_evaluation_names_all_seeds(self, copy, whole):
         record = json.loads((copy / "ensemble" / "entire" / "evaluation" / "test" / "evaluation.json").read_text())

@@ -41,9 +41,10 @@ def card(run: Path, metadata: Mapping[str, Any], lrg: Mapping[str, Any] | None) 
         "Use": _use(stage),
     }
     title = {"fusion": "Segmentation-based Deep Fusion Network", "entire": "Entire radiographs", "lung": "Lung regions"}
+    of = display_name(findings[0]) if len(findings) == 1 else f"{len(findings)} findings"
     parts = [
         "---\nlibrary_name: sdfn_jax\npipeline_tag: image-classification\ntags:\n- chest-radiograph\n- jax\n---",
-        f"# {title[stage]}: {len(findings)} findings on chest radiographs",
+        f"# {title[stage]}: {of} on chest radiographs",
         "**For research, not for diagnosis.**",
         *(f"## {name}\n\n{text}" for name, text in sections.items()),
     ]

@@ -74,6 +74,12 @@ class Material:
         return "mean AUC" if len(self.table.findings) > 1 else "AUC"
 
     @property
+    def mean_of(self) -> str:
+        """What it is the mean of: `14 findings`, those with an AUC; or the only finding's name."""
+        names, defined = self.finding_names, int(self.table.defined.sum())
+        return names[0] if len(names) == 1 else f"{defined} finding{'s' * (defined != 1)}"
+
+    @property
     def judged(self) -> Run:
         """The SDFN if it was evaluated, or else the last network of Table I."""
         return next((run for run in reversed(self.runs) if run.stage in published.TABLE_ONE), self.runs[-1])

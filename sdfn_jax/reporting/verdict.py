@@ -44,12 +44,10 @@ def judge(material: Material) -> Verdict:
     if math.isnan(ours.value):
         return Verdict("Nothing can be concluded: the AUC of no finding is defined.", ())
     if not material.table.has_papers:
-        names = material.finding_names
-        of = names[0] if len(names) == 1 else f"{material.table.defined.sum()} findings"
         patients = len(set(run.test.predictions.patients.tolist()))
         name = published.COLUMN_NAMES[run.stage]
         return Verdict(
-            f"{name}: {word} of {of} {with_interval(ours)}, on {count:,} films of {patients:,} patients.",
+            f"{name}: {word} of {material.mean_of} {with_interval(ours)}, on {count:,} films of {patients:,} patients.",
             tuple(_further(material, run)),
         )
     if not material.table.in_paper(run.stage):

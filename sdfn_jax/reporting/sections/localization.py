@@ -15,8 +15,8 @@ from sdfn_jax.reporting.page import Cell, Picture, Section, Table
 from sdfn_jax.reporting.runs import Localization
 
 _CHOSEN = (
-    "Chosen: of the films with a reference box of a finding, the one with the SDFN's highest probability of it. These "
-    "are its surest cases, not its typical ones"
+    "Chosen: of the films that have a finding (and a reference box of it, where the data set has boxes), those with "
+    "the SDFN's highest probability of it. These are its surest cases, not its typical ones"
 )
 
 

@@ -26,7 +26,8 @@ def seeds(material: Material) -> Section:
             "calibration, operating points and subgroups are of it. sd is the sample standard deviation over the "
             "seeds; brackets are intervals over patients.",
         ],
-        [_means(material, several), *(_findings(material, run) for run in several)],
+        # Of one finding, the first table has it all.
+        [_means(material, several), *(_findings(material, run) for run in several if len(material.finding_names) > 1)],
     )
 
 
@@ -42,7 +43,7 @@ def _means(material: Material, several: list[Run]) -> Table:
         rows += [[name, "ensemble", own]]
         if material.table.in_paper(run.stage):
             rows.append([name, "paper", material.table.papers_mean(run.stage)])
-    caption = f"{material.mean_word}, {material.table.defined.sum()} findings"
+    caption = f"{material.mean_word} of {material.mean_of}"
     return Table("seeds", caption[0].upper() + caption[1:], ["Network", "of", material.mean_word], rows)
 
 

@@ -36,10 +36,9 @@ def _means(material: Material) -> Table:
         elif material.table.has_papers:
             row += ["", ""]
         rows.append(row)
-    names = material.finding_names
-    caption = f"AUC of {names[0]}" if len(names) == 1 else f"Mean AUC of {material.table.defined.sum()} findings"
+    caption = f"{material.mean_word} of {material.mean_of}"
     heads = ["ours", "paper", "ours less paper"] if material.table.has_papers else [material.mean_word]
-    return Table("means", caption, ["Network", *heads], rows)
+    return Table("means", caption[0].upper() + caption[1:], ["Network", *heads], rows)
 
 
 def _against_paper(material: Material, run: Run) -> Picture:
