@@ -18,6 +18,7 @@ from sdfn_jax.core.parallel import one_ahead
 from sdfn_jax.training import averaging
 from sdfn_jax.training.input_pipeline import Examples, evaluation_batches, put, rows_of_this_process
 from sdfn_jax.training.optimizer import make_optimizer, make_plateau
+from sdfn_jax.training.programs import Branches, Program
 from sdfn_jax.training.tasks import Task
 
 
@@ -93,26 +94,26 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)), tree)
 
 
-def make_train_step(
-    task: Task, config: ConfigDict, mesh: Mesh, steps_per_epoch: int
-) -> Callable[[TrainState, dict], TrainState]:
+def make_train_step(task: Task, config: ConfigDict, mesh: Mesh, steps_per_epoch: int) -> Program:
     """Returns the jitted step (state, batch) -> state; the old state's memory is donated.
 
     The batch is global: its loss and its BatchNorm statistics are those of all its films, on however many devices.
+    Steps with another seed, or of another branch, are the same program.
     """
-    optimizer = make_optimizer(config, steps_per_epoch, task.frozen)
-    key, decay = jax.random.key(config.seed), run_identity.setting(config, "ema_decay")
+    branches = Branches(task.branches)
+    optimizer = make_optimizer(config, steps_per_epoch, tuple(branches.by_place(dict.fromkeys(task.frozen))))
+    decay = run_identity.setting(config, "ema_decay")
     everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
 
-    def train_step(state: TrainState, batch: dict) -> TrainState:
-        of_step = jax.random.fold_in(key, state.step)
-        inputs, targets = task.prepare(batch, of_step)
+    def train_step(state: TrainState, batch: dict, seed: jax.Array) -> TrainState:
+        of_step = jax.random.fold_in(jax.random.key(seed), state.step)
+        inputs, targets = task.prepare(branches.by_name(batch), of_step)
         of_network = jax.random.fold_in(of_step, 2)  # `prepare` takes it itself, and 1
 
         def mean_loss(params: dict):
-            variables = {"params": params, "batch_stats": state.batch_stats}
+            variables = branches.by_name({"params": params, "batch_stats": state.batch_stats})
             outputs, batch_stats = task.apply(variables, inputs, True, of_network)
-            return _mean(task, task.training_loss(outputs, targets), targets), batch_stats
+            return _mean(task, task.training_loss(outputs, targets), targets), branches.by_place(batch_stats)
 
         (loss, batch_stats), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -134,7 +135,13 @@ def make_train_step(
             average=average,
         )
 
-    return jax.jit(train_step, donate_argnums=0, in_shardings=(everywhere, shared), out_shardings=everywhere)
+    return branches.jit(
+        train_step,
+        last=[np.uint32(config.seed)],
+        donate_argnums=0,
+        in_shardings=(everywhere, shared, everywhere),
+        out_shardings=everywhere,
+    )
 
 
 def _mean(task: Task, losses: jax.Array, targets: jax.Array) -> jax.Array:
@@ -144,17 +151,19 @@ def _mean(task: Task, losses: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.sum(losses) / jnp.maximum(jnp.sum(task.counted(targets)), jnp.finfo(jnp.float32).tiny)
 
 
-def make_evaluation_step(task: Task, mesh: Mesh) -> Callable[[dict, dict], dict[str, jax.Array]]:
+def make_evaluation_step(task: Task, mesh: Mesh) -> Program:
     """Returns the jitted step (variables, batch) -> {"loss": (B,), the task's results, and "counted" if it has it}."""
+    branches = Branches(task.branches)
     everywhere, shared = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
 
     def evaluation_step(variables: dict, batch: dict) -> dict[str, jax.Array]:
+        batch = branches.by_name(batch)
         inputs, targets = task.prepare(batch, None)
-        outputs, _ = task.apply(variables, inputs, False)
+        outputs, _ = task.apply(branches.by_name(variables), inputs, False)
         counted = {} if task.counted is None else {"counted": task.counted(targets)}
         return {"loss": task.loss(outputs, targets), **counted, **task.results(outputs, targets, batch)}
 
-    return jax.jit(evaluation_step, in_shardings=(everywhere, shared), out_shardings=everywhere)
+    return branches.jit(evaluation_step, in_shardings=(everywhere, shared), out_shardings=everywhere)
 
 
 def run_over_split(

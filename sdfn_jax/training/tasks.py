@@ -40,6 +40,7 @@ class Task:
       best: the metric the best epoch is chosen by; "loss" is the mean loss of the validation split.
       higher_is_better: its direction.
       counted: targets -> (B,), by which the losses of films are weighed in a mean; None for the plain mean.
+      branches: of the network, in its order; none for the LRG.
       labelling: of the findings; None for a task that has none.
       frozen: first-level names of parameters that do not train.
       whole: variables of the task's model -> those of the stage's network, which a checkpoint is to hold; another tree
@@ -58,6 +59,7 @@ class Task:
     best: str
     higher_is_better: bool
     counted: Callable[[jax.Array], jax.Array] | None = None
+    branches: tuple[str, ...] = ()
     labelling: Labelling | None = None
     frozen: tuple[str, ...] = ()
     whole: Callable[[dict], dict] = lambda variables: variables
@@ -171,6 +173,7 @@ def classification(config: ConfigDict, labelling: Labelling | None = None) -> Ta
         best="mean_auc",
         higher_is_better=True,
         counted=losses.known_share if masked else None,
+        branches=branches,
         labelling=labelling,
         frozen=frozen,
     )
