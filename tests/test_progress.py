@@ -1,6 +1,5 @@
 """What long work says of itself in a log file."""
 
-import re
 import time
 
 import pytest
@@ -48,7 +47,10 @@ def test_the_first_step_which_compiles_is_no_measure_of_the_others(capsys, monke
         for seconds in (300, 0.25, 0.25):
             now += seconds
             bar.update()
-    assert capsys.readouterr().err.splitlines()[-1] == "train lrg: 3/100 steps, 4.0 steps/s, 0:24 left"
+    assert capsys.readouterr().err.splitlines() == [
+        "train lrg: 1/100 steps",
+        "train lrg: 3/100 steps, 4.0 steps/s, 0:24 left",
+    ]
 
 
 def test_short_work_leaves_the_screen_alone(capsys):
@@ -67,7 +69,7 @@ def test_a_log_holds_plain_lines_alone(capsys):
     shown = capsys.readouterr()
     first, line, second, last = shown.err.splitlines()
     assert (first, second) == ("not read: 1.png", "not read: 2.png")
-    assert re.fullmatch(r"predict: 1/2 films, [0-9.]+ (films/s|s/film), 0:0[01] left", line)
+    assert line == "predict: 1/2 films"
     assert last.startswith("predict: 2/2 films, ") and "left" not in last
     assert shown.out == "  epoch 1/1\n"
     assert not {"\r", "\x1b", "%", "|"} & set(shown.err)

@@ -26,8 +26,7 @@ class Lines:
         self._total = len(iterable) if total is None and hasattr(iterable, "__len__") else total  # type: ignore[arg-type]
         self._done = initial
         self._start = self._last = time.monotonic()
-        # Time and count that the rate is measured from: the first step may compile, and is no measure of the others.
-        self._since: tuple[float, int] = (self._start, initial)
+        # Time and count after the first step, which may compile: the rate is that of the others.
         self._first: tuple[float, int] | None = None
         self._said: int | None = None  # how much was done in the last line
 
@@ -50,7 +49,7 @@ class Lines:
         """Counts so many more as done; prints a line when one is due."""
         self._done += done
         now = time.monotonic()
-        self._since, self._first = self._first or self._since, self._first or (now, self._done)
+        self._first = self._first or (now, self._done)
         interval = min(max(_LOG_INTERVAL, (now - self._start) / 10), _LONGEST_LOG_INTERVAL)
         if now - self._last >= interval:
             self._print(now)
@@ -65,7 +64,7 @@ class Lines:
             self._print(time.monotonic())
 
     def _print(self, now: float) -> None:
-        begun, before = self._since
+        begun, before = self._first or (now, self._done)
         passed, done = now - begun, self._done - before
         count = f"{self._done:,}" if self._total is None else f"{self._done:,}/{self._total:,}"
         parts = [f"{self._what}: {count} {self._unit}s"]
