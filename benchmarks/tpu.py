@@ -80,7 +80,8 @@ def stage(setting: dict) -> tuple:
     if setting["stage"] == "lrg":
         task = tasks.segmentation(config, {"mean": 0.0, "std": 1.0})
         batch = {"image": jax.ShapeDtypeStruct(image, np.float32), "mask": jax.ShapeDtypeStruct(image, np.uint8)}
-        return config, task, batch, {}
+        numbers = jax.ShapeDtypeStruct((setting["batch"],), np.float32)
+        return config, task, batch | {"mean": numbers, "std": numbers}, {}
     config.model.block_sizes = config.model.block_sizes[: setting["blocks"]]
     task = tasks.classification(config)
     batch = {branch: jax.ShapeDtypeStruct(image, np.uint8) for branch in config.branches}

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from small import SIZE, extractor_config
+from small import SIZE, extractor_config, fusion_config
 
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.training import steps, tasks
@@ -35,6 +35,19 @@ def program(*args, **settings):
 @pytest.mark.parametrize("what", ["training", "evaluation"])
 def test_another_seed_or_branch_is_the_same_program(what, settings):
     assert program("entire", 0, what, **settings) == program("lung", 1, what, **settings)
+
+
+def test_lungs_of_another_fold_are_the_same_program(tmp_path):
+    def lungs(normalisation):
+        config = fusion_config(tmp_path).lrg
+        task = tasks.segmentation(config, normalisation)
+        size = config.data.size
+        film = task.select({"image": np.zeros((size, size), np.uint8), "mask": np.zeros((size, size), np.uint8)})
+        batch = {name: np.stack([value] * 4) for name, value in film.items()}
+        state = steps.initial_state(task, config, initial_variables(task.model, 0, task.inputs))
+        return steps.make_train_step(task, config, steps.device_mesh(), 3).lower(state, batch).as_text()
+
+    assert lungs({"mean": 0.4, "std": 0.2}) == lungs({"mean": 0.5, "std": 0.3})
 
 
 def test_another_recipe_is_not():

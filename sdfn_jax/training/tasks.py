@@ -76,15 +76,18 @@ def segmentation(config: ConfigDict, normalisation: Mapping[str, float]) -> Task
     size = config.data.size
     # Plain numbers: the functions below are traced, and must not hold on to the config.
     ranges, wide = dict(config.augmentation), dict(config.get("wide_augmentation", {}))
-    mean, std, contrast = normalisation["mean"], normalisation["std"], config.contrast
+    contrast = config.contrast
+    # With each film, and not in the program: that would be compiled for each fold of a cross-validation.
+    numbers = {name: np.float32(normalisation[name]) for name in ("mean", "std")}
 
     def select(example: dict) -> dict:
-        return {"image": lungs_contrast.contrast(example["image"], contrast), "mask": example["mask"]}
+        return {"image": lungs_contrast.contrast(example["image"], contrast), "mask": example["mask"], **numbers}
 
     def prepare(batch: Batch, key: jax.Array | None):
         image, mask = batch["image"], batch["mask"].astype(jnp.float32) / 255.0
         if key is not None and wide:
             image, mask = wide_augmentation.change(jax.random.fold_in(key, 1), image, mask, **wide)
+        mean, std = (batch[name][:, None, None] for name in ("mean", "std"))
         image = (image - mean) / std
         if key is not None:
             image, mask = augmentation.random_affine(key, image, mask, **ranges)
