@@ -30,7 +30,7 @@ _SPLITS = sealed.Kind(
         and all(isinstance(split, dict) and sealed.COUNT.fits(split.get("images")) for split in value.values())
     ),
 )
-METADATA = {
+METADATA: dict[str, sealed.Shape] = {
     "inputs_digest": sealed.TEXT,
     "drawings": sealed.BOOLEAN,
     "splits": _SPLITS,
@@ -110,7 +110,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
     """
 
     CONFIG_SETTINGS: dict[str, tuple[str, ...]] = {}
-    METADATA: dict[str, sealed.Kind] = METADATA
+    METADATA = METADATA
 
     @staticmethod
     @abc.abstractmethod
@@ -167,7 +167,7 @@ class RadiographBuilder(tfds.core.dataset_builder.ShardBasedBuilder, skip_regist
         self._require_complete = require_complete
         self._faults = Faults(skip_bad_files)
         self._source = source
-        self._inputs = None
+        self._inputs: Inputs | None = None
         self.looked_at: dict[Path, sources.Source] = {}
         self.decoded: Mapping[str, dict] | None = None
         self._bar: Any = None  # of the process that prepares

@@ -173,7 +173,7 @@ class LabelledFilmsBuilder(base.RadiographBuilder, skip_registration=True):
         box_table = self._box_table(manual_dir)
         lungs = self._read_lung_boxes(box_table, films)
         films = [dataclasses.replace(film, lung=lungs[film.name]) for film in films if film.name in lungs]
-        splits = {split: [] for split in SPLITS}
+        splits: dict[str, list[LabelledFilm]] = {split: [] for split in SPLITS}
         for film in films:
             splits[self._split(film)].append(film)
         box_table_digest = core_files.file_digest(box_table)

@@ -80,7 +80,7 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
     # A pattern of an official name, and the suffixes of the official files: they come before copies of other formats.
     NAME: str
     BUILDER_CONFIGS = [config()]
-    config = staticmethod(config)
+    config = staticmethod(config)  # type: ignore[assignment]  # it has no settings
     OFFICIAL_SUFFIXES: tuple[str, ...] = ()
 
     @staticmethod
@@ -142,7 +142,7 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
                 f"no radiograph with its lung masks was found in {manual_dir} and all folders below it; found "
                 f"{_how_many(found)}\n{find.describe(left_out)}\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
-        splits = {f"fold_{fold}": [] for fold in range(FOLDS)}
+        splits: dict[str, list[Film]] = {f"fold_{fold}": [] for fold in range(FOLDS)}
         for name, film in films.items():
             splits[f"fold_{self._number(name) % FOLDS}"].append(film)
         return base.Inputs(
@@ -155,7 +155,8 @@ class LungMaskBuilder(base.RadiographBuilder, skip_registration=True):
     def _find_files(self, manual_dir: Path) -> tuple[dict[tuple[str, str], list[Path]], list[find.LeftOut]]:
         """Returns ({(name, part): files, the official format first}, what was left out)."""
         below = find.below(manual_dir)
-        found, left_out = {}, list(below.left_out)
+        found: dict[tuple[str, str], list[Path]] = {}
+        left_out = list(below.left_out)
         for path in below.films:
             name, marked = self._official_name(path)
             part = _part(path.parent.relative_to(manual_dir))

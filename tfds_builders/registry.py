@@ -9,7 +9,7 @@ from typing import Any
 FOLDS = 5  # of the sets with lung masks; a film's is its official number modulo this
 _CLASSIFIERS = ("entire", "lung", "fusion", "finetuned")
 # {setting of a data set with findings: its default}.
-SPLIT = {
+SPLIT: dict[str, Any] = {
     "boxes": None,  # your own box table; without it the LRG's is made and used
     # Share of the patients of the official train_val in validation. The paper does not say how many.
     "validation_share": 0.1,

@@ -184,7 +184,7 @@ def by_size(
             chosen = (side >= low) & ((side < high) | (place == _SIZES - 1))
             drawn = np.concatenate([case.detections[each] for each in THRESHOLDS])
             hit = (overlaps(criterion, case.references, drawn) > level).any(axis=1)
-            found[index], of[index] = hit[chosen].sum(), chosen.sum()
+            found[index], of[index] = np.sum(hit & chosen), np.sum(chosen)
         one = _total("all", criterion, level, found, of, np.full(len(cases), np.nan), resamples)
         rows.append((float(low), float(high), one))
     return rows

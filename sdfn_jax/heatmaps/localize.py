@@ -110,7 +110,7 @@ def of_network(run: Path, method: str, outside: str) -> tuple[list[localization.
     network = boxed_run.load(run)
     streamed = over_split.stream_mean(network.config, network.members, network.examples, method)
     pairs = zip(network.described(), streamed, strict=True)
-    cases = []
+    cases: list[localization.FindingBoxes] = []
     for example, maps in progress.bar(pairs, what="heatmaps", unit="image", total=len(network.examples)):
         cases += _of_example(network, example, maps, outside)
     choices = {method: cam.DEFAULT_METHOD, f"outside: {outside}": f"outside: {cam.DEFAULT_OUTSIDE}"}

@@ -1,6 +1,7 @@
 """A network's heatmaps of any number of images, a batch in memory at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ def stream(
     network = task.model.clone(classes=kernel.shape[1])
 
     @jax.jit
-    def features_of(variables: Mapping[str, dict], batch: dict) -> dict[str, jax.Array]:
+    def features_of(variables: Mapping[str, dict], batch: dict) -> Mapping[str, Any]:
         images, _ = task.prepare(batch, None)
         return network.apply(variables, images, train=False)[1]
 

@@ -87,7 +87,9 @@ class _Groups:
             ]
             yield self._region("lung box", codes.SCT.Lung, reading.lung_box, numbers)
 
-    def findings(self) -> Iterator[Sequence[Dataset]]:
+    def findings(
+        self,
+    ) -> Iterator[sr.MeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations]:
         """Yields the groups of each finding, in the network's order: itself, then the boxes of its heatmap."""
         for finding, probability in self._reading.probabilities.items():
             code = finding_codes.of(finding)

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sdfn_jax.core import csv_table, parallel, progress
 from sdfn_jax.core.errors import UserError
@@ -100,7 +100,8 @@ def predict(
         pieces = work.all_pieces(stamps, is_current)
         if pieces is None:
             return 0
-        names, problems, flags = [], list(not_found), collections.Counter()
+        names, problems = [], list(not_found)
+        flags: collections.Counter[str] = collections.Counter()
         for film in films:
             piece = pieces[film.name]
             if "problem" in piece:
@@ -186,7 +187,7 @@ def _pieces(
         found = dataclasses.replace(found, flags=found.flags + unreadable)
         row = outputs.row(found, kept)
         outputs.write_overlay(output, found)
-        piece = {"row": row, "entry": film_page.entry(found)}
+        piece: dict[str, Any] = {"row": row, "entry": film_page.entry(found)}
         if dicom_results is not None:
             piece["no_dicom_results"] = dicom_results.write(found, paths[found.name])
         return found.name, piece

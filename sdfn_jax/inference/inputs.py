@@ -33,7 +33,8 @@ def find(
     Raises:
       UserError: if no place has a film.
     """
-    problems, left_out = [], []
+    problems: list[tuple[str, str]] = []
+    left_out: list[LeftOut] = []
     depths: dict[Path, int] = {}  # of each film, how many last parts of its path are its name
     known: dict[str, Path] = {}  # {real path: path} of the films
     output = None if leave_out is None else Path(os.path.realpath(leave_out))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from sdfn_jax.core.errors import UserError
 from sdfn_jax.models import convnext
@@ -63,12 +63,12 @@ def build(members: Sequence[Mapping[str, np.ndarray]], record: Mapping[str, Any]
     graph.nodes.append(helper.make_node("Identity", [_mean(graph, outputs)], [OUTPUT]))
 
     side = preprocessing.size
-    image = [
+    inputs = [
         helper.make_tensor_value_info(branch, TensorProto.UINT8, ["batch", side, side]) for branch in record["branches"]
     ]
     output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(record["classes"])])
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "sdfn", image, [output], list(graph.weights.values())),
+        helper.make_graph(graph.nodes, "sdfn", inputs, [output], list(graph.weights.values())),
         opset_imports=[helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
         producer_name="sdfn_jax",
@@ -84,7 +84,9 @@ class _Graph:
     """Nodes in order, and the constants they read."""
 
     def __init__(self, tensors: Mapping[str, np.ndarray]):
-        self.tensors, self.nodes, self.weights = tensors, [], {}
+        self.tensors = tensors
+        self.nodes: list[NodeProto] = []
+        self.weights: dict[str, TensorProto] = {}
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Appends a node; returns the name of its output."""

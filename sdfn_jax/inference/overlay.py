@@ -110,8 +110,8 @@ def _draw_outline(draw: ImageDraw.ImageDraw, reading: Reading, size: tuple[int, 
 def _captioned(picture: Image.Image, lines: list[str]) -> Image.Image:
     """Adds lines of text below a picture, centred on a page wide enough to read them."""
     width = max(picture.width, _LEAST_WIDTH)
-    font = ImageFont.load_default(18 * width / SCREEN_SIDE)
-    step = round(1.4 * font.size)
+    size = 18 * width / SCREEN_SIDE
+    font, step = ImageFont.load_default(size), round(1.4 * size)
     page = Image.new("RGB", (width, picture.height + step * len(lines) + step // 2), "white")
     page.paste(picture, ((width - picture.width) // 2, 0))
     draw = ImageDraw.Draw(page)

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import jax
 import numpy as np
@@ -230,7 +231,7 @@ class Predictor:
     def _read(self, image: ImageFile | ImageArray, fixes: Sequence[str] = ()) -> Reading:
         loaded = ImageArray(image.name, *image.load())
         (reading,) = self._single.readings([loaded], fixes)
-        return reading
+        return cast(Reading, reading)  # it was loaded
 
     @functools.cached_property
     def _single(self) -> "Predictor":
@@ -281,7 +282,9 @@ class Predictor:
         """Boxes the lungs, cuts the branches' inputs, and names what looks wrong."""
         if isinstance(work, Unreadable):
             return work
-        region, doubts, small, line, inputs = None, (), None, (), {}
+        region, small, inputs = None, None, {}
+        doubts: tuple[str, ...] = ()
+        line: tuple[np.ndarray, ...] = ()
         if probabilities is not None:
             region = self.lungs.region(probabilities, work.radiograph.shape)
             doubts = self.lungs.doubts(region, work.radiograph.shape)

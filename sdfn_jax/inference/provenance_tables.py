@@ -13,7 +13,7 @@ _UNKNOWN = "unknown"
 def html_of(provenance: Provenance) -> str:
     """Returns the tables of networks, data and settings, and of the operating points."""
     lrg = "none was used" if provenance.lrg_checkpoint is None else provenance.lrg_checkpoint
-    classifier = [("Classifier", "none was given")]
+    classifier: list[tuple[str, object]] = [("Classifier", "none was given")]
     if provenance.classifies:
         classifier = [
             ("Network", f"{published.COLUMN_NAMES[provenance.stage]} (stage {provenance.stage})"),

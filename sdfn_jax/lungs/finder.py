@@ -5,6 +5,7 @@ import functools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -108,7 +109,7 @@ class LungFinder:
             return self.stream(opening.as_images(radiographs))
         image = opening.as_image(radiographs)
         (found,) = self.single.stream([ImageArray(image.name, *image.load())])
-        return found
+        return cast(Lungs, found)  # the radiograph was loaded
 
     @functools.cached_property
     def single(self) -> "LungFinder":

@@ -226,7 +226,7 @@ def _distance_from_centre(region: np.ndarray) -> float:
         int(region.sum(axis=other) @ np.arange(1 - length, length, 2))
         for other, length in ((1, len(region)), (0, len(region[0])))
     ]
-    return float(np.hypot(*doubled)) / region.sum()
+    return float(np.hypot(doubled[0], doubled[1])) / region.sum()
 
 
 def _too_small(box: tuple[int, int, int, int], mask_size: tuple[int, int], smallest_side: float) -> bool:

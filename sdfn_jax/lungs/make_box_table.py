@@ -5,6 +5,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -95,7 +96,7 @@ def make_box_table(
     """
     output = Path(output)
     films = [ImageFile(*each) for each in zip(names or [path.name for path in radiographs], radiographs, strict=True)]
-    made_by = {"checkpoint": segmenter.digest, "postprocessing": dataclasses.asdict(postprocessing)}
+    made_by: dict[str, Any] = {"checkpoint": segmenter.digest, "postprocessing": dataclasses.asdict(postprocessing)}
     if masks is not None:
         made_by["masks"] = True
         _check_mask_names(radiographs)

@@ -87,7 +87,7 @@ def auc_pairs(labels: np.ndarray, scores: np.ndarray, resamples: Resamples) -> t
     drawn_negatives = resamples.images - drawn_positives
     kernel = _doubled_pairs(positive, scores, resamples.patients, with_positives, size)
     largest = 2 * positives.max(initial=0) * drawn_negatives.max(initial=0)
-    kind = np.float32 if largest < _EXACT_IN_FLOAT32 else np.float64
+    kind: type[np.floating] = np.float32 if largest < _EXACT_IN_FLOAT32 else np.float64
     draws = counts.astype(kind, copy=False)
     doubled = np.zeros(counts.shape[1])
     for start in range(0, len(with_positives), _PATIENTS_AT_A_TIME):

@@ -13,7 +13,7 @@ from sdfn_jax.metrics.evaluation import Evaluation, evaluation_folder, read_eval
 
 def mean(probabilities: np.ndarray) -> np.ndarray:
     """Returns an ensemble's probabilities: (M, ...) of its M members -> (...) float64."""
-    return np.mean(probabilities, axis=0, dtype=np.float64)
+    return np.asarray(probabilities).mean(axis=0, dtype=np.float64)
 
 
 def spread(probabilities: np.ndarray) -> np.ndarray:

@@ -144,11 +144,12 @@ def _curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarr
     labels, scores = metrics_scores.known_only(np.asarray(labels), scores)
     positive = labels == 1
     thresholds = np.unique(scores)[::-1]
-    shares = []
-    for group in (scores[positive], scores[~positive]):
+
+    def share(group: np.ndarray) -> np.ndarray:
         above = group.size - np.searchsorted(np.sort(group), thresholds, side="left")
-        shares.append(above / group.size if group.size else np.full(thresholds.shape, np.nan))
-    return thresholds, *shares
+        return above / group.size if group.size else np.full(thresholds.shape, np.nan)
+
+    return thresholds, share(scores[positive]), share(scores[~positive])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import io
 import logging
 import math
 import zlib
+from collections.abc import Sequence
 
 from pydicom import filereader, uid
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
@@ -134,7 +135,7 @@ class Counted(io.BytesIO):
         return data
 
 
-def _items(element: DataElement | RawDataElement) -> list[Dataset]:
+def _items(element: DataElement | RawDataElement) -> Sequence[Dataset]:
     """Returns the items of a sequence, read like the header; one empty item for bytes that are not a sequence."""
     if isinstance(element, DataElement):  # of undefined length: already read
         return element.value

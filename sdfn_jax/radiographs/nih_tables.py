@@ -126,7 +126,7 @@ def read_boxes(path: Path, entries: dict[str, Entry], faults: Faults) -> dict[st
     Raises:
       UserError: for a missing list or column, or a list that cannot be read.
     """
-    boxes = {}
+    boxes: dict[str, list[ReferenceBox]] = {}
     for row_number, row in _read_rows(path, _BOX_COLUMNS, faults):
         source = f"{path}, row {row_number}"
         try:
@@ -214,7 +214,7 @@ def _file_name(text: str) -> str:
 @functools.cache
 def _added_in_v2020() -> dict[str, np.ndarray]:
     """Returns {file name: (14,) uint8, 1 for the findings that v2020 has and 2017 has not}, of 181 images."""
-    added = {}
+    added: dict[str, np.ndarray] = {}
     for line in _ADDED_IN_V2020.read_text(encoding="utf-8").splitlines():
         name, finding = line.split()
         added.setdefault(name, np.zeros(len(findings.FINDINGS), np.uint8))[findings.finding_index(finding)] = 1

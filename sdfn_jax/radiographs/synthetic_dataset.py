@@ -144,7 +144,7 @@ def chestxray14_films(films: int, seed: int, test_share: float) -> list[Syntheti
     if not 0 < test_share < 1:
         raise ValueError(f"test_share is {test_share}; expected a share between 0 and 1")
     rng = np.random.default_rng([seed, 2])
-    counts = []
+    counts: list[int] = []
     while sum(counts) < films:
         counts.append(min(int(rng.integers(1, _MOST_FILMS_OF_A_PATIENT + 1)), films - sum(counts)))
     test_patients, test_films = set(), 0
@@ -154,7 +154,7 @@ def chestxray14_films(films: int, seed: int, test_share: float) -> list[Syntheti
             test_films += counts[patient]
     hands = {test: _deal(rng) for test in (False, True)}
     labelled = set()
-    plan = []
+    plan: list[SyntheticRecord] = []
     for patient, count in enumerate(counts):
         age, sex = int(rng.integers(1, 91)), str(rng.choice(["M", "F"]))
         age_unit = {4: "M", 5: "D"}.get(patient % 50, "Y")
@@ -298,11 +298,11 @@ def _write_png(folder: Path, film: SyntheticFilm, rgba: bool) -> dict[str, synth
 
 def _deal(rng: np.random.Generator) -> Iterator[tuple[str, ...]]:
     """Yields the findings of one film after another, dealt from a shuffled deck of the 14: all are equally frequent."""
-    deck = []
+    deck: list[int] = []
     while True:
         hand = set()
         for _ in range(rng.choice(len(_FINDINGS_PER_FILM), p=_FINDINGS_PER_FILM)):
-            deck = deck or list(rng.permutation(len(FINDINGS)))
+            deck = deck or rng.permutation(len(FINDINGS)).tolist()
             hand.add(deck.pop())
         yield tuple(FINDINGS[index] for index in sorted(hand))
 

@@ -230,9 +230,10 @@ def write(path: str | Path, table: TableOne) -> None:
     standard deviation, each member's and the ensemble's own AUC have further columns.
     """
     stages = {stage: (table.column(stage), table.mean(stage)) for stage in table.stages} | _of_members(table)
-    papers = {f"paper_{name}": column for name, column in (published.TABLE_ONE | published.OTHERS).items()}
     papers = {
-        name: (table.published(each), table.published_mean(each)) for name, each in papers.items() if table.has_papers
+        f"paper_{name}": (table.published(each), table.published_mean(each))
+        for name, each in (published.TABLE_ONE | published.OTHERS).items()
+        if table.has_papers
     }
     of_images = {} if table.all_known else {"images_known": [*map(int, table.known), ""]}
     constant = _measured_on(table)
@@ -272,7 +273,7 @@ def _of_members(table: TableOne) -> dict[str, tuple[np.ndarray, float]]:
     return found
 
 
-def _measured_on(table: TableOne) -> dict[str, object]:
+def _measured_on(table: TableOne) -> dict[str, int | str]:
     origin, predictions = table.evaluations[0].origin, table.evaluations[0].predictions
     return {
         "images": len(predictions.images),

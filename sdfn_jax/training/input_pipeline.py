@@ -65,7 +65,7 @@ class Examples(Sequence):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> dict:  # type: ignore[override]  # no slices
         source, place = self._find(index)
         example = dict(source[place])
         for name, shape in self._shapes.items():
@@ -119,7 +119,9 @@ class Rows(Sequence):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int | slice | np.ndarray) -> dict[str, np.ndarray]:
+    def __getitem__(  # type: ignore[override]  # several rows are one dict too
+        self, index: int | slice | np.ndarray
+    ) -> dict[str, np.ndarray]:
         rows = np.asarray(self._table[self._indices[index]])
         return {name: rows[name] for name in rows.dtype.names}
 

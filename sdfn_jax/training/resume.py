@@ -52,11 +52,11 @@ def start(
     )
     processes.check_agreement(f"the state to resume from in {config.workdir}", str(found and found[1]))
     if found is not None:
-        changing, found = found
+        changing, saved = found
         state = changing.replace(
             params={**state.params, **changing.params}, batch_stats={**state.batch_stats, **changing.batch_stats}
         )
-        book = Bookkeeping(**{field.name: found[field.name] for field in dataclasses.fields(Bookkeeping)})
+        book = Bookkeeping(**{field.name: saved[field.name] for field in dataclasses.fields(Bookkeeping)})
         logging.info("%s: resuming from step %d", config.workdir, int(state.step))
     return replicate(state, mesh), book
 

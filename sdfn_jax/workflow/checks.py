@@ -1,6 +1,8 @@
 """Checks of the numbers and names in a config, before anything reads them."""
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -154,7 +156,7 @@ def _faults(config: ConfigDict, flag: str, seeds: int = 1) -> list[str]:
         # The features of an image that is changed at random are others at every step.
         for name, neutral in run_identity.NO_AUGMENTATION.items():
             rules[f"augmentation.{name}"] = (
-                lambda value, neutral=neutral: value == neutral,
+                functools.partial(operator.eq, neutral),
                 f"{neutral:g}, as {flag}.cache_features=True computes the features once",
             )
     for name, (holds, expected) in rules.items():

@@ -41,7 +41,7 @@ def draw(config: ConfigDict, films: Mapping[str, Path], evaluation: Evaluation, 
     segmenter = lungs_segmenter.Segmenter.load(config.lrg.workdir, config.lrg.evaluation_batch_size)
     finder = LungFinder(segmenter, lung_boxes.PostProcessing(**config.lrg.postprocessing))
     drawings = evaluation.origin.drawings
-    left_out = []
+    left_out: list[str] = []
 
     def found(chosen: Sequence[BoxRow], page: str) -> list[Lungs]:
         lungs = list(finder.stream(ImageFile(row.image, films[row.image]) for row in chosen))

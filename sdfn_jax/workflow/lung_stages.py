@@ -1,6 +1,7 @@
 """Stages that find lungs: the lung region generator, and the box table made with it (B.2)."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -118,8 +119,8 @@ class BoxTable(Stage):
         return bool(self._differences) and not self._conflict()
 
     @property
-    def _differences(self) -> list[str]:
-        return [] if self._found is None else self._found.differences
+    def _differences(self) -> Sequence[str]:
+        return () if self._found is None else self._found.differences
 
     @functools.cached_property
     def _found(self) -> box_record.BoxTableState | None:

@@ -64,7 +64,7 @@ def make_plan(config: ConfigDict) -> list[Step]:
         different run than the requested one.
     """
     needed = job(config)
-    problems = []
+    problems: list[str] = []
     for stage in needed:  # in order: of two runs that are not the requested ones, the first is named
         problems += stage.status.conflicts
     to_run = _to_run(needed)

@@ -90,8 +90,8 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
     inputs = data_inputs(data) | starting_points(config, before)
     with processes.writing_alone(config.workdir):
         _check_before_training(config, inputs)
-        training, validation = Examples(data, ["train"]), Examples(data, ["validation"])
-        of_run = labelling.of_training(config, data_metadata(data), training, validation)
+        films = Examples(data, ["train"]), Examples(data, ["validation"])
+        of_run = labelling.of_training(config, data_metadata(data), *films)
         task = tasks.classification(config, of_run)
         starts, source = _starts(config, before, of_run.findings)
         variables = _initial_variables(task, config)
@@ -100,15 +100,16 @@ def train_classifier(config: ConfigDict, data: Path) -> None:
                 variables[kind][name] = tree
         learned = {"findings": list(of_run.findings), "label_version": data_metadata(data)["label_version"]}
         metadata = _metadata(config, inputs, data, **learned, **source)
+        rows: tuple[Examples, Examples] | tuple[Rows, Rows] = films
         if config.get("cache_features", False):
-            training, validation = _cached_features(task, config, variables, training, validation, metadata)
+            rows = _cached_features(task, config, variables, *films, metadata)
             task = tasks.fusion_head(task, config, variables)
             variables = {"params": {"head": variables["params"]["head"]}}
         train(
             task,
             config,
-            training=training,
-            validation=validation,
+            training=rows[0],
+            validation=rows[1],
             initial_variables=lambda: variables,
             metadata=metadata,
         )
@@ -232,7 +233,8 @@ def _starts(config: ConfigDict, before: dict[str, str], findings: tuple[str, ...
         print(found.describe())
         source = {"source": found.source, "file": found.file, "sha256": found.sha256}
         return {config.branches[0]: found.variables}, {"pretrained": source}
-    starts, origins = {}, {}
+    starts: dict[str, dict] = {}
+    origins: dict[str, dict] = {}
     for workdir in before.values():
         variables, metadata = checkpoint.read_best(workdir)
         check_same_preprocessing(Preprocessing.of(metadata["config"]), config, workdir, any_size=False)

@@ -10,7 +10,7 @@ from tfds_builders import chexpert_labels, film_tables, table_values
 from tfds_builders.film_tables import Row
 
 _TABLE = "master_spreadsheet_update.csv"
-_COLUMNS = {
+_COLUMNS: dict[str, tuple[str, ...]] = {
     name: () for name in ("PngPath", "PatientID", "PatientSex", "PatientAge", "ViewPosition", "Rows", "Columns")
 }
 _STRIP = 10  # times as long as wide: 12 of the official films are strips of this kind

@@ -59,7 +59,7 @@ manual_dir holds the PNG files (all or some; next to the tables, or in any folde
 Data_Entry_2017.csv or Data_Entry_2017_v2020.csv, BBox_List_2017.csv, train_val_list.txt and test_list.txt of the NIH,
 and, unless --boxes names another one, lung_boxes.csv, the table of lung boxes."""
 
-    config = staticmethod(config)
+    config = staticmethod(config)  # type: ignore[assignment]  # with its own settings
 
     def summary(self, metadata: dict[str, Any]) -> list[str]:
         """Returns how the label version was recognised, and how many files the label table does not name."""

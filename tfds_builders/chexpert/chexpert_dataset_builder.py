@@ -11,7 +11,7 @@ from tfds_builders.film_tables import Row
 
 # {table: where its films go}
 _TABLES = {"train.csv": labelled_films.TRAIN_VAL, "valid.csv": "test"}
-_COLUMNS = {"Path": (), "Sex": (), "Age": (), "Frontal/Lateral": (), "AP/PA": ()}
+_COLUMNS: dict[str, tuple[str, ...]] = {"Path": (), "Sex": (), "Age": (), "Frontal/Lateral": (), "AP/PA": ()}
 
 
 class Builder(film_tables.TableBuilder):

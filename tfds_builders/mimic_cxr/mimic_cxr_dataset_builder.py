@@ -12,7 +12,8 @@ from tfds_builders.film_tables import Row
 
 _LABELERS = ("chexpert", "negbio")
 _SPLITS = {"train": "train", "validate": "validation", "test": "test"}
-_FILMS = {"dicom_id": (), "subject_id": (), "study_id": (), "ViewPosition": ()}
+_FILMS: dict[str, tuple[str, ...]] = {"dicom_id": (), "subject_id": (), "study_id": (), "ViewPosition": ()}
+_STUDY: dict[str, tuple[str, ...]] = {"study_id": ()}
 _SPLIT = {"dicom_id": (), "split": ()}
 _NONE = np.full(len(chexpert_labels.CHEXPERT_FINDINGS), labels.UNKNOWN, np.uint8)
 
@@ -29,7 +30,9 @@ manual_dir is the folder of the download: mimic-cxr-2.0.0-metadata.csv.gz, -spli
 -negbio.csv.gz), unpacked or not, and files/p10/p10000032/s50414267/*.jpg; all films or some."""
 
     @staticmethod
-    def config(size: int | None = None, labeler: str = _LABELERS[0]) -> film_tables.TableConfig:
+    def config(  # type: ignore[override]  # with its own settings
+        size: int | None = None, labeler: str = _LABELERS[0]
+    ) -> film_tables.TableConfig:
         """Returns the configuration for a size in pixels, 224 if None, and the program that labelled the reports."""
         return film_tables.config(size, labeler=labeler)
 
@@ -58,7 +61,7 @@ manual_dir is the folder of the download: mimic-cxr-2.0.0-metadata.csv.gz, -spli
         tables = self.tables(manual_dir)
         splits = {record["dicom_id"]: record["split"] for _, record in self._records(tables["splits"], _SPLIT)}
         by_study = {}
-        for source, record in self._records(tables["labels"], {"study_id": ()} | chexpert_labels.COLUMNS):
+        for source, record in self._records(tables["labels"], {**_STUDY, **chexpert_labels.COLUMNS}):
             with self._fault(record["study_id"], source):
                 by_study[record["study_id"]] = chexpert_labels.codes(record)
         for source, record in self._records(tables["films"], _FILMS):

@@ -126,7 +126,8 @@ each radiograph and the columns image (its path, relative to manual_dir) and one
 
     def _check_labels(self, manual_dir: Path, findings: Sequence[str], films: dict[str, film_tables.TableFilm]) -> None:
         (path,) = self.tables(manual_dir).values()
-        training = np.stack([film.row.labels for film in films.values() if self._split(film) == "train"] or [[]])
+        trained = [film.row.labels for film in films.values() if self._split(film) == "train"]
+        training = np.stack(trained or [np.zeros(0)])
         for index, finding in enumerate(findings):
             for code, what in ((labels.PRESENT, "1 (present)"), (labels.ABSENT, "0 (absent)")):
                 if training.size and not (training[:, index] == code).any():

@@ -5,6 +5,7 @@ the plain networks, until a measurement there shows a faster form.
 """
 
 import importlib
+from typing import TypeVar
 
 import jax
 from flax import linen as nn
@@ -14,9 +15,10 @@ _TWINS = {
     "DenseNet": ("sdfn_jax.models.kernels.densenet", "CpuDenseNet"),
     "UNet": ("sdfn_jax.models.kernels.unet", "CpuUNet"),
 }
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
-def for_backend(network: type[nn.Module], backend: str | None = None) -> type[nn.Module]:
+def for_backend(network: type[_Network], backend: str | None = None) -> type[_Network]:
     """Returns the class that computes a network on a backend.
 
     Args:

@@ -66,12 +66,12 @@ class _Storage(NamedTuple):
     key: str
     kind: str
     dtype: np.dtype | None
-    count: int
+    length: int
 
     @property
     def size(self) -> int:
         """In bytes."""
-        return self.count * self.dtype.itemsize
+        return self.length * self.dtype.itemsize
 
 
 Numbers = Callable[[_Storage], bytes | memoryview]
@@ -154,7 +154,7 @@ def _read_stream(file: io.BufferedIOBase) -> tuple[dict[str, np.ndarray], str]:
             raise RefusedFileError(f"it holds numbers of an unsupported type: {storage.kind}")
         start = content.tell() + 8
         end = start + storage.size
-        if int.from_bytes(content.read(8), "little") != storage.count or not start <= end <= len(whole):
+        if int.from_bytes(content.read(8), "little") != storage.length or not start <= end <= len(whole):
             raise RefusedFileError("truncated or damaged: it ends before its last tensor")
         places[key] = whole[start:end]
         content.seek(end)
@@ -290,14 +290,14 @@ def _check_inside(name: str, tensor: Tensor) -> None:
     storage = tensor.storage
     if storage.dtype is None:
         raise RefusedFileError(f"the tensor {name} has numbers of an unsupported type: {storage.kind}")
-    whole = (storage.count, tensor.offset, *tensor.shape, *tensor.strides)
+    whole = (storage.length, tensor.offset, *tensor.shape, *tensor.strides)
     inside = len(tensor.shape) == len(tensor.strides) <= _MOST_AXES
     inside = inside and all(type(number) is int and 0 <= number < 2**48 for number in whole)
     if inside and 0 not in tensor.shape:
         steps = ((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
-        inside = tensor.offset + sum(steps) < storage.count
+        inside = tensor.offset + sum(steps) < storage.length
     if not inside:
-        raise RefusedFileError(f"the tensor {name} of shape {tensor.shape} reaches beyond its {storage.count} numbers")
+        raise RefusedFileError(f"the tensor {name} of shape {tensor.shape} reaches beyond its {storage.length} numbers")
 
 
 def _array(tensor: Tensor, values: np.ndarray) -> np.ndarray:

@@ -54,7 +54,8 @@ def differences(material: Material) -> Section:
     pairs = list(itertools.combinations(reversed(material.runs), 2))
     if not pairs:
         return Section("differences", "Differences", ["One network was given: there is nothing to compare it with."])
-    parts, means = [], []
+    parts: list[Table | Picture] = []
+    means: list[list[Cell]] = []
     for first, second in pairs:
         mean, *details = _difference(material, first, second)
         means.append(mean)
@@ -91,7 +92,9 @@ def _table_one(material: Material) -> Table:
     ours = [material.column(stage) for stage in table.stages]
     names = material.row_names(f"Mean of {table.defined.sum()}")
     counted = {"positives": table.positives} | ({} if table.all_known else {"of images": table.known})
-    counts: list[list[Cell]] = [[*map(int, count), ""][: len(names)] for count in counted.values()]
+    counts: list[list[Cell]] = [
+        [*map(int, count), *[""] * (len(names) > len(table.findings))] for count in counted.values()
+    ]
     heads = [published.COLUMN_NAMES[stage] for stage in table.stages]
     papers = {}
     if table.has_papers:

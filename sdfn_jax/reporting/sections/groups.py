@@ -1,6 +1,7 @@
 """Sections that need the official tables: subgroups by sex, age and view, and the two versions of the labels."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -97,8 +98,9 @@ def label_versions(material: Material) -> Section:
     one, other = official.labels
     seen = set(material.runs[0].test.predictions.images) & set(official.changed)
     names = material.row_names()
-    columns: list[list[Cell]] = [
-        [*map(int, metrics_scores.counts(labels)[0]), ""][: len(names)] for labels in official.labels.values()
+    columns: list[Sequence[Cell]] = [
+        [*map(int, metrics_scores.counts(labels)[0]), *[""] * (len(names) > labels.shape[1])]
+        for labels in official.labels.values()
     ]
     columns += [
         estimates.aucs(labels, run.probabilities) for run in material.runs for labels in official.labels.values()

@@ -60,7 +60,8 @@ def _caption(name: str) -> str:
 def segmentation(material: Material) -> Section:
     """Dice, IoU, surface distance and lung recall per fold."""
     title = "Lung segmentation"
-    parts, notes = [], []
+    parts: list[Table | Picture] = []
+    notes: list[str] = []
     for generator in material.generators:
         for folder in (generator / "cross_validation", generator / "evaluation" / "test"):
             if (folder / "segmentation.csv").is_file():
@@ -117,12 +118,13 @@ def _read_segmentation(path: Path) -> list[dict[str, str | float]]:
     absent = sorted(needed - set(columns if records else ()))
     if absent:
         raise UserError(f"{path}: no column {', '.join(absent)}, or no rows; {mend}")
+    rows: list[dict[str, str | float]] = []
     for number, row in records:
         try:
-            row |= {score: float(row[score]) for score in _SCORES if score in row}
+            rows.append({**row, **{score: float(row[score]) for score in _SCORES if score in row}})
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}, row {number}: {error}") from error
-    return [row for _, row in records]
+    return rows
 
 
 def _folds(rows: list[dict[str, str | float]], name: str, replicates: int) -> Table:
