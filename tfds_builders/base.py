@@ -370,7 +370,7 @@ def summary_line(what: str, count: object, text: str) -> str:
     return f"  {what:<11}{count:>8}{text}"
 
 
-def read_metadata(directory: Path, shape: Mapping[str, sealed.Kind]) -> dict[str, Any]:
+def read_metadata(directory: Path, shape: Mapping[str, sealed.Shape]) -> dict[str, Any]:
     """Reads what the preparation of a data set wrote of it: `metadata.json`.
 
     Args:

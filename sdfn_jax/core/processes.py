@@ -138,7 +138,7 @@ def wait_for_all() -> None:
         multihost.sync_global_processes(f"sdfn_jax_{next(_waits)}", timeout=_WEEK, processes=everyone)
 
 
-def by_first(make: Callable[[], None]) -> None:
+def by_first(make: Callable[[], object]) -> None:
     """Makes something in process 0, while the others wait.
 
     Raises:

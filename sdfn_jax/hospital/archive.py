@@ -85,7 +85,7 @@ class Archive:
         self._session = requests.Session()
         self._session.auth = credentials.find(flag, self.url)
 
-    def studies(self, filters: Mapping[str, str]) -> Iterator[dict]:
+    def studies(self, filters: Mapping[str, str | Sequence[str]]) -> Iterator[dict]:
         """Yields the studies that match, each {tag: {`Value`: ...}} (PS3.18, F.2)."""
         yield from self._search("/studies", filters, "0020000D")
 

@@ -22,6 +22,7 @@ LEGEND = (
     ("mirror image", palette.SHEET_MIRRORED),
     ("lung box", palette.SHEET_BOX),
 )
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _SYNTHETIC = ("SYNTHETIC radiographs, not films of patients", palette.SHEET_TITLE)
 
 
@@ -53,9 +54,7 @@ def lung_box_page(films: Sequence[Lungs], path: str | Path, *, drawings: bool) -
         page.save(unfinished)
 
 
-def write_legend(
-    draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, legend: Sequence[tuple[str, str]], *, drawings: bool
-) -> None:
+def write_legend(draw: ImageDraw.ImageDraw, font: Font, legend: Sequence[tuple[str, str]], *, drawings: bool) -> None:
     """Writes what the colours mean, and whether the films are synthetic, along the top of a page: (text, colour)."""
     x: float = GAP
     for text, colour in (*legend, *([_SYNTHETIC] if drawings else [])):
@@ -99,7 +98,7 @@ def _outline(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return mask & ~inside
 
 
-def shortened(name: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
+def shortened(name: str, draw: ImageDraw.ImageDraw, font: Font) -> str:
     """Cuts the middle out of a name that is wider than a film."""
     keep = len(name)
     text = name

@@ -94,7 +94,7 @@ class Segmenter:
             least_confidence=config.get("least_confidence"),
         )
 
-    def probabilities(self, films: Sequence[ArrayLike]) -> np.ndarray:
+    def probabilities(self, films: Sequence[ArrayLike] | np.ndarray) -> np.ndarray:
         """Returns each pixel's probability of being lung.
 
         Args:

@@ -23,7 +23,7 @@ from sdfn_jax.radiographs.findings import display_name
 CALIBRATION_FILE = "calibration.json"
 _SHARES = sealed.several(sealed.SHARE, 2)
 _AUC = sealed.Later(sealed.Maybe({"value": sealed.SHARE, "low": sealed.SHARE, "high": sealed.SHARE}))
-_FINDING = {
+_FINDING: dict[str, sealed.Shape] = {
     "positives": sealed.COUNT,
     "negatives": sealed.COUNT,
     "scaling": sealed.Maybe({"slope": sealed.POSITIVE, "intercept": sealed.NUMBER}),
@@ -41,7 +41,7 @@ _FINDING = {
     "undecided": sealed.TEXT,
     "auc": _AUC,
 }
-_RECORD = {
+_RECORD: dict[str, sealed.Shape] = {
     "checkpoint": sealed.TEXT,
     "stage": sealed.TEXT,
     "data_version": sealed.TEXT,

@@ -28,7 +28,7 @@ _PAPERS_DATA = "chestxray14"  # what the configs train on unless a word says oth
 # With 30 positives among many negatives the standard error of an AUC of 0.8 is 0.05 (Hanley & McNeil 1982): its 95 %
 # interval is 0.2 wide, wider than all the differences in the paper's Table I.
 SMALL_SAMPLE = 30
-_RECORD = {
+_RECORD: dict[str, sealed.Shape] = {
     "stage": sealed.Kind(f"one of {', '.join(STAGES)}", lambda value: value in STAGES),
     "checkpoint": sealed.TEXT,
     "data_version": sealed.TEXT,

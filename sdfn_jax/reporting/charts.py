@@ -71,7 +71,7 @@ def grid(findings: int) -> tuple[int, int]:
     return -(-(findings + 1) // columns), columns
 
 
-def reliability(names: Sequence[str], curves: dict[str, Sequence[Curve]]) -> Callable[[Path], None]:
+def reliability(names: Sequence[str], curves: Mapping[str, Sequence[Curve]]) -> Callable[[Path], None]:
     """Draws reliability curves, one panel per finding, one curve per network; both axes logarithmic.
 
     Most probabilities are below a tenth, where linear axes show nothing. Bins without a positive are on the lower edge.
@@ -101,7 +101,7 @@ def reliability(names: Sequence[str], curves: dict[str, Sequence[Curve]]) -> Cal
     return _drawn(fill, (3 * columns, 3 * rows))
 
 
-def sizes(curves: dict[str, Sequence[tuple[float, float, Estimate]]], label: str) -> Callable[[Path], None]:
+def sizes(curves: Mapping[str, Sequence[tuple[float, float, Estimate]]], label: str) -> Callable[[Path], None]:
     """Draws accuracy against the size of the reference box.
 
     Args:
@@ -125,7 +125,7 @@ def sizes(curves: dict[str, Sequence[tuple[float, float, Estimate]]], label: str
     return _drawn(fill, (9, 4.5))
 
 
-def learning_curves(curves: dict[str, Sequence[Sequence[dict]]], auc: str) -> Callable[[Path], None]:
+def learning_curves(curves: Mapping[str, Sequence[Sequence[dict]]], auc: str) -> Callable[[Path], None]:
     """Draws the training: losses on the left, the score that is watched on the right, one row per network.
 
     Args:

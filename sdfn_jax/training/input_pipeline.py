@@ -130,7 +130,7 @@ class Rows(Sequence):
         return Rows(self._table, self._indices[indices])
 
 
-def steps_per_epoch(examples: Examples, batch_size: int) -> int:
+def steps_per_epoch(examples: Examples | Rows, batch_size: int) -> int:
     """Returns the number of whole batches; the remainder is shuffled into the next epoch.
 
     Raises:

@@ -111,7 +111,7 @@ class _Run:
         self.unsaved_best = None
         self.pace = _Pace(steps * config.num_epochs, book.epochs_done * steps)
 
-    def train_epoch(self, state: TrainState, epoch: int, training: Examples, stop: StopWish, bar) -> TrainState:
+    def train_epoch(self, state: TrainState, epoch: int, training: Examples | Rows, stop: StopWish, bar) -> TrainState:
         first = int(state.step) - epoch * self.steps
         sharding = NamedSharding(self.mesh, PartitionSpec("batch"))
         rows = rows_of_this_process(sharding, self.config.batch_size)
@@ -143,7 +143,7 @@ class _Run:
             raise Stopped(self.stopped_at(state))
 
     def finish_epoch(
-        self, state: TrainState, epoch: int, validation: Examples, log: MetricsLog | None, stop: StopWish, bar
+        self, state: TrainState, epoch: int, validation: Examples | Rows, log: MetricsLog | None, stop: StopWish, bar
     ) -> TrainState:
         variables = state.variables
         values = run_over_split(

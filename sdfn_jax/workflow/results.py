@@ -30,7 +30,7 @@ MADE_FROM_FILE = "made_from.json"
 REPORT, _FIGURES = "index.html", "figures"
 _HEATMAP_PAGE, _FIGURE_NINE = "heatmaps.png", "figure_9.png"
 _OLD_ROC = "roc_curves.png"  # which earlier versions drew, and next to the table
-_RECORD = {
+_RECORD: dict[str, sealed.Shape] = {
     "stages": sealed.OBJECT,
     "lrg": sealed.Maybe(sealed.TEXT),
     "complete": sealed.BOOLEAN,

@@ -57,9 +57,9 @@ def differences(material: Material) -> Section:
     parts: list[Table | Picture] = []
     means: list[list[Cell]] = []
     for first, second in pairs:
-        mean, *details = _difference(material, first, second)
+        mean, table, picture = _difference(material, first, second)
         means.append(mean)
-        parts += details
+        parts += [table, picture]
     findings = len(material.table.findings)
     resampled = "Both networks are scored on the same resamples of patients. p is two-sided"
     if findings == 1:  # the summary would repeat the only row of each table

@@ -48,9 +48,9 @@ def _of_network(name: str, stage: str, found: Checks, record: dict) -> list[Tabl
     def table(kind: str, caption: str, heads: list[str], rows: list[list[Cell]]) -> Table:
         return Table(f"heatmap_{kind}_{stage}", f"{name}: {caption}, {found.cases} cases", heads, rows)
 
-    rules = [[rule, *map(estimate, means)] for rule, means in found.rules.items()]
-    weights = [[part, estimate(mean, signed=True)] for part, mean in found.randomised.items()]
-    areas = [
+    rules: list[list[Cell]] = [[rule, *map(estimate, means)] for rule, means in found.rules.items()]
+    weights: list[list[Cell]] = [[part, estimate(mean, signed=True)] for part, mean in found.randomised.items()]
+    areas: list[list[Cell]] = [
         [curve, estimate(mine), estimate(control), estimate(difference, signed=True), _WANTED[curve]]
         for curve, (mine, control, difference) in found.areas.items()
     ]

@@ -33,7 +33,7 @@ _REGIONS = {
 def lung_regions(material: Material) -> Section:
     """The lung region generator: its rules, lung areas, recall and pages."""
     title = "Lung regions"
-    parts = []
+    parts: list[Table | Picture] = []
     tables = [folder / "lung_boxes.csv" for folder in material.generators]
     for path in (path for path in tables if path.is_file()):
         parts.append(_rules(list(box_table.read_box_table(path).values()), material.table.has_papers))

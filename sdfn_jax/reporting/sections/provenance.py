@@ -9,7 +9,7 @@ from sdfn_jax.metrics.predictions import image_list_digest
 from sdfn_jax.reporting import verdict
 from sdfn_jax.reporting.comparable import all_caveats, seed_texts
 from sdfn_jax.reporting.material import Material
-from sdfn_jax.reporting.page import Section, Table
+from sdfn_jax.reporting.page import Cell, Section, Table
 
 _RECIPE = (
     *("num_epochs", "batch_size", "learning_rate", "learning_rate_decay", "plateau", "flip", "frozen", "pretrained"),
@@ -39,7 +39,7 @@ def measured(material: Material) -> Section:
             f"NOTE: {run.name}: its {branch} branch's weights were {each.describe()}."
             for branch, each in imported.items()
         ]
-    rows = []
+    rows: list[list[Cell]] = []
     for run in material.runs:
         origin, predictions = run.test.origin, run.test.predictions
         rows.append(
