@@ -20,6 +20,7 @@ from benchmarks import films, record
 from sdfn_jax.lungs import make_box_table
 from sdfn_jax.lungs import segmenter as lungs_segmenter
 from sdfn_jax.lungs.lung_boxes import PostProcessing
+from sdfn_jax.models import kernels
 from sdfn_jax.models.initial import initial_variables
 from sdfn_jax.models.unet import UNet
 
@@ -52,7 +53,7 @@ def main():
 
 
 def with_random_weights(filters, size, batch_size):
-    model = UNet(filters)
+    model = kernels.for_backend(UNet)(filters)  # what users get
     variables = initial_variables(model, 0, jax.ShapeDtypeStruct((1, size, size, 1), np.float32))
     return lungs_segmenter.Segmenter(
         model, variables, 0.5, 0.25, "equalize_clipped", size, "random weights", PostProcessing(), batch_size

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import record, tpu
+from benchmarks import lrg, record, tpu
+from sdfn_jax.models import kernels, unet
 
 
 @pytest.mark.long
@@ -61,6 +62,10 @@ def test_the_steps_that_are_compiled_for_tpus_have_the_shapes_of_training(stage)
         leaf.shape[1:] for leaf in jax.tree.leaves(task.inputs)
     }
     assert len(targets) == 8
+
+
+def test_the_lungs_are_timed_with_the_network_that_this_machine_gets():
+    assert type(lrg.with_random_weights((2, 2, 3), 32, 2).model) is kernels.for_backend(unet.UNet)
 
 
 def test_medians_leave_out_the_first_round_and_sides_take_turns():
