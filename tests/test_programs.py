@@ -64,11 +64,8 @@ def test_what_is_drawn_depends_on_the_seed():
 
 
 def test_a_state_gets_its_names_back():
-    config = extractor_config("lung", "unused")
-    config.ema_decay = 0.9
-    task = tasks.classification(config)
-    variables = initial_variables(task.model, 0, task.inputs, train=False)
-    state, branches = steps.initial_state(task, config, variables), Branches(task.branches)
+    _, state, _ = made("lung", 0, "training", ema_decay=0.9)
+    branches = Branches(["lung"])
     by_place = branches.by_place(state)
     places = {str(path) for path, _ in jax.tree_util.tree_leaves_with_path(by_place)}
     assert not any("lung" in place for place in places) and any("branch_0" in place for place in places)

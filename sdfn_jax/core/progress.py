@@ -64,7 +64,7 @@ class Lines:
             self._print(time.monotonic())
 
     def _print(self, now: float) -> None:
-        begun, before = self._first or (now, self._done)
+        begun, before = self._first
         passed, done = now - begun, self._done - before
         count = f"{self._done:,}" if self._total is None else f"{self._done:,}/{self._total:,}"
         parts = [f"{self._what}: {count} {self._unit}s"]

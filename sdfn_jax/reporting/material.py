@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,11 @@ class Material:
         """Returns the heads of rows of `estimates.with_mean`: the findings, and their mean if there are several."""
         names = self.finding_names
         return [*names, mean] if len(names) > 1 else names
+
+    def count_column(self, counts: Iterable[int]) -> list[int | str]:
+        """Returns counts by finding for the rows of `row_names`: their mean has none."""
+        column = [*map(int, counts)]
+        return [*column, ""] if len(column) > 1 else [*column]
 
     @property
     def mean_word(self) -> str:

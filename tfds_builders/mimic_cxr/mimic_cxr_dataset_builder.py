@@ -61,7 +61,7 @@ manual_dir is the folder of the download: mimic-cxr-2.0.0-metadata.csv.gz, -spli
         tables = self.tables(manual_dir)
         splits = {record["dicom_id"]: record["split"] for _, record in self._records(tables["splits"], _SPLIT)}
         by_study = {}
-        for source, record in self._records(tables["labels"], {**_STUDY, **chexpert_labels.COLUMNS}):
+        for source, record in self._records(tables["labels"], _STUDY | chexpert_labels.COLUMNS):
             with self._fault(record["study_id"], source):
                 by_study[record["study_id"]] = chexpert_labels.codes(record)
         for source, record in self._records(tables["films"], _FILMS):

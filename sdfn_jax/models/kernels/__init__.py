@@ -1,7 +1,7 @@
 """Twins of networks for a CPU: the same variables and values, computed faster there.
 
 Each twin is a subclass of the network that it replaces. `for_backend` is the one place that chooses. A GPU or TPU runs
-the plain networks, until a measurement there shows a faster form.
+the plain networks; docs/speed.md has what was measured for them.
 """
 
 import importlib

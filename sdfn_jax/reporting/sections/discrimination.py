@@ -92,9 +92,7 @@ def _table_one(material: Material) -> Table:
     ours = [material.column(stage) for stage in table.stages]
     names = material.row_names(f"Mean of {table.defined.sum()}")
     counted = {"positives": table.positives} | ({} if table.all_known else {"of images": table.known})
-    counts: list[list[Cell]] = [
-        [*map(int, count), *[""] * (len(names) > len(table.findings))] for count in counted.values()
-    ]
+    counts = [material.count_column(count) for count in counted.values()]
     heads = [published.COLUMN_NAMES[stage] for stage in table.stages]
     papers = {}
     if table.has_papers:

@@ -99,8 +99,7 @@ def label_versions(material: Material) -> Section:
     seen = set(material.runs[0].test.predictions.images) & set(official.changed)
     names = material.row_names()
     columns: list[Sequence[Cell]] = [
-        [*map(int, metrics_scores.counts(labels)[0]), *[""] * (len(names) > labels.shape[1])]
-        for labels in official.labels.values()
+        material.count_column(metrics_scores.counts(labels)[0]) for labels in official.labels.values()
     ]
     columns += [
         estimates.aucs(labels, run.probabilities) for run in material.runs for labels in official.labels.values()
